@@ -1,0 +1,412 @@
+"""Tensors that remember how they were computed, and `backward`, which walks back along that memory.
+
+Every differentiable function computes an array and calls `record`, which wraps it in a `Tensor`
+with one *edge* for each input: the input, and the function that turns dL/d(output) into
+dL/d(input) (the vector-Jacobian product, or vjp). Edges to inputs that need no gradient are not
+kept. That is all there is to freezing: a frozen weight has no edge, so nothing is stored for it
+and nothing is computed.
+
+This file knows nothing of layers or kernels. Read it together with one function of `ops.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Vjp = Callable[[Array], Array]
+
+_recording: ContextVar[bool] = ContextVar("recording", default=True)
+
+
+class Tensor:
+    """An array and, when a gradient must flow through it, the record of how it was made.
+
+    Args:
+        data: anything `numpy.asarray` takes; stored C-contiguous.
+        requires_grad: whether gradients with respect to this tensor will be asked for. Only for
+            leaves; a computed tensor requires a gradient when one of its inputs does.
+
+    Arithmetic (`+ - * / ** @`, indexing, `sum`, `mean`, `reshape`) is added by `ops.py`.
+
+    >>> a = Tensor([1.0, 2.0], requires_grad=True)
+    >>> backward((a * a).sum(), [a])[0]
+    array([2., 4.])
+    """
+
+    __slots__ = ("_leaf_requires_grad", "cache", "logits", "node", "storage")
+    __array_priority__ = 100  # so that `array * tensor` asks the tensor, not NumPy
+
+    def __init__(self, data: Any, requires_grad: bool = False):
+        self.storage: Array = np.ascontiguousarray(data).reshape(np.shape(data))
+        self.node: Node | None = None
+        self._leaf_requires_grad = requires_grad
+        # The logits z of a tensor that is softmax(z) or sigmoid(z): a loss is stable on z only.
+        self.logits: Tensor | None = None
+        # A place where kernels keep what they derived from this array; only a Variable has one.
+        self.cache: dict | None = None
+        if requires_grad and self.storage.dtype.kind != "f":
+            raise TypeError(f"only floating-point tensors have gradients, not {self.storage.dtype}")
+
+    @property
+    def data(self) -> Array:
+        """The array, to look at."""
+        return self.storage
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.node is not None or self._leaf_requires_grad
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.storage.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.storage.ndim
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.storage.dtype
+
+    def numpy(self) -> Array:
+        """A copy of the array."""
+        return self.storage.copy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.storage, dtype=dtype)
+
+    def __len__(self) -> int:
+        return len(self.storage)
+
+    def __float__(self) -> float:
+        return float(self.storage)
+
+    def __repr__(self) -> str:
+        made_by = f", op={self.node.op!r}" if self.node else ""
+        return f"{type(self).__name__}({self.storage!r}{made_by})"
+
+
+class Variable(Tensor):
+    """A tensor that outlives a computation: a weight.
+
+    Its `data` is a read-only view. It is written by `assign` or inside `with variable.writing()`,
+    and both empty `cache`, so whatever a kernel derived from the old values (the transformed
+    filters of a convolution, say) can never be served for the new ones.
+    """
+
+    __slots__ = ("name", "trainable")
+
+    def __init__(self, data: Any, name: str = "variable", trainable: bool = True):
+        super().__init__(np.array(data))
+        self.name = name
+        self.trainable = trainable
+        self.cache = {}
+
+    @property
+    def data(self) -> Array:
+        view = self.storage.view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.trainable
+
+    @contextmanager
+    def writing(self) -> Iterator[Array]:
+        """The array itself, to be written in place."""
+        try:
+            yield self.storage
+        finally:
+            self.cache = {}
+
+    def assign(self, value: Any) -> None:
+        """Copy `value`, an array of exactly this shape, into the variable."""
+        value = np.asarray(value)
+        if value.shape != self.shape:
+            raise ValueError(
+                f"cannot assign an array of shape {value.shape} to {self.name!r} of {self.shape}"
+            )
+        with self.writing() as storage:
+            storage[...] = value
+
+    def __repr__(self) -> str:
+        frozen = "" if self.trainable else ", frozen"
+        return f"Variable({self.name!r}, shape={self.shape}, dtype={self.dtype}{frozen})"
+
+
+class Node:
+    """How a tensor was made: the name of the operation, and an edge for each differentiable input.
+
+    `edges` is None once `backward` has used the node; what the edges kept alive is then free.
+    """
+
+    __slots__ = ("edges", "op")
+
+    def __init__(self, op: str, edges: tuple[tuple[Tensor, Vjp], ...]):
+        self.op = op
+        self.edges: tuple[tuple[Tensor, Vjp], ...] | None = edges
+
+
+def record(op: str, data: Array, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
+    """Wrap what `op` computed in a Tensor that remembers its edges (input, vjp).
+
+    Only edges whose input requires a gradient are kept; when there is none (or inside `no_grad`)
+    the result is a plain constant. An input of None (an absent bias) is skipped.
+    """
+    out = Tensor(data)
+    if _recording.get():
+        kept = tuple((t, vjp) for t, vjp in edges if t is not None and t.requires_grad)
+        if kept:
+            out.node = Node(op, kept)
+    return out
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Compute without recording: nothing is kept for a backward pass that will not come."""
+    token = _recording.set(False)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def as_tensor(value: Any, dtype: Any = None) -> Tensor:
+    """`value` itself if it is a Tensor, else a constant Tensor of it."""
+    return value if isinstance(value, Tensor) else Tensor(np.asarray(value, dtype=dtype))
+
+
+# --- Backward ------------------------------------------------------------------------------------
+
+
+def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list[Array]:
+    """Gradients of <cotangent, y> with respect to each of `inputs`, in one walk back from y.
+
+    Why must tensors be visited in topological order? Take
+
+        b = a + a
+        c = b + b          so that dc/da = 4
+
+    c sends a gradient to b twice. If b passed the first one on as soon as it came, a would see
+    b's gradient before it is complete, and every path would be walked anew: exponential work, or
+    a wrong sum. So a tensor waits until all its consumers have sent their share. How many there
+    are is counted first; a tensor is visited when its count has fallen to zero.
+
+    >>> a = Tensor(3.0, requires_grad=True)
+    >>> b = a + a
+    >>> c = b + b
+    >>> backward(c, [a])
+    [array(4.)]
+
+    Args:
+        y: the tensor to start from.
+        inputs: tensors with `requires_grad`; those that y does not depend on get zeros.
+        cotangent: dL/dy, of y's shape; 1 when y is a scalar.
+
+    The record is used up: what each step kept is released as soon as it has been used, so the
+    peak of memory is that of the forward pass. To differentiate again, compute again.
+
+    Raises ValueError for a cotangent of another shape, a missing one, an input that does not
+    require a gradient, a record that is used up, or a vjp that returns the wrong shape or dtype
+    (naming the operation and the input).
+    """
+    for i, tensor in enumerate(inputs):
+        if not tensor.requires_grad:
+            raise ValueError(f"input {i} of backward does not require a gradient: {tensor!r}")
+    gradients: dict[int, Array] = {id(y): _first_cotangent(y, cotangent)}
+    made_here: set[int] = set()  # ids whose array was allocated here, and may be added into
+    waiting_for = _count_consumers(y)
+    wanted = {id(tensor) for tensor in inputs}
+    ready = [y]
+    while ready:
+        tensor = ready.pop()
+        if tensor.node is None:
+            continue
+        key = id(tensor)
+        g = gradients[key] if key in wanted else gradients.pop(key)
+        edges, tensor.node.edges = tensor.node.edges, None
+        assert edges is not None  # _count_consumers has looked
+        for number, (source, vjp) in enumerate(edges):
+            share = _fit(vjp(g), source, tensor.node.op, number)
+            key = id(source)
+            if key not in gradients:
+                gradients[key] = share
+            elif key in made_here:
+                gradients[key] += share
+            else:  # the first share may be an array that somebody else still reads
+                gradients[key] = gradients[key] + share
+                made_here.add(key)
+            waiting_for[key] -= 1
+            if waiting_for[key] == 0:
+                ready.append(source)
+        # The closures hold the arrays of this step: let them go before the next one allocates.
+        del edges, tensor, source, vjp, share, g
+    return [gradients.get(id(t), np.zeros_like(t.storage)) for t in inputs]
+
+
+def _first_cotangent(y: Tensor, cotangent: Any) -> Array:
+    if cotangent is None:
+        if y.storage.size != 1:
+            raise ValueError(
+                f"backward from a tensor of shape {y.shape} needs a cotangent of that shape; "
+                f"only a scalar has a default"
+            )
+        return np.ones_like(y.storage)
+    cotangent = np.ascontiguousarray(cotangent, dtype=y.dtype)
+    if cotangent.shape != y.shape:
+        raise ValueError(f"cotangent has shape {cotangent.shape}, but y has shape {y.shape}")
+    return cotangent
+
+
+def _count_consumers(y: Tensor) -> dict[int, int]:
+    """For every tensor that y depends on, the number of edges that lead to it."""
+    counts: dict[int, int] = {}
+    stack = [y]
+    while stack:
+        tensor = stack.pop()
+        if tensor.node is None:
+            continue
+        if tensor.node.edges is None:
+            raise ValueError(
+                f"the record of {tensor.node.op!r} has been used up by an earlier backward; "
+                f"compute the result again to differentiate it again"
+            )
+        for source, _ in tensor.node.edges:
+            seen_before = id(source) in counts
+            counts[id(source)] = counts.get(id(source), 0) + 1
+            if not seen_before:
+                stack.append(source)
+    return counts
+
+
+def _fit(gradient: Array, source: Tensor, op: str, number: int) -> Array:
+    """Undo broadcasting, and make sure that the gradient is one for `source`."""
+    shape = source.shape
+    if gradient.shape != shape:
+        extra = gradient.ndim - len(shape)
+        stretched = tuple(range(max(extra, 0))) + tuple(
+            extra + i for i, n in enumerate(shape) if extra >= 0 and n == 1
+        )
+        if stretched:
+            gradient = gradient.sum(axis=stretched, keepdims=True)
+            gradient = gradient.reshape(gradient.shape[max(extra, 0) :])
+    if gradient.shape != shape or gradient.dtype != source.dtype:
+        raise ValueError(
+            f"{op!r} returned a gradient of shape {gradient.shape}, {gradient.dtype} for its "
+            f"differentiable input {number}, which has shape {shape}, {source.dtype}"
+        )
+    return gradient
+
+
+# --- Looking and checking ------------------------------------------------------------------------
+
+
+def print_graph(y: Tensor, file: Any = None) -> None:
+    """Print how y was computed, one line a tensor, every tensor after those it depends on.
+
+    >>> a = Tensor([1.0, 2.0], requires_grad=True)
+    >>> print_graph((a * a).sum())
+    #0 leaf (2,)
+    #1 multiply (2,) <- #0, #0
+    #2 sum () <- #1
+    """
+    numbers: dict[int, int] = {}
+    stack: list[tuple[Tensor, bool]] = [(y, False)]
+    while stack:
+        tensor, inputs_done = stack.pop()
+        if id(tensor) in numbers:
+            continue
+        edges = (tensor.node.edges or ()) if tensor.node else ()
+        if not inputs_done:
+            stack.append((tensor, True))
+            stack.extend((source, False) for source, _ in reversed(edges))
+            continue
+        numbers[id(tensor)] = len(numbers)
+        name = tensor.node.op if tensor.node else getattr(tensor, "name", "leaf")
+        line = f"#{numbers[id(tensor)]} {name} {tensor.shape}"
+        if edges:
+            line += " <- " + ", ".join(f"#{numbers[id(source)]}" for source, _ in edges)
+        elif tensor.node and tensor.node.edges is None:
+            line += " (used up)"
+        print(line, file=file)
+
+
+def gradient_errors(
+    f: Callable[..., Tensor], inputs: Sequence[Array], seed: int = 0, step: float = 1e-5
+) -> list[float]:
+    """How far `backward` is from a central difference, for each input of f.
+
+    For a random cotangent c and a random unit direction d the two sides of
+
+        <vjp(c), d>  =  d/dh <c, f(x + h d)>   at h = 0
+
+    are computed in float64, the right one as a central difference with `step`; returned is
+    |left - right| / (|c| |f(x + h d) - f(x - h d)| / 2h), the gap relative to the size of what is
+    compared. A cotangent of ones would not do: it cannot see a gradient whose entries are
+    permuted.
+
+    Args:
+        f: takes one Tensor for each input and returns a Tensor.
+        inputs: arrays; used as float64.
+    """
+    arrays = [np.array(a, dtype=np.float64) for a in inputs]
+    rng = np.random.default_rng(seed)
+    tensors = [Tensor(a, requires_grad=True) for a in arrays]
+    y = f(*tensors)
+    cotangent = rng.standard_normal(y.shape)
+    gradients = backward(y, tensors, cotangent)
+    errors = []
+    for i, gradient in enumerate(gradients):
+        direction = rng.standard_normal(arrays[i].shape)
+        direction /= np.linalg.norm(direction)
+        ahead, behind = (_moved(f, arrays, i, direction * h) for h in (step, -step))
+        change = (ahead - behind) / (2 * step)
+        expected, got = np.vdot(cotangent, change), np.vdot(gradient, direction)
+        scale = np.linalg.norm(cotangent) * np.linalg.norm(change)
+        errors.append(float(abs(got - expected) / max(scale, np.finfo(np.float64).tiny)))
+    return errors
+
+
+def _moved(f: Callable[..., Tensor], arrays: list[Array], i: int, by: Array) -> Array:
+    with no_grad():
+        return f(*(Tensor(a + by if j == i else a) for j, a in enumerate(arrays))).storage
+
+
+def check_gradients(
+    f: Callable[..., Tensor], inputs: Sequence[Array], seed: int = 0, tolerance: float = 1e-6
+) -> None:
+    """Raise AssertionError, naming the input, unless all `gradient_errors` are within tolerance.
+
+    >>> check_gradients(lambda a, b: a * b, [np.array([1.0, 2.0]), np.array([3.0, 4.0])])
+    """
+    for i, error in enumerate(gradient_errors(f, inputs, seed)):
+        if not error <= tolerance:
+            raise AssertionError(
+                f"the gradient for input {i} is off by {error:.2e} (relative); "
+                f"allowed are {tolerance:.0e}"
+            )
+
+
+def jacobian(f: Callable[..., Tensor], inputs: Sequence[Array], i: int = 0) -> Array:
+    """The full matrix d f / d inputs[i], shape (y.size, inputs[i].size), a row at a time.
+
+    Each row is one `backward` with a unit cotangent, so this is for tiny shapes and for tests.
+    """
+    arrays = [np.array(a, dtype=np.float64) for a in inputs]
+    rows: list[Array] = []
+    size = 1
+    while len(rows) < size:
+        tensors = [Tensor(a, requires_grad=j == i) for j, a in enumerate(arrays)]
+        y = f(*tensors)
+        size = y.storage.size
+        unit = np.zeros(size)
+        unit[len(rows)] = 1.0
+        rows.append(backward(y, [tensors[i]], unit.reshape(y.shape))[0].ravel())
+    return np.stack(rows)

@@ -1,0 +1,455 @@
+"""Every differentiable function: what it computes, and one vector-Jacobian product an input.
+
+All functions have the same form. They take Tensors (or arrays), call a kernel or NumPy on the
+arrays inside, and `record` the result with an edge (input, vjp) for each input. A vjp receives
+g = dL/dy, of y's shape, and returns dL/dx; if x was broadcast, `backward` sums the extra axes
+away. The heavy work is in `kernels/`; this file is where it becomes differentiable.
+
+Letters: N images or rows, H W height and width, C channels in, F filters out, KH KW the window,
+D features in, m features out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import kernels
+from .autograd import Array, Tensor, as_tensor, record
+from .kernels.geometry import Pair, sliding
+
+# --- Arithmetic ----------------------------------------------------------------------------------
+
+
+def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """Both as Tensors; a plain number or array takes the dtype of the Tensor beside it."""
+    if isinstance(a, Tensor):
+        return a, as_tensor(b, dtype=a.dtype)
+    b = as_tensor(b)
+    return as_tensor(a, dtype=b.dtype), b
+
+
+def add(a: Any, b: Any) -> Tensor:
+    """y = a + b, with broadcasting."""
+    a, b = _pair(a, b)
+    return record("add", a.storage + b.storage, (a, lambda g: g), (b, lambda g: g))
+
+
+def subtract(a: Any, b: Any) -> Tensor:
+    """y = a - b, with broadcasting."""
+    a, b = _pair(a, b)
+    return record("subtract", a.storage - b.storage, (a, lambda g: g), (b, lambda g: -g))
+
+
+def multiply(a: Any, b: Any) -> Tensor:
+    """y = a * b, element by element, with broadcasting."""
+    a, b = _pair(a, b)
+    p, q = a.storage, b.storage
+    return record("multiply", p * q, (a, lambda g: g * q), (b, lambda g: g * p))
+
+
+def divide(a: Any, b: Any) -> Tensor:
+    """y = a / b, element by element, with broadcasting."""
+    a, b = _pair(a, b)
+    p, q = a.storage, b.storage
+    return record("divide", p / q, (a, lambda g: g / q), (b, lambda g: -g * p / (q * q)))
+
+
+def negative(x: Any) -> Tensor:
+    """y = -x."""
+    x = as_tensor(x)
+    return record("negative", -x.storage, (x, lambda g: -g))
+
+
+def power(x: Any, exponent: float) -> Tensor:
+    """y = x ** exponent, for a constant exponent."""
+    x = as_tensor(x)
+    base = x.storage
+    return record("power", base**exponent, (x, lambda g: g * exponent * base ** (exponent - 1)))
+
+
+def exp(x: Any) -> Tensor:
+    """y = e^x."""
+    x = as_tensor(x)
+    y = np.exp(x.storage)
+    return record("exp", y, (x, lambda g: g * y))
+
+
+def log(x: Any) -> Tensor:
+    """y = ln x."""
+    x = as_tensor(x)
+    a = x.storage
+    return record("log", np.log(a), (x, lambda g: g / a))
+
+
+def sqrt(x: Any) -> Tensor:
+    """y = sqrt(x)."""
+    x = as_tensor(x)
+    y = np.sqrt(x.storage)
+    return record("sqrt", y, (x, lambda g: g / (2 * y)))
+
+
+def clip(x: Any, low: float, high: float) -> Tensor:
+    """y = x held within [low, high]. The gradient passes where low <= x <= high (ends included)."""
+    x = as_tensor(x)
+    a = x.storage
+    return record("clip", np.clip(a, low, high), (x, lambda g: g * ((a >= low) & (a <= high))))
+
+
+def matmul(a: Any, b: Any) -> Tensor:
+    """y = a b, for matrices a (N, D) and b (D, m)."""
+    a, b = _pair(a, b)
+    p, q = a.storage, b.storage
+    if p.ndim != 2 or q.ndim != 2 or p.shape[1] != q.shape[0]:
+        raise ValueError(f"matmul takes shapes (N, D) and (D, m), got {p.shape} and {q.shape}")
+    return record("matmul", p @ q, (a, lambda g: g @ q.T), (b, lambda g: p.T @ g))
+
+
+# --- Sums and shapes -----------------------------------------------------------------------------
+
+Axes = int | tuple[int, ...] | None
+
+
+def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """y = sum of x over `axis` (all axes when None)."""
+    x = as_tensor(x)
+    shape = x.shape
+    y = np.asarray(x.storage.sum(axis=axis, keepdims=keepdims))
+    return record("sum", y, (x, lambda g: _spread(g, shape, axis, keepdims)))
+
+
+def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """y = mean of x over `axis` (all axes when None)."""
+    x = as_tensor(x)
+    shape = x.shape
+    y = np.asarray(x.storage.mean(axis=axis, keepdims=keepdims, dtype=x.dtype))
+    share = x.dtype.type(y.size / max(x.storage.size, 1))
+    return record("mean", y, (x, lambda g: _spread(g * share, shape, axis, keepdims)))
+
+
+def max(x: Any, axis: Axes = None) -> Tensor:
+    """y = maximum of x over `axis`. Where several places tie, they share the gradient equally."""
+    x = as_tensor(x)
+    a = x.storage
+    y = a.max(axis=axis, keepdims=True)
+
+    def vjp(g: Array) -> Array:
+        winners = (a == y).astype(a.dtype)
+        winners /= winners.sum(axis=axis, keepdims=True)
+        return g.reshape(y.shape) * winners
+
+    return record("max", np.asarray(a.max(axis=axis)), (x, vjp))
+
+
+def _spread(g: Array, shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Array:
+    """Copy g back over the axes that a reduction removed."""
+    if axis is not None and not keepdims:
+        g = np.expand_dims(g, axis)
+    return np.broadcast_to(g, shape).copy()
+
+
+def reshape(x: Any, shape: tuple[int, ...]) -> Tensor:
+    """The same numbers in another shape."""
+    x = as_tensor(x)
+    before = x.shape
+    return record("reshape", x.storage.reshape(shape), (x, lambda g: g.reshape(before)))
+
+
+def getitem(x: Any, index: Any) -> Tensor:
+    """y = x[index], for slices, integers and integer arrays. Repeated places add up."""
+    x = as_tensor(x)
+    shape, dtype = x.shape, x.dtype
+
+    def vjp(g: Array) -> Array:
+        dx = np.zeros(shape, dtype)
+        np.add.at(dx, index, g)
+        return dx
+
+    return record("getitem", np.asarray(x.storage[index]), (x, vjp))
+
+
+def concatenate(tensors: Sequence[Any], axis: int = -1) -> Tensor:
+    """The tensors one after the other along `axis`."""
+    tensors = [as_tensor(t) for t in tensors]
+    ends = np.cumsum([t.shape[axis] for t in tensors])
+    y = np.concatenate([t.storage for t in tensors], axis=axis)
+
+    def piece(i: int) -> Any:
+        where = [slice(None)] * y.ndim
+        where[axis] = slice(ends[i] - tensors[i].shape[axis], ends[i])
+        return lambda g: np.ascontiguousarray(g[tuple(where)])
+
+    return record("concatenate", y, *((t, piece(i)) for i, t in enumerate(tensors)))
+
+
+def zero_pad2d(x: Any, pads: tuple[int, int, int, int]) -> Tensor:
+    """x (N, H, W, C) with `pads` = (top, bottom, left, right) rows and columns of zeros around."""
+    x = as_tensor(x)
+    top, bottom, left, right = pads
+    _, h, w, _ = x.shape
+    y = np.pad(x.storage, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    return record(
+        "zero_pad2d", y, (x, lambda g: np.ascontiguousarray(g[:, top : top + h, left : left + w]))
+    )
+
+
+# --- Activations ---------------------------------------------------------------------------------
+
+
+def relu(x: Any) -> Tensor:
+    """y = max(x, 0). The derivative at 0 is taken as 0, as in Keras."""
+    x = as_tensor(x)
+    y = kernels.relu(x.storage)
+    return record("relu", y, (x, lambda g: kernels.relu_gradient(g, y)))
+
+
+def sigmoid(x: Any) -> Tensor:
+    """y = 1 / (1 + e^-x), computed without overflow; dy/dx = y (1 - y)."""
+    x = as_tensor(x)
+    y = _logistic(x.storage)
+    out = record("sigmoid", y, (x, lambda g: g * y * (1 - y)))
+    out.logits = x
+    return out
+
+
+def _logistic(z: Array) -> Array:
+    small = np.exp(-np.abs(z))  # in (0, 1]: never overflows
+    return (np.where(z >= 0, 1, small) / (1 + small)).astype(z.dtype, copy=False)
+
+
+def tanh(x: Any) -> Tensor:
+    """y = tanh x; dy/dx = 1 - y^2."""
+    x = as_tensor(x)
+    y = np.tanh(x.storage)
+    return record("tanh", y, (x, lambda g: g * (1 - y * y)))
+
+
+def softmax(x: Any) -> Tensor:
+    """p_j = e^(x_j) / sum_k e^(x_k) over the last axis; dL/dx = p * (g - <g, p>)."""
+    x = as_tensor(x)
+    p = kernels.softmax(x.storage)
+    out = record("softmax", p, (x, lambda g: kernels.softmax_gradient(g, p)))
+    out.logits = x
+    return out
+
+
+def linear(x: Any) -> Tensor:
+    """y = x: no activation."""
+    return as_tensor(x)
+
+
+# --- Layers' work --------------------------------------------------------------------------------
+
+
+def _activated(z: Tensor, y: Array, activation: str | None) -> Tensor:
+    """The record of an activation that the kernel has already applied: z and y share one array."""
+    if activation is None:
+        return z
+    return record("relu", y, (z, lambda g: kernels.relu_gradient(g, y)))
+
+
+def _array(t: Tensor | None) -> Array | None:
+    return None if t is None else t.storage
+
+
+def dense(x: Any, kernel: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
+    """y = x W + b, then `activation` (None or 'relu', fused into the kernel).
+
+        dL/dx = g W^T        dL/dW = x^T g        dL/db = sum over rows of g
+
+    Args:
+        x: (N, D).
+        kernel: W (D, m).
+        bias: b (m,) or None.
+    """
+    x = as_tensor(x)
+    a, w = x.storage, kernel.storage
+    y = kernels.dense(a, w, _array(bias), activation)
+    z = record(
+        "dense",
+        y,
+        (x, lambda g: kernels.dense_input_gradient(g, w)),
+        (kernel, lambda g: kernels.dense_kernel_gradient(a, g)),
+        (bias, kernels.bias_gradient),
+    )
+    return _activated(z, y, activation)
+
+
+def conv2d(
+    x: Any,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    strides: Pair = (1, 1),
+    padding: str = "valid",
+    activation: str | None = None,
+) -> Tensor:
+    """Convolution (strictly: correlation) of images with filters, plus bias, then `activation`.
+
+        y[n, i, j, f] = b[f] + sum over kh, kw, c of
+                        x[n, i*SH + kh - top, j*SW + kw - left, c] * kernel[kh, kw, c, f]
+
+    with zeros where x is asked for outside the image.
+
+    Args:
+        x: (N, H, W, C).
+        kernel: (KH, KW, C, F).
+        bias: (F,) or None.
+        strides: (SH, SW).
+        padding: 'valid' or 'same'.
+        activation: None or 'relu', fused into the kernel.
+
+    Returns y (N, OH, OW, F). Raises ValueError where shapes do not fit.
+    """
+    x = as_tensor(x)
+    a, k = x.storage, kernel.storage
+    if a.ndim != 4 or k.ndim != 4 or a.shape[3] != k.shape[2]:
+        raise ValueError(
+            f"conv2d takes images (N, H, W, C) and kernels (KH, KW, C, F) with the same C, "
+            f"got {a.shape} and {k.shape}"
+        )
+    geometry = sliding(a.shape[1:3], k.shape[:2], strides, padding)
+    cache = kernel.cache
+    y = kernels.conv2d(a, k, _array(bias), geometry, activation, cache)
+    z = record(
+        "conv2d",
+        y,
+        (x, lambda g: kernels.conv2d_input_gradient(g, k, geometry, cache)),
+        (kernel, lambda g: kernels.conv2d_kernel_gradient(a, g, geometry)),
+        (bias, kernels.bias_gradient),
+    )
+    return _activated(z, y, activation)
+
+
+def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:
+    """The maximum under each window, channel by channel: (N, H, W, C) -> (N, OH, OW, C).
+
+    The gradient goes to the place that won; of several equal ones, to the first in reading order.
+    """
+    x = as_tensor(x)
+    geometry = sliding(x.shape[1:3], window, strides, padding)
+    if not x.requires_grad:
+        return Tensor(kernels.max_pool2d(x.storage, geometry))
+    y, winners = kernels.max_pool2d_with_winners(x.storage, geometry)
+    return record(
+        "max_pool2d", y, (x, lambda g: kernels.max_pool2d_gradient(g, winners, geometry))
+    )
+
+
+def average_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:
+    """The mean under each window, channel by channel; padding does not count, as in Keras."""
+    x = as_tensor(x)
+    geometry = sliding(x.shape[1:3], window, strides, padding)
+    y = kernels.average_pool2d(x.storage, geometry)
+    return record("average_pool2d", y, (x, lambda g: kernels.average_pool2d_gradient(g, geometry)))
+
+
+def batch_norm(x: Any, gamma: Tensor, beta: Tensor, epsilon: float) -> tuple[Tensor, Array, Array]:
+    """Normalise each channel by the statistics of this batch (training mode).
+
+        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+
+    Mean and (biased) variance run over all axes but the last, and the gradient takes account of
+    their dependence on x. Ioffe & Szegedy 2015 (arXiv 1502.03167), Algorithm 1.
+
+    Returns (y, mean, variance), the last two as arrays (C,).
+    """
+    x = as_tensor(x)
+    a, scale = x.storage, gamma.storage
+    mean, variance = kernels.batch_norm_statistics(a)
+    inv_std = 1 / np.sqrt(variance + a.dtype.type(epsilon))
+    y = kernels.scale_shift(a, scale * inv_std, beta.storage - mean * scale * inv_std)
+    parts: dict[int, tuple[Array, Array, Array]] = {}
+
+    def part(i: int) -> Any:  # the three gradients come from one kernel call
+        def vjp(g: Array) -> Array:
+            if not parts:
+                parts[0] = kernels.batch_norm_gradient(g, a, mean, inv_std, scale)
+            return parts[0][i]
+
+        return vjp
+
+    return record("batch_norm", y, (x, part(0)), (gamma, part(1)), (beta, part(2))), mean, variance
+
+
+def scale_shift(x: Any, scale: Tensor, shift: Tensor) -> Tensor:
+    """y = x * scale + shift, channel by channel: scale and shift are (C,), the last axis of x."""
+    x = as_tensor(x)
+    a, s = x.storage, scale.storage
+    return record(
+        "scale_shift",
+        kernels.scale_shift(a, s, shift.storage),
+        (x, lambda g: g * s),
+        (scale, lambda g: kernels.bias_gradient(g * a)),
+        (shift, kernels.bias_gradient),
+    )
+
+
+def dropout(x: Any, rate: float, rng: np.random.Generator) -> Tensor:
+    """Each number is set to 0 with probability `rate`, the others are multiplied by 1/(1 - rate)."""
+    x = as_tensor(x)
+    kept = rng.random(x.shape, dtype=np.float32) >= rate
+    mask = kept.astype(x.dtype) / x.dtype.type(1 - rate)
+    return record("dropout", x.storage * mask, (x, lambda g: g * mask))
+
+
+# --- Losses' work --------------------------------------------------------------------------------
+
+
+def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:
+    """Cross-entropy of softmax(logits), row by row, without ever forming log(0).
+
+        loss[n] = -sum_j t[n, j] * log softmax(z[n])_j
+                = sum_j t[n, j] * (logsumexp(z[n]) - z[n, j])
+        dloss[n]/dz[n, j] = p[n, j] * sum_k t[n, k] - t[n, j]
+
+    Args:
+        logits: z (N, m).
+        targets: t (N, m), probabilities of each class; constant.
+
+    Returns losses (N,).
+    """
+    logits = as_tensor(logits)
+    losses, p = kernels.softmax_cross_entropy(logits.storage, targets)
+
+    def vjp(g: Array) -> Array:
+        return g[:, None] * (p * targets.sum(axis=1, keepdims=True) - targets)
+
+    return record("softmax_cross_entropy", losses, (logits, vjp))
+
+
+def sigmoid_cross_entropy(logits: Any, targets: Array) -> Tensor:
+    """Binary cross-entropy of sigmoid(logits), element by element, stable for any logit.
+
+        loss = max(z, 0) - z t + log(1 + e^-|z|)        dloss/dz = sigmoid(z) - t
+    """
+    logits = as_tensor(logits)
+    z = logits.storage
+    losses = np.maximum(z, 0) - z * targets + np.log1p(np.exp(-np.abs(z)))
+    return record("sigmoid_cross_entropy", losses, (logits, lambda g: g * (_logistic(z) - targets)))
+
+
+def _swapped(f: Any) -> Any:
+    return lambda self, other: f(other, self)
+
+
+# Tensor's operators: `a + b` is `add(a, b)`.
+for _name, _function in {
+    "__add__": add,
+    "__radd__": _swapped(add),
+    "__sub__": subtract,
+    "__rsub__": _swapped(subtract),
+    "__mul__": multiply,
+    "__rmul__": _swapped(multiply),
+    "__truediv__": divide,
+    "__rtruediv__": _swapped(divide),
+    "__neg__": negative,
+    "__pow__": power,
+    "__matmul__": matmul,
+    "__getitem__": getitem,
+    "sum": sum,
+    "mean": mean,
+    "reshape": reshape,
+}.items():
+    setattr(Tensor, _name, _function)
