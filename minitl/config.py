@@ -1,0 +1,37 @@
+"""The two settings of the whole process: the default dtype, and where random numbers start."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_floatx = "float32"
+_seeds = np.random.default_rng()
+
+
+def floatx() -> str:
+    """The dtype of layers that are not given one: 'float32' unless changed."""
+    return _floatx
+
+
+def set_floatx(dtype: str) -> None:
+    """Set the default dtype, 'float32' or 'float64' (for checking gradients)."""
+    global _floatx
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"minitl computes in 'float32' or 'float64', not {dtype!r}")
+    _floatx = dtype
+
+
+def set_random_seed(seed: int) -> None:
+    """Make everything that follows reproducible: initial weights, shuffling, dropout.
+
+    Python's and NumPy's own global generators are left alone: minitl does not use them.
+    """
+    global _seeds
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"a seed is a non-negative integer, got {seed!r}")
+    _seeds = np.random.default_rng(int(seed))
+
+
+def next_seed() -> int:
+    """A fresh seed, drawn from the sequence that `set_random_seed` started."""
+    return int(_seeds.integers(2**31))

@@ -1,0 +1,259 @@
+"""Initial values of weights.
+
+An initializer is called with a shape and returns an array. One that draws random numbers holds a
+seed, so calling it twice gives the same numbers twice; a layer that is given a name such as
+'glorot_uniform' makes an initializer of its own, with a seed from `minitl.utils.set_random_seed`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import config
+from .autograd import Array
+from .naming import look_up, snake_case
+
+Shape = tuple[int, ...]
+
+
+class Initializer:
+    """Base: `initializer(shape, dtype)` returns an array."""
+
+    def __call__(self, shape: Shape, dtype: str | None = None) -> Array:
+        return self.values(tuple(shape)).astype(dtype or config.floatx())
+
+    def values(self, shape: Shape) -> Array:
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+class Constant(Initializer):
+    """All numbers equal `value`."""
+
+    def __init__(self, value: float = 0.0):
+        self.value = value
+
+    def values(self, shape: Shape) -> Array:
+        return np.full(shape, self.value, dtype=np.float64)
+
+
+class Zeros(Initializer):
+    """All zeros: what biases start from."""
+
+    def values(self, shape: Shape) -> Array:
+        return np.zeros(shape)
+
+
+class Ones(Initializer):
+    """All ones."""
+
+    def values(self, shape: Shape) -> Array:
+        return np.ones(shape)
+
+
+class _Random(Initializer):
+    """Base of those that draw: the same instance always draws the same numbers."""
+
+    seed: int
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+
+class RandomNormal(_Random):
+    """Normal with `mean` and standard deviation `stddev`."""
+
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None):
+        self.mean, self.stddev = mean, stddev
+        self.seed = config.next_seed() if seed is None else seed
+
+    def values(self, shape: Shape) -> Array:
+        return self.rng().normal(self.mean, self.stddev, shape)
+
+
+class TruncatedNormal(RandomNormal):
+    """Normal, drawn again where a number is more than two standard deviations from the mean."""
+
+    def values(self, shape: Shape) -> Array:
+        return self.mean + self.stddev * _truncated_normal(self.rng(), shape)
+
+
+class RandomUniform(_Random):
+    """Uniform in [minval, maxval)."""
+
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None):
+        self.minval, self.maxval = minval, maxval
+        self.seed = config.next_seed() if seed is None else seed
+
+    def values(self, shape: Shape) -> Array:
+        return self.rng().uniform(self.minval, self.maxval, shape)
+
+
+class VarianceScaling(_Random):
+    """Zero mean and variance scale / n, so that signals keep their size from layer to layer.
+
+    n is the number of inputs of a unit ('fan_in'), of its outputs ('fan_out'), or their mean
+    ('fan_avg'). For a kernel (D, m) these are D and m; for (KH, KW, C, F) they are KH*KW*C and
+    KH*KW*F. `distribution` is 'truncated_normal', 'untruncated_normal' or 'uniform'.
+
+    He et al. 2015 (arXiv 1502.01852) for scale = 2, fan_in (after ReLU); Glorot & Bengio 2010
+    for scale = 1, fan_avg.
+    """
+
+    def __init__(
+        self,
+        scale: float = 1.0,
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        seed: int | None = None,
+    ):
+        if scale <= 0:
+            raise ValueError(f"scale must be positive, got {scale}")
+        if mode not in ("fan_in", "fan_out", "fan_avg"):
+            raise ValueError(f"mode must be 'fan_in', 'fan_out' or 'fan_avg', got {mode!r}")
+        if distribution not in ("truncated_normal", "untruncated_normal", "uniform"):
+            raise ValueError(
+                "distribution must be 'truncated_normal', 'untruncated_normal' or 'uniform', "
+                f"got {distribution!r}"
+            )
+        self.scale, self.mode, self.distribution = scale, mode, distribution
+        self.seed = config.next_seed() if seed is None else seed
+
+    def values(self, shape: Shape) -> Array:
+        fan_in, fan_out = fans(shape)
+        n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        variance = self.scale / max(n, 1.0)
+        if self.distribution == "uniform":  # variance of U(-a, a) is a^2 / 3
+            limit = np.sqrt(3 * variance)
+            return self.rng().uniform(-limit, limit, shape)
+        if self.distribution == "untruncated_normal":
+            return self.rng().normal(0.0, np.sqrt(variance), shape)
+        # A normal cut at two standard deviations has standard deviation 0.8796...: make up for it.
+        return _truncated_normal(self.rng(), shape) * np.sqrt(variance) / 0.87962566103423978
+
+
+class _Scaled(VarianceScaling):
+    """A VarianceScaling with fixed scale, mode and distribution; only the seed is free."""
+
+    settings: tuple[float, str, str]
+
+    def __init__(self, seed: int | None = None):
+        super().__init__(*self.settings, seed=seed)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+
+class GlorotUniform(_Scaled):
+    """Uniform with variance 2 / (fan_in + fan_out): the default of Dense and Conv2D."""
+
+    settings = (1.0, "fan_avg", "uniform")
+
+
+class GlorotNormal(_Scaled):
+    """Truncated normal with variance 2 / (fan_in + fan_out)."""
+
+    settings = (1.0, "fan_avg", "truncated_normal")
+
+
+class HeNormal(_Scaled):
+    """Truncated normal with variance 2 / fan_in."""
+
+    settings = (2.0, "fan_in", "truncated_normal")
+
+
+class HeUniform(_Scaled):
+    """Uniform with variance 2 / fan_in."""
+
+    settings = (2.0, "fan_in", "uniform")
+
+
+class LecunNormal(_Scaled):
+    """Truncated normal with variance 1 / fan_in."""
+
+    settings = (1.0, "fan_in", "truncated_normal")
+
+
+class LecunUniform(_Scaled):
+    """Uniform with variance 1 / fan_in."""
+
+    settings = (1.0, "fan_in", "uniform")
+
+
+class Orthogonal(_Random):
+    """`gain` times a matrix with orthonormal rows or columns: for recurrent kernels.
+
+    Saxe et al. 2014 (arXiv 1312.6120). A shape of more than two axes is flattened to
+    (product of all but the last, last).
+    """
+
+    def __init__(self, gain: float = 1.0, seed: int | None = None):
+        self.gain = gain
+        self.seed = config.next_seed() if seed is None else seed
+
+    def values(self, shape: Shape) -> Array:
+        if len(shape) < 2:
+            raise ValueError(f"an orthogonal matrix needs at least two axes, got shape {shape}")
+        rows, columns = int(np.prod(shape[:-1])), shape[-1]
+        a = self.rng().standard_normal((max(rows, columns), min(rows, columns)))
+        q, r = np.linalg.qr(a)
+        q *= np.sign(np.diag(r))  # makes the distribution uniform over orthogonal matrices
+        return self.gain * (q if rows >= columns else q.T).reshape(shape)
+
+
+def fans(shape: Shape) -> tuple[int, int]:
+    """(fan_in, fan_out) of a weight: how many numbers feed one output, and are fed by one input.
+
+    >>> fans((3, 3, 64, 128))
+    (576, 1152)
+    """
+    if len(shape) < 2:
+        n = shape[0] if shape else 1
+        return n, n
+    window = int(np.prod(shape[:-2]))
+    return window * shape[-2], window * shape[-1]
+
+
+def _truncated_normal(rng: np.random.Generator, shape: Shape) -> Array:
+    z = rng.standard_normal(shape)
+    while (far := np.abs(z) > 2).any():
+        z[far] = rng.standard_normal(int(far.sum()))
+    return z
+
+
+TABLE = {
+    snake_case(cls.__name__): cls
+    for cls in (
+        Constant,
+        Zeros,
+        Ones,
+        RandomNormal,
+        TruncatedNormal,
+        RandomUniform,
+        VarianceScaling,
+        GlorotUniform,
+        GlorotNormal,
+        HeNormal,
+        HeUniform,
+        LecunNormal,
+        LecunUniform,
+        Orthogonal,
+    )
+}
+
+
+def get(identifier: Any) -> Any:
+    """An initializer from its name, class, configuration, or itself; any callable will do."""
+    initializer = look_up(identifier, TABLE, "initializer")
+    if not callable(initializer):
+        raise ValueError(f"not an initializer: {identifier!r}")
+    return initializer
+
+
+def serialize(initializer: Any) -> dict[str, Any]:
+    """{'class_name', 'config'}, from which `get` makes an equal initializer."""
+    return {"class_name": type(initializer).__name__, "config": initializer.get_config()}

@@ -1,0 +1,340 @@
+"""`Layer`: weights with names, and a function that uses them.
+
+A layer is called in two ways. On arrays or Tensors it computes (`call`). On a `SymbolicTensor`, a
+shape without numbers, it computes nothing and writes down that it was called: a `Node`. Nodes are
+the edges of the model's graph. One node is one *call*, not one layer, so a layer can be called
+several times and share its weights among its calls.
+
+A subclass defines `build` (make the weights, once the input's shape is known), `call`, and
+`compute_output_shape`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .. import config, initializers, regularizers
+from ..autograd import Array, Tensor, Variable, as_tensor
+from ..naming import complain_about_unknown, did_you_mean, snake_case, unique_name
+
+Shape = tuple[int | None, ...]
+
+
+class SymbolicTensor:
+    """A place in a model's graph: a shape and dtype, and the call that fills it with numbers.
+
+    Its first axis, the batch, is None; H and W may be None too.
+    """
+
+    __slots__ = ("dtype", "index", "name", "node", "shape")
+
+    def __init__(self, shape: Shape, dtype: str, node: Node | None = None, index: int = 0):
+        self.shape = shape
+        self.dtype = dtype
+        self.node = node
+        self.index = index  # which of the node's outputs
+        self.name = node.layer.name if node else "symbolic"
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __repr__(self) -> str:
+        return f"<SymbolicTensor {self.name!r}, shape={self.shape}, dtype={self.dtype}>"
+
+    def __array__(self, *_: Any, **__: Any) -> Array:
+        raise TypeError(
+            f"{self!r} stands for an array that is not there yet; pass it to a layer, or build a "
+            f"Model and call predict"
+        )
+
+
+class Node:
+    """One call of one layer on symbolic tensors."""
+
+    __slots__ = ("inputs", "layer", "outputs", "training")
+
+    def __init__(self, layer: Layer, inputs: list[SymbolicTensor], training: bool | None):
+        self.layer = layer
+        self.inputs = inputs
+        self.training = training  # a fixed mode for this call, or None: that of the model's run
+        self.outputs: list[SymbolicTensor] = []
+
+
+class LayerType(type):
+    """Makes layers check the names that users write: constructor arguments, then attributes."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        complain_about_unknown(kwargs, inspect.signature(cls).parameters, cls.__name__)
+        layer = super().__call__(*args, **kwargs)
+        object.__setattr__(layer, "_sealed", True)
+        return layer
+
+
+class Layer(metaclass=LayerType):
+    """Base class of all layers.
+
+    Args:
+        name: unique within a model; made from the class name when None.
+        trainable: False freezes the layer: its weights are neither updated nor differentiated,
+            but gradients pass through it to trainable layers before it. May be changed at any
+            time and holds from the next `fit` on, without compiling again.
+        dtype: 'float32' or 'float64'; None is `minitl.config.floatx()`.
+    """
+
+    # Number of axes that the input must have, batch included; None when any will do.
+    input_rank: ClassVar[int | None] = None
+    _extra_arguments: ClassVar[frozenset[str]] = frozenset()
+    _sealed = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Which of `training` and `rng` this class's `call` wants to be told.
+        cls._extra_arguments = frozenset(inspect.signature(cls.call).parameters) & {
+            "training",
+            "rng",
+        }
+
+    def __init__(
+        self, *, name: str | None = None, trainable: bool = True, dtype: str | None = None
+    ):
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"a layer's name is a string, got {name!r}")
+        self.name = name or unique_name(snake_case(type(self).__name__))
+        self.dtype = dtype or config.floatx()
+        self.built = False
+        self._trainable = bool(trainable)
+        self._own_weights: list[Variable] = []
+        self._updated_by_gradient: list[bool] = []
+        self._regularized: list[tuple[Variable, Any]] = []
+        self._nodes: list[Node] = []
+        self._channels: int | None = None  # the last axis of the input that it was built for
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._sealed and not hasattr(self, name):
+            known = [n for n in dir(self) if not n.startswith("_")]
+            raise AttributeError(
+                f"{type(self).__name__} {self.name!r} has no attribute {name!r}. "
+                f"{did_you_mean(name, known)} "
+                f"(Attributes of your own layers are declared in __init__ or build.)"
+            )
+        object.__setattr__(self, name, value)
+
+    # --- To be defined by subclasses ---
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights for inputs of this shape (a list of shapes for several inputs)."""
+
+    def call(self, x: Any) -> Tensor:
+        """Compute. May also take `training` (bool) and `rng` (a NumPy Generator)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define call")
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape that `call` returns for an input of this shape; the same unless overridden."""
+        return input_shape
+
+    def multiply_adds(self, input_shape: Any) -> int:
+        """Multiply-adds for one sample (batch axis left out), the work that a matrix product does."""
+        return 0
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, from which `from_config` makes the same layer."""
+        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, settings: dict[str, Any]) -> Layer:
+        """A layer from a configuration, one of minitl's or one that Keras wrote.
+
+        Keras writes arguments that minitl does not have. They are dropped where they are None,
+        False or empty, that is, do nothing; otherwise ValueError names them.
+        """
+        settings = dict(settings)
+        if isinstance(settings.get("dtype"), dict):  # Keras 3: a DTypePolicy
+            settings["dtype"] = settings["dtype"]["config"]["name"]
+        known = inspect.signature(cls).parameters
+        for name in [n for n in settings if n not in known]:
+            if settings.pop(name):
+                raise ValueError(f"minitl's {cls.__name__} has no {name!r}; cannot load this layer")
+        return cls(**settings)
+
+    # --- Weights ---
+
+    def add_weight(
+        self,
+        name: str,
+        shape: Sequence[int],
+        initializer: Any = "glorot_uniform",
+        trainable: bool = True,
+        regularizer: Any = None,
+    ) -> Variable:
+        """Make a weight and register it. The order of these calls is the order in files."""
+        values = initializers.get(initializer)(tuple(shape), self.dtype)
+        variable = Variable(values, name=name, trainable=trainable and self._trainable)
+        self._own_weights.append(variable)
+        self._updated_by_gradient.append(trainable)
+        if regularizer is not None:
+            self._regularized.append((variable, regularizers.get(regularizer)))
+        return variable
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        for variable, learns in zip(self._own_weights, self._updated_by_gradient, strict=True):
+            variable.trainable = learns and self._trainable
+        for layer in self._sublayers():
+            layer.trainable = value
+
+    def _sublayers(self) -> Iterable[Layer]:
+        """Layers inside this one; a Model has some."""
+        return ()
+
+    @property
+    def weights(self) -> list[Variable]:
+        """All weights, in the order of files: those that learn first. Freezing changes nothing."""
+        pairs = list(zip(self._own_weights, self._updated_by_gradient, strict=True))
+        own = [v for v, learns in pairs if learns] + [v for v, learns in pairs if not learns]
+        return _once(own + [v for layer in self._sublayers() for v in layer.weights])
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        return [v for v in self.weights if v.trainable]
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        return [v for v in self.weights if not v.trainable]
+
+    variables = weights
+    trainable_variables = trainable_weights
+
+    def count_params(self) -> int:
+        """The number of numbers in all weights."""
+        return sum(v.storage.size for v in self.weights)
+
+    def get_weights(self) -> list[Array]:
+        """Copies of all weights, in the order of `weights`."""
+        return [v.numpy() for v in self.weights]
+
+    def set_weights(self, weights: Sequence[Array]) -> None:
+        """Copy arrays into the weights. All are checked first; on error nothing has changed."""
+        mine = self.weights
+        arrays = [np.asarray(w) for w in weights]
+        wrong = [
+            f"  {v.name}: expected {v.shape}, found {a.shape}"
+            for v, a in zip(mine, arrays, strict=False)
+            if v.shape != a.shape
+        ]
+        if len(mine) != len(arrays):
+            wrong.insert(0, f"  expected {len(mine)} arrays, found {len(arrays)}")
+        if wrong:
+            raise ValueError(
+                f"set_weights: the arrays do not fit {self.name!r}:\n" + "\n".join(wrong)
+            )
+        for v, a in zip(mine, arrays, strict=True):
+            v.assign(a)
+
+    def regularization(self) -> list[Tensor]:
+        """The penalties of the weights that are being trained, as scalars."""
+        own = [penalty(v) for v, penalty in self._regularized if v.trainable]
+        return own + [term for layer in self._sublayers() for term in layer.regularization()]
+
+    # --- Calling ---
+
+    def __call__(
+        self, x: Any, training: bool | None = None, rng: np.random.Generator | None = None
+    ) -> Any:
+        """Compute on arrays or Tensors, or extend a graph from symbolic tensors."""
+        inputs = list(x) if isinstance(x, (list, tuple)) else [x]
+        symbolic = [isinstance(t, SymbolicTensor) for t in inputs]
+        if any(symbolic):
+            if not all(symbolic):
+                raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
+            return self._connect(x, inputs, training)
+        tensors = [self._as_input(t) for t in inputs]
+        shapes = [t.shape for t in tensors]
+        several = isinstance(x, (list, tuple))
+        self._prepare(shapes if several else shapes[0])
+        extra = {"training": bool(training), "rng": rng}
+        wanted = {k: v for k, v in extra.items() if k in self._extra_arguments}
+        return self.call(tensors if several else tensors[0], **wanted)
+
+    def _as_input(self, x: Any) -> Tensor:
+        if not isinstance(x, Tensor):
+            return as_tensor(np.asarray(x, dtype=self.dtype))
+        if x.dtype != self.dtype:
+            raise TypeError(
+                f"{self.name!r} computes in {self.dtype}, but its input is a Tensor of {x.dtype}"
+            )
+        return x
+
+    def _prepare(self, shape: Any) -> None:
+        """Check the input's shape, and build on the first call."""
+        single = not isinstance(shape, list)
+        if single and self.input_rank is not None and len(shape) != self.input_rank:
+            axes = {2: "(N, D)", 3: "(N, T, D)", 4: "(N, H, W, C)"}.get(self.input_rank, "")
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} takes an input of {self.input_rank} axes "
+                f"{axes}, got shape {shape}"
+            )
+        if not self.built:
+            object.__setattr__(self, "_sealed", False)  # build may declare attributes
+            self.build(shape)
+            object.__setattr__(self, "_sealed", True)
+            self.built = True
+            if single and self._own_weights and shape:
+                self._channels = shape[-1]
+        elif single and self._channels is not None and shape[-1] != self._channels:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} was built for inputs whose last axis is "
+                f"{self._channels}, got shape {shape}"
+            )
+
+    def _connect(self, x: Any, inputs: list[SymbolicTensor], training: bool | None) -> Any:
+        """Write a Node: this layer was called on these symbolic tensors."""
+        several = isinstance(x, (list, tuple))
+        shapes = [t.shape for t in inputs]
+        self._prepare(shapes if several else shapes[0])
+        node = Node(self, inputs, training)
+        out_shape = self.compute_output_shape(shapes if several else shapes[0])
+        many = isinstance(out_shape, list)
+        for i, shape in enumerate(out_shape if many else [out_shape]):
+            node.outputs.append(SymbolicTensor(tuple(shape), self.dtype, node, i))
+        self._nodes.append(node)
+        return list(node.outputs) if many else node.outputs[0]
+
+    @property
+    def input(self) -> Any:
+        """The symbolic input of this layer's only call (a list when it has several)."""
+        inputs = self._only_node("input").inputs
+        return inputs[0] if len(inputs) == 1 else list(inputs)
+
+    @property
+    def output(self) -> Any:
+        """The symbolic output of this layer's only call (a list when it has several)."""
+        outputs = self._only_node("output").outputs
+        return outputs[0] if len(outputs) == 1 else list(outputs)
+
+    def _only_node(self, what: str) -> Node:
+        if not self._nodes:
+            raise AttributeError(f"{self.name!r} has not been called on a symbolic tensor yet")
+        if len(self._nodes) > 1 and what == "input":
+            raise AttributeError(
+                f"{self.name!r} was called {len(self._nodes)} times, so it has no single {what}"
+            )
+        return self._nodes[0]
+
+    def __repr__(self) -> str:
+        frozen = "" if self.trainable else ", frozen"
+        return f"<{type(self).__name__} {self.name!r}{frozen}>"
+
+
+def _once(variables: list[Variable]) -> list[Variable]:
+    """Without repetitions: a shared weight counts once."""
+    return list({id(v): v for v in variables}.values())

@@ -1,0 +1,171 @@
+"""Conv2D and the padding around it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import activations, initializers, ops, regularizers
+from ..autograd import Tensor
+from ..kernels.geometry import Pair, sliding
+from .base import Layer, Shape
+
+
+def pair(value: Any, what: str) -> Pair:
+    """An integer n as (n, n); a pair as it is."""
+    both = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+    if len(both) != 2 or any(not isinstance(n, (int, np.integer)) or n < 1 for n in both):
+        raise ValueError(f"{what} must be a positive integer or two of them, got {value!r}")
+    return int(both[0]), int(both[1])
+
+
+def slide_shape(input_shape: Shape, window: Pair, strides: Pair, padding: str) -> Shape:
+    """(OH, OW) for an input (N, H, W, C) of which H and W may be unknown (None)."""
+    _, h, w, _ = input_shape
+    # An unknown side takes no part: any size that fits the window stands in for it.
+    known = (h or max(window), w or max(window))
+    oh, ow = sliding(known, window, strides, padding).out_size
+    return (oh if h else None, ow if w else None)
+
+
+def channels_last(data_format: str | None) -> None:
+    if data_format not in (None, "channels_last"):
+        raise ValueError(f"minitl keeps images as (N, H, W, C); data_format={data_format!r} is not")
+
+
+class Conv2D(Layer):
+    """Slides F filters of KH x KW over images (N, H, W, C): y (N, OH, OW, F).
+
+    y = activation(x * kernel + b); the equation stands at `ops.conv2d`. The kernel is
+    (KH, KW, C, F), b is (F,).
+
+    Args:
+        filters: F.
+        kernel_size: KH x KW, one integer or two.
+        strides: rows and columns that the window moves at a time.
+        padding: 'valid' (none) or 'same' (zeros around).
+        activation: a name or function; None is linear; 'relu' is fused into the kernel.
+        use_bias: whether there is a b.
+        kernel_initializer, bias_initializer: how the kernel and b start.
+        kernel_regularizer: a penalty on the kernel added to the loss.
+        data_format, dilation_rate, groups: only Keras's defaults are there.
+    """
+
+    input_rank = 4
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        strides: Any = (1, 1),
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: Any = (1, 1),
+        groups: int = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        if not isinstance(filters, (int, np.integer)) or filters < 1:
+            raise ValueError(f"filters must be a positive integer, got {filters!r}")
+        channels_last(data_format)
+        if pair(dilation_rate, "dilation_rate") != (1, 1) or groups != 1:
+            raise ValueError("minitl's Conv2D has dilation_rate=1 and groups=1 only")
+        if str(padding).lower() not in ("valid", "same"):
+            raise ValueError(f"padding must be 'valid' or 'same', got {padding!r}")
+        self.filters = int(filters)
+        self.kernel_size = pair(kernel_size, "kernel_size")
+        self.strides = pair(strides, "strides")
+        self.padding = padding.lower()
+        self.activation = activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.kernel: Any = None
+        self.bias: Any = None
+
+    def build(self, input_shape: Shape) -> None:
+        c = input_shape[-1]
+        if c is None:
+            raise ValueError(f"Conv2D {self.name!r} needs a known number of channels")
+        self.kernel = self.add_weight(
+            "kernel",
+            (*self.kernel_size, c, self.filters),
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        if self.use_bias:
+            self.bias = self.add_weight("bias", (self.filters,), self.bias_initializer)
+
+    def call(self, x: Tensor) -> Tensor:
+        fused = "relu" if self.activation is ops.relu else None
+        y = ops.conv2d(x, self.kernel, self.bias, self.strides, self.padding, fused)
+        return y if fused else self.activation(y)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        out = slide_shape(input_shape, self.kernel_size, self.strides, self.padding)
+        return (input_shape[0], *out, self.filters)
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        places = math.prod(n or 1 for n in self.compute_output_shape(input_shape)[1:])
+        return places * self.kernel_size[0] * self.kernel_size[1] * (input_shape[-1] or 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": list(self.kernel_size),
+            "strides": list(self.strides),
+            "padding": self.padding,
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": initializers.serialize(self.kernel_initializer),
+            "bias_initializer": initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+class ZeroPadding2D(Layer):
+    """Rows and columns of zeros around images (N, H, W, C).
+
+    Args:
+        padding: n (all four sides), (rows, columns), or ((top, bottom), (left, right)).
+    """
+
+    input_rank = 4
+
+    def __init__(
+        self,
+        padding: Any = (1, 1),
+        data_format: str | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        channels_last(data_format)
+        rows, columns = (padding, padding) if isinstance(padding, int) else padding
+        sides = [(n, n) if isinstance(n, int) else tuple(n) for n in (rows, columns)]
+        if any(len(s) != 2 or min(s) < 0 for s in sides):
+            raise ValueError(f"padding must be n, (n, n) or ((n, n), (n, n)), got {padding!r}")
+        self.padding = tuple(sides)
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.zero_pad2d(x, (*self.padding[0], *self.padding[1]))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        n, h, w, c = input_shape
+        return (n, h and h + sum(self.padding[0]), w and w + sum(self.padding[1]), c)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"padding": [list(s) for s in self.padding]}

@@ -1,0 +1,260 @@
+"""Input, Dense, and the layers that only rearrange, drop or activate."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .. import activations, config, initializers, ops, regularizers
+from ..autograd import Tensor
+from .base import Layer, Node, Shape, SymbolicTensor
+
+
+class InputLayer(Layer):
+    """Where data enters a model.
+
+    Args:
+        shape: of one sample, without the batch axis; None where any size will do.
+        batch_size: of no effect on results; accepted as Keras does.
+        dtype: data are converted to it.
+        name: of the layer.
+    """
+
+    def __init__(
+        self,
+        shape: Shape | None = None,
+        batch_size: int | None = None,
+        dtype: str | None = None,
+        batch_shape: Shape | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        if batch_shape is not None:
+            batch_size, shape = batch_shape[0], tuple(batch_shape[1:])
+        if shape is None:
+            raise ValueError("Input needs a shape (without the batch axis), e.g. (224, 224, 3)")
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if any(n is not None and (not isinstance(n, (int, np.integer)) or n < 1) for n in shape):
+            raise ValueError(f"an input shape has positive sizes or None, got {shape}")
+        self.batch_shape: Shape = (batch_size, *shape)
+        # The range that the weights behind this input were trained on: see `InputRange`.
+        self.expected_range: InputRange | None = None
+        self.built = True
+        node = Node(self, [], None)
+        node.outputs.append(SymbolicTensor(self.batch_shape, self.dtype, node))
+        self._nodes.append(node)
+
+    def call(self, x: Any) -> Tensor:
+        if self.expected_range is not None:
+            self.expected_range.check(x.storage, self.name)
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return {"batch_shape": list(self.batch_shape), "dtype": self.dtype, "name": self.name}
+
+
+class InputRange:
+    """Warns once when images cannot have been preprocessed for the weights that they meet.
+
+    Weights trained on values in [low, high] give plausible nonsense on images scaled to [0, 1].
+    Pixels of an image fill a good part of their range, so three things can be told apart from
+    the minimum and maximum alone: scaled to [0, 1] or [-1, 1], raw 0-255, and preprocessed.
+
+    Args:
+        low, high: the extremes that the preprocessing can give.
+        remedy: what the user should call, as a sentence.
+    """
+
+    def __init__(self, low: float, high: float, remedy: str):
+        self.low, self.high, self.remedy = low, high, remedy
+        self.done = False
+
+    def check(self, x: np.ndarray, name: str) -> None:
+        if self.done or x.size == 0:
+            return
+        self.done = True
+        low, high = float(x.min()), float(x.max())
+        if low == high:  # a constant image says nothing
+            self.done = False
+            return
+        scaled = -1.0 <= low and high <= 1.0
+        raw = low >= 0.0  # preprocessed images have negative values: they are centred
+        outside = low < self.low - 1 or high > self.high + 1
+        if scaled or raw or outside:
+            warnings.warn(
+                f"the images given to {name!r} have values from {low:.4g} to {high:.4g}, but its "
+                f"pretrained weights expect about {self.low:.4g} to {self.high:.4g}. {self.remedy}",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def Input(
+    shape: Shape | None = None,
+    batch_size: int | None = None,
+    dtype: str | None = None,
+    batch_shape: Shape | None = None,
+    name: str | None = None,
+) -> SymbolicTensor:
+    """A symbolic tensor for data of `shape` (without the batch axis): where a model starts.
+
+    >>> Input((224, 224, 3)).shape
+    (None, 224, 224, 3)
+    """
+    return InputLayer(shape, batch_size, dtype, batch_shape, name).output
+
+
+class Dense(Layer):
+    """y = activation(x W + b): every output is a weighted sum of every input.
+
+    W is (D, m), b is (m,). An input of more than two axes (N, ..., D) is treated row by row.
+
+    Args:
+        units: m.
+        activation: a name or function; None is linear.
+        use_bias: whether there is a b.
+        kernel_initializer, bias_initializer: how W and b start.
+        kernel_regularizer: a penalty on W added to the loss, e.g. 'l2'.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        if not isinstance(units, (int, np.integer)) or units < 1:
+            raise ValueError(f"units must be a positive integer, got {units!r}")
+        self.units = int(units)
+        self.activation = activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.kernel: Any = None
+        self.bias: Any = None
+
+    def build(self, input_shape: Shape) -> None:
+        if len(input_shape) < 2 or input_shape[-1] is None:
+            raise ValueError(
+                f"Dense {self.name!r} needs inputs (N, ..., D) with a known D, got {input_shape}. "
+                f"After a base without fixed image size, put GlobalAveragePooling2D first."
+            )
+        d = input_shape[-1]
+        self.kernel = self.add_weight(
+            "kernel", (d, self.units), self.kernel_initializer, regularizer=self.kernel_regularizer
+        )
+        if self.use_bias:
+            self.bias = self.add_weight("bias", (self.units,), self.bias_initializer)
+
+    def call(self, x: Tensor) -> Tensor:
+        fused = "relu" if self.activation is ops.relu else None
+        rows = x if x.ndim == 2 else ops.reshape(x, (-1, x.shape[-1]))
+        y = ops.dense(rows, self.kernel, self.bias, fused)
+        if x.ndim != 2:
+            y = ops.reshape(y, (*x.shape[:-1], self.units))
+        return y if fused else self.activation(y)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape[:-1], self.units)
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        return math.prod(n or 1 for n in input_shape[1:]) * self.units
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "units": self.units,
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": initializers.serialize(self.kernel_initializer),
+            "bias_initializer": initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+class Activation(Layer):
+    """y = activation(x), as a layer of its own."""
+
+    def __init__(self, activation: Any, *, name: str | None = None, dtype: str | None = None,
+                 trainable: bool = True):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        self.activation = activations.get(activation)
+
+    def call(self, x: Tensor) -> Tensor:
+        return self.activation(x)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"activation": activations.serialize(self.activation)}
+
+
+class ReLU(Layer):
+    """y = max(x, 0)."""
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.relu(x)
+
+
+class Softmax(Layer):
+    """p_j = e^(x_j) / sum_k e^(x_k), over the last axis."""
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.softmax(x)
+
+
+class Flatten(Layer):
+    """(N, H, W, C) -> (N, H*W*C): feature maps become rows of F."""
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        rest = input_shape[1:]
+        return (input_shape[0], None if None in rest else math.prod(n or 1 for n in rest))
+
+
+class Dropout(Layer):
+    """In training, sets a fraction `rate` of the inputs to 0 and scales up the others.
+
+    Each number is kept with probability 1 - rate and multiplied by 1 / (1 - rate), so the expected
+    sum is unchanged; outside training, y = x. Srivastava et al. 2014.
+
+    Args:
+        rate: in [0, 1).
+        seed: for calls outside `fit`; `fit` passes its own seeded generator, so that a training
+            can be repeated and resumed.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, *, name: str | None = None,
+                 dtype: str | None = None, trainable: bool = True):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be in [0, 1), got {rate}")
+        self.rate = rate
+        self.seed = seed
+        self._own_rng: np.random.Generator | None = None
+
+    def call(self, x: Tensor, training: bool = False,
+             rng: np.random.Generator | None = None) -> Tensor:
+        if not training or self.rate == 0:
+            return x
+        if rng is None:
+            if self._own_rng is None:
+                seed = config.next_seed() if self.seed is None else self.seed
+                self._own_rng = np.random.default_rng(seed)
+            rng = self._own_rng
+        return ops.dropout(x, self.rate, rng)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"rate": self.rate, "seed": self.seed}

@@ -1,0 +1,64 @@
+"""Layers with several inputs: Add and Concatenate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import ops
+from ..autograd import Tensor
+from .base import Layer, Shape
+
+
+class Add(Layer):
+    """y = x1 + x2 + ..., for a list of inputs of one shape: a residual connection."""
+
+    def call(self, x: list[Tensor]) -> Tensor:
+        total = x[0]
+        for other in x[1:]:
+            total = ops.add(total, other)
+        return total
+
+    def build(self, input_shape: Any) -> None:
+        _several(self, input_shape)
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        if any(shape[1:] != input_shape[0][1:] for shape in input_shape):
+            raise ValueError(f"Add {self.name!r} needs inputs of one shape, got {input_shape}")
+        return input_shape[0]
+
+
+class Concatenate(Layer):
+    """The inputs side by side along `axis` (-1: channels, or features)."""
+
+    def __init__(self, axis: int = -1, *, name: str | None = None, trainable: bool = True,
+                 dtype: str | None = None):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        self.axis = axis
+
+    def build(self, input_shape: Any) -> None:
+        _several(self, input_shape)
+
+    def call(self, x: list[Tensor]) -> Tensor:
+        return ops.concatenate(x, axis=self.axis)
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        axis = self.axis % len(input_shape[0])
+        rests = {(*shape[:axis], *shape[axis + 1 :]) for shape in input_shape}
+        if len(rests) > 1:
+            raise ValueError(
+                f"Concatenate {self.name!r} needs inputs that differ only in axis {self.axis}, "
+                f"got {input_shape}"
+            )
+        sizes = [shape[axis] for shape in input_shape]
+        total = None if None in sizes else sum(n or 0 for n in sizes)
+        return (*input_shape[0][:axis], total, *input_shape[0][axis + 1 :])
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"axis": self.axis}
+
+
+def _several(layer: Layer, input_shape: Any) -> None:
+    if not isinstance(input_shape, list) or len(input_shape) < 2:
+        raise ValueError(
+            f"{type(layer).__name__} {layer.name!r} is called on a list of two or more inputs"
+        )
