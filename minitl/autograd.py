@@ -39,7 +39,7 @@ class Tensor:
     array([2., 4.])
     """
 
-    __slots__ = ("_leaf_requires_grad", "cache", "logits", "node", "storage")
+    __slots__ = ("_leaf_requires_grad", "cache", "node", "sigmoid_of", "softmax_of", "storage")
     __array_priority__ = 100  # so that `array * tensor` asks the tensor, not NumPy
 
     def __init__(self, data: Any, requires_grad: bool = False):
@@ -47,7 +47,8 @@ class Tensor:
         self.node: Node | None = None
         self._leaf_requires_grad = requires_grad
         # The logits z of a tensor that is softmax(z) or sigmoid(z): a loss is stable on z only.
-        self.logits: Tensor | None = None
+        self.softmax_of: Tensor | None = None
+        self.sigmoid_of: Tensor | None = None
         # A place where kernels keep what they derived from this array; only a Variable has one.
         self.cache: dict | None = None
         if requires_grad and self.storage.dtype.kind != "f":

@@ -210,7 +210,7 @@ def sigmoid(x: Any) -> Tensor:
     x = as_tensor(x)
     y = _logistic(x.storage)
     out = record("sigmoid", y, (x, lambda g: g * y * (1 - y)))
-    out.logits = x
+    out.sigmoid_of = x
     return out
 
 
@@ -231,7 +231,7 @@ def softmax(x: Any) -> Tensor:
     x = as_tensor(x)
     p = kernels.softmax(x.storage)
     out = record("softmax", p, (x, lambda g: kernels.softmax_gradient(g, p)))
-    out.logits = x
+    out.softmax_of = x
     return out
 
 

@@ -68,8 +68,13 @@ class Node:
 class LayerType(type):
     """Makes layers check the names that users write: constructor arguments, then attributes."""
 
+    def __init__(cls, name: str, bases: tuple, namespace: dict[str, Any]):
+        super().__init__(name, bases, namespace)
+        of_init = inspect.signature(cls.__init__)
+        cls.__signature__ = of_init.replace(parameters=list(of_init.parameters.values())[1:])
+
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        complain_about_unknown(kwargs, inspect.signature(cls).parameters, cls.__name__)
+        complain_about_unknown(kwargs, cls.__signature__.parameters, cls.__name__)
         layer = super().__call__(*args, **kwargs)
         object.__setattr__(layer, "_sealed", True)
         return layer
@@ -155,7 +160,7 @@ class Layer(metaclass=LayerType):
         settings = dict(settings)
         if isinstance(settings.get("dtype"), dict):  # Keras 3: a DTypePolicy
             settings["dtype"] = settings["dtype"]["config"]["name"]
-        known = inspect.signature(cls).parameters
+        known = cls.__signature__.parameters
         for name in [n for n in settings if n not in known]:
             if settings.pop(name):
                 raise ValueError(f"minitl's {cls.__name__} has no {name!r}; cannot load this layer")

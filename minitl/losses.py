@@ -1,0 +1,278 @@
+"""Losses: how wrong the predictions are, one number a sample, then one for the batch.
+
+A loss is called with the true values (an array) and the predictions (a Tensor) and returns a
+scalar Tensor. With the default reduction it is
+
+    L = (1/N) sum over n of w[n] * loss[n]
+
+where w are the sample weights. (The sum is divided by N, not by the sum of the weights, as in
+Keras.) Where predictions are a softmax or sigmoid, the loss is computed from the logits beneath
+it: log(softmax(z)) is exact where softmax(z) has already underflowed to 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from .autograd import Array, Tensor, as_tensor
+from .naming import look_up, snake_case
+
+EPSILON = 1e-7  # Keras's fuzz: probabilities that are not from logits are kept this far from 0 and 1
+
+
+class Loss:
+    """Base class. A subclass gives `call`: per-sample losses, shape y_pred.shape[:-1].
+
+    Args:
+        reduction: 'sum_over_batch_size' (the mean, see above), 'sum', 'mean_with_sample_weight'
+            (divides by the sum of the weights), or None (the losses themselves).
+        name: shown in logs.
+    """
+
+    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
+        known = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
+        if reduction not in known:
+            raise ValueError(f"reduction must be one of {known}, got {reduction!r}")
+        self.reduction = {"mean": "sum_over_batch_size", "none": None}.get(
+            str(reduction), reduction
+        )
+        self.name = name or snake_case(type(self).__name__)
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
+        """Raise ValueError, in the user's words, unless y_true can be compared with the outputs."""
+        wanted = output_shape[1:]
+        if y_true.shape[1:] != wanted and not (wanted[-1:] == (1,) and y_true.ndim == len(wanted)):
+            raise ValueError(
+                f"the targets have shape {y_true.shape}, but the model's output is {output_shape}"
+            )
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
+        y_pred = as_tensor(y_pred)
+        losses = self.call(np.asarray(y_true), y_pred)
+        if sample_weight is not None:
+            weights = np.asarray(sample_weight, dtype=losses.dtype)
+            weights = weights.reshape(weights.shape + (1,) * (losses.ndim - weights.ndim))
+            losses = losses * np.broadcast_to(weights, losses.shape)
+        if self.reduction is None:
+            return losses
+        total = losses.sum()
+        if self.reduction == "sum":
+            return total
+        if self.reduction == "mean_with_sample_weight" and sample_weight is not None:
+            return total / float(np.broadcast_to(weights, losses.shape).sum())
+        return total / float(max(losses.storage.size, 1))
+
+
+def _in_rows(function: Callable[[Tensor, Array], Tensor], y_pred: Tensor, y_true: Array) -> Tensor:
+    """Apply a function of (rows, m) to (..., m), and shape its result as (...)."""
+    if y_pred.ndim == 2:
+        return function(y_pred, y_true)
+    rows = function(
+        ops.reshape(y_pred, (-1, y_pred.shape[-1])), y_true.reshape(-1, y_true.shape[-1])
+    )
+    return ops.reshape(rows, y_pred.shape[:-1])
+
+
+def _like(y_true: Array, y_pred: Tensor) -> Array:
+    """y_true in the dtype of y_pred, with the last axis that (N,) lacks beside (N, 1)."""
+    if y_true.ndim == y_pred.ndim - 1 and y_pred.shape[-1] == 1:
+        y_true = y_true[..., None]
+    return np.ascontiguousarray(y_true, dtype=y_pred.dtype)
+
+
+def _smoothed(targets: Array, amount: float, toward: float) -> Array:
+    return targets if amount == 0 else targets * targets.dtype.type(1 - amount) + amount * toward
+
+
+def _categorical(targets: Array, y_pred: Tensor, from_logits: bool) -> Tensor:
+    """-sum_j t_j log p_j for each row."""
+    logits = y_pred if from_logits else y_pred.softmax_of
+    if logits is not None:
+        return _in_rows(ops.softmax_cross_entropy, logits, targets)
+    p = y_pred / ops.sum(y_pred, axis=-1, keepdims=True)
+    return -ops.sum(ops.log(ops.clip(p, EPSILON, 1 - EPSILON)) * targets, axis=-1)
+
+
+class CategoricalCrossentropy(Loss):
+    """-sum_j t_j log p_j, for targets t (N, m) that are one-hot, or probabilities.
+
+    Args:
+        from_logits: the predictions are logits z, with p = softmax(z).
+        label_smoothing: s in [0, 1]: t becomes (1 - s) t + s / m.
+    """
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "categorical_crossentropy",
+    ):
+        super().__init__(reduction, name)
+        self.from_logits, self.label_smoothing = from_logits, label_smoothing
+
+    def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
+        m = output_shape[-1]
+        if y_true.ndim < len(output_shape) or y_true.shape[-1] != m:
+            if y_true.ndim == 1 or (y_true.ndim == 2 and y_true.shape[1] == 1 and m != 1):
+                raise ValueError(
+                    f"categorical_crossentropy takes one-hot targets of shape (N, {m}), but y "
+                    f"looks like integer labels (shape {y_true.shape}, {y_true.dtype}). Use "
+                    f"loss='sparse_categorical_crossentropy', or "
+                    f"minitl.utils.to_categorical(y, {m})."
+                )
+            raise ValueError(
+                f"categorical_crossentropy takes one-hot targets of shape {output_shape}, as the "
+                f"model's output; y has shape {y_true.shape}"
+            )
+        if y_true.size and (y_true.min() < 0 or not np.all(np.isfinite(y_true))):
+            raise ValueError("one-hot targets must be finite and not negative")
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        targets = _smoothed(_like(y_true, y_pred), self.label_smoothing, 1 / y_pred.shape[-1])
+        return _categorical(targets, y_pred, self.from_logits)
+
+
+class SparseCategoricalCrossentropy(Loss):
+    """-log p_y, for integer labels y (N,) from 0 to m - 1."""
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "sparse_categorical_crossentropy",
+    ):
+        super().__init__(reduction, name)
+        self.from_logits = from_logits
+
+    def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
+        m = output_shape[-1] or 0
+        rank = len(output_shape)
+        if y_true.ndim == rank and y_true.shape[-1] == m and m > 1:
+            raise ValueError(
+                f"sparse_categorical_crossentropy takes integer labels of shape (N,), but y looks "
+                f"one-hot (shape {y_true.shape}). Use loss='categorical_crossentropy', or "
+                f"y.argmax(axis=-1)."
+            )
+        if y_true.ndim != rank - 1 and not (y_true.ndim == rank and y_true.shape[-1] == 1):
+            raise ValueError(f"integer labels have shape (N,), y has shape {y_true.shape}")
+        if y_true.size == 0:
+            return
+        if not np.all(np.isfinite(y_true)) or np.any(y_true != np.floor(y_true)):
+            raise ValueError(f"labels must be integers from 0 to {m - 1}, y has {y_true.dtype}")
+        low, high = int(y_true.min()), int(y_true.max())
+        if low < 0 or high >= m:
+            raise ValueError(
+                f"labels must be from 0 to {m - 1} for an output of {m} classes; "
+                f"y has labels from {low} to {high}"
+            )
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        labels = y_true.reshape(y_pred.shape[:-1]).astype(np.int64)
+        targets = np.eye(y_pred.shape[-1], dtype=y_pred.dtype)[labels]
+        return _categorical(targets, y_pred, self.from_logits)
+
+
+class BinaryCrossentropy(Loss):
+    """-(t log p + (1 - t) log(1 - p)), averaged over the last axis.
+
+    Args:
+        from_logits: the predictions are logits z, with p = sigmoid(z).
+        label_smoothing: s in [0, 1]: t becomes (1 - s) t + s / 2.
+    """
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "binary_crossentropy",
+    ):
+        super().__init__(reduction, name)
+        self.from_logits, self.label_smoothing = from_logits, label_smoothing
+
+    def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
+        super().check(y_true, output_shape)
+        if y_true.size and (not np.all(np.isfinite(y_true)) or y_true.min() < 0 or y_true.max() > 1):
+            raise ValueError(
+                f"binary_crossentropy takes targets from 0 to 1, y has values from "
+                f"{y_true.min()} to {y_true.max()}"
+            )
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        targets = _smoothed(_like(y_true, y_pred), self.label_smoothing, 0.5)
+        logits = y_pred if self.from_logits else y_pred.sigmoid_of
+        if logits is not None:
+            return ops.mean(ops.sigmoid_cross_entropy(logits, targets), axis=-1)
+        p = ops.clip(y_pred, EPSILON, 1 - EPSILON)
+        return -ops.mean(ops.log(p) * targets + ops.log(1 - p) * (1 - targets), axis=-1)
+
+
+class MeanSquaredError(Loss):
+    """(t - y)^2, averaged over the last axis."""
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "mean_squared_error",
+    ):
+        super().__init__(reduction, name)
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        difference = y_pred - _like(y_true, y_pred)
+        return ops.mean(difference * difference, axis=-1)
+
+
+TABLE: dict[str, Any] = {
+    "categorical_crossentropy": CategoricalCrossentropy,
+    "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
+    "binary_crossentropy": BinaryCrossentropy,
+    "mean_squared_error": MeanSquaredError,
+    "mse": MeanSquaredError,
+}
+
+
+class _FunctionLoss(Loss):
+    """A user's function (y_true, y_pred) -> losses, as a Loss."""
+
+    def __init__(self, function: Callable[..., Any]):
+        super().__init__(name=getattr(function, "__name__", "loss"))
+        self.function = function
+
+    def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
+        pass
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        return as_tensor(self.function(y_true, y_pred))
+
+
+def get(identifier: Any) -> Any:
+    """A loss from its name, class, instance or a function (y_true, y_pred) -> losses."""
+    loss = look_up(identifier, TABLE, "loss")
+    if isinstance(loss, Loss) or loss is None:
+        return loss
+    if not callable(loss):
+        raise ValueError(f"not a loss: {identifier!r}")
+    return _FunctionLoss(loss)
+
+
+def _function(cls: type[Loss]) -> Callable[..., Tensor]:
+    def losses(y_true: Any, y_pred: Any, **settings: Any) -> Tensor:
+        return cls(reduction=None, **settings)(y_true, y_pred)
+
+    losses.__name__ = snake_case(cls.__name__)
+    losses.__doc__ = f"Per-sample losses of `{cls.__name__}`, without reduction."
+    return losses
+
+
+categorical_crossentropy = _function(CategoricalCrossentropy)
+sparse_categorical_crossentropy = _function(SparseCategoricalCrossentropy)
+binary_crossentropy = _function(BinaryCrossentropy)
+mean_squared_error = _function(MeanSquaredError)

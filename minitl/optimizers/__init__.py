@@ -1,0 +1,257 @@
+"""Optimizers: how gradients move weights. SGD, then Adam; the formulae are Keras's.
+
+An optimizer keeps its state (velocities, moments) in a dictionary by weight, made when a weight is
+first updated. Freezing or unfreezing layers between two calls of `fit` therefore needs nothing:
+a weight that was seen before goes on with its state, a new one starts with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..autograd import Array, Variable
+from ..naming import check_keywords, look_up
+from . import schedules
+from .schedules import LearningRateSchedule
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "get", "schedules"]
+
+
+class Optimizer:
+    """Base class: the rate, clipping, weight decay, and the count of steps.
+
+    Before each step the gradients are clipped, then every weight is shrunk by
+    w -= rate * weight_decay * w (decoupled decay: Loshchilov & Hutter 2019, arXiv 1711.05101).
+
+    Args:
+        learning_rate: a number or a schedule of the step.
+        weight_decay: None or a positive number.
+        clipnorm: each gradient is scaled down to at most this L2 norm.
+        clipvalue: each number of a gradient is held within [-clipvalue, clipvalue].
+        global_clipnorm: all gradients together are scaled down to at most this L2 norm.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        name: str | None = None,
+    ):
+        if not callable(learning_rate) and not learning_rate >= 0:
+            raise ValueError(f"learning_rate must not be negative, got {learning_rate!r}")
+        given = [c for c in (clipnorm, clipvalue, global_clipnorm) if c is not None]
+        if len(given) > 1:
+            raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
+        if given and given[0] <= 0:
+            raise ValueError(f"the bound of clipping must be positive, got {given[0]}")
+        self._rate = learning_rate
+        self.weight_decay = weight_decay
+        self.clipnorm, self.clipvalue = clipnorm, clipvalue
+        self.global_clipnorm = global_clipnorm
+        self.name = name or type(self).__name__.lower()
+        self.iterations = 0
+        self._state: dict[int, tuple[Variable, dict[str, Array]]] = {}
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self._rate(self.iterations) if callable(self._rate) else self._rate)
+
+    @learning_rate.setter
+    def learning_rate(self, value: float | LearningRateSchedule) -> None:
+        self._rate = value
+
+    def apply(self, gradients: Sequence[Array], variables: Sequence[Variable]) -> None:
+        """One step: move each variable, in place, by its gradient."""
+        gradients = self._clipped(gradients)
+        rate = self.learning_rate
+        for variable, gradient in zip(variables, gradients, strict=True):
+            with variable.writing() as w:
+                if self.weight_decay:
+                    w *= w.dtype.type(1 - rate * self.weight_decay)
+                self.update(w, gradient, self.state_of(variable), rate)
+        self.iterations += 1
+
+    def apply_gradients(self, grads_and_vars: Any) -> None:
+        """Keras's form of `apply`: pairs (gradient, variable)."""
+        gradients, variables = zip(*grads_and_vars, strict=True)
+        self.apply(gradients, variables)
+
+    def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
+        """Move w in place by its gradient g."""
+        raise NotImplementedError
+
+    def state_of(self, variable: Variable) -> dict[str, Array]:
+        """This variable's arrays (velocity, moments); empty before its first step."""
+        # The variable is kept beside its state, so that its id cannot come to mean another one.
+        return self._state.setdefault(id(variable), (variable, {}))[1]
+
+    def forget(self) -> None:
+        """Drop all state: the next step is a first step."""
+        self._state.clear()
+        self.iterations = 0
+
+    def _clipped(self, gradients: Sequence[Array]) -> Sequence[Array]:
+        if self.clipvalue is not None:
+            return [np.clip(g, -self.clipvalue, self.clipvalue) for g in gradients]
+        if self.clipnorm is not None:
+            return [_scaled_down(g, _norm(g), self.clipnorm) for g in gradients]
+        if self.global_clipnorm is not None:
+            together = float(np.sqrt(sum(_norm(g) ** 2 for g in gradients)))
+            return [_scaled_down(g, together, self.global_clipnorm) for g in gradients]
+        return gradients
+
+    def get_config(self) -> dict[str, Any]:
+        rate = self._rate if not callable(self._rate) else type(self._rate).__name__
+        return {"name": self.name, "learning_rate": rate, "weight_decay": self.weight_decay}
+
+
+def _norm(g: Array) -> float:
+    return float(np.sqrt(np.vdot(g, g)))
+
+
+def _scaled_down(g: Array, norm: float, bound: float) -> Array:
+    return g if norm <= bound else g * g.dtype.type(bound / norm)
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum if asked for.
+
+        w <- w - rate * g                                   without momentum
+        v <- momentum * v - rate * g;   w <- w + v          with momentum
+                                        w <- w + momentum * v - rate * g     Nesterov's
+
+    Sutskever et al. 2013, section 2. Defaults are Keras's.
+    """
+
+    @check_keywords
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        name: str = "SGD",
+    ):
+        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must be in [0, 1], got {momentum}")
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
+        if self.momentum and "velocity" not in state:
+            state["velocity"] = np.zeros_like(w)
+        kernels.sgd_update(w, g, state.get("velocity"), rate, self.momentum, self.nesterov)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"momentum": self.momentum, "nesterov": self.nesterov}
+
+
+class Adam(Optimizer):
+    """Each number has its own rate, from running means of its gradient and its square.
+
+        m <- m + (1 - beta_1) (g - m)
+        v <- v + (1 - beta_2) (g^2 - v)
+        w <- w - rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)
+
+    t counts the optimizer's steps from 1. This is the form before section 2.1 of Kingma & Ba 2015
+    (arXiv 1412.6980), where epsilon stands beside the uncorrected sqrt(v) ('epsilon hat'), as in
+    Keras. Defaults are Keras's.
+    """
+
+    @check_keywords
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        name: str = "adam",
+    ):
+        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        if amsgrad:
+            raise ValueError("minitl's Adam has no amsgrad variant")
+        for what, beta in (("beta_1", beta_1), ("beta_2", beta_2)):
+            if not 0 <= beta < 1:
+                raise ValueError(f"{what} must be in [0, 1), got {beta}")
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+
+    def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
+        if not state:
+            state["momentum"], state["velocity"] = np.zeros_like(w), np.zeros_like(w)
+        t = self.iterations + 1
+        corrected = rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
+        kernels.adam_update(
+            w,
+            g,
+            state["momentum"],
+            state["velocity"],
+            corrected,
+            self.beta_1,
+            self.beta_2,
+            self.epsilon,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay on by default (Loshchilov & Hutter 2019)."""
+
+    @check_keywords
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        name: str = "adamw",
+    ):
+        super().__init__(
+            learning_rate,
+            beta_1,
+            beta_2,
+            epsilon,
+            amsgrad,
+            weight_decay,
+            clipnorm,
+            clipvalue,
+            global_clipnorm,
+            name,
+        )
+
+
+TABLE = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+def get(identifier: Any) -> Optimizer:
+    """An optimizer from its name, class, configuration or itself."""
+    optimizer = look_up(identifier, TABLE, "optimizer")
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(f"not an optimizer: {identifier!r}")
+    return optimizer

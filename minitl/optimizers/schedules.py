@@ -1,0 +1,128 @@
+"""Learning rates that change with the step: call one with the number of steps done so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+class LearningRateSchedule:
+    """Base class: `schedule(step)` is the rate of that step, counted from 0."""
+
+    def __call__(self, step: int) -> float:
+        raise NotImplementedError
+
+
+class ExponentialDecay(LearningRateSchedule):
+    """initial * decay_rate ^ (step / decay_steps); `staircase` rounds the exponent down."""
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        decay_rate: float,
+        staircase: bool = False,
+    ):
+        self.initial_learning_rate = initial_learning_rate
+        self.decay_steps, self.decay_rate, self.staircase = decay_steps, decay_rate, staircase
+
+    def __call__(self, step: int) -> float:
+        exponent = step / self.decay_steps
+        if self.staircase:
+            exponent = math.floor(exponent)
+        return self.initial_learning_rate * self.decay_rate**exponent
+
+
+class InverseTimeDecay(ExponentialDecay):
+    """initial / (1 + decay_rate * step / decay_steps); `staircase` rounds the quotient down."""
+
+    def __call__(self, step: int) -> float:
+        quotient = step / self.decay_steps
+        if self.staircase:
+            quotient = math.floor(quotient)
+        return self.initial_learning_rate / (1 + self.decay_rate * quotient)
+
+
+class PolynomialDecay(LearningRateSchedule):
+    """From initial to end in decay_steps, along (1 - step/decay_steps)^power; then stays."""
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        end_learning_rate: float = 0.0001,
+        power: float = 1.0,
+        cycle: bool = False,
+    ):
+        self.initial_learning_rate, self.end_learning_rate = (
+            initial_learning_rate,
+            end_learning_rate,
+        )
+        self.decay_steps, self.power, self.cycle = decay_steps, power, cycle
+
+    def __call__(self, step: int) -> float:
+        length = self.decay_steps
+        if self.cycle:  # start again from a smaller rate each time the end is reached
+            length *= max(1, math.ceil(step / self.decay_steps))
+        else:
+            step = min(step, length)
+        fraction = (1 - step / length) ** self.power
+        fall = self.initial_learning_rate - self.end_learning_rate
+        return fall * fraction + self.end_learning_rate
+
+
+class PiecewiseConstantDecay(LearningRateSchedule):
+    """values[i] up to and including step boundaries[i]; the last value after that."""
+
+    def __init__(self, boundaries: Sequence[int], values: Sequence[float]):
+        if len(values) != len(boundaries) + 1:
+            raise ValueError(
+                f"there is one value more than boundaries; got {len(values)} and {len(boundaries)}"
+            )
+        self.boundaries, self.values = list(boundaries), list(values)
+
+    def __call__(self, step: int) -> float:
+        for boundary, value in zip(self.boundaries, self.values, strict=False):
+            if step <= boundary:
+                return value
+        return self.values[-1]
+
+
+class CosineDecay(LearningRateSchedule):
+    """Half a cosine from the initial rate to alpha times it, after an optional linear warm-up.
+
+    Args:
+        initial_learning_rate: at step 0.
+        decay_steps: length of the cosine, after the warm-up.
+        alpha: the end, as a fraction of the start of the cosine.
+        warmup_target: the rate after the warm-up, where the cosine starts; None is no warm-up.
+        warmup_steps: length of the warm-up.
+
+    Loshchilov & Hutter 2017 (arXiv 1608.03983).
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        alpha: float = 0.0,
+        name: str = "CosineDecay",
+        warmup_target: float | None = None,
+        warmup_steps: int = 0,
+    ):
+        self.initial_learning_rate, self.decay_steps, self.alpha = (
+            initial_learning_rate,
+            decay_steps,
+            alpha,
+        )
+        self.warmup_target, self.warmup_steps = warmup_target, warmup_steps
+
+    def __call__(self, step: int) -> float:
+        top = self.initial_learning_rate
+        if self.warmup_target is not None:
+            if step < self.warmup_steps:
+                return top + (self.warmup_target - top) * step / self.warmup_steps
+            top, step = self.warmup_target, step - self.warmup_steps
+        fraction = min(step, self.decay_steps) / self.decay_steps
+        cosine = 0.5 * (1 + math.cos(math.pi * fraction))
+        return top * ((1 - self.alpha) * cosine + self.alpha)
