@@ -56,11 +56,18 @@ class SymbolicTensor:
 class Node:
     """One call of one layer on symbolic tensors."""
 
-    __slots__ = ("inputs", "layer", "outputs", "training")
+    __slots__ = ("as_list", "inputs", "layer", "outputs", "training")
 
-    def __init__(self, layer: Layer, inputs: list[SymbolicTensor], training: bool | None):
+    def __init__(
+        self,
+        layer: Layer,
+        inputs: list[SymbolicTensor],
+        training: bool | None = None,
+        as_list: bool = False,
+    ):
         self.layer = layer
         self.inputs = inputs
+        self.as_list = as_list  # called on a list of tensors, even if of only one
         self.training = training  # a fixed mode for this call, or None: that of the model's run
         self.outputs: list[SymbolicTensor] = []
 
@@ -306,7 +313,7 @@ class Layer(metaclass=LayerType):
         several = isinstance(x, (list, tuple))
         shapes = [t.shape for t in inputs]
         self._prepare(shapes if several else shapes[0])
-        node = Node(self, inputs, training)
+        node = Node(self, inputs, training, several)
         out_shape = self.compute_output_shape(shapes if several else shapes[0])
         many = isinstance(out_shape, list)
         for i, shape in enumerate(out_shape if many else [out_shape]):

@@ -44,7 +44,7 @@ class InputLayer(Layer):
         # The range that the weights behind this input were trained on: see `InputRange`.
         self.expected_range: InputRange | None = None
         self.built = True
-        node = Node(self, [], None)
+        node = Node(self, [])
         node.outputs.append(SymbolicTensor(self.batch_shape, self.dtype, node))
         self._nodes.append(node)
 

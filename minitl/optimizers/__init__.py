@@ -164,7 +164,8 @@ class Adam(Optimizer):
         v <- v + (1 - beta_2) (g^2 - v)
         w <- w - rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)
 
-    t counts the optimizer's steps from 1. This is the form before section 2.1 of Kingma & Ba 2015
+    t counts this weight's steps from 1, so the moments of a weight that is unfrozen late are
+    corrected as those of a first step should be. This is the form before section 2.1 of Kingma & Ba 2015
     (arXiv 1412.6980), where epsilon stands beside the uncorrected sqrt(v) ('epsilon hat'), as in
     Keras. Defaults are Keras's.
     """
@@ -194,7 +195,9 @@ class Adam(Optimizer):
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
         if not state:
             state["momentum"], state["velocity"] = np.zeros_like(w), np.zeros_like(w)
-        t = self.iterations + 1
+            state["steps"] = np.zeros((), np.int64)
+        state["steps"] += 1
+        t = int(state["steps"])
         corrected = rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
         kernels.adam_update(
             w,

@@ -1,0 +1,203 @@
+"""Batches: how `fit`, `evaluate` and `predict` walk over data.
+
+Data are arrays (one a model input or output), or anything that yields batches: x, (x, y) or
+(x, y, sample_weight). Everything that can be wrong with them is found here, before a weight moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .autograd import Array, Tensor
+
+
+class Batch(NamedTuple):
+    """Parallel lists of arrays: one entry an input of the model, one an output."""
+
+    x: list[Array]
+    y: list[Array]
+    weight: Array | None
+
+    @property
+    def size(self) -> int:
+        return len(self.x[0])
+
+
+class ArrayData:
+    """Arrays of the same length N, read in batches."""
+
+    def __init__(self, x: list[Array], y: list[Array], weight: Array | None, batch_size: int):
+        self.x, self.y, self.weight = x, y, weight
+        self.batch_size = batch_size
+        self.samples = len(x[0])
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    def batches(self, order: Array | None = None) -> Iterator[Batch]:
+        """All batches, the last one shorter; `order` is a permutation of the samples."""
+        for start in range(0, self.samples, self.batch_size):
+            where: Any = slice(start, start + self.batch_size)
+            if order is not None:
+                where = order[where]
+            weight = None if self.weight is None else self.weight[where]
+            yield Batch([a[where] for a in self.x], [a[where] for a in self.y], weight)
+
+    def split(self, fraction: float) -> tuple[ArrayData, ArrayData]:
+        """The first part for training, the last `fraction` for validation (as Keras splits)."""
+        if not 0 < fraction < 1:
+            raise ValueError(f"validation_split must be between 0 and 1, got {fraction}")
+        at = int(self.samples * (1 - fraction))
+        if at == 0 or at == self.samples:
+            raise ValueError(
+                f"validation_split={fraction} of {self.samples} samples leaves one side empty"
+            )
+        first, last = (
+            ArrayData(
+                [a[part] for a in self.x],
+                [a[part] for a in self.y],
+                None if self.weight is None else self.weight[part],
+                self.batch_size,
+            )
+            for part in (slice(0, at), slice(at, None))
+        )
+        return first, last
+
+
+class StreamData:
+    """An iterable of batches. A one-shot generator goes on where the last epoch stopped."""
+
+    def __init__(self, source: Any, steps: int | None):
+        self.source = source
+        try:
+            length = len(source)
+        except TypeError:
+            length = None
+        if steps is not None and length is not None:
+            length = min(length, steps)
+        self.steps = steps
+        self.length = length if length is not None else steps
+        self.iterator = iter(source) if iter(source) is source else None
+        self.weight = None
+
+    def __len__(self) -> int:
+        return self.length or 0
+
+    def batches(self, order: Array | None = None) -> Iterator[Batch]:
+        count = 0
+        for item in self.iterator if self.iterator is not None else iter(self.source):
+            parts = item if isinstance(item, tuple) else (item,)
+            if not 1 <= len(parts) <= 3:
+                raise ValueError(
+                    f"a data set yields x, (x, y) or (x, y, sample_weight); got a tuple of "
+                    f"{len(parts)}"
+                )
+            x, y, weight = (*parts, None, None)[:3]
+            yield make_arrays(x, y, weight, None)
+            count += 1
+            if self.steps is not None and count >= self.steps:
+                return
+        if count == 0:
+            raise ValueError("the data set yielded no batch")
+
+
+def as_list(value: Any, names: Sequence[str], what: str) -> list[Array]:
+    """One array a model input (or output) from an array, a list of arrays, or a dict by name."""
+    if value is None:
+        return []
+    if isinstance(value, dict):
+        if set(value) != set(names):
+            raise ValueError(f"{what} has the keys {sorted(value)}, expected {sorted(names)}")
+        return [_array(value[name], f"{what}[{name!r}]") for name in names]
+    several = isinstance(value, (list, tuple)) and len(names) != 1
+    if not several and isinstance(value, (list, tuple)) and len(value) == 1:
+        several = np.ndim(value[0]) > 0 and isinstance(value[0], (np.ndarray, Tensor))
+    if several:
+        return [_array(v, f"{what}[{i}]") for i, v in enumerate(value)]
+    return [_array(value, what)]
+
+
+def _array(value: Any, what: str) -> Array:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{what} is not one array: its parts have different shapes ({error})"
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{what} must hold numbers, got dtype {array.dtype}")
+    if array.ndim == 0:
+        raise ValueError(f"{what} must have a batch axis, got a single number")
+    return array
+
+
+def make_arrays(
+    x: Any,
+    y: Any,
+    weight: Any,
+    class_weight: dict[int, float] | None,
+    input_names: Sequence[str] = ("x",),
+    output_names: Sequence[str] = ("y",),
+) -> Batch:
+    """Arrays from what the user gave; checks lengths, emptiness, and that numbers are finite."""
+    xs = as_list(x, input_names, "x")
+    ys = as_list(y, output_names, "y")
+    weights = None if weight is None else _array(weight, "sample_weight").astype(np.float64)
+    if not xs:
+        raise ValueError("x is missing")
+    n = len(xs[0])
+    if n == 0:
+        raise ValueError(f"x is empty: shape {xs[0].shape}")
+    for what, arrays in (("x", xs[1:]), ("y", ys)):
+        for a in arrays:
+            if len(a) != n:
+                raise ValueError(
+                    f"x has {n} samples, but {what} has {len(a)} (shapes {xs[0].shape} and "
+                    f"{a.shape})"
+                )
+    if weights is not None and weights.shape != (n,):
+        raise ValueError(f"sample_weight must have shape ({n},), got {weights.shape}")
+    for i, a in enumerate(xs):
+        check_finite(a, "x" if len(xs) == 1 else f"x[{i}]")
+    for i, a in enumerate(ys):
+        check_finite(a, "y" if len(ys) == 1 else f"y[{i}]")
+    if weights is not None:
+        check_finite(weights, "sample_weight")
+    if class_weight is not None:
+        weights = _by_class(ys, class_weight, weights)
+    return Batch(xs, ys, weights)
+
+
+def check_finite(a: Array, what: str) -> None:
+    """Raise ValueError when `a` has NaN or infinite numbers, saying how many and where first."""
+    if a.dtype.kind != "f":
+        return
+    for start in range(0, len(a), 64):  # in pieces: no mask as large as the data
+        part = a[start : start + 64]
+        # A sum is finite unless a number is not (or, rarely, it overflows): one cheap pass.
+        if np.isfinite(part.sum(dtype=np.float64)):
+            continue
+        bad = ~np.isfinite(part)
+        if bad.any():
+            i = start + int(np.argmax(bad.reshape(len(part), -1).any(axis=1)))
+            raise ValueError(f"{what} has NaN or infinite numbers, first in sample {i}")
+
+
+def _by_class(ys: list[Array], class_weight: dict[int, float], weights: Array | None) -> Array:
+    if len(ys) != 1:
+        raise ValueError("class_weight needs exactly one output")
+    y = ys[0]
+    labels = y.argmax(axis=-1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
+    labels = labels.astype(np.int64)
+    # A class that is not named counts 1, as in Keras.
+    by_class = np.array([class_weight.get(int(label), 1.0) for label in labels])
+    return by_class if weights is None else by_class * weights
+
+
+def is_stream(x: Any) -> bool:
+    """Whether x yields batches by itself, rather than being arrays."""
+    return not isinstance(x, (np.ndarray, list, tuple, dict, Tensor)) and hasattr(x, "__iter__") \
+        and not hasattr(x, "__array__")

@@ -1,0 +1,587 @@
+"""Models: a graph of layer calls, run by filling a dictionary.
+
+`Model(inputs, outputs)` walks back from the outputs to the inputs over the nodes that the layers
+wrote when they were called, and puts them in an order in which every node comes after those it
+needs. To run the model is to go through that list with a dictionary from symbolic tensor to value;
+a value is dropped as soon as its last reader has read it.
+
+A Model is a Layer, so models nest. `Sequential` is a Model whose graph is a chain.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .autograd import Tensor, Variable
+from .layers.base import Layer, Node, SymbolicTensor
+from .layers.core import Input, InputLayer
+from .naming import did_you_mean, unique_name
+from .training import Trainer, check_shape
+
+
+class Model(Trainer, Layer):
+    """A graph of layers from `inputs` to `outputs`, that can be trained.
+
+    Args:
+        inputs: a symbolic tensor, or a list of them. They may be intermediate tensors of another
+            graph: the model then starts there.
+        outputs: a symbolic tensor, or a list of them.
+        name: of the model.
+
+    Raises ValueError when an output depends on an input that is not among `inputs` ('graph
+    disconnected'), or when two layers have one name.
+    """
+
+    def __init__(
+        self, inputs: Any = None, outputs: Any = None, name: str | None = None,
+        trainable: bool = True,
+    ):
+        if inputs is None or outputs is None:
+            raise TypeError("Model needs inputs and outputs: Model(inputs=..., outputs=...)")
+        super().__init__(name=name or unique_name("functional"))
+        self._init_training()
+        self._layers: list[Layer] = []
+        self._connect_graph(inputs, outputs)
+        if not trainable:
+            self.trainable = False
+
+    def _connect_graph(self, inputs: Any, outputs: Any) -> None:
+        """Find the nodes between inputs and outputs, their order, and the layers' order."""
+        self.inputs = _symbolic_list(inputs, "inputs")
+        self.outputs = _symbolic_list(outputs, "outputs")
+        self._single_input = not isinstance(inputs, (list, tuple, dict))
+        self._single_output = not isinstance(outputs, (list, tuple, dict))
+        if len({id(t) for t in self.inputs}) != len(self.inputs):
+            raise ValueError("the same tensor is given twice among the inputs")
+        self._nodes_in_order = _order(self.inputs, self.outputs)
+        starts = [_input_layer_of(t) for t in self.inputs]
+        self._input_layers = starts
+        self._layers = _layers_by_depth(self.inputs, starts, self._nodes_in_order)
+        counts = Counter(layer.name for layer in self._layers)
+        twice = [name for name, n in counts.items() if n > 1]
+        if twice:
+            raise ValueError(
+                f"layer names must be unique in a model; used more than once: {', '.join(twice)}"
+            )
+        self.input_names = [layer.name for layer in starts]
+        self.output_names = _output_names(self.outputs)
+        self.dtype = self.outputs[0].dtype
+        # How many nodes read each value; the model's outputs are never dropped.
+        self._readers = Counter(id(t) for node in self._nodes_in_order for t in node.inputs)
+        self._readers.update(id(t) for t in self.outputs)
+        self.built = True
+
+    # --- Running ---
+
+    def call(
+        self, x: Any, training: bool = False, rng: np.random.Generator | None = None
+    ) -> Any:
+        given = x if isinstance(x, list) else [x]
+        if len(given) != len(self.inputs):
+            raise ValueError(f"{self.name!r} has {len(self.inputs)} inputs, got {len(given)}")
+        values: dict[int, Tensor] = {}
+        for tensor, layer, value in zip(self.inputs, self._input_layers, given, strict=True):
+            check_shape(value.shape, tensor.shape, self.name)
+            values[id(tensor)] = layer(value)
+        del given, x
+        unread = self._readers.copy()
+        for node in self._nodes_in_order:
+            arguments = []
+            for tensor in node.inputs:
+                unread[id(tensor)] -= 1
+                last = unread[id(tensor)] == 0
+                arguments.append(values.pop(id(tensor)) if last else values[id(tensor)])
+            mode = training if node.training is None else node.training
+            result = node.layer(
+                arguments if node.as_list else arguments.pop(), training=mode, rng=rng
+            )
+            for tensor, value in zip(
+                node.outputs, result if isinstance(result, list) else [result], strict=True
+            ):
+                if unread[id(tensor)]:
+                    values[id(tensor)] = value
+        found = [values[id(t)] for t in self.outputs]
+        return found[0] if self._single_output else found
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The outputs' shapes for inputs of this shape: the graph is run on shapes."""
+        given = input_shape if isinstance(input_shape, list) else [input_shape]
+        shapes: dict[int, Any] = {}
+        for tensor, shape in zip(self.inputs, given, strict=True):
+            check_shape((1, *(n or e or 1 for n, e in zip(shape[1:], tensor.shape[1:],
+                                                          strict=False))), tensor.shape, self.name)
+            shapes[id(tensor)] = tuple(shape)
+        for node in self._nodes_in_order:
+            inner = [shapes[id(t)] for t in node.inputs]
+            found = node.layer.compute_output_shape(inner if node.as_list else inner[0])
+            found = found if isinstance(found, list) else [found]
+            shapes.update((id(t), s) for t, s in zip(node.outputs, found, strict=True))
+        found = [shapes[id(t)] for t in self.outputs]
+        return found[0] if self._single_output else found
+
+    def _prepare(self, shape: Any) -> None:
+        """A model's inputs are checked when it runs."""
+
+    # --- Layers ---
+
+    def _sublayers(self) -> Iterable[Layer]:
+        return self._layers
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, inputs first, in Keras's order (by distance from the outputs)."""
+        return list(self._layers)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """The layer of that name, or at that index in `layers`."""
+        if (name is None) == (index is None):
+            raise ValueError("get_layer takes either a name or an index")
+        if index is not None:
+            if not -len(self._layers) <= index < len(self._layers):
+                raise ValueError(f"{self.name!r} has {len(self._layers)} layers, no index {index}")
+            return self._layers[index]
+        for layer in self._layers:
+            if layer.name == name:
+                return layer
+        names = [layer.name for layer in self._layers]
+        raise ValueError(f"{self.name!r} has no layer {name!r}. {did_you_mean(str(name), names)}")
+
+    def is_frozen(self, variable: Variable) -> bool:
+        """Whether the weight belongs to a layer with trainable=False: nothing changes it."""
+        for layer in self._layers:
+            if isinstance(layer, Model):
+                if any(v is variable for v in layer.weights):
+                    return layer.is_frozen(variable)
+            elif any(v is variable for v in layer._own_weights):
+                return not layer.trainable
+        return True
+
+    @property
+    def input(self) -> Any:
+        return self.inputs[0] if self._single_input else list(self.inputs)
+
+    @property
+    def output(self) -> Any:
+        return self.outputs[0] if self._single_output else list(self.outputs)
+
+    @property
+    def input_shape(self) -> Any:
+        shapes = [t.shape for t in self.inputs]
+        return shapes[0] if self._single_input else shapes
+
+    @property
+    def output_shape(self) -> Any:
+        shapes = [t.shape for t in self.outputs]
+        return shapes[0] if self._single_output else shapes
+
+    def multiply_adds(self, input_shape: Any = None) -> int:
+        """Multiply-adds of one sample through the whole model."""
+        return sum(_work(node) for node in self._nodes_in_order)
+
+    # --- Summary ---
+
+    def summary(
+        self,
+        line_length: int | None = None,
+        print_fn: Callable[[str], None] | None = None,
+        expand_nested: bool = False,
+    ) -> None:
+        """Print a table of the layers: output shape, parameters, multiply-adds, trainable.
+
+        Args:
+            line_length: total width; as wide as needed when None.
+            print_fn: called with the whole text, instead of print.
+            expand_nested: show the layers of models inside this one.
+        """
+        rows = _summary_rows(self, expand_nested)
+        chain = all(len(node.inputs) == 1 for node in self._nodes_in_order) and not any(
+            n > 1 for n in self._readers.values()
+        )
+        columns = ["Layer (type)", "Output Shape", "Param #", "Multiply-adds", "Trainable"]
+        if not chain:
+            columns.append("Connected to")
+        rows = [row[: len(columns)] for row in rows]
+        widths = [max(len(str(r[i])) for r in [columns, *rows]) for i in range(len(columns))]
+        if line_length:
+            widths[0] += max(0, line_length - sum(widths) - 3 * (len(widths) - 1))
+        right = (2, 3)  # numbers are aligned to the right
+
+        def line(cells: Sequence[Any]) -> str:
+            texts = [
+                str(c).rjust(w) if i in right else str(c).ljust(w)
+                for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+            ]
+            return " | ".join(texts).rstrip()
+
+        rule = "-+-".join("-" * w for w in widths)
+        total = self.count_params()
+        learns = sum(v.storage.size for v in self.trainable_weights)
+        text = "\n".join(
+            [
+                f'Model: "{self.name}"',
+                line(columns),
+                rule,
+                *map(line, rows),
+                rule,
+                f" Total params: {_params(total, self.dtype)}",
+                f" Trainable params: {_params(learns, self.dtype)}",
+                f" Non-trainable params: {_params(total - learns, self.dtype)}",
+                f" Multiply-adds per sample: {self.multiply_adds():,}",
+            ]
+        )
+        (print_fn or print)(text)
+
+    # --- Files ---
+
+    def save(self, filepath: str | Path, overwrite: bool = True) -> None:
+        """Write architecture and weights to one HDF5 file, in Keras's layout (`.h5`)."""
+        from . import saving
+
+        saving.save_model(self, filepath, overwrite)
+
+    def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
+        """Write the weights to an HDF5 file that Keras reads too."""
+        from . import saving
+
+        saving.save_weights(self, filepath, overwrite)
+
+    def load_weights(
+        self, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False
+    ) -> None:
+        """Read weights from an HDF5 file of minitl or Keras. All or nothing: on error no weight
+        has changed, and the error lists everything that does not fit."""
+        from . import saving
+
+        saving.load_weights(self, filepath, skip_mismatch, by_name)
+
+    def get_config(self) -> dict[str, Any]:
+        """Keras's description of a functional graph: layers, and where each call's inputs come
+        from."""
+        places = {id(t): (t.node, t.index) for t in self.inputs}
+        members = {id(node) for node in self._nodes_in_order}
+        # Only the calls inside this model count: a layer's first call in it has index 0.
+        number: dict[int, int] = {}
+        seen: Counter[int] = Counter()
+        for node in self._nodes_in_order:
+            number[id(node)] = seen[id(node.layer)]
+            seen[id(node.layer)] += 1
+
+        def reference(tensor: SymbolicTensor) -> list[Any]:
+            if id(tensor) in places:
+                position = next(i for i, t in enumerate(self.inputs) if t is tensor)
+                return [self._input_layers[position].name, 0, 0]
+            assert tensor.node is not None
+            return [tensor.node.layer.name, number[id(tensor.node)], tensor.index]
+
+        described = []
+        for layer in self._layers:
+            calls = [n for n in self._nodes_in_order if n.layer is layer and id(n) in members]
+            described.append(
+                {
+                    "class_name": _class_name(layer),
+                    "config": layer.get_config(),
+                    "name": layer.name,
+                    "inbound_nodes": [
+                        [[*reference(t), _call_arguments(n)] for t in n.inputs] for n in calls
+                    ],
+                }
+            )
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "layers": described,
+            "input_layers": [reference(t) for t in self.inputs],
+            "output_layers": [reference(t) for t in self.outputs],
+        }
+
+    @classmethod
+    def from_config(cls, settings: dict[str, Any]) -> Model:
+        """The model that `get_config` described; also reads what Keras writes."""
+        from . import saving
+
+        return saving.model_from_config(settings)
+
+    def to_json(self) -> str:
+        """The architecture as JSON."""
+        return json.dumps({"class_name": _class_name(self), "config": self.get_config()})
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}, {len(self._layers)} layers>"
+
+
+class Sequential(Model):
+    """A chain of layers.
+
+    Args:
+        layers: in order. If the first is an Input (or an InputLayer), shapes are known at once;
+            otherwise when the model first meets data.
+    """
+
+    def __init__(self, layers: Sequence[Any] | None = None, name: str | None = None,
+                 trainable: bool = True):
+        Layer.__init__(self, name=name)
+        self._init_training()
+        self._chain: list[Layer] = []
+        self._start: SymbolicTensor | None = None
+        self.inputs, self.outputs = [], []
+        self.input_names, self.output_names = [], []
+        self._layers: list[Layer] = []
+        self._input_layers: list[InputLayer] = []
+        self._nodes_in_order: list[Node] = []
+        self._single_input = self._single_output = True
+        self._readers: Counter[int] = Counter()
+        for layer in layers or []:
+            self.add(layer)
+        if not trainable:
+            self.trainable = False
+
+    def add(self, layer: Any) -> None:
+        """Append a layer."""
+        if isinstance(layer, SymbolicTensor):
+            layer = layer.node.layer if layer.node else layer
+        if not isinstance(layer, Layer):
+            raise TypeError(f"a Sequential is made of layers, got {layer!r}")
+        if isinstance(layer, InputLayer):
+            if self._chain or self._start is not None:
+                raise ValueError("an Input comes first in a Sequential")
+            self._start = layer.output
+        else:
+            if any(layer.name == other.name for other in self._chain):
+                raise ValueError(f"the Sequential already has a layer named {layer.name!r}")
+            self._chain.append(layer)
+        if self._start is not None:
+            self._rebuild()
+        else:
+            self._layers = list(self._chain)
+
+    def pop(self) -> Layer:
+        """Remove the last layer and return it."""
+        if not self._chain:
+            raise ValueError("there are no layers to remove")
+        layer = self._chain.pop()
+        if self._start is not None:
+            self._rebuild()
+        else:
+            self._layers = list(self._chain)
+        return layer
+
+    def _rebuild(self) -> None:
+        x = start = self._start
+        for layer in self._chain:
+            x = layer(x)
+        if self._chain:
+            self._connect_graph(start, x)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Fix the input's shape (batch axis first, may be None) and make the weights."""
+        if self._start is None:
+            if input_shape is None:
+                raise ValueError(f"{self.name!r} needs an input shape, e.g. from Input((224,224,3))")
+            self._start = Input(tuple(input_shape)[1:], dtype=self._chain[0].dtype)
+            self._rebuild()
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, without the input, as in Keras."""
+        return list(self._chain)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        if index is not None and name is None and -len(self._chain) <= index < len(self._chain):
+            return self._chain[index]
+        return super().get_layer(name, index)
+
+    def _build_for(self, x: Any) -> None:
+        if self._start is None:
+            self.build(np.shape(x[0] if isinstance(x, (list, tuple)) else x))
+
+    def __call__(self, x: Any, training: bool | None = None, rng: Any = None) -> Any:
+        if self._start is None and self._chain:
+            shape = x.shape if hasattr(x, "shape") else np.shape(x)
+            self.build(shape)
+        if not self.outputs:
+            raise ValueError(f"the Sequential {self.name!r} has no layers yet")
+        return super().__call__(x, training, rng)
+
+    def get_config(self) -> dict[str, Any]:
+        described = []
+        if self._start is not None and self._start.node is not None:
+            described.append(self._start.node.layer)
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "layers": [
+                {"class_name": _class_name(layer), "config": layer.get_config()}
+                for layer in [*described, *self._chain]
+            ],
+        }
+
+
+# --- The graph -----------------------------------------------------------------------------------
+
+
+def _symbolic_list(value: Any, what: str) -> list[SymbolicTensor]:
+    tensors = list(value.values()) if isinstance(value, dict) else value
+    tensors = list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]
+    for t in tensors:
+        if not isinstance(t, SymbolicTensor):
+            raise TypeError(
+                f"{what} of a Model are symbolic tensors (from Input or from calling layers), "
+                f"got {type(t).__name__}"
+            )
+    if not tensors:
+        raise ValueError(f"a Model needs {what}")
+    return tensors
+
+
+def _input_layer_of(tensor: SymbolicTensor) -> InputLayer:
+    """The InputLayer that made the tensor; for an intermediate tensor, a new one in its place."""
+    if tensor.node is not None and isinstance(tensor.node.layer, InputLayer):
+        return tensor.node.layer
+    return InputLayer(tensor.shape[1:], dtype=tensor.dtype)
+
+
+def _order(inputs: list[SymbolicTensor], outputs: list[SymbolicTensor]) -> list[Node]:
+    """The nodes between inputs and outputs, each after those whose outputs it reads."""
+    given = {id(t) for t in inputs}
+    order: list[Node] = []
+    done: set[int] = set()
+    stack = [(t.node, False) for t in reversed(outputs) if id(t) not in given]
+    while stack:
+        node, inputs_done = stack.pop()
+        if node is None or id(node) in done:
+            continue
+        if inputs_done:
+            done.add(id(node))
+            order.append(node)
+            continue
+        if isinstance(node.layer, InputLayer):
+            known = [getattr(t, "name", "?") for t in inputs]
+            raise ValueError(
+                f"graph disconnected: an output depends on the input {node.layer.name!r}, which is "
+                f"not among the model's inputs {known}"
+            )
+        stack.append((node, True))
+        stack.extend((t.node, False) for t in reversed(node.inputs) if id(t) not in given)
+    reached = {id(t) for node in order for t in node.inputs} | {id(t) for t in outputs}
+    unused = [t.name for t in inputs if id(t) not in reached]
+    if unused:
+        raise ValueError(f"graph disconnected: no output depends on the input {unused[0]!r}")
+    return order
+
+
+def _layers_by_depth(
+    inputs: list[SymbolicTensor], starts: list[InputLayer], order: list[Node]
+) -> list[Layer]:
+    """The layers, those farthest from the outputs first: the order of Keras's weight files.
+
+    A node's depth is the longest way from it to an output; a layer's depth is that of its deepest
+    node. Layers of one depth stand in the order in which the walk met them.
+    """
+    depth: dict[int, int] = {}
+    layer_depth: dict[int, int] = {}
+    makers = {id(t): node for node in order for t in node.outputs}
+    given = {id(t): start for t, start in zip(inputs, starts, strict=True)}
+    for node in reversed(order):
+        d = max(depth.get(id(node), 0), layer_depth.get(id(node.layer), 0))
+        depth[id(node)] = layer_depth[id(node.layer)] = d
+        for tensor in node.inputs:
+            if id(tensor) in given:
+                start = given[id(tensor)]
+                layer_depth[id(start)] = max(layer_depth.get(id(start), 0), d + 1)
+            else:
+                maker = makers[id(tensor)]
+                depth[id(maker)] = max(depth.get(id(maker), 0), d + 1)
+    met: dict[int, Layer] = {id(start): start for start in starts}
+    met.update((id(node.layer), node.layer) for node in order)
+    # Keras puts input layers at the greatest depth only when that is where they are.
+    return sorted(met.values(), key=lambda layer: -layer_depth.get(id(layer), 0))
+
+
+def _output_names(outputs: list[SymbolicTensor]) -> list[str]:
+    names: list[str] = []
+    for t in outputs:
+        names.append(t.name if t.name not in names else f"{t.name}_{names.count(t.name)}")
+    return names
+
+
+def _class_name(layer: Layer) -> str:
+    return "Functional" if type(layer) is Model else type(layer).__name__
+
+
+def _call_arguments(node: Node) -> dict[str, Any]:
+    return {} if node.training is None else {"training": node.training}
+
+
+# --- Summary -------------------------------------------------------------------------------------
+
+
+def _work(node: Node) -> int:
+    shapes = [t.shape for t in node.inputs]
+    return node.layer.multiply_adds(shapes if node.as_list else shapes[0])
+
+
+def _summary_rows(model: Model, expand: bool, indent: str = "") -> list[list[Any]]:
+    first_node: dict[int, Node] = {}
+    for node in model._nodes_in_order:
+        first_node.setdefault(id(node.layer), node)
+    rows: list[list[Any]] = []
+    for layer in model._layers:
+        node = first_node.get(id(layer))
+        shape: Any = layer.batch_shape if isinstance(layer, InputLayer) else "?"
+        if node:
+            shape = node.outputs[0].shape if len(node.outputs) == 1 else [
+                t.shape for t in node.outputs
+            ]
+        work = _work(node) if node else 0
+        learning = sum(v.storage.size for v in layer.trainable_weights)
+        trainable = "-"
+        if layer.weights:
+            trainable = "yes" if learning == layer.count_params() else "part" if learning else "no"
+            if not isinstance(layer, Model) and learning:
+                trainable = "yes"
+        rows.append(
+            [
+                f"{indent}{layer.name} ({_class_name(layer)})",
+                str(shape),
+                f"{layer.count_params():,}",
+                f"{work:,}" if work else "0",
+                trainable,
+                ", ".join(t.name for t in node.inputs) if node else "-",
+            ]
+        )
+        if expand and isinstance(layer, Model):
+            rows += _summary_rows(layer, expand, indent + "  ")
+    return rows
+
+
+def _params(count: int, dtype: str) -> str:
+    """'14,714,688 (56.13 MB)'"""
+    size = float(count * np.dtype(dtype).itemsize)
+    units = ["B", "KB", "MB", "GB"]
+    i = min(int(math.log(size, 1024)), 3) if size >= 1 else 0
+    return f"{count:,} ({size / 1024**i:.2f} {units[i]})"
+
+
+def load_model(filepath: str | Path, compile: bool = True) -> Model:
+    """A model from a file that `Model.save` wrote (or Keras's `model.save('x.h5')`)."""
+    from . import saving
+
+    return saving.load_model(filepath, compile)
+
+
+def model_from_json(text: str) -> Model:
+    """The architecture that `Model.to_json` wrote, with fresh weights."""
+    described = json.loads(text)
+    if described["class_name"] == "Sequential":
+        return Sequential.from_config(described["config"])
+    return Model.from_config(described["config"])
+
+
+__all__ = ["Input", "Model", "Sequential", "load_model", "model_from_json"]

@@ -1,0 +1,549 @@
+"""compile, fit, evaluate, predict: the part of a model that learns.
+
+One training step is six lines (`_train_step`): run the model, compute the loss, walk back, move
+the weights. Everything around it feeds batches in, gathers numbers, and stops when the loss is no
+number any more.
+
+What is frozen costs nothing here without any special case: a frozen weight has no edge in the
+record (see `autograd.py`), so `backward` never goes below the lowest trainable layer, and what
+lies below keeps no activations. `trainable` is read at the start of every step; there is no need
+to compile again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import callbacks as callbacks_module
+from . import config, losses, metrics, optimizers
+from .autograd import Array, Tensor, Variable, backward, no_grad
+from .batches import ArrayData, Batch, StreamData, is_stream, make_arrays
+from .naming import check_keywords, did_you_mean
+
+
+class TrainingDiverged(FloatingPointError):
+    """The loss or a gradient stopped being a finite number."""
+
+
+class Trainer:
+    """What `Model` can do beyond computing. The methods have Keras's names and arguments."""
+
+    # Provided by Model.
+    name: str
+    inputs: list[Any]
+    outputs: list[Any]
+    output_names: list[str]
+    input_names: list[str]
+    trainable_weights: list[Variable]
+    weights: list[Variable]
+    dtype: str
+
+    def _init_training(self) -> None:
+        self.optimizer: Any = None
+        self.stop_training = False
+        self.history: Any = None
+        self._losses: list[losses.Loss | None] = []
+        self._loss_weights: list[float] = []
+        self._metric_settings: tuple[Any, Any] = (None, None)
+        self._metrics: list[list[tuple[metrics.Metric, bool]]] | None = None
+        self._compile_settings: dict[str, Any] | None = None
+
+    # --- compile ---
+
+    @check_keywords
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+    ) -> None:
+        """Choose how the model learns.
+
+        Args:
+            optimizer: a name ('sgd', 'adam', 'adamw') or an Optimizer.
+            loss: a name, a Loss or a function; for several outputs a list, or a dict by name.
+            loss_weights: for several outputs: how much each loss counts.
+            metrics: names, Metrics or functions; 'accuracy' is the one that fits the loss.
+            weighted_metrics: the same, but sample and class weights count in them.
+
+        Raises ValueError for unknown names, showing the nearest.
+        """
+        chosen = optimizers.get(optimizer)
+        per_output = self._per_output(loss, "loss")
+        found = [losses.get(each) for each in per_output]
+        if all(each is None for each in found):
+            raise ValueError("compile needs a loss, e.g. loss='categorical_crossentropy'")
+        weights = self._per_output(loss_weights, "loss_weights")
+        for settings in (metrics, weighted_metrics):
+            self._check_metric_names(settings)
+        self.optimizer = chosen
+        self._losses = found
+        self._loss_weights = [1.0 if w is None else float(w) for w in weights]
+        self._metric_settings = (metrics, weighted_metrics)
+        self._metrics = None
+        self._compile_settings = {
+            "loss": loss if isinstance(loss, str) else [x and x.name for x in found],
+            "metrics": [m if isinstance(m, str) else getattr(m, "name", None)
+                        for m in (metrics or [])] if isinstance(metrics, (list, tuple)) else None,
+            "optimizer": {"class_name": type(chosen).__name__, "config": chosen.get_config()},
+        }
+
+    def _per_output(self, value: Any, what: str) -> list[Any]:
+        """A setting for each output, from one for all, a list, or a dict by output name."""
+        n = max(len(self.outputs), 1)
+        if isinstance(value, dict) and "class_name" not in value:
+            for name in value:
+                if name not in self.output_names:
+                    raise ValueError(
+                        f"{what} names the output {name!r}. {did_you_mean(name, self.output_names)}"
+                    )
+            return [value.get(name) for name in self.output_names]
+        if isinstance(value, (list, tuple)):
+            if len(value) != n:
+                raise ValueError(f"{what} has {len(value)} entries for {n} outputs")
+            return list(value)
+        return [value] * n
+
+    def _check_metric_names(self, settings: Any) -> None:
+        flat: list[Any] = [settings]
+        while flat:
+            item = flat.pop()
+            if isinstance(item, (list, tuple)):
+                flat.extend(item)
+            elif isinstance(item, dict):
+                flat.extend(item.values())
+            elif isinstance(item, str):
+                metrics.get(item)
+
+    def _make_metrics(self) -> list[list[tuple[metrics.Metric, bool]]]:
+        """For each output: its metrics, and whether sample weights count in them."""
+        if self._metrics is not None:
+            return self._metrics
+        n = len(self.outputs)
+        found: list[list[tuple[metrics.Metric, bool]]] = [[] for _ in range(n)]
+        for settings, weighted in zip(self._metric_settings, (False, True), strict=True):
+            if settings is None:
+                continue
+            nested = isinstance(settings, dict) or (
+                isinstance(settings, (list, tuple))
+                and any(isinstance(s, (list, tuple)) for s in settings)
+            )
+            if nested:
+                rows = self._per_output(settings, "metrics")
+            else:
+                rows = [settings] * n
+            for i, row in enumerate(rows):
+                row = row if isinstance(row, (list, tuple)) else [row]
+                for identifier in row:
+                    if identifier is not None:
+                        shape = self.outputs[i].shape
+                        metric = metrics.get(identifier, self._losses[i], shape)
+                        found[i].append((metric, weighted))
+        self._metrics = found
+        return found
+
+    def _need_compile(self, what: str) -> None:
+        if self.optimizer is None:
+            raise RuntimeError(
+                f"{what} needs a compiled model: call model.compile(optimizer='adam', "
+                f"loss='categorical_crossentropy', metrics=['accuracy']) first"
+            )
+
+    # --- fit ---
+
+    @check_keywords
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Sequence[callbacks_module.Callback] | None = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: dict[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
+    ) -> callbacks_module.History:
+        """Train for `epochs` passes over the data; returns a History.
+
+        Args:
+            x, y: arrays with N samples each (lists or dicts for several inputs or outputs); or x
+                an iterable of batches (x, y) or (x, y, sample_weight), and no y.
+            batch_size: 32 unless given. The last batch may be smaller.
+            verbose: 1 or 'auto' a progress bar, 2 a line an epoch, 0 silent.
+            callbacks: see `minitl.callbacks`.
+            validation_split: the last part of the arrays, before shuffling, is held out.
+            validation_data: (x, y), (x, y, sample_weight), or an iterable of batches.
+            shuffle: a new order every epoch, from `minitl.utils.set_random_seed`.
+            class_weight: {class: weight}; a class that is not named counts 1.
+            sample_weight: (N,).
+            initial_epoch: to go on from an earlier training.
+
+        Raises ValueError for bad data before anything is changed, and TrainingDiverged when the
+        loss becomes NaN or infinite: the weights are then those at the start of that epoch.
+        """
+        self._need_compile("fit")
+        if epochs < 1 or initial_epoch < 0:
+            raise ValueError(f"epochs must be positive, got {epochs} (from {initial_epoch})")
+        data = self._data(x, y, sample_weight, batch_size, class_weight, steps_per_epoch)
+        held_out: Any = None
+        if validation_split:
+            if not isinstance(data, ArrayData):
+                raise ValueError("validation_split needs arrays; give validation_data instead")
+            data, held_out = data.split(validation_split)
+        if validation_data is not None:
+            held_out = self._validation(
+                validation_data, validation_batch_size or batch_size, validation_steps
+            )
+        if not self.trainable_weights:
+            warnings.warn(
+                f"{self.name!r} has no trainable weights: fit only measures. Is everything frozen?",
+                UserWarning,
+                stacklevel=3,
+            )
+        history = callbacks_module.History()
+        level = 1 if verbose in ("auto", True) else int(verbose)
+        bars = [callbacks_module.ProgbarLogger(level)] if level else []
+        run = callbacks_module.CallbackList(
+            [*(callbacks or []), *bars, history],
+            self,
+            {"epochs": epochs, "steps": len(data) or None, "verbose": level},
+        )
+        self.history = history
+        self.stop_training = False
+        seed = config.next_seed()
+        run.on_train_begin({})
+        logs: dict[str, Any] = {}
+        try:
+            for epoch in range(initial_epoch, epochs):
+                # All that is random in an epoch follows from the fit's seed and the epoch.
+                rng = np.random.default_rng((seed, epoch))
+                run.on_epoch_begin(epoch, {})
+                logs = self._run_epoch(data, epoch, shuffle, rng, run)
+                if held_out is not None and (epoch + 1) % validation_freq == 0:
+                    logs |= {f"val_{k}": v for k, v in self._measure(held_out, run).items()}
+                logs = dict(sorted(logs.items()))  # the order of Keras's history
+                run.on_epoch_end(epoch, logs)
+                if self.stop_training:
+                    break
+        finally:
+            run.on_train_end(logs)
+        return history
+
+    def _run_epoch(
+        self, data: Any, epoch: int, shuffle: bool, rng: np.random.Generator, run: Any
+    ) -> dict[str, Any]:
+        """One pass over the training data; returns the logs."""
+        good = [(v, v.numpy()) for v in self.weights if _moves(self, v)]
+        tally = _Tally(self)
+        order = None
+        if shuffle and isinstance(data, ArrayData):
+            order = rng.permutation(data.samples)
+        try:
+            for step, batch in enumerate(data.batches(order)):
+                run.on_train_batch_begin(step, {})
+                where = f"epoch {epoch + 1}, step {step + 1}"
+                found, outputs = self._train_step(self._checked(batch, data), rng, where)
+                tally.add(found, outputs, batch)
+                run.on_train_batch_end(step, tally.logs())
+                if self.stop_training:
+                    break
+        except TrainingDiverged:
+            for variable, values in good:
+                variable.assign(values)
+            self.optimizer.forget()
+            raise
+        return tally.logs()
+
+    def _train_step(
+        self, batch: Batch, rng: np.random.Generator, where: str
+    ) -> tuple[list[float], list[Array]]:
+        """Forward, loss, backward, update. Returns the losses (total first) and the outputs."""
+        variables = self.trainable_weights
+        outputs = _listed(self(_one_or_list(batch.x), training=True, rng=rng))  # type: ignore
+        loss, found = self._total_loss(batch, outputs)
+        if not np.isfinite(found[0]):
+            raise self._diverged(f"the loss became {found[0]}", where)
+        results = [t.storage for t in outputs]
+        if variables:
+            del outputs  # the record alone keeps what backward needs, and releases it on the way
+            gradients = backward(loss, variables)
+            for variable, gradient in zip(variables, gradients, strict=True):
+                if not np.isfinite(np.vdot(gradient, gradient)):
+                    raise self._diverged(f"the gradient of {variable.name!r} is not finite", where)
+            self.optimizer.apply(gradients, variables)
+        return found, results
+
+    def _diverged(self, what: str, where: str) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"{what} at {where}. The weights are those at the start of this epoch, and the "
+            f"optimizer starts afresh. Try a smaller learning_rate (it was "
+            f"{self.optimizer.learning_rate:g}), clipnorm=1.0, or look at the input's range."
+        )
+
+    def _total_loss(self, batch: Batch, outputs: list[Tensor]) -> tuple[Tensor, list[float]]:
+        """The weighted sum of the outputs' losses, plus the weights' penalties.
+
+        Returned as a Tensor, and as numbers: [total, loss of output 0, loss of output 1, ...].
+        """
+        terms, found = [], []
+        for loss, factor, y, out in zip(
+            self._losses, self._loss_weights, batch.y, outputs, strict=True
+        ):
+            if loss is not None:
+                term = loss(y, out, batch.weight)
+                found.append(float(term.storage))
+                terms.append(term if factor == 1 else term * factor)
+        terms += self.regularization()  # type: ignore[attr-defined]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total, [float(total.storage), *found]
+
+    # --- evaluate and predict ---
+
+    @check_keywords
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Sequence[callbacks_module.Callback] | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """The loss and the metrics on data: [loss, metric, ...], or the loss alone without metrics.
+
+        Arguments as for `fit`; `return_dict=True` gives them by name.
+        """
+        self._need_compile("evaluate")
+        data = self._data(x, y, sample_weight, batch_size, None, steps)
+        run = callbacks_module.CallbackList(
+            callbacks or [], self, {"steps": len(data) or None, "verbose": verbose}
+        )
+        logs = self._measure(data, run, show=verbose in ("auto", True, 1))
+        if verbose not in (0, False):
+            print(callbacks_module.format_logs(logs), flush=True)
+        if return_dict:
+            return logs
+        values = list(logs.values())
+        return values if len(values) > 1 else values[0]
+
+    def _measure(self, data: Any, run: Any, show: bool = False) -> dict[str, Any]:
+        """Loss and metrics over data, without training anything."""
+        tally = _Tally(self)
+        run.on_test_begin({})
+        with no_grad():
+            for step, batch in enumerate(_with_bar(data, "evaluate", show)):
+                run.on_test_batch_begin(step, {})
+                batch = self._checked(batch, data)
+                outputs = _listed(self(_one_or_list(batch.x), training=False))  # type: ignore
+                found = self._total_loss(batch, outputs)[1]
+                tally.add(found, [t.storage for t in outputs], batch)
+                run.on_test_batch_end(step, tally.logs())
+        logs = tally.logs()
+        run.on_test_end(logs)
+        return logs
+
+    @check_keywords
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Sequence[callbacks_module.Callback] | None = None,
+    ) -> Any:
+        """The model's outputs for all of x, computed in batches, as one array (or a list of them).
+
+        x is an array (N, ...), a list or dict of arrays for several inputs, or an iterable of
+        batches. Memory beyond x and the outputs does not depend on N.
+        """
+        data = self._data(x, None, None, batch_size, None, steps)
+        run = callbacks_module.CallbackList(
+            callbacks or [], self, {"steps": len(data) or None, "verbose": verbose}
+        )
+        run.on_predict_begin({})
+        several = isinstance(data, StreamData)
+        results: list[Any] = []
+        at = 0
+        with no_grad():
+            for step, batch in enumerate(_with_bar(data, "predict", verbose not in (0, False))):
+                run.on_predict_batch_begin(step, {})
+                outputs = _listed(self(_one_or_list(batch.x), training=False))  # type: ignore
+                for i, out in enumerate(outputs):
+                    if several:  # the number of samples is not known beforehand
+                        results = results or [[] for _ in outputs]
+                        results[i].append(out.storage)
+                        continue
+                    if len(results) <= i:
+                        results.append(np.empty((data.samples, *out.shape[1:]), out.dtype))
+                    results[i][at : at + batch.size] = out.storage
+                at += batch.size
+                run.on_predict_batch_end(step, {})
+        run.on_predict_end({})
+        if several:
+            results = [np.concatenate(parts) for parts in results]
+        return results[0] if len(results) == 1 else results
+
+    def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+        """One training step on one batch; returns its loss, before the update."""
+        self._need_compile("train_on_batch")
+        batch = self._data(x, y, sample_weight, len(np.asarray(x)), None, None)
+        rng = np.random.default_rng(config.next_seed())
+        return self._train_step(next(batch.batches()), rng, "this batch")[0][0]
+
+    # --- Data ---
+
+    def _data(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        batch_size: int | None,
+        class_weight: dict[int, float] | None,
+        steps: int | None,
+    ) -> ArrayData | StreamData:
+        """Check what the user gave, and make it walkable."""
+        if batch_size is not None and (not isinstance(batch_size, (int, np.integer))
+                                       or batch_size < 1):
+            raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+        if is_stream(x):
+            if y is not None:
+                raise ValueError("x yields batches (x, y) itself: y must not be given as well")
+            if class_weight is not None:
+                raise ValueError("class_weight needs arrays; let the data set yield weights")
+            return StreamData(x, steps)
+        self._build_for(x)
+        arrays = make_arrays(
+            x, y, sample_weight, class_weight, self.input_names, self.output_names
+        )
+        self._check_batch(arrays)
+        if steps is not None and batch_size is None:
+            batch_size = -(-arrays.size // steps)
+        return ArrayData(*arrays, int(batch_size or 32))
+
+    def _build_for(self, x: Any) -> None:
+        """A Sequential without Input learns its shapes here."""
+
+    def _validation(self, given: Any, batch_size: int | None, steps: int | None) -> Any:
+        if is_stream(given):
+            return StreamData(given, steps)
+        if not isinstance(given, (list, tuple)) or len(given) not in (2, 3):
+            raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
+        x, y, weight = (*given, None)[:3]
+        try:
+            return self._data(x, y, weight, batch_size, None, None)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"validation_data: {error}") from None
+
+    def _checked(self, batch: Batch, data: Any) -> Batch:
+        """Batches of a stream are checked as they come; arrays were checked as a whole."""
+        if isinstance(data, StreamData):
+            self._check_batch(batch)
+            if not batch.y:
+                raise ValueError("the data set yields x without y")
+        return batch
+
+    def _check_batch(self, batch: Batch) -> None:
+        if len(batch.x) != len(self.inputs):
+            raise ValueError(
+                f"{self.name!r} has {len(self.inputs)} inputs {self.input_names}, got {len(batch.x)}"
+            )
+        for a, symbolic in zip(batch.x, self.inputs, strict=True):
+            check_shape(a.shape, symbolic.shape, self.name)
+        if not batch.y:
+            return
+        if len(batch.y) != len(self.outputs):
+            raise ValueError(
+                f"{self.name!r} has {len(self.outputs)} outputs {self.output_names}, "
+                f"but y has {len(batch.y)} arrays"
+            )
+        for y, loss, out in zip(batch.y, self._losses, self.outputs, strict=True):
+            if loss is not None:
+                loss.check(y, out.shape)
+
+
+def check_shape(shape: tuple[int, ...], expected: tuple[int | None, ...], name: str) -> None:
+    """Raise ValueError unless an array of `shape` can enter a model that expects `expected`."""
+    if len(shape) == len(expected) and all(
+        e is None or n == e for n, e in zip(shape[1:], expected[1:], strict=True)
+    ):
+        return
+    hint = ""
+    if shape == expected[1:]:
+        hint = " A single sample needs a batch axis: x[np.newaxis]."
+    elif len(shape) == len(expected) == 4 and shape[1] == expected[3] and shape[1] < 5:
+        hint = " The channels seem to come first; minitl takes (N, H, W, C)."
+    elif len(shape) == 3 and len(expected) == 4 or shape[-1:] == (1,) and expected[-1:] == (3,):
+        hint = " Gray images become RGB with minitl.data.to_rgb(x)."
+    raise ValueError(f"{name!r} takes inputs of shape {expected}, got {shape}.{hint}")
+
+
+class _Tally:
+    """Losses and metrics of an epoch so far."""
+
+    def __init__(self, model: Any):
+        self.names = model.output_names
+        several = len(self.names) > 1
+        parts = [
+            f"{n}_loss" for n, loss in zip(self.names, model._losses, strict=True) if loss and several
+        ]
+        self.losses = [metrics.Mean(name) for name in ["loss", *parts]]
+        self.metrics = model._make_metrics()
+        for row in self.metrics:
+            for metric, _ in row:
+                metric.reset_state()
+
+    def add(self, losses: list[float], outputs: list[Array], batch: Batch) -> None:
+        for mean, value in zip(self.losses, losses, strict=False):
+            mean.update_state(value, batch.size)
+        for row, y, out in zip(self.metrics, batch.y, outputs, strict=True):
+            for metric, weighted in row:
+                metric.update_state(y, out, batch.weight if weighted else None)
+
+    def logs(self) -> dict[str, Any]:
+        """By name: the losses, then the metrics as they were given to `compile`."""
+        found = {mean.name: mean.result() for mean in self.losses}
+        for name, row in zip(self.names, self.metrics, strict=True):
+            for metric, _ in row:
+                key = metric.name if len(self.names) == 1 else f"{name}_{metric.name}"
+                found[key] = metric.result()
+        return found
+
+
+def _moves(model: Any, variable: Variable) -> bool:
+    """Whether training may change this weight (moving averages change without a gradient)."""
+    return variable.trainable or not model.is_frozen(variable)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _one_or_list(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def _with_bar(data: Any, what: str, show: bool) -> Any:
+    """The batches of data, with a progress bar when there is more than one."""
+    if not show or len(data) == 1:
+        return data.batches()
+    from tqdm import tqdm
+
+    return tqdm(data.batches(), total=len(data) or None, desc=what, unit="batch", leave=False)
