@@ -1,0 +1,147 @@
+"""The kernels, and the ONE place that chooses among them.
+
+Every kernel exists twice under one name and signature: as its formula in `reference.py`, and
+fast, in `direct.py`, `pooling.py`, `pointwise.py` or `updates.py`. The functions of this module
+look up, call by call, which of the two is wanted now, and where there are several fast ones,
+which is the fastest for these shapes. `use_kernels("reference")` switches all of them.
+
+The fast modules are imported when one of their kernels is first called: they bring Numba along,
+which `import minitl` must not wait for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from types import ModuleType, TracebackType
+from typing import ParamSpec, TypeVar
+
+from minitl.kernels import reference
+from minitl.kernels.geometry import Geometry
+from minitl.kernels.reference import Array
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_current = "fast"
+
+
+def current_kernels() -> str:
+    """Which kernels run now: 'reference' or 'fast'."""
+    return _current
+
+
+class use_kernels:
+    """Switch all kernels of this process to 'reference' or 'fast'.
+
+    As a plain call it holds until the next; as a context manager, until the block is left.
+    Raises ValueError for any other word.
+
+    >>> with use_kernels("reference"):
+    ...     current_kernels()
+    'reference'
+    >>> current_kernels()
+    'fast'
+    """
+
+    def __init__(self, which: str) -> None:
+        global _current
+        if which not in ("reference", "fast"):
+            raise ValueError(f"kernels are 'reference' or 'fast', got {which!r}")
+        self._before = _current
+        _current = which
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        global _current
+        _current = self._before
+
+
+@functools.cache
+def _fast(room: str) -> ModuleType:
+    return importlib.import_module(f"minitl.kernels.{room}")
+
+
+def _switching(formula: Callable[P, R], room: str) -> Callable[P, R]:
+    """A kernel of reference.py that hands over to its fast twin in `room` unless told not to."""
+
+    @functools.wraps(formula)
+    def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _current == "reference":
+            return formula(*args, **kwargs)
+        return getattr(_fast(room), formula.__name__)(*args, **kwargs)
+
+    return kernel
+
+
+# --- Convolution: several fast ways --------------------------------------------------------------
+
+
+def _convolution(geometry: Geometry, channels: int, filters: int) -> ModuleType:
+    """The module whose convolutions suit these shapes best.
+
+    direct: im2col and a matrix product, for every window, stride and padding.
+    """
+    if _current == "reference":
+        return reference
+    return reference
+
+
+@functools.wraps(reference.conv2d)
+def conv2d(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    activation: str | None = None,
+    cache: dict | None = None,
+) -> Array:
+    way = _convolution(geometry, kernel.shape[2], kernel.shape[3])
+    return way.conv2d(x, kernel, bias, geometry, activation, cache)
+
+
+@functools.wraps(reference.conv2d_input_gradient)
+def conv2d_input_gradient(
+    g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None
+) -> Array:
+    way = _convolution(geometry, kernel.shape[2], kernel.shape[3])
+    return way.conv2d_input_gradient(g, kernel, geometry, cache)
+
+
+@functools.wraps(reference.conv2d_kernel_gradient)
+def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
+    way = _convolution(geometry, x.shape[3], g.shape[3])
+    return way.conv2d_kernel_gradient(x, g, geometry)
+
+
+# --- All others: one fast way each ---------------------------------------------------------------
+
+max_pool2d = _switching(reference.max_pool2d, "reference")
+max_pool2d_with_winners = _switching(reference.max_pool2d_with_winners, "reference")
+max_pool2d_gradient = _switching(reference.max_pool2d_gradient, "reference")
+average_pool2d = _switching(reference.average_pool2d, "reference")
+average_pool2d_gradient = _switching(reference.average_pool2d_gradient, "reference")
+
+dense = _switching(reference.dense, "reference")
+dense_input_gradient = _switching(reference.dense_input_gradient, "reference")
+dense_kernel_gradient = _switching(reference.dense_kernel_gradient, "reference")
+bias_gradient = _switching(reference.bias_gradient, "reference")
+relu = _switching(reference.relu, "reference")
+relu_gradient = _switching(reference.relu_gradient, "reference")
+softmax = _switching(reference.softmax, "reference")
+softmax_gradient = _switching(reference.softmax_gradient, "reference")
+softmax_cross_entropy = _switching(reference.softmax_cross_entropy, "reference")
+batch_norm_statistics = _switching(reference.batch_norm_statistics, "reference")
+scale_shift = _switching(reference.scale_shift, "reference")
+batch_norm_gradient = _switching(reference.batch_norm_gradient, "reference")
+
+sgd_update = _switching(reference.sgd_update, "reference")
+adam_update = _switching(reference.adam_update, "reference")
