@@ -101,12 +101,13 @@ class Variable(Tensor):
     filters of a convolution, say) can never be served for the new ones.
     """
 
-    __slots__ = ("name", "trainable")
+    __slots__ = ("learnable", "name", "trainable")
 
-    def __init__(self, data: Any, name: str = "variable", trainable: bool = True):
+    def __init__(self, data: Any, name: str = "variable", learnable: bool = True):
         super().__init__(np.array(data))
         self.name = name
-        self.trainable = trainable
+        self.learnable = learnable  # what gradients may update; a moving average is not
+        self.trainable = learnable  # what they do update: not while the layer is frozen
         self.cache = {}
 
     @property

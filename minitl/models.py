@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .autograd import Tensor, Variable
+from .autograd import Tensor
 from .layers.base import Layer, Node, SymbolicTensor
 from .layers.core import Input, InputLayer
 from .naming import did_you_mean, unique_name
@@ -35,6 +35,8 @@ class Model(Trainer, Layer):
         outputs: a symbolic tensor, or a list of them.
         name: of the model.
 
+    `metadata` is a dictionary of the user's own (class names, say), saved with the model as JSON.
+
     Raises ValueError when an output depends on an input that is not among `inputs` ('graph
     disconnected'), or when two layers have one name.
     """
@@ -47,6 +49,7 @@ class Model(Trainer, Layer):
             raise TypeError("Model needs inputs and outputs: Model(inputs=..., outputs=...)")
         super().__init__(name=name or unique_name("functional"))
         self._init_training()
+        self.metadata: dict[str, Any] = {}
         self._layers: list[Layer] = []
         self._connect_graph(inputs, outputs)
         if not trainable:
@@ -152,16 +155,6 @@ class Model(Trainer, Layer):
                 return layer
         names = [layer.name for layer in self._layers]
         raise ValueError(f"{self.name!r} has no layer {name!r}. {did_you_mean(str(name), names)}")
-
-    def is_frozen(self, variable: Variable) -> bool:
-        """Whether the weight belongs to a layer with trainable=False: nothing changes it."""
-        for layer in self._layers:
-            if isinstance(layer, Model):
-                if any(v is variable for v in layer.weights):
-                    return layer.is_frozen(variable)
-            elif any(v is variable for v in layer._own_weights):
-                return not layer.trainable
-        return True
 
     @property
     def input(self) -> Any:
@@ -328,6 +321,7 @@ class Sequential(Model):
                  trainable: bool = True):
         Layer.__init__(self, name=name)
         self._init_training()
+        self.metadata = {}
         self._chain: list[Layer] = []
         self._start: SymbolicTensor | None = None
         self.inputs, self.outputs = [], []

@@ -125,7 +125,7 @@ def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     x = as_tensor(x)
     shape = x.shape
     y = np.asarray(x.storage.mean(axis=axis, keepdims=keepdims, dtype=x.dtype))
-    share = x.dtype.type(y.size / max(x.storage.size, 1))
+    share = x.dtype.type(y.size / (x.storage.size or 1))
     return record("mean", y, (x, lambda g: _spread(g * share, shape, axis, keepdims)))
 
 

@@ -88,10 +88,11 @@ class Trainer:
         self._metric_settings = (metrics, weighted_metrics)
         self._metrics = None
         self._compile_settings = {
-            "loss": loss if isinstance(loss, str) else [x and x.name for x in found],
-            "metrics": [m if isinstance(m, str) else getattr(m, "name", None)
-                        for m in (metrics or [])] if isinstance(metrics, (list, tuple)) else None,
             "optimizer": {"class_name": type(chosen).__name__, "config": chosen.get_config()},
+            "loss": _names_only(loss),
+            "loss_weights": loss_weights,
+            "metrics": _names_only(metrics),
+            "weighted_metrics": _names_only(weighted_metrics),
         }
 
     def _per_output(self, value: Any, what: str) -> list[Any]:
@@ -247,7 +248,8 @@ class Trainer:
         self, data: Any, epoch: int, shuffle: bool, rng: np.random.Generator, run: Any
     ) -> dict[str, Any]:
         """One pass over the training data; returns the logs."""
-        good = [(v, v.numpy()) for v in self.weights if _moves(self, v)]
+        # What training may change: weights that learn, and moving averages.
+        good = [(v, v.numpy()) for v in self.weights if v.trainable or not v.learnable]
         tally = _Tally(self)
         order = None
         if shuffle and isinstance(data, ArrayData):
@@ -527,9 +529,15 @@ class _Tally:
         return found
 
 
-def _moves(model: Any, variable: Variable) -> bool:
-    """Whether training may change this weight (moving averages change without a gradient)."""
-    return variable.trainable or not model.is_frozen(variable)
+def _names_only(settings: Any) -> Any:
+    """Losses and metrics as they can be written to a file: by name."""
+    if isinstance(settings, dict):
+        return {k: _names_only(v) for k, v in settings.items()}
+    if isinstance(settings, (list, tuple)):
+        return [_names_only(v) for v in settings]
+    if settings is None or isinstance(settings, str):
+        return settings
+    return getattr(settings, "name", None)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -121,7 +121,6 @@ class Layer(metaclass=LayerType):
         self.built = False
         self._trainable = bool(trainable)
         self._own_weights: list[Variable] = []
-        self._updated_by_gradient: list[bool] = []
         self._regularized: list[tuple[Variable, Any]] = []
         self._nodes: list[Node] = []
         self._channels: int | None = None  # the last axis of the input that it was built for
@@ -185,9 +184,9 @@ class Layer(metaclass=LayerType):
     ) -> Variable:
         """Make a weight and register it. The order of these calls is the order in files."""
         values = initializers.get(initializer)(tuple(shape), self.dtype)
-        variable = Variable(values, name=name, trainable=trainable and self._trainable)
+        variable = Variable(values, name=name, learnable=trainable)
+        variable.trainable = trainable and self._trainable
         self._own_weights.append(variable)
-        self._updated_by_gradient.append(trainable)
         if regularizer is not None:
             self._regularized.append((variable, regularizers.get(regularizer)))
         return variable
@@ -199,8 +198,8 @@ class Layer(metaclass=LayerType):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = bool(value)
-        for variable, learns in zip(self._own_weights, self._updated_by_gradient, strict=True):
-            variable.trainable = learns and self._trainable
+        for variable in self._own_weights:
+            variable.trainable = variable.learnable and self._trainable
         for layer in self._sublayers():
             layer.trainable = value
 
@@ -211,8 +210,7 @@ class Layer(metaclass=LayerType):
     @property
     def weights(self) -> list[Variable]:
         """All weights, in the order of files: those that learn first. Freezing changes nothing."""
-        pairs = list(zip(self._own_weights, self._updated_by_gradient, strict=True))
-        own = [v for v, learns in pairs if learns] + [v for v, learns in pairs if not learns]
+        own = sorted(self._own_weights, key=lambda v: not v.learnable)
         return _once(own + [v for layer in self._sublayers() for v in layer.weights])
 
     @property

@@ -1,0 +1,247 @@
+"""Models to files and back: the architecture as Keras's JSON, the weights as Keras's HDF5.
+
+`hdf5.py` knows files and arrays; this file knows models. A file that `Model.save` writes can be
+loaded by `keras.models.load_model`, and the other way round, as long as both know the layers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from . import hdf5
+from . import layers as layers_module
+from .autograd import Variable
+from .layers.base import Layer, SymbolicTensor
+from .layers.core import InputLayer, InputRange
+from .models import Model, Sequential
+from .naming import did_you_mean
+
+Inventory = list[tuple[str, list[tuple[str, Variable]]]]
+
+
+def inventory(model: Model) -> Inventory:
+    """The model's layers in order, each with its weights named by their path and in order."""
+    return [(layer.name, _named_weights(layer)) for layer in model._layers]
+
+
+def _named_weights(layer: Layer) -> list[tuple[str, Variable]]:
+    """('dense/kernel', variable) ...; what learns comes first, as in Keras's files."""
+    found = [(f"{layer.name}/{v.name}", v) for v in layer._own_weights]
+    for inner in layer._sublayers():
+        found += [(f"{layer.name}/{path}", v) for path, v in _named_weights(inner)]
+    return sorted(found, key=lambda item: not item[1].learnable)
+
+
+# --- Weights -------------------------------------------------------------------------------------
+
+
+def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> None:
+    """Write the model's weights as legacy HDF5, which Keras reads too."""
+    path = _target(filepath, overwrite)
+    hdf5.write_weights(path, _arrays(model), {"minitl": json.dumps(_notes(model))})
+
+
+def load_weights(
+    model: Model, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False
+) -> None:
+    """Read weights into the model: all of them, or none and one error with the whole list.
+
+    Args:
+        by_name: load only the layers that both the file and the model have.
+        skip_mismatch: the same, and layers whose shapes differ keep what they have.
+    """
+    stored = hdf5.read_weights(filepath)
+    wanted = inventory(model)
+    if skip_mismatch:
+        fits = {name: [v.shape for _, v in weights] for name, weights in wanted}
+        layers = [
+            (name, weights)
+            for name, weights in stored.layers
+            if sorted(a.shape for _, a in weights) == sorted(fits.get(name, []))
+        ]
+        by_name = True
+    else:
+        layers = stored.layers
+    pairs = hdf5.plan(layers, wanted, by_name=by_name, source=filepath)
+    for variable, array in pairs:
+        variable.assign(array)
+
+
+def _arrays(model: Model) -> list[tuple[str, list[tuple[str, Any]]]]:
+    return [(name, [(path, v.storage) for path, v in ws]) for name, ws in inventory(model)]
+
+
+def _target(filepath: str | Path, overwrite: bool) -> Path:
+    path = Path(filepath)
+    if path.suffix not in (".h5", ".hdf5"):
+        raise ValueError(f"minitl writes HDF5 files: the name must end in .h5, got {path.name!r}")
+    if not overwrite and path.exists():
+        raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
+    return path
+
+
+# --- Whole models --------------------------------------------------------------------------------
+
+
+def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> None:
+    """Write architecture, weights and metadata to one HDF5 file."""
+    if not model.outputs:
+        raise ValueError(f"{model.name!r} has no shapes yet; build it, or fit it, before saving")
+    path = _target(filepath, overwrite)
+    attributes = {"model_config": model.to_json(), "minitl": json.dumps(_notes(model))}
+    hdf5.write_weights(path, _arrays(model), attributes, group="model_weights")
+
+
+def load_model(filepath: str | Path, compile: bool = True) -> Model:
+    """The model in a file of `save_model`, or of Keras's `model.save('name.h5')`.
+
+    With compile=True it is compiled as it was, except that the optimizer starts afresh; what
+    cannot be named (a function as loss) is left for the user to compile.
+    """
+    stored = hdf5.read_weights(filepath)
+    if "model_config" not in stored.attributes:
+        raise hdf5.WeightFileError(
+            f"{filepath} holds weights without an architecture; build the model and call "
+            f"model.load_weights"
+        )
+    described = _json(stored.attributes["model_config"], filepath)
+    model = _layer_from(described["class_name"], described["config"])
+    if not isinstance(model, Model):
+        raise hdf5.WeightFileError(f"{filepath} describes a {described['class_name']}, no model")
+    for variable, array in hdf5.plan(stored.layers, inventory(model), source=filepath):
+        variable.assign(array)
+    notes = _json(stored.attributes.get("minitl", "{}"), filepath)
+    model.metadata = notes.get("metadata", {})
+    for layer in _input_layers(model):
+        if layer.name in notes.get("input_ranges", {}):
+            layer.expected_range = InputRange(*notes["input_ranges"][layer.name])
+    settings = notes.get("compile")
+    if compile and settings and settings["loss"] is not None:
+        model.compile(**settings)
+    return model
+
+
+def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError):
+        value = None
+    if not isinstance(value, dict):
+        raise hdf5.WeightFileError(f"{filepath}: its description of the model is damaged")
+    return value
+
+
+def _notes(model: Model) -> dict[str, Any]:
+    """What minitl keeps beside what Keras's layout has a place for."""
+    ranges = {
+        layer.name: [layer.expected_range.low, layer.expected_range.high,
+                     layer.expected_range.remedy]
+        for layer in _input_layers(model)
+        if layer.expected_range is not None
+    }
+    return {
+        "metadata": model.metadata,
+        "input_ranges": ranges,
+        "compile": model._compile_settings,
+    }
+
+
+def _input_layers(layer: Layer) -> Iterable[InputLayer]:
+    if isinstance(layer, InputLayer):
+        yield layer
+    for inner in layer._sublayers():
+        yield from _input_layers(inner)
+    if isinstance(layer, Sequential):
+        yield from layer._input_layers
+
+
+# --- Architectures -------------------------------------------------------------------------------
+
+
+def _layer_from(class_name: str, settings: dict[str, Any]) -> Layer:
+    """A layer or a model from its class name and configuration."""
+    if class_name in ("Functional", "Model"):
+        return model_from_config(settings)
+    if class_name == "Sequential":
+        return _sequential_from(settings)
+    known = {n: getattr(layers_module, n) for n in layers_module.__all__ if n[0].isupper()}
+    if class_name not in known:
+        raise ValueError(
+            f"the file uses the layer {class_name!r}, which minitl does not have. "
+            f"{did_you_mean(class_name, known)}"
+        )
+    return known[class_name].from_config(settings)
+
+
+def _sequential_from(settings: dict[str, Any]) -> Sequential:
+    layers = [_layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
+    model = Sequential(layers, name=settings["name"])
+    if settings.get("build_input_shape") and not model.outputs:
+        model.build(settings["build_input_shape"])
+    return model
+
+
+def model_from_config(settings: dict[str, Any]) -> Model:
+    """A functional model from the description of `Model.get_config`, or of Keras 2 or 3.
+
+    Layers are made first. Then the calls are repeated, each as soon as its inputs are there.
+    """
+    layers: dict[str, Layer] = {}
+    pending: list[tuple[Layer, int, Any]] = []
+    made: dict[tuple[str, int], list[SymbolicTensor]] = {}
+    for each in settings["layers"]:
+        name = each.get("name") or each["config"]["name"]
+        layer = _layer_from(each["class_name"], each["config"])
+        layers[name] = layer
+        if isinstance(layer, InputLayer):
+            made[name, 0] = [layer.output]
+        pending += [(layer, i, call) for i, call in enumerate(each["inbound_nodes"])]
+
+    def look(reference: Any) -> SymbolicTensor:
+        name, node, index = reference[:3]
+        return made[name, node][index]
+
+    while pending:
+        later = []
+        for layer, i, call in pending:
+            references, as_list, training = _read_call(call)
+            if not all((r[0], r[1]) in made for r in references):
+                later.append((layer, i, call))
+                continue
+            inputs = [look(r) for r in references]
+            result = layer(inputs if as_list else inputs[0], training=training)
+            made[layer.name, i] = result if isinstance(result, list) else [result]
+        if len(later) == len(pending):
+            names = sorted({layer.name for layer, _, _ in later})
+            raise ValueError(f"graph disconnected: no inputs for the layers {', '.join(names)}")
+        pending = later
+    model = Model(
+        _read_places(settings["input_layers"], look),
+        _read_places(settings["output_layers"], look),
+        name=settings["name"],
+    )
+    # Whether each layer learns came with the layer; this is the flag of the model itself.
+    model._trainable = bool(settings.get("trainable", True))
+    return model
+
+
+def _read_call(call: Any) -> tuple[list[Any], bool, bool | None]:
+    """One call as (references to its inputs, whether they came as a list, training)."""
+    if isinstance(call, dict):  # Keras 3: {'args': [tensor or list of tensors], 'kwargs': {...}}
+        inputs = call["args"][0]
+        as_list = isinstance(inputs, list)
+        references = [t["config"]["keras_history"] for t in (inputs if as_list else [inputs])]
+        return references, as_list, call.get("kwargs", {}).get("training")
+    settings = call[0][3] if len(call[0]) > 3 else {}  # Keras 2: [[name, node, index, kwargs] ...]
+    return call, len(call) > 1, settings.get("training")
+
+
+def _read_places(places: Any, look: Any) -> Any:
+    """The model's inputs or outputs: Keras 3 writes a single one without a list around it."""
+    if places and isinstance(places[0], str):
+        return look(places)
+    found = [look(place) for place in places]
+    return found[0] if len(found) == 1 else found
