@@ -90,9 +90,7 @@ def _convolution(geometry: Geometry, channels: int, filters: int) -> ModuleType:
 
     direct: im2col and a matrix product, for every window, stride and padding.
     """
-    if _current == "reference":
-        return reference
-    return reference
+    return reference if _current == "reference" else _fast("direct")
 
 
 @functools.wraps(reference.conv2d)
@@ -124,24 +122,24 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
 
 # --- All others: one fast way each ---------------------------------------------------------------
 
-max_pool2d = _switching(reference.max_pool2d, "reference")
-max_pool2d_with_winners = _switching(reference.max_pool2d_with_winners, "reference")
-max_pool2d_gradient = _switching(reference.max_pool2d_gradient, "reference")
-average_pool2d = _switching(reference.average_pool2d, "reference")
-average_pool2d_gradient = _switching(reference.average_pool2d_gradient, "reference")
+max_pool2d = _switching(reference.max_pool2d, "pooling")
+max_pool2d_with_winners = _switching(reference.max_pool2d_with_winners, "pooling")
+max_pool2d_gradient = _switching(reference.max_pool2d_gradient, "pooling")
+average_pool2d = _switching(reference.average_pool2d, "pooling")
+average_pool2d_gradient = _switching(reference.average_pool2d_gradient, "pooling")
 
-dense = _switching(reference.dense, "reference")
-dense_input_gradient = _switching(reference.dense_input_gradient, "reference")
-dense_kernel_gradient = _switching(reference.dense_kernel_gradient, "reference")
-bias_gradient = _switching(reference.bias_gradient, "reference")
-relu = _switching(reference.relu, "reference")
-relu_gradient = _switching(reference.relu_gradient, "reference")
-softmax = _switching(reference.softmax, "reference")
-softmax_gradient = _switching(reference.softmax_gradient, "reference")
-softmax_cross_entropy = _switching(reference.softmax_cross_entropy, "reference")
-batch_norm_statistics = _switching(reference.batch_norm_statistics, "reference")
-scale_shift = _switching(reference.scale_shift, "reference")
-batch_norm_gradient = _switching(reference.batch_norm_gradient, "reference")
+dense = _switching(reference.dense, "pointwise")
+dense_input_gradient = _switching(reference.dense_input_gradient, "pointwise")
+dense_kernel_gradient = _switching(reference.dense_kernel_gradient, "pointwise")
+bias_gradient = _switching(reference.bias_gradient, "pointwise")
+relu = _switching(reference.relu, "pointwise")
+relu_gradient = _switching(reference.relu_gradient, "pointwise")
+softmax = _switching(reference.softmax, "pointwise")
+softmax_gradient = _switching(reference.softmax_gradient, "pointwise")
+softmax_cross_entropy = _switching(reference.softmax_cross_entropy, "pointwise")
+batch_norm_statistics = _switching(reference.batch_norm_statistics, "pointwise")
+scale_shift = _switching(reference.scale_shift, "pointwise")
+batch_norm_gradient = _switching(reference.batch_norm_gradient, "pointwise")
 
-sgd_update = _switching(reference.sgd_update, "reference")
-adam_update = _switching(reference.adam_update, "reference")
+sgd_update = _switching(reference.sgd_update, "updates")
+adam_update = _switching(reference.adam_update, "updates")

@@ -1,0 +1,155 @@
+"""Maximum and average pooling: one walk over the windows, channels innermost.
+
+Only the places of a window that lie inside the image are visited, so padding needs no value.
+Channels lie next to each other in memory, which lets the compiler work on eight of them at a
+time. Forward passes are shared out over lines (a line is the OW windows of one row of one image);
+backward, where windows overlap, over whole images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from minitl.kernels.geometry import Geometry
+from minitl.kernels.reference import Array, winner_dtype
+from minitl.kernels.threads import cut_rows, share_out
+
+
+def max_pool2d(x: Array, geometry: Geometry) -> Array:
+    """`reference.max_pool2d`."""
+    y = _output(x, geometry, x.dtype)
+    _over_lines(_max_pool, x, geometry, y)
+    return y
+
+
+def max_pool2d_with_winners(x: Array, geometry: Geometry) -> tuple[Array, Array]:
+    """`reference.max_pool2d_with_winners`."""
+    y, winners = _output(x, geometry, x.dtype), _output(x, geometry, winner_dtype(geometry))
+    _over_lines(_max_pool_with_winners, x, geometry, y, winners)
+    return y, winners
+
+
+def max_pool2d_gradient(g: Array, winners: Array, geometry: Geometry) -> Array:
+    """`reference.max_pool2d_gradient`."""
+    dx = np.zeros((g.shape[0], *geometry.size, g.shape[3]), g.dtype)
+    _over_images(_max_pool_gradient, g, geometry, dx, winners)
+    return dx
+
+
+def average_pool2d(x: Array, geometry: Geometry) -> Array:
+    """`reference.average_pool2d`."""
+    y = _output(x, geometry, x.dtype)
+    _over_lines(_average_pool, x, geometry, y)
+    return y
+
+
+def average_pool2d_gradient(g: Array, geometry: Geometry) -> Array:
+    """`reference.average_pool2d_gradient`."""
+    dx = np.zeros((g.shape[0], *geometry.size, g.shape[3]), g.dtype)
+    _over_images(_average_pool_gradient, g, geometry, dx)
+    return dx
+
+
+def _output(x: Array, geometry: Geometry, dtype) -> Array:
+    return np.empty((x.shape[0], *geometry.out_size, x.shape[3]), dtype)
+
+
+def _over_lines(work, x: Array, geometry: Geometry, *outputs: Array) -> None:
+    """Share out work(x, geometry, first, last, *outputs) over the N*OH lines."""
+    lines = x.shape[0] * geometry.out_size[0]
+    ranges = cut_rows(lines, x.size // max(1, lines))
+    share_out(lambda index: work(x, geometry, *ranges[index], *outputs), len(ranges))
+
+
+def _over_images(work, g: Array, geometry: Geometry, dx: Array, *inputs: Array) -> None:
+    """Share out work(g, geometry, first, last, dx, *inputs) over the N images, in lines."""
+    images, oh = g.shape[:2]
+    ranges = [(first * oh, last * oh) for first, last in cut_rows(images, dx[:1].size)]
+    share_out(lambda index: work(g, geometry, *ranges[index], dx, *inputs), len(ranges))
+
+
+# --- Loops ---------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _inside(line, ow, geometry):
+    """The window at (line, ow): its image n, row oh, first row and column of the image, top and
+    left, and the ranges of its places kh and kw that lie inside the image."""
+    n, oh = divmod(line, geometry.out_size[0])
+    top = oh * geometry.strides[0] - geometry.pads[0]
+    left = ow * geometry.strides[1] - geometry.pads[2]
+    rows = max(0, -top), min(geometry.window[0], geometry.size[0] - top)
+    columns = max(0, -left), min(geometry.window[1], geometry.size[1] - left)
+    return n, oh, top, left, rows, columns
+
+
+@njit(cache=True, nogil=True)
+def _max_pool(x, geometry, first, last, y):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            for c in range(x.shape[3]):
+                y[n, oh, ow, c] = x[n, top + rows[0], left + columns[0], c]
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    for c in range(x.shape[3]):
+                        value, best = x[n, top + kh, left + kw, c], y[n, oh, ow, c]
+                        # A NaN compares as False: it stays once it is there, and it gets there.
+                        keep = value <= best or best != best
+                        y[n, oh, ow, c] = best if keep else value
+
+
+@njit(cache=True, nogil=True)
+def _max_pool_with_winners(x, geometry, first, last, y, winners):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            for c in range(x.shape[3]):
+                y[n, oh, ow, c] = x[n, top + rows[0], left + columns[0], c]
+                winners[n, oh, ow, c] = rows[0] * geometry.window[1] + columns[0]
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    place = winners.dtype.type(kh * geometry.window[1] + kw)
+                    for c in range(x.shape[3]):
+                        value, best = x[n, top + kh, left + kw, c], y[n, oh, ow, c]
+                        keep = value <= best or best != best  # ties: the first stays
+                        y[n, oh, ow, c] = best if keep else value
+                        winners[n, oh, ow, c] = winners[n, oh, ow, c] if keep else place
+
+
+@njit(cache=True, nogil=True)
+def _max_pool_gradient(g, geometry, first, last, dx, winners):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, _, _ = _inside(line, ow, geometry)
+            for c in range(g.shape[3]):
+                kh, kw = divmod(winners[n, oh, ow, c], geometry.window[1])
+                dx[n, top + kh, left + kw, c] += g[n, oh, ow, c]
+
+
+@njit(cache=True, nogil=True)
+def _average_pool(x, geometry, first, last, y):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            places = x.dtype.type((rows[1] - rows[0]) * (columns[1] - columns[0]))
+            y[n, oh, ow] = 0
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    for c in range(x.shape[3]):
+                        y[n, oh, ow, c] += x[n, top + kh, left + kw, c]
+            for c in range(x.shape[3]):
+                y[n, oh, ow, c] /= places
+
+
+@njit(cache=True, nogil=True)
+def _average_pool_gradient(g, geometry, first, last, dx):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            places = g.dtype.type((rows[1] - rows[0]) * (columns[1] - columns[0]))
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    for c in range(g.shape[3]):
+                        dx[n, top + kh, left + kw, c] += g[n, oh, ow, c] / places
