@@ -92,12 +92,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str], waiting: str | None = None) -> Iterator[None]:
-    """Hold the lock of `path` (the file `path` + '.lock'), waiting for whoever holds it.
+    """Hold the lock of `path` (a hidden file beside it), waiting for whoever holds it.
 
     The operating system drops the lock when its process ends, however it ends. `waiting` is
     printed to stderr when somebody else is found to hold it.
     """
-    with open(f"{os.fspath(path)}.lock", "ab+") as file:
+    path = Path(path)
+    with path.with_name(f".{path.name}.lock").open("ab+") as file:
         if not _try_lock(file):
             if waiting:
                 print(waiting, file=sys.stderr, flush=True)
