@@ -245,8 +245,7 @@ def image_dataset_from_directory(
     kept = len(paths) - held_out
     if held_out == 0:
         raise ValueError(
-            f"validation_split={validation_split} of {len(paths)} images leaves none for "
-            "validation"
+            f"validation_split={validation_split} of {len(paths)} images leaves none for validation"
         )
     if names is not None and targets is not None:
         _warn_of_untrained(targets[:kept], targets[kept:], names, shuffle)
@@ -259,9 +258,7 @@ def image_dataset_from_directory(
     return dataset(slice(kept) if subset == "training" else slice(kept, None), shuffle)
 
 
-def fit_image(
-    image: np.ndarray, size: tuple[int, int], interpolation: str, fit: str
-) -> np.ndarray:
+def fit_image(image: np.ndarray, size: tuple[int, int], interpolation: str, fit: str) -> np.ndarray:
     """Resize an image (H, W, C) to `size` (OH, OW): 'stretch', 'crop' the middle, or 'pad'."""
     height, width = image.shape[:2]
     rows, columns = size
@@ -391,7 +388,7 @@ def _check_labels(targets: np.ndarray, names: list[str], label_mode: str | None)
         raise ValueError(
             f"label_mode='binary' needs exactly 2 classes, found {len(names)}: {names}"
         )
-    if label_mode != "int" and not (0 <= targets.min() and targets.max() < len(names)):
+    if label_mode != "int" and not (targets.min() >= 0 and targets.max() < len(names)):
         raise ValueError(
             f"label_mode={label_mode!r} needs labels 0 to {len(names) - 1} for {len(names)} "
             f"classes, got {targets.min()} to {targets.max()}"

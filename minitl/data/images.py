@@ -84,9 +84,7 @@ def load_img(
     return img.resize((width, height), Image.Resampling[interpolation.upper()], box=box)
 
 
-def img_to_array(
-    img: Image.Image, data_format: str | None = None, dtype: Any = None
-) -> np.ndarray:
+def img_to_array(img: Image.Image, data_format: str | None = None, dtype: Any = None) -> np.ndarray:
     """Return a Pillow image as an array (H, W, C), float32 unless `dtype` says otherwise.
 
     Values stay as they are (0-255 for 8-bit images); gray images have C = 1.
@@ -341,7 +339,8 @@ def _convert(img: Image.Image, mode: str, path: Source) -> Image.Image:
     if _is_16_bit(img):
         img = Image.fromarray((np.asarray(img).astype(np.int32) >> 8).astype(np.uint8))
     elif img.mode in ("I", "F"):
-        low, high = img.getextrema()
+        pixels = np.asarray(img)
+        low, high = pixels.min(), pixels.max()
         if not (low >= 0 and high <= 255):  # also for NaN
             raise OSError(
                 f"cannot read {_name(path)} as an 8-bit image: its values run from {low:g} to "
