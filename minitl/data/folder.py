@@ -247,8 +247,9 @@ def image_dataset_from_directory(
         raise ValueError(
             f"validation_split={validation_split} of {len(paths)} images leaves none for validation"
         )
-    if names is not None and targets is not None:
-        _warn_of_untrained(targets[:kept], targets[kept:], names, shuffle)
+    if targets is not None:
+        inferred = isinstance(labels, str)  # otherwise a label is no index into the names
+        _warn_of_untrained(targets[:kept], targets[kept:], names if inferred else None, shuffle)
     if verbose and subset in ("training", "both"):
         print(f"Using {kept} files for training.")
     if verbose and subset in ("validation", "both"):
@@ -363,17 +364,14 @@ def _index_classes(
 def _image_files(directory: str, follow_links: bool) -> list[str]:
     """All images below a folder: folders in order of their names, then files in theirs."""
     found = []
-    for root, _, files in sorted(os.walk(directory, followlinks=follow_links), key=_root):
+    folders = sorted(os.walk(directory, followlinks=follow_links), key=lambda step: step[0])
+    for root, _, files in folders:
         for name in sorted(files):
             if name.lower().endswith(ENDINGS):
                 # through relpath, so that the string equals Keras's
                 relative = os.path.relpath(os.path.join(root, name), directory)
                 found.append(os.path.join(directory, relative))
     return found
-
-
-def _root(step: tuple[str, list[str], list[str]]) -> str:
-    return step[0]
 
 
 def _nothing_found(directory: str) -> str:
@@ -416,12 +414,10 @@ def _check_split(
 
 
 def _warn_of_untrained(
-    train: np.ndarray, held_out: np.ndarray, names: list[str], shuffle: bool
+    train: np.ndarray, held_out: np.ndarray, names: list[str] | None, shuffle: bool
 ) -> None:
     """Warn of classes whose every image fell into the validation part."""
-    lost = [str(label) for label in np.setdiff1d(held_out, train)]
-    if len(names) and max((int(label) for label in lost), default=-1) < len(names):
-        lost = [names[int(label)] for label in lost]
+    lost = [names[label] if names else str(label) for label in np.setdiff1d(held_out, train)]
     if lost:
         advice = "give it more images" if shuffle else "set shuffle=True with a seed"
         warnings.warn(

@@ -148,23 +148,21 @@ def save_img(
     """
     img = array_to_img(x, data_format=data_format, scale=scale)
     is_path = isinstance(path, (str, os.PathLike))
-    if file_format is None and is_path:
-        file_format = os.path.splitext(os.fspath(path))[1][1:]
-    file_format = (file_format or "").lower()
-    file_format = "jpeg" if file_format == "jpg" else file_format
-    if file_format not in _pillow_formats():
+    ending = os.path.splitext(os.fspath(path))[1] if is_path else ""
+    pillow_format = _pillow_format(ending if file_format is None else f".{file_format}")
+    if pillow_format is None:
         raise ValueError(
             f"cannot tell the image format from {path!r}: end the name in .png or .jpg, "
             "or give file_format='png'"
         )
-    if img.mode == "RGBA" and file_format == "jpeg":
+    if img.mode == "RGBA" and pillow_format == "JPEG":
         warnings.warn("JPEG has no alpha channel: it is left out", stacklevel=2)
         img = img.convert("RGB")
     if is_path:
         with replacing(path) as temporary:
-            img.save(temporary, format=file_format, **kwargs)
+            img.save(temporary, format=pillow_format, **kwargs)
     else:
-        img.save(path, format=file_format, **kwargs)
+        img.save(path, format=pillow_format, **kwargs)
 
 
 def to_rgb(x: np.ndarray) -> np.ndarray:
@@ -250,7 +248,7 @@ def resize_images(
         across_taps = _taps(images.shape[2], columns, interpolation, antialias, dtype)
         out = np.empty((len(images), rows, columns, images.shape[3]), dtype)
         for image, result in zip(images, out, strict=True):  # one by one: small temporaries
-            result[:] = _mix(_mix(image, *down_taps).swapaxes(0, 1), *across_taps).swapaxes(0, 1)
+            result[:] = _mix(_mix(image, *down_taps, axis=0), *across_taps, axis=1)
     return out.reshape(out.shape[:3]) if x.ndim == 3 else out
 
 
@@ -286,12 +284,13 @@ def _taps(
     return np.clip(pixels, 0, size - 1), weights.astype(dtype)
 
 
-def _mix(x: np.ndarray, pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted sums over the first axis: (A, B, C) with taps (OUT, T) -> (OUT, B, C)."""
-    total = np.zeros((len(pixels), *x.shape[1:]), weights.dtype)
-    for t in range(pixels.shape[1]):
-        total += weights[:, t, np.newaxis, np.newaxis] * x[pixels[:, t]]
-    return total
+def _mix(x: np.ndarray, pixels: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
+    """Weighted sums along `axis` of an image (H, W, C) with taps (OUT, T)."""
+    along = [1, 1, 1]
+    along[axis] = -1
+    return sum(
+        weights[:, t].reshape(along) * x.take(pixels[:, t], axis) for t in range(pixels.shape[1])
+    )
 
 
 def open_image(path: Source) -> Image.Image:
@@ -357,12 +356,12 @@ def _is_16_bit(img: Image.Image) -> bool:
     return img.mode.startswith("I;16") or (img.mode == "I" and img.format == "PNG")
 
 
-def _pillow_formats() -> set[str]:
-    """The formats that Pillow can write, in lower case."""
+def _pillow_format(ending: str) -> str | None:
+    """Pillow's name of the format of files with this ending; None when it cannot write them."""
     from PIL import Image
 
-    Image.init()
-    return {name.lower() for name in Image.SAVE}
+    name = Image.registered_extensions().get(ending.lower())
+    return name if name in Image.SAVE else None
 
 
 def _name(path: Source) -> str:
