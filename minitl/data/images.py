@@ -1,0 +1,407 @@
+"""Images in and out: files, Pillow images and arrays.
+
+A network wants float32 arrays (N, H, W, 3) in RGB, 0-255; this file makes them of whatever lies
+on the disk. The four functions named as in `keras.utils` behave like Keras's, and like them do
+not apply the EXIF orientation: a photograph is seen as its pixels are stored. `to_rgb` replicates
+gray images to three channels and `resize_images` resizes arrays.
+
+Two ways of resizing live here, as in Keras, and they give different pixels. Both weigh the input
+pixels near the centre of each output pixel with a kernel (a triangle for 'bilinear', and so on).
+
+    Pillow (`load_img`)               the kernel is widened by the factor of shrinking, so every
+                                      input pixel counts; the result is rounded to integers
+    TensorFlow (`resize_images`, and  the kernel keeps its width: a 'bilinear' pixel is mixed of
+    `image_dataset_from_directory`)   the nearest 2 x 2 input pixels, however much the image
+                                      shrinks, so fine texture aliases; the result is float
+
+`resize_images(..., antialias=True)` is the first of the two, without the rounding. When enlarging
+there is no difference but the rounding.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from minitl.files import replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Source = str | bytes | os.PathLike | io.BytesIO
+
+PILLOW_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
+CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
+PILLOW_FILTERS = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
+
+
+def load_img(
+    path: Source,
+    color_mode: str = "rgb",
+    target_size: tuple[int, int] | None = None,
+    interpolation: str = "nearest",
+    keep_aspect_ratio: bool = False,
+) -> Image.Image:
+    """Read an image file and return it as a Pillow image.
+
+    `color_mode` is 'rgb', 'rgba' or 'grayscale'. Gray is replicated to RGB; a palette is looked
+    up; CMYK is converted; an alpha channel is cut off, not blended; of an animation the first
+    frame is taken; the EXIF orientation is not applied. A 16-bit gray image keeps its 16 bits in
+    'grayscale', as in Keras; for RGB its high byte is taken, as TensorFlow does (Keras clips at
+    255 there, which turns it white).
+
+    `target_size` is (H, W). The image is resized by Pillow with `interpolation`, one of
+    'nearest', 'bilinear', 'bicubic', 'hamming', 'box', 'lanczos'; all but 'nearest' average over
+    every input pixel when they shrink (see the head of this file). With `keep_aspect_ratio` the
+    largest centred part with the proportions of `target_size` is cut out first.
+
+    Raises OSError naming the file when it cannot be read as an image, ValueError for an unknown
+    `color_mode` or `interpolation` and for a `target_size` that is not two positive integers.
+    """
+    check_choice("color_mode", color_mode, PILLOW_MODES)
+    check_choice("interpolation", interpolation, PILLOW_FILTERS)
+    img = open_image(path)
+    if not (color_mode == "grayscale" and (_is_16_bit(img) or img.mode == "I")):
+        img = _convert(img, PILLOW_MODES[color_mode], path)
+    if target_size is None:
+        return img
+    height, width = check_size("target_size", target_size)
+    if img.size == (width, height):
+        return img
+    from PIL import Image
+
+    box = None
+    if keep_aspect_ratio:
+        cut_height = min(img.height, img.width * height // width)
+        cut_width = min(img.width, img.height * width // height)
+        top, left = (img.height - cut_height) // 2, (img.width - cut_width) // 2
+        box = (left, top, left + cut_width, top + cut_height)
+    return img.resize((width, height), Image.Resampling[interpolation.upper()], box=box)
+
+
+def img_to_array(img: Image.Image, data_format: str | None = None, dtype: Any = None) -> np.ndarray:
+    """Return a Pillow image as an array (H, W, C), float32 unless `dtype` says otherwise.
+
+    Values stay as they are (0-255 for 8-bit images); gray images have C = 1.
+    """
+    check_data_format(data_format)
+    x = np.asarray(img, dtype=np.float32 if dtype is None else dtype)
+    if x.ndim not in (2, 3):
+        raise ValueError(f"an image has the axes (H, W) or (H, W, C), got shape {x.shape}")
+    return x[:, :, np.newaxis] if x.ndim == 2 else x
+
+
+def array_to_img(
+    x: Any, data_format: str | None = None, scale: bool = True, dtype: Any = None
+) -> Image.Image:
+    """Return an array (H, W, C), C = 1, 3 or 4, as a Pillow image; the inverse of `img_to_array`.
+
+    With `scale` (Keras's default) the smallest value becomes 0 and the largest 255; without it,
+    values are pixels: 0-255, fractions cut off. One channel with larger values makes a 32-bit
+    gray image. `dtype` is that of the computation, float32 unless said otherwise.
+
+    Raises ValueError for another shape, for NaN and infinity, and for values below 0 or above
+    255 that are not scaled (Keras wraps them around).
+    """
+    check_data_format(data_format)
+    x = np.asarray(x, dtype=np.float32 if dtype is None else dtype)
+    if x.ndim != 3 or x.shape[2] not in (1, 3, 4) or x.size == 0:
+        raise ValueError(
+            f"array_to_img takes one image (H, W, C) with 1, 3 or 4 channels, got shape {x.shape}"
+        )
+    if not np.isfinite(x).all():
+        raise ValueError("the image has NaN or infinite values")
+    if scale:
+        x = x - x.min()
+        x = x * (255 / x.max()) if x.max() > 0 else x
+        x = np.minimum(x, 255)  # the product may round up to just above
+    from PIL import Image
+
+    gray = x.shape[2] == 1
+    if x.min() < 0 or (x.max() > 255 and not gray):
+        raise ValueError(
+            f"pixels must lie in 0-255, got {x.min():g} to {x.max():g}; "
+            "scale=True stretches any range to 0-255"
+        )
+    pixels = x[:, :, 0] if gray else x
+    return Image.fromarray(pixels.astype(np.int32 if x.max() > 255 else np.uint8))
+
+
+def save_img(
+    path: Any,
+    x: Any,
+    data_format: str | None = None,
+    file_format: str | None = None,
+    scale: bool = True,
+    **kwargs: Any,
+) -> None:
+    """Write an array (H, W, C) as an image file; the format follows the ending of `path`.
+
+    `path` may be an open binary file too, with `file_format` ('png', 'jpeg', ...). `scale` is
+    that of `array_to_img`: give `scale=False` for pixels that are 0-255 already. Other arguments
+    go to Pillow's `save`. A file appears whole or not at all.
+    """
+    img = array_to_img(x, data_format=data_format, scale=scale)
+    is_path = isinstance(path, (str, os.PathLike))
+    ending = os.path.splitext(os.fspath(path))[1] if is_path else ""
+    pillow_format = _pillow_format(ending if file_format is None else f".{file_format}")
+    if pillow_format is None:
+        raise ValueError(
+            f"cannot tell the image format from {path!r}: end the name in .png or .jpg, "
+            "or give file_format='png'"
+        )
+    if img.mode == "RGBA" and pillow_format == "JPEG":
+        warnings.warn("JPEG has no alpha channel: it is left out", stacklevel=2)
+        img = img.convert("RGB")
+    if is_path:
+        with replacing(path) as temporary:
+            img.save(temporary, format=pillow_format, **kwargs)
+    else:
+        img.save(path, format=pillow_format, **kwargs)
+
+
+def to_rgb(x: np.ndarray) -> np.ndarray:
+    """Replicate gray images to three equal channels: (N, H, W) or (N, H, W, 1) -> (N, H, W, 3).
+
+    The dtype stays; images that have three channels already are returned as they are.
+
+    >>> to_rgb(np.array([[[1, 2]]])).tolist()
+    [[[[1, 1, 1], [2, 2, 2]]]]
+
+    Raises ValueError for any other shape.
+    """
+    x = _with_channels(x)
+    if x.shape[3] == 3:
+        return x
+    if x.shape[3] != 1:
+        raise ValueError(
+            f"to_rgb takes images with 1 or 3 channels, got shape {x.shape}"
+            + ("; to drop an alpha channel: x[..., :3]" if x.shape[3] == 4 else "")
+        )
+    return np.repeat(x, 3, axis=3)
+
+
+class Kernel(NamedTuple):
+    """A resizing kernel: its weight at a distance (in pixels), and where it ends."""
+
+    weight: Callable[[np.ndarray], np.ndarray]
+    radius: float
+
+
+def _cubic(d: np.ndarray, b: float, c: float) -> np.ndarray:
+    """Mitchell and Netravali's family of cubics (SIGGRAPH 1988); (0, 1/2) is Keys's kernel."""
+    near = (12 - 9 * b - 6 * c) * d**3 + (-18 + 12 * b + 6 * c) * d**2 + (6 - 2 * b)
+    far = (-b - 6 * c) * d**3 + (6 * b + 30 * c) * d**2 + (-12 * b - 48 * c) * d + 8 * b + 24 * c
+    return np.where(d < 1, near, far) / 6
+
+
+KERNELS = {
+    "bilinear": Kernel(lambda d: 1 - d, 1),
+    "bicubic": Kernel(lambda d: _cubic(d, 0, 1 / 2), 2),
+    "lanczos3": Kernel(lambda d: np.sinc(d) * np.sinc(d / 3), 3),
+    "lanczos5": Kernel(lambda d: np.sinc(d) * np.sinc(d / 5), 5),
+    "gaussian": Kernel(lambda d: np.exp(-2 * d**2), 1.5),  # standard deviation 1/2
+    "mitchellcubic": Kernel(lambda d: _cubic(d, 1 / 3, 1 / 3), 2),
+}
+INTERPOLATIONS = (*KERNELS, "nearest", "area")
+
+
+def resize_images(
+    x: np.ndarray,
+    size: tuple[int, int],
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+) -> np.ndarray:
+    """Resize images (N, H, W, C) or (N, H, W) to `size` (OH, OW), as `tf.image.resize` does.
+
+        y[i] = sum_j w[i, j] x[j] / sum_j w[i, j],   w[i, j] = kernel(|j + 1/2 - (i + 1/2) H/OH|)
+
+    along H, then along W: pixel j has its centre at j + 1/2, and pixels beyond the edge do not
+    count. `interpolation` is 'bilinear', 'bicubic', 'lanczos3', 'lanczos5', 'gaussian' or
+    'mitchellcubic' (kernels), 'nearest' (the pixel under the centre), or 'area' (each pixel by
+    the part of it that the output pixel covers). `antialias` widens the kernel by H/OH where the
+    image shrinks: use it to shrink by more than two. ('nearest' and 'area' ignore it.)
+
+    Returns float32, or float64 for float64; 'nearest' keeps the dtype. Raises ValueError for an
+    unknown interpolation, a size that is not two positive integers, and arrays of other shapes.
+
+    >>> resize_images(np.array([[[0.0, 10.0, 20.0, 30.0]]]), (1, 2)).tolist()
+    [[[5.0, 25.0]]]
+    """
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
+    rows, columns = check_size("size", size)
+    images = _with_channels(x)
+    if images.shape[1] == 0 or images.shape[2] == 0:
+        raise ValueError(f"the images have no pixels: shape {x.shape}")
+    if interpolation == "nearest":
+        down = _nearest(images.shape[1], rows)
+        across = _nearest(images.shape[2], columns)
+        out = images[:, down[:, np.newaxis], across]
+    else:
+        dtype = np.float64 if images.dtype == np.float64 else np.float32
+        down_taps = _taps(images.shape[1], rows, interpolation, antialias, dtype)
+        across_taps = _taps(images.shape[2], columns, interpolation, antialias, dtype)
+        out = np.empty((len(images), rows, columns, images.shape[3]), dtype)
+        for image, result in zip(images, out, strict=True):  # one by one: small temporaries
+            result[:] = _mix(_mix(image, *down_taps, axis=0), *across_taps, axis=1)
+    return out.reshape(out.shape[:3]) if x.ndim == 3 else out
+
+
+def _nearest(size: int, out: int) -> np.ndarray:
+    """The input pixel under the centre of each output pixel, (OUT,)."""
+    # float32 as in TensorFlow, so that a centre on the border of two pixels falls the same way
+    centres = (np.arange(out, dtype=np.float32) + np.float32(0.5)) * np.float32(size / out)
+    return np.minimum(centres.astype(np.intp), size - 1)
+
+
+def _taps(
+    size: int, out: int, interpolation: str, antialias: bool, dtype: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which input pixels make each output pixel: indices (OUT, T) and weights (OUT, T)."""
+    scale = size / out
+    centres = (np.arange(out)[:, np.newaxis] + 0.5) * scale
+    if interpolation == "area":
+        stretch, radius = 1.0, scale / 2
+    else:
+        kernel = KERNELS[interpolation]
+        stretch = max(scale, 1.0) if antialias else 1.0
+        radius = kernel.radius * stretch
+    first = np.floor(centres - radius).astype(np.intp)
+    pixels = first + np.arange(int(np.ceil(2 * radius)) + 1)  # (OUT, T)
+    if interpolation == "area":
+        covered = np.minimum(pixels + 1, centres + radius) - np.maximum(pixels, centres - radius)
+        weights = np.maximum(covered, 0)
+    else:
+        distance = np.abs(pixels + 0.5 - centres) / stretch
+        weights = np.where(distance < kernel.radius, kernel.weight(distance), 0)
+    weights = np.where((pixels >= 0) & (pixels < size), weights, 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.clip(pixels, 0, size - 1), weights.astype(dtype)
+
+
+def _mix(x: np.ndarray, pixels: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
+    """Weighted sums along `axis` of an image (H, W, C) with taps (OUT, T)."""
+    along = [1, 1, 1]
+    along[axis] = -1
+    return sum(
+        weights[:, t].reshape(along) * x.take(pixels[:, t], axis) for t in range(pixels.shape[1])
+    )
+
+
+def open_image(path: Source) -> Image.Image:
+    """Read and decode the whole image file and return the Pillow image, colours as stored.
+
+    Raises OSError (FileNotFoundError where the file is missing) that names the file and what is
+    wrong with it; TypeError when `path` is no path.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(path, io.BytesIO):
+        data = path.getvalue()
+    elif isinstance(path, (str, bytes, os.PathLike)):
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            # the same class, so that FileNotFoundError stays what it is
+            raise type(error)(f"cannot read {_name(path)}: {error.strerror}") from error
+    else:
+        raise TypeError(f"path must be a path or io.BytesIO, got {type(path).__name__}")
+    try:
+        img = Image.open(io.BytesIO(data))
+        img.load()  # Pillow decodes lazily: only now is a cut-off file found out
+        return img
+    except UnidentifiedImageError:
+        reason = f"not an image in a format that Pillow knows; it starts with {data[:12]!r}"
+    except Exception as error:  # on broken files the decoders raise whatever they stumble over
+        reason = str(error) or type(error).__name__
+    if not data:
+        reason = "the file is empty"
+    raise OSError(f"cannot read {_name(path)} as an image: {reason}")
+
+
+def decode(path: Source, color_mode: str) -> np.ndarray:
+    """Read an image file into uint8 (H, W, C), C = 1, 3 or 4 by `color_mode`; see `load_img`."""
+    pixels = np.asarray(_convert(open_image(path), PILLOW_MODES[color_mode], path))
+    return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+
+
+def _convert(img: Image.Image, mode: str, path: Source) -> Image.Image:
+    """Convert to the 8-bit Pillow mode 'L', 'RGB' or 'RGBA'."""
+    from PIL import Image
+
+    if _is_16_bit(img):
+        img = Image.fromarray((np.asarray(img).astype(np.int32) >> 8).astype(np.uint8))
+    elif img.mode in ("I", "F"):
+        pixels = np.asarray(img)
+        low, high = pixels.min(), pixels.max()
+        if not (low >= 0 and high <= 255):  # also for NaN
+            raise OSError(
+                f"cannot read {_name(path)} as an 8-bit image: its values run from {low:g} to "
+                f"{high:g}, and a file with 32 bits a pixel does not say which is white; scale "
+                "it to 0-255 first"
+            )
+    elif img.mode == "P" and "transparency" in img.info:
+        img = img.convert("RGBA")  # straight to RGB, Pillow warns
+    return img if img.mode == mode else img.convert(mode)
+
+
+def _is_16_bit(img: Image.Image) -> bool:
+    # Pillow before 11 opened 16-bit PNG files in its 32-bit mode
+    return img.mode.startswith("I;16") or (img.mode == "I" and img.format == "PNG")
+
+
+def _pillow_format(ending: str) -> str | None:
+    """Pillow's name of the format of files with this ending; None when it cannot write them."""
+    from PIL import Image
+
+    name = Image.registered_extensions().get(ending.lower())
+    return name if name in Image.SAVE else None
+
+
+def _name(path: Source) -> str:
+    return "the image" if isinstance(path, io.BytesIO) else os.fsdecode(path)
+
+
+def _with_channels(x: np.ndarray) -> np.ndarray:
+    """Check images (N, H, W, C) or (N, H, W) and return them as (N, H, W, C)."""
+    if x.ndim == 3 and x.shape[2] in (1, 3, 4):
+        raise ValueError(
+            f"expected a batch of images (N, H, W) or (N, H, W, C), got shape {x.shape}, which "
+            "looks like one image (H, W, C); add an axis in front: x[np.newaxis]"
+        )
+    if x.ndim not in (3, 4):
+        raise ValueError(
+            f"expected a batch of images (N, H, W) or (N, H, W, C), got shape {x.shape}"
+        )
+    return x[..., np.newaxis] if x.ndim == 3 else x
+
+
+def check_choice(argument: str, value: Any, choices: Any) -> None:
+    """Raise ValueError when `value` is not one of `choices`."""
+    if value not in tuple(choices):
+        known = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{argument} must be one of {known}; got {value!r}")
+
+
+def check_size(argument: str, size: Any) -> tuple[int, int]:
+    """Return `size` as (H, W); raise ValueError when it is not two positive integers."""
+    pair = tuple(size) if isinstance(size, (tuple, list, np.ndarray)) else ()
+    whole = all(isinstance(n, (int, np.integer)) and n > 0 for n in pair)
+    if len(pair) != 2 or not whole:
+        raise ValueError(f"{argument} must be two positive integers (H, W), got {size!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def check_data_format(data_format: str | None) -> None:
+    """Raise ValueError for any layout but Keras's default."""
+    if data_format not in (None, "channels_last"):
+        raise ValueError(
+            "minitl keeps images as (H, W, C), data_format='channels_last'; "
+            f"got {data_format!r} (to convert an array: np.moveaxis(x, -3, -1))"
+        )

@@ -1,0 +1,334 @@
+"""How good are predictions? Every number from the true labels and the predicted probabilities.
+
+No model and no training is needed: `evaluate_predictions(y_true, probabilities)` gives an
+`Evaluation`, which prints as a table and turns into a dict for JSON. The functions below it take
+the same arrays one question at a time. With TP, FP and FN the true positives, false positives and
+false negatives of a class,
+
+    precision = TP / (TP + FP)    recall = TP / (TP + FN)    F1 = 2 TP / (2 TP + FP + FN)
+
+and 0/0 counts as 0, so a class that is never predicted has precision 0. Macro means are over the
+classes, weighted means over the images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class ReliabilityBin(NamedTuple):
+    """Predictions of similar confidence: how sure they were, and how often they were right."""
+
+    low: float  # confidences above this ...
+    high: float  # ... up to and with this
+    images: int
+    confidence: float  # mean in this bin, NaN when it is empty
+    accuracy: float  # share that was right, NaN when it is empty
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All numbers of one set of predictions, N images in m classes. `print` it for a table."""
+
+    class_names: tuple[str, ...]
+    confusion: np.ndarray  # (m, m) counts; rows are the true classes, columns the predicted
+    accuracy: float
+    weighted_accuracy: float | None  # None without sample weights
+    precision: np.ndarray  # (m,)
+    recall: np.ndarray  # (m,)
+    f1: np.ndarray  # (m,)
+    support: np.ndarray  # (m,) images of each true class
+    macro_f1: float
+    weighted_f1: float
+    auc: float  # of class 1 for two classes, else the mean of each class against the rest
+    calibration_error: float
+    reliability: tuple[ReliabilityBin, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and None (for what is undefined), ready for `json.dump`."""
+        per_class = {
+            name: {
+                "precision": float(self.precision[c]),
+                "recall": float(self.recall[c]),
+                "f1": float(self.f1[c]),
+                "support": int(self.support[c]),
+            }
+            for c, name in enumerate(self.class_names)
+        }
+        return {
+            "accuracy": self.accuracy,
+            "weighted_accuracy": self.weighted_accuracy,
+            "macro_f1": self.macro_f1,
+            "weighted_f1": self.weighted_f1,
+            "auc": _plain(self.auc),
+            "calibration_error": self.calibration_error,
+            "class_names": list(self.class_names),
+            "per_class": per_class,
+            "confusion": self.confusion.tolist(),
+            "reliability": [
+                {key: _plain(value) for key, value in item._asdict().items()}
+                for item in self.reliability
+            ],
+        }
+
+    def __str__(self) -> str:
+        width = max(12, *(len(name) for name in self.class_names))
+        cell = max(6, len(str(self.confusion.max())) + 2, *map(len, self._short_names()))
+        lines = [f"{'':{width}}  precision  recall      F1  images"]
+        for c, name in enumerate(self.class_names):
+            lines.append(
+                f"{name:{width}}  {self.precision[c]:9.4f}  {self.recall[c]:6.4f}  "
+                f"{self.f1[c]:6.4f}  {self.support[c]:6d}"
+            )
+        total = int(self.support.sum())
+        lines += [
+            f"{'macro mean':{width}}  {self.precision.mean():9.4f}  {self.recall.mean():6.4f}  "
+            f"{self.macro_f1:6.4f}  {total:6d}",
+            "",
+            f"accuracy           {self.accuracy:.4f}",
+        ]
+        if self.weighted_accuracy is not None:
+            lines.append(f"weighted accuracy  {self.weighted_accuracy:.4f}")
+        lines += [
+            f"weighted F1        {self.weighted_f1:.4f}",
+            "ROC AUC            "
+            + ("undefined: a class has no images" if math.isnan(self.auc) else f"{self.auc:.4f}"),
+            f"calibration error  {self.calibration_error:.4f}",
+            "",
+            f"{'true / predicted':{max(width, 16)}}"
+            + "".join(f"  {name:>{cell}}" for name in self._short_names()),
+        ]
+        for name, row in zip(self.class_names, self.confusion, strict=True):
+            lines.append(
+                f"{name:{max(width, 16)}}" + "".join(f"  {count:{cell}d}" for count in row)
+            )
+        return "\n".join(lines)
+
+    def _short_names(self) -> list[str]:
+        return [name if len(name) <= 12 else name[:11] + "…" for name in self.class_names]
+
+
+def evaluate_predictions(
+    y_true: Any,
+    probabilities: Any,
+    class_names: Sequence[str] | None = None,
+    sample_weight: Any = None,
+    bins: int = 10,
+) -> Evaluation:
+    """Compare predictions with the truth.
+
+    y_true         (N,) or (N, 1) integers 0..m-1, or one-hot (N, m)
+    probabilities  (N, m), rows that add up to 1 (a softmax); or (N,) or (N, 1) of class 1
+                   (a sigmoid)
+    class_names    m names; the numbers of the classes when None
+    sample_weight  (N,) weights >= 0 for the weighted accuracy
+
+    The predicted class is the first of the largest probabilities. Raises ValueError that says
+    what was expected and what was found when the arrays do not fit each other, labels are out of
+    range, or probabilities are none (logits, NaN).
+    """
+    p = check_probabilities(probabilities)
+    truth = check_labels(y_true, *p.shape)
+    classes = p.shape[1]
+    names = tuple(map(str, range(classes) if class_names is None else class_names))
+    if len(names) != classes:
+        raise ValueError(f"{len(names)} class names for {classes} classes: {list(names)}")
+    predicted = p.argmax(axis=1)
+    matrix = confusion_matrix(truth, predicted, classes)
+    precision, recall, f1 = precision_recall_f1(matrix)
+    support = matrix.sum(axis=1)
+    reliability = reliability_bins(truth, p, bins)
+    areas = [roc_auc(truth == c, p[:, c]) for c in ([1] if classes == 2 else range(classes))]
+    return Evaluation(
+        class_names=names,
+        confusion=matrix,
+        accuracy=accuracy(truth, predicted),
+        weighted_accuracy=(
+            None if sample_weight is None else accuracy(truth, predicted, sample_weight)
+        ),
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        support=support,
+        macro_f1=float(f1.mean()),
+        weighted_f1=float(f1 @ support / len(truth)),
+        auc=float(np.mean(areas)),
+        calibration_error=calibration_error(reliability),
+        reliability=reliability,
+    )
+
+
+def confusion_matrix(y_true: Any, y_pred: Any, num_classes: int) -> np.ndarray:
+    """Counts (m, m): entry [i, j] is the number of images of class i that were taken for j.
+
+    >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    truth = check_labels(y_true, len(np.asarray(y_true)), num_classes)
+    predicted = check_labels(y_pred, len(truth), num_classes, "predicted labels")
+    pairs = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
+    return pairs.reshape(num_classes, num_classes)
+
+
+def accuracy(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
+    """Share of the labels (N,) that are right; with weights (N,): sum of w right / sum of w."""
+    right = np.asarray(y_true) == np.asarray(y_pred)
+    if sample_weight is None:
+        return float(right.mean())
+    weight = np.asarray(sample_weight, float)
+    if weight.shape != right.shape:
+        raise ValueError(f"sample_weight has shape {weight.shape} for {len(right)} labels")
+    if not np.isfinite(weight).all() or weight.min() < 0 or weight.sum() == 0:
+        raise ValueError("sample weights must be finite, not negative, and not all zero")
+    return float(right @ weight / weight.sum())
+
+
+def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of every class, each (m,), from a confusion matrix (m, m)."""
+    hits = np.diag(confusion)
+    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
+    return (
+        _ratio(hits, predicted),
+        _ratio(hits, support),
+        _ratio(2 * hits, predicted + support),
+    )
+
+
+def roc_auc(positive: Any, score: Any) -> float:
+    """Area under the ROC curve: the chance that a positive scores above a negative.
+
+        AUC = (R - P (P + 1) / 2) / (P Q)
+
+    with R the sum of the ranks of the P positives among all P + Q scores; equal scores share
+    their mean rank, so a tie counts one half. `positive` (N,) bool, `score` (N,). NaN when there
+    are no positives or no negatives. (Mann and Whitney 1947.)
+
+    >>> roc_auc([False, True, True], [0.1, 0.4, 0.1])
+    0.75
+    """
+    positive, score = np.asarray(positive, bool), np.asarray(score)
+    if positive.shape != score.shape or positive.ndim != 1 or np.isnan(score).any():
+        raise ValueError(
+            "roc_auc takes labels (N,) and scores (N,) without NaN, got shapes "
+            f"{positive.shape} and {score.shape}"
+        )
+    _, level, counts = np.unique(score, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2
+    p = int(positive.sum())
+    q = len(positive) - p
+    if p == 0 or q == 0:
+        return math.nan
+    return float((mean_rank[level][positive].sum() - p * (p + 1) / 2) / (p * q))
+
+
+def reliability_bins(y_true: Any, probabilities: Any, bins: int = 10) -> tuple[ReliabilityBin, ...]:
+    """Sort predictions by their confidence, max_j p_j, into `bins` equal parts of (0, 1].
+
+    Arrays as in `evaluate_predictions`. A model is calibrated when in every bin the accuracy
+    equals the mean confidence.
+    """
+    p = check_probabilities(probabilities)
+    truth = check_labels(y_true, *p.shape)
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    confidence = p.max(axis=1)
+    right = p.argmax(axis=1) == truth
+    edges = np.linspace(0, 1, bins + 1)
+    # 'left': a confidence on an edge belongs to the bin that ends there; rounding may lift one
+    # a hair above 1.
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    found = []
+    for k in range(bins):
+        here = place == k
+        count = int(here.sum())
+        found.append(
+            ReliabilityBin(
+                float(edges[k]),
+                float(edges[k + 1]),
+                count,
+                float(confidence[here].mean()) if count else math.nan,
+                float(right[here].mean()) if count else math.nan,
+            )
+        )
+    return tuple(found)
+
+
+def calibration_error(reliability: Sequence[ReliabilityBin]) -> float:
+    """Expected calibration error: mean over images of |accuracy - confidence| of their bin.
+
+    0 is perfect. (Guo et al., "On Calibration of Modern Neural Networks", 2017, eq. 3.)
+    """
+    full = [item for item in reliability if item.images]
+    gaps = sum(item.images * abs(item.accuracy - item.confidence) for item in full)
+    return float(gaps / sum(item.images for item in full))
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b, and 0 where b is 0."""
+    return np.divide(a, b, out=np.zeros(len(a)), where=b != 0)
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def check_probabilities(probabilities: Any) -> np.ndarray:
+    """Return them as (N, m) float64."""
+    p = np.asarray(probabilities, float)
+    if p.ndim == 1:
+        p = p[:, np.newaxis]
+    if p.ndim != 2 or p.size == 0:
+        raise ValueError(
+            f"probabilities must be (N, m), or (N,) for two classes, got shape {p.shape}"
+        )
+    if not np.isfinite(p).all():
+        rows = np.flatnonzero(~np.isfinite(p).all(axis=1))
+        raise ValueError(f"probabilities hold NaN or infinity in {len(rows)} rows, first {rows[0]}")
+    if p.min() < 0 or p.max() > 1 + 1e-3:
+        raise ValueError(
+            f"probabilities must be 0 to 1, got {p.min():.4g} to {p.max():.4g}; if these are "
+            "logits, put them through a softmax (or sigmoid) first"
+        )
+    if p.shape[1] == 1:
+        return np.hstack([1 - p, p])
+    sums = p.sum(axis=1)
+    worst = np.abs(sums - 1).argmax()
+    if abs(sums[worst] - 1) > 1e-3:
+        raise ValueError(
+            f"each row of probabilities must add up to 1; row {worst} adds up to {sums[worst]:.4g}"
+        )
+    return p
+
+
+def check_labels(labels: Any, rows: int, classes: int, what: str = "y_true") -> np.ndarray:
+    """Return integer or one-hot labels as integers (N,)."""
+    y = np.asarray(labels)
+    if y.ndim == 0 or len(y) != rows:
+        found = f"{len(y)}" if y.ndim else "a single number"
+        raise ValueError(f"{what} and predictions differ in length: {found} and {rows}")
+    if y.size == 0:
+        raise ValueError(f"{what} is empty")
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"{what} must be integers or one-hot, got {y.dtype}")
+    if y.ndim == 2 and y.shape[1] > 1:
+        if y.shape[1] != classes:
+            raise ValueError(f"{what} is one-hot with {y.shape[1]} columns for {classes} classes")
+        if not ((y == 0) | (y == 1)).all() or not (y.sum(axis=1) == 1).all():
+            raise ValueError(f"{what} has {classes} columns but is not one-hot: one 1 in each row")
+        return y.argmax(axis=1)
+    if y.ndim > 2:
+        raise ValueError(f"{what} must be (N,) integers or (N, m) one-hot, got shape {y.shape}")
+    y = y.reshape(rows)
+    if not np.isfinite(y).all() or not (y == np.rint(y)).all():
+        raise ValueError(f"{what} must be whole numbers, got fractions or NaN")
+    if y.min() < 0 or y.max() >= classes:
+        raise ValueError(
+            f"{what} must be 0 to {classes - 1} for {classes} classes, "
+            f"got {y.min():g} to {y.max():g}"
+        )
+    return y.astype(np.intp)

@@ -1,0 +1,65 @@
+"""`minitl.utils`: what scripts take from `keras.utils`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minitl.data.folder import image_dataset_from_directory
+from minitl.data.images import array_to_img, img_to_array, load_img, save_img
+
+__all__ = [
+    "array_to_img",
+    "image_dataset_from_directory",
+    "img_to_array",
+    "load_img",
+    "normalize",
+    "save_img",
+    "to_categorical",
+]
+
+
+def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
+    """Turn integer labels (...) into one-hot vectors (..., m), float64.
+
+    m is `num_classes`, or the largest label + 1. A last axis of length 1 is dropped first, so
+    (N, 1) becomes (N, m).
+
+    >>> to_categorical([0, 2, 1]).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
+
+    Raises ValueError for labels that are not integers, are negative, or do not fit into
+    `num_classes`, and for an empty array without `num_classes`.
+    """
+    given = np.asarray(x)
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"labels must be integers, got {given.dtype}")
+    with np.errstate(invalid="ignore"):  # NaN is found by the next line
+        labels = given.astype(np.int64)
+    if not np.array_equal(labels, given):
+        raise ValueError("labels must be whole numbers, got fractions or NaN")
+    if labels.ndim > 1 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    if labels.size == 0 and num_classes is None:
+        raise ValueError("no labels: give num_classes")
+    classes = int(labels.max()) + 1 if num_classes is None else int(num_classes)
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(
+            f"labels must be 0 to {classes - 1} for {classes} classes, got "
+            f"{labels.min()} to {labels.max()}"
+        )
+    one_hot = np.zeros((*labels.shape, classes))
+    np.put_along_axis(one_hot, labels[..., np.newaxis], 1, axis=-1)
+    return one_hot
+
+
+def normalize(x: Any, axis: int = -1, order: float = 2) -> np.ndarray:
+    """Divide by the norm of the given `order` along `axis`; vectors of zeros stay zeros.
+
+    >>> normalize([[3.0, 4.0], [0.0, 0.0]]).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    x = np.asarray(x)
+    norm = np.linalg.norm(x, order, axis, keepdims=True)
+    return x / np.where(norm == 0, 1, norm)
