@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .autograd import Tensor
-from .naming import look_up
-from .ops import linear, relu, sigmoid, softmax, tanh
+from minitl.autograd import Tensor
+from minitl.naming import look_up
+from minitl.ops import linear, relu, sigmoid, softmax, tanh
 
 TABLE: dict[str, Callable[[Any], Tensor]] = {
     "linear": linear,

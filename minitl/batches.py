@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .autograd import Array, Tensor
+from minitl.autograd import Array, Tensor
 
 
 class Batch(NamedTuple):
@@ -199,5 +199,8 @@ def _by_class(ys: list[Array], class_weight: dict[int, float], weights: Array | 
 
 def is_stream(x: Any) -> bool:
     """Whether x yields batches by itself, rather than being arrays."""
-    return not isinstance(x, (np.ndarray, list, tuple, dict, Tensor)) and hasattr(x, "__iter__") \
+    return (
+        not isinstance(x, (np.ndarray, list, tuple, dict, Tensor))
+        and hasattr(x, "__iter__")
         and not hasattr(x, "__array__")
+    )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .naming import check_keywords, complain_about_unknown
+from minitl.naming import check_keywords, complain_about_unknown
 
 Logs = dict[str, Any]
 

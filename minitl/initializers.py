@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from . import config
-from .autograd import Array
-from .naming import look_up, snake_case
+from minitl import config
+from minitl.autograd import Array
+from minitl.naming import look_up, snake_case
 
 Shape = tuple[int, ...]
 

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from . import ops
-from .autograd import Array, Tensor, as_tensor
-from .naming import look_up, snake_case
+from minitl import ops
+from minitl.autograd import Array, Tensor, as_tensor
+from minitl.naming import look_up, snake_case
 
-EPSILON = 1e-7  # Keras's fuzz: probabilities that are not from logits are kept this far from 0 and 1
+EPSILON = (
+    1e-7  # Keras's fuzz: probabilities that are not from logits are kept this far from 0 and 1
+)
 
 
 class Loss:
@@ -200,7 +202,9 @@ class BinaryCrossentropy(Loss):
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
         super().check(y_true, output_shape)
-        if y_true.size and (not np.all(np.isfinite(y_true)) or y_true.min() < 0 or y_true.max() > 1):
+        if y_true.size and (
+            not np.all(np.isfinite(y_true)) or y_true.min() < 0 or y_true.max() > 1
+        ):
             raise ValueError(
                 f"binary_crossentropy takes targets from 0 to 1, y has values from "
                 f"{y_true.min()} to {y_true.max()}"

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from . import losses
-from .autograd import Array, no_grad
-from .naming import look_up, snake_case
+from minitl import losses
+from minitl.autograd import Array, no_grad
+from minitl.naming import look_up, snake_case
 
 EPSILON = 1e-7
 
@@ -187,8 +187,9 @@ class _Counts(Metric):
             truth, guess = truth[..., self.class_id], guess[..., self.class_id]
         w = 1.0 if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         if np.ndim(w):
-            w = np.broadcast_to(np.reshape(w, np.shape(w) + (1,) * (truth.ndim - np.ndim(w))),
-                                truth.shape)
+            w = np.broadcast_to(
+                np.reshape(w, np.shape(w) + (1,) * (truth.ndim - np.ndim(w))), truth.shape
+            )
         self.true_positives += float((truth & guess).astype(float).ravel() @ _flat(w, truth))
         self.false_positives += float((~truth & guess).astype(float).ravel() @ _flat(w, truth))
         self.false_negatives += float((truth & ~guess).astype(float).ravel() @ _flat(w, truth))

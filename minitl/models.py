@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from .autograd import Tensor
-from .layers.base import Layer, Node, SymbolicTensor
-from .layers.core import Input, InputLayer
-from .naming import did_you_mean, unique_name
-from .training import Trainer, check_shape
+from minitl.autograd import Tensor
+from minitl.layers.base import Layer, Node, SymbolicTensor
+from minitl.layers.core import Input, InputLayer
+from minitl.naming import did_you_mean, unique_name
+from minitl.training import Trainer, check_shape
 
 
 class Model(Trainer, Layer):
@@ -42,7 +42,10 @@ class Model(Trainer, Layer):
     """
 
     def __init__(
-        self, inputs: Any = None, outputs: Any = None, name: str | None = None,
+        self,
+        inputs: Any = None,
+        outputs: Any = None,
+        name: str | None = None,
         trainable: bool = True,
     ):
         if inputs is None or outputs is None:
@@ -83,9 +86,7 @@ class Model(Trainer, Layer):
 
     # --- Running ---
 
-    def call(
-        self, x: Any, training: bool = False, rng: np.random.Generator | None = None
-    ) -> Any:
+    def call(self, x: Any, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         given = x if isinstance(x, list) else [x]
         if len(given) != len(self.inputs):
             raise ValueError(f"{self.name!r} has {len(self.inputs)} inputs, got {len(given)}")
@@ -118,8 +119,11 @@ class Model(Trainer, Layer):
         given = input_shape if isinstance(input_shape, list) else [input_shape]
         shapes: dict[int, Any] = {}
         for tensor, shape in zip(self.inputs, given, strict=True):
-            check_shape((1, *(n or e or 1 for n, e in zip(shape[1:], tensor.shape[1:],
-                                                          strict=False))), tensor.shape, self.name)
+            check_shape(
+                (1, *(n or e or 1 for n, e in zip(shape[1:], tensor.shape[1:], strict=False))),
+                tensor.shape,
+                self.name,
+            )
             shapes[id(tensor)] = tuple(shape)
         for node in self._nodes_in_order:
             inner = [shapes[id(t)] for t in node.inputs]
@@ -235,13 +239,13 @@ class Model(Trainer, Layer):
 
     def save(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write architecture and weights to one HDF5 file, in Keras's layout (`.h5`)."""
-        from . import saving
+        from minitl import saving
 
         saving.save_model(self, filepath, overwrite)
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
         """Write the weights to an HDF5 file that Keras reads too."""
-        from . import saving
+        from minitl import saving
 
         saving.save_weights(self, filepath, overwrite)
 
@@ -250,7 +254,7 @@ class Model(Trainer, Layer):
     ) -> None:
         """Read weights from an HDF5 file of minitl or Keras. All or nothing: on error no weight
         has changed, and the error lists everything that does not fit."""
-        from . import saving
+        from minitl import saving
 
         saving.load_weights(self, filepath, skip_mismatch, by_name)
 
@@ -297,7 +301,7 @@ class Model(Trainer, Layer):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> Model:
         """The model that `get_config` described; also reads what Keras writes."""
-        from . import saving
+        from minitl import saving
 
         return saving.model_from_config(settings)
 
@@ -317,8 +321,9 @@ class Sequential(Model):
             otherwise when the model first meets data.
     """
 
-    def __init__(self, layers: Sequence[Any] | None = None, name: str | None = None,
-                 trainable: bool = True):
+    def __init__(
+        self, layers: Sequence[Any] | None = None, name: str | None = None, trainable: bool = True
+    ):
         Layer.__init__(self, name=name)
         self._init_training()
         self.metadata = {}
@@ -377,7 +382,9 @@ class Sequential(Model):
         """Fix the input's shape (batch axis first, may be None) and make the weights."""
         if self._start is None:
             if input_shape is None:
-                raise ValueError(f"{self.name!r} needs an input shape, e.g. from Input((224,224,3))")
+                raise ValueError(
+                    f"{self.name!r} needs an input shape, e.g. from Input((224,224,3))"
+                )
             self._start = Input(tuple(input_shape)[1:], dtype=self._chain[0].dtype)
             self._rebuild()
 
@@ -530,9 +537,9 @@ def _summary_rows(model: Model, expand: bool, indent: str = "") -> list[list[Any
         node = first_node.get(id(layer))
         shape: Any = layer.batch_shape if isinstance(layer, InputLayer) else "?"
         if node:
-            shape = node.outputs[0].shape if len(node.outputs) == 1 else [
-                t.shape for t in node.outputs
-            ]
+            shape = (
+                node.outputs[0].shape if len(node.outputs) == 1 else [t.shape for t in node.outputs]
+            )
         work = _work(node) if node else 0
         learning = sum(v.storage.size for v in layer.trainable_weights)
         trainable = "-"
@@ -565,7 +572,7 @@ def _params(count: int, dtype: str) -> str:
 
 def load_model(filepath: str | Path, compile: bool = True) -> Model:
     """A model from a file that `Model.save` wrote (or Keras's `model.save('x.h5')`)."""
-    from . import saving
+    from minitl import saving
 
     return saving.load_model(filepath, compile)
 

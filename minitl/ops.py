@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels
-from .autograd import Array, Tensor, as_tensor, record
-from .kernels.geometry import Pair, sliding
+from minitl import kernels
+from minitl.autograd import Array, Tensor, as_tensor, record
+from minitl.kernels.geometry import Pair, sliding
 
 # --- Arithmetic ----------------------------------------------------------------------------------
 
@@ -332,9 +332,7 @@ def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> T
     if not x.requires_grad:
         return Tensor(kernels.max_pool2d(x.storage, geometry))
     y, winners = kernels.max_pool2d_with_winners(x.storage, geometry)
-    return record(
-        "max_pool2d", y, (x, lambda g: kernels.max_pool2d_gradient(g, winners, geometry))
-    )
+    return record("max_pool2d", y, (x, lambda g: kernels.max_pool2d_gradient(g, winners, geometry)))
 
 
 def average_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:
@@ -422,7 +420,7 @@ def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:
 def sigmoid_cross_entropy(logits: Any, targets: Array) -> Tensor:
     """Binary cross-entropy of sigmoid(logits), element by element, stable for any logit.
 
-        loss = max(z, 0) - z t + log(1 + e^-|z|)        dloss/dz = sigmoid(z) - t
+    loss = max(z, 0) - z t + log(1 + e^-|z|)        dloss/dz = sigmoid(z) - t
     """
     logits = as_tensor(logits)
     z = logits.storage

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .autograd import Tensor
-from .naming import look_up
+from minitl.autograd import Tensor
+from minitl.naming import look_up
 
 
 class L2:

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import hdf5
-from . import layers as layers_module
-from .autograd import Variable
-from .layers.base import Layer, SymbolicTensor
-from .layers.core import InputLayer, InputRange
-from .models import Model, Sequential
-from .naming import did_you_mean
+from minitl import hdf5
+from minitl import layers as layers_module
+from minitl.autograd import Variable
+from minitl.layers.base import Layer, SymbolicTensor
+from minitl.layers.core import InputLayer, InputRange
+from minitl.models import Model, Sequential
+from minitl.naming import did_you_mean
 
 Inventory = list[tuple[str, list[tuple[str, Variable]]]]
 
@@ -137,8 +137,11 @@ def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
 def _notes(model: Model) -> dict[str, Any]:
     """What minitl keeps beside what Keras's layout has a place for."""
     ranges = {
-        layer.name: [layer.expected_range.low, layer.expected_range.high,
-                     layer.expected_range.remedy]
+        layer.name: [
+            layer.expected_range.low,
+            layer.expected_range.high,
+            layer.expected_range.remedy,
+        ]
         for layer in _input_layers(model)
         if layer.expected_range is not None
     }

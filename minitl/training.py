@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from . import callbacks as callbacks_module
-from . import config, losses, metrics, optimizers
-from .autograd import Array, Tensor, Variable, backward, no_grad
-from .batches import ArrayData, Batch, StreamData, is_stream, make_arrays
-from .naming import check_keywords, did_you_mean
+from minitl import callbacks as callbacks_module
+from minitl import config, losses, metrics, optimizers
+from minitl.autograd import Array, Tensor, Variable, backward, no_grad
+from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays
+from minitl.naming import check_keywords, did_you_mean
 
 
 class TrainingDiverged(FloatingPointError):
@@ -422,8 +422,9 @@ class Trainer:
         steps: int | None,
     ) -> ArrayData | StreamData:
         """Check what the user gave, and make it walkable."""
-        if batch_size is not None and (not isinstance(batch_size, (int, np.integer))
-                                       or batch_size < 1):
+        if batch_size is not None and (
+            not isinstance(batch_size, (int, np.integer)) or batch_size < 1
+        ):
             raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
         if is_stream(x):
             if y is not None:
@@ -432,9 +433,7 @@ class Trainer:
                 raise ValueError("class_weight needs arrays; let the data set yield weights")
             return StreamData(x, steps)
         self._build_for(x)
-        arrays = make_arrays(
-            x, y, sample_weight, class_weight, self.input_names, self.output_names
-        )
+        arrays = make_arrays(x, y, sample_weight, class_weight, self.input_names, self.output_names)
         self._check_batch(arrays)
         if steps is not None and batch_size is None:
             batch_size = -(-arrays.size // steps)
@@ -492,7 +491,7 @@ def check_shape(shape: tuple[int, ...], expected: tuple[int | None, ...], name: 
         hint = " A single sample needs a batch axis: x[np.newaxis]."
     elif len(shape) == len(expected) == 4 and shape[1] == expected[3] and shape[1] < 5:
         hint = " The channels seem to come first; minitl takes (N, H, W, C)."
-    elif len(shape) == 3 and len(expected) == 4 or shape[-1:] == (1,) and expected[-1:] == (3,):
+    elif (len(shape) == 3 and len(expected) == 4) or (shape[-1:] == (1,) and expected[-1:] == (3,)):
         hint = " Gray images become RGB with minitl.data.to_rgb(x)."
     raise ValueError(f"{name!r} takes inputs of shape {expected}, got {shape}.{hint}")
 
@@ -504,7 +503,9 @@ class _Tally:
         self.names = model.output_names
         several = len(self.names) > 1
         parts = [
-            f"{n}_loss" for n, loss in zip(self.names, model._losses, strict=True) if loss and several
+            f"{n}_loss"
+            for n, loss in zip(self.names, model._losses, strict=True)
+            if loss and several
         ]
         self.losses = [metrics.Mean(name) for name in ["loss", *parts]]
         self.metrics = model._make_metrics()

@@ -6,16 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from minitl.config import set_random_seed
 from minitl.data.folder import image_dataset_from_directory
 from minitl.data.images import array_to_img, img_to_array, load_img, save_img
+from minitl.naming import forget_names as clear_session
 
 __all__ = [
     "array_to_img",
+    "clear_session",
     "image_dataset_from_directory",
     "img_to_array",
     "load_img",
     "normalize",
     "save_img",
+    "set_random_seed",
     "to_categorical",
 ]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import pretrained
-from ..layers.base import SymbolicTensor
-from ..layers.core import Input, InputLayer, InputRange
-from ..models import Model
+from minitl import pretrained
+from minitl.layers.base import SymbolicTensor
+from minitl.layers.core import Input, InputLayer, InputRange
+from minitl.models import Model
 
 # Mean of ImageNet's training images, B, G, R, 0-255 (Simonyan & Zisserman 2015, section 2.1).
 MEAN_BGR = (103.939, 116.779, 123.68)
@@ -44,7 +44,7 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Array:
     if x.ndim < 3 or x.shape[-1] != 3:
         hint = " Gray images become RGB with minitl.data.to_rgb(x)." if x.shape[-1:] == (1,) else ""
         raise ValueError(f"preprocess_input takes RGB images (N, H, W, 3), got {x.shape}.{hint}")
-    if x.dtype.kind == "f" and x.size and 0 <= x.min() and x.max() <= 1 and x.max() > x.min():
+    if x.dtype.kind == "f" and x.size and x.min() >= 0 and x.max() <= 1 and x.max() > x.min():
         warnings.warn(
             f"preprocess_input expects values from 0 to 255, but these go from {x.min():.3g} to "
             f"{x.max():.3g}: were the images divided by 255 already?",
@@ -142,7 +142,11 @@ def start(
 
 
 def finish(
-    network: str, x: SymbolicTensor, output: SymbolicTensor, weights: Any, include_top: bool,
+    network: str,
+    x: SymbolicTensor,
+    output: SymbolicTensor,
+    weights: Any,
+    include_top: bool,
     name: str,
 ) -> Model:
     """The model from x to output, with its weights loaded."""

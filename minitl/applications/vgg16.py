@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..layers import (
+from minitl.applications.common import decode_predictions, finish, preprocess_input, start
+from minitl.layers import (
     Conv2D,
     Dense,
     Flatten,
@@ -18,9 +19,8 @@ from ..layers import (
     MaxPooling2D,
     SymbolicTensor,
 )
-from ..models import Model
-from ..naming import check_keywords
-from .common import decode_predictions, finish, preprocess_input, start
+from minitl.models import Model
+from minitl.naming import check_keywords
 
 __all__ = ["VGG16", "decode_predictions", "preprocess_input"]
 

@@ -1,8 +1,8 @@
 """Layers, by Keras's names."""
 
-from .base import Layer, SymbolicTensor
-from .convolution import Conv2D, ZeroPadding2D
-from .core import (
+from minitl.layers.base import Layer, SymbolicTensor
+from minitl.layers.convolution import Conv2D, ZeroPadding2D
+from minitl.layers.core import (
     Activation,
     Dense,
     Dropout,
@@ -12,9 +12,9 @@ from .core import (
     ReLU,
     Softmax,
 )
-from .merging import Add, Concatenate
-from .normalization import BatchNormalization
-from .pooling import (
+from minitl.layers.merging import Add, Concatenate
+from minitl.layers.normalization import BatchNormalization
+from minitl.layers.pooling import (
     AveragePooling2D,
     GlobalAveragePooling2D,
     GlobalMaxPooling2D,

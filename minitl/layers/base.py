@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import config, initializers, regularizers
-from ..autograd import Array, Tensor, Variable, as_tensor
-from ..naming import complain_about_unknown, did_you_mean, snake_case, unique_name
+from minitl import config, initializers, regularizers
+from minitl.autograd import Array, Tensor, Variable, as_tensor
+from minitl.naming import complain_about_unknown, did_you_mean, snake_case, unique_name
 
 Shape = tuple[int | None, ...]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations, initializers, ops, regularizers
-from ..autograd import Tensor
-from ..kernels.geometry import Pair, sliding
-from .base import Layer, Shape
+from minitl import activations, initializers, ops, regularizers
+from minitl.autograd import Tensor
+from minitl.kernels.geometry import Pair, sliding
+from minitl.layers.base import Layer, Shape
 
 
 def pair(value: Any, what: str) -> Pair:

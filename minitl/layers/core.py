@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations, config, initializers, ops, regularizers
-from ..autograd import Tensor
-from .base import Layer, Node, Shape, SymbolicTensor
+from minitl import activations, config, initializers, ops, regularizers
+from minitl.autograd import Tensor
+from minitl.layers.base import Layer, Node, Shape, SymbolicTensor
 
 
 class InputLayer(Layer):
@@ -81,7 +81,7 @@ class InputRange:
         if low == high:  # a constant image says nothing
             self.done = False
             return
-        scaled = -1.0 <= low and high <= 1.0
+        scaled = low >= -1.0 and high <= 1.0
         raw = low >= 0.0  # preprocessed images have negative values: they are centred
         outside = low < self.low - 1 or high > self.high + 1
         if scaled or raw or outside:
@@ -187,8 +187,14 @@ class Dense(Layer):
 class Activation(Layer):
     """y = activation(x), as a layer of its own."""
 
-    def __init__(self, activation: Any, *, name: str | None = None, dtype: str | None = None,
-                 trainable: bool = True):
+    def __init__(
+        self,
+        activation: Any,
+        *,
+        name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
+    ):
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         self.activation = activations.get(activation)
 
@@ -236,8 +242,15 @@ class Dropout(Layer):
             can be repeated and resumed.
     """
 
-    def __init__(self, rate: float, seed: int | None = None, *, name: str | None = None,
-                 dtype: str | None = None, trainable: bool = True):
+    def __init__(
+        self,
+        rate: float,
+        seed: int | None = None,
+        *,
+        name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
+    ):
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         if not 0 <= rate < 1:
             raise ValueError(f"rate must be in [0, 1), got {rate}")
@@ -245,8 +258,9 @@ class Dropout(Layer):
         self.seed = seed
         self._own_rng: np.random.Generator | None = None
 
-    def call(self, x: Tensor, training: bool = False,
-             rng: np.random.Generator | None = None) -> Tensor:
+    def call(
+        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
+    ) -> Tensor:
         if not training or self.rate == 0:
             return x
         if rng is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import ops
-from ..autograd import Tensor
-from .base import Layer, Shape
+from minitl import ops
+from minitl.autograd import Tensor
+from minitl.layers.base import Layer, Shape
 
 
 class Add(Layer):
@@ -30,8 +30,14 @@ class Add(Layer):
 class Concatenate(Layer):
     """The inputs side by side along `axis` (-1: channels, or features)."""
 
-    def __init__(self, axis: int = -1, *, name: str | None = None, trainable: bool = True,
-                 dtype: str | None = None):
+    def __init__(
+        self,
+        axis: int = -1,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
         super().__init__(name=name, trainable=trainable, dtype=dtype)
         self.axis = axis
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import initializers, ops
-from ..autograd import Tensor
-from .base import Layer, Shape
+from minitl import initializers, ops
+from minitl.autograd import Tensor
+from minitl.layers.base import Layer, Shape
 
 
 class BatchNormalization(Layer):
@@ -107,7 +107,5 @@ class BatchNormalization(Layer):
             "beta_initializer": initializers.serialize(self.beta_initializer),
             "gamma_initializer": initializers.serialize(self.gamma_initializer),
             "moving_mean_initializer": initializers.serialize(self.moving_mean_initializer),
-            "moving_variance_initializer": initializers.serialize(
-                self.moving_variance_initializer
-            ),
+            "moving_variance_initializer": initializers.serialize(self.moving_variance_initializer),
         }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import ops
-from ..autograd import Tensor
-from .base import Layer, Shape
-from .convolution import channels_last, pair, slide_shape
+from minitl import ops
+from minitl.autograd import Tensor
+from minitl.layers.base import Layer, Shape
+from minitl.layers.convolution import channels_last, pair, slide_shape
 
 
 class _Pooling2D(Layer):

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import kernels
-from ..autograd import Array, Variable
-from ..naming import check_keywords, look_up
-from . import schedules
-from .schedules import LearningRateSchedule
+from minitl import kernels
+from minitl.autograd import Array, Variable
+from minitl.naming import check_keywords, look_up
+from minitl.optimizers import schedules
+from minitl.optimizers.schedules import LearningRateSchedule
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "get", "schedules"]
 

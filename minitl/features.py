@@ -1,0 +1,94 @@
+"""F in R^(N x D): what a frozen network says about N images, one row an image.
+
+Features are the outputs of one or several layers, flattened or pooled over places, and put side
+by side. Everything above the layers asked for is not computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minitl.layers import (
+    Concatenate,
+    Flatten,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    Layer,
+    SymbolicTensor,
+)
+from minitl.models import Model
+from minitl.naming import check_keywords
+
+POOLING = {None: Flatten, "avg": GlobalAveragePooling2D, "max": GlobalMaxPooling2D}
+
+
+@check_keywords
+def extract_features(
+    model: Model,
+    images: Any,
+    layers: str | Layer | Sequence[str | Layer] | None = None,
+    pooling: str | None = None,
+    batch_size: int = 32,
+    verbose: Any = "auto",
+) -> np.ndarray:
+    """F (N, D): the model's features of `images`, computed in batches with a progress bar.
+
+    Args:
+        model: e.g. VGG16(include_top=False), whose images are preprocessed for it.
+        images: (N, H, W, C), or an iterable of batches.
+        layers: names of layers, or layers; several are put side by side. The output when None.
+        pooling: for maps (N, H, W, C): None keeps every place (D = H*W*C), 'avg' and 'max' keep
+            one number a channel (D = C).
+        batch_size: images at a time; no effect on the result.
+        verbose: 0 hides the bar.
+
+    Raises ValueError for an unknown layer (showing the nearest) or pooling.
+
+    >>> base = VGG16(include_top=False, input_shape=(224, 224, 3))          # doctest: +SKIP
+    >>> extract_features(base, images, layers=["block4_pool", "block5_pool"],
+    ...                  pooling="avg").shape                               # doctest: +SKIP
+    (600, 1024)
+    """
+    return feature_model(model, layers, pooling).predict(
+        images, batch_size=batch_size, verbose=verbose
+    )
+
+
+def feature_model(
+    model: Model,
+    layers: str | Layer | Sequence[str | Layer] | None = None,
+    pooling: str | None = None,
+) -> Model:
+    """The model from the same inputs to rows of features; shares the layers and their weights."""
+    if pooling not in POOLING:
+        raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
+    if layers is None:
+        outputs = list(model.outputs)
+    else:
+        chosen = [layers] if isinstance(layers, (str, Layer)) else list(layers)
+        if not chosen:
+            raise ValueError("layers is empty: name at least one layer, or leave it out")
+        outputs = [_output_in(model, layer) for layer in chosen]
+    rows = [_as_rows(t, pooling, i) for i, t in enumerate(outputs)]
+    joined = rows[0] if len(rows) == 1 else Concatenate(name="features")(rows)
+    return Model(model.input, joined, name=f"{model.name}_features")
+
+
+def _output_in(model: Model, layer: str | Layer) -> SymbolicTensor:
+    """The output of the layer's (last) call within this model."""
+    found = model.get_layer(layer if isinstance(layer, str) else layer.name)
+    calls = [node for node in model._nodes_in_order if node.layer is found]
+    if not calls:
+        raise ValueError(f"{found.name!r} is an input: there is nothing to extract from it")
+    return calls[-1].outputs[0]
+
+
+def _as_rows(t: SymbolicTensor, pooling: str | None, i: int) -> SymbolicTensor:
+    if t.ndim == 2:
+        return t
+    if t.ndim != 4 and pooling is not None:
+        raise ValueError(f"pooling={pooling!r} needs maps (N, H, W, C); {t.name!r} is {t.shape}")
+    return POOLING[pooling](name=f"rows_{i}")(t)
