@@ -372,12 +372,14 @@ def write_weights(
     path: str | os.PathLike[str],
     layers: Layers,
     attributes: Mapping[str, Any] | None = None,
+    group: str | None = None,
 ) -> None:
     """Write an inventory as Keras's legacy HDF5, beside its place and renamed into it.
 
     Keras reads such a file by the order of `layers`: give them in the model's order, those
     without weights as an empty list or not at all. Weight names are kept as they are; Keras's
-    own are 'layer/kernel'. `attributes` (strings, numbers) are put on the root.
+    own are 'layer/kernel'. `attributes` (strings, numbers) are put on the root. A whole-model file
+    has its weights in a `group` 'model_weights'; alone they are at the root.
 
     Raises WeightFileError for a name that is given twice or is not a path inside the file, and
     for arrays that are not finite numbers; nothing is written then.
@@ -386,15 +388,17 @@ def write_weights(
 
     _check_writable(layers)
     with replacing(path) as part, h5py.File(part, "w") as file:
-        _write_names(file, "layer_names", [name for name, _ in layers])
-        # Keras 2 converts what older versions wrote, and believes it is older if this is absent.
-        file.attrs["keras_version"] = "3.0.0"
-        file.attrs["backend"] = "tensorflow"  # the layout of the kernels: HWIO, not flipped
+        root = file.create_group(group) if group else file
+        _write_names(root, "layer_names", [name for name, _ in layers])
+        for place in (file, root) if group else (file,):
+            # Keras 2 converts what older versions wrote, and takes a file without this for one.
+            place.attrs["keras_version"] = "3.0.0"
+            place.attrs["backend"] = "tensorflow"  # the layout of kernels: HWIO, not flipped
         for name, weights in layers:
-            group = file.require_group(name)  # 'a' may be there already, because of 'a/b'
-            _write_names(group, "weight_names", [weight for weight, _ in weights])
+            inside = root.require_group(name)  # 'a' may be there already, because of 'a/b'
+            _write_names(inside, "weight_names", [weight for weight, _ in weights])
             for weight, array in weights:
-                group.create_dataset(weight, data=np.asarray(array))
+                inside.create_dataset(weight, data=np.asarray(array))
         for name, value in (attributes or {}).items():
             file.attrs[name] = value
 

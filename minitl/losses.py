@@ -21,9 +21,8 @@ from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor
 from minitl.naming import look_up, snake_case
 
-EPSILON = (
-    1e-7  # Keras's fuzz: probabilities that are not from logits are kept this far from 0 and 1
-)
+# Keras's fuzz: probabilities that are not from logits are kept this far from 0 and 1.
+EPSILON = 1e-7
 
 
 class Loss:
@@ -59,16 +58,17 @@ class Loss:
         y_pred = as_tensor(y_pred)
         losses = self.call(np.asarray(y_true), y_pred)
         if sample_weight is not None:
-            weights = np.asarray(sample_weight, dtype=losses.dtype)
-            weights = weights.reshape(weights.shape + (1,) * (losses.ndim - weights.ndim))
-            losses = losses * np.broadcast_to(weights, losses.shape)
+            given = np.asarray(sample_weight, dtype=losses.dtype)
+            given = given.reshape(given.shape + (1,) * (losses.ndim - given.ndim))
+            weights = np.broadcast_to(given, losses.shape)
+            losses = losses * weights
         if self.reduction is None:
             return losses
         total = losses.sum()
         if self.reduction == "sum":
             return total
         if self.reduction == "mean_with_sample_weight" and sample_weight is not None:
-            return total / float(np.broadcast_to(weights, losses.shape).sum())
+            return total / float(weights.sum())
         return total / float(max(losses.storage.size, 1))
 
 

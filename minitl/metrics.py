@@ -56,19 +56,17 @@ class Metric:
 
 
 class Mean(Metric):
-    """The weighted mean of all values: sum w v / sum w."""
+    """The weighted mean of numbers: sum w v / sum w."""
 
     def reset_state(self) -> None:
         self.total, self.count = 0.0, 0.0
 
-    def update_state(self, values: Any, sample_weight: Any = None, _: Any = None) -> None:
-        values = np.asarray(values, dtype=np.float64)
-        if sample_weight is None:
-            weights = np.ones_like(values)
-        else:
-            weights = np.asarray(sample_weight, dtype=np.float64)
-            weights = weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim))
-            weights = np.broadcast_to(weights, values.shape)
+    def update_state(self, y_true: Any, y_pred: Any = None, sample_weight: Any = None) -> None:
+        """Gather numbers, given as the first argument; there is nothing to compare them with."""
+        values = np.asarray(y_true, dtype=np.float64)
+        weights = np.asarray(1.0 if sample_weight is None else sample_weight, dtype=np.float64)
+        weights = weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim))
+        weights = np.broadcast_to(weights, values.shape)
         self.total += float((values * weights).sum())
         self.count += float(weights.sum())
 
@@ -82,8 +80,9 @@ class _MeanOf(Mean):
     def values(self, y_true: Array, y_pred: Array) -> Array:
         raise NotImplementedError
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        super().update_state(self.values(np.asarray(y_true), np.asarray(y_pred)), sample_weight)
+    def update_state(self, y_true: Any, y_pred: Any = None, sample_weight: Any = None) -> None:
+        values = self.values(np.asarray(y_true), np.asarray(y_pred))
+        super().update_state(values, sample_weight=sample_weight)
 
 
 class Accuracy(_MeanOf):

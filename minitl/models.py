@@ -382,9 +382,7 @@ class Sequential(Model):
         """Fix the input's shape (batch axis first, may be None) and make the weights."""
         if self._start is None:
             if input_shape is None:
-                raise ValueError(
-                    f"{self.name!r} needs an input shape, e.g. from Input((224,224,3))"
-                )
+                raise ValueError(f"{self.name!r} needs an input shape: start it with an Input")
             self._start = Input(tuple(input_shape)[1:], dtype=self._chain[0].dtype)
             self._rebuild()
 
@@ -530,11 +528,11 @@ def _work(node: Node) -> int:
 
 def _summary_rows(model: Model, expand: bool, indent: str = "") -> list[list[Any]]:
     first_node: dict[int, Node] = {}
-    for node in model._nodes_in_order:
-        first_node.setdefault(id(node.layer), node)
+    for call in model._nodes_in_order:
+        first_node.setdefault(id(call.layer), call)
     rows: list[list[Any]] = []
     for layer in model._layers:
-        node = first_node.get(id(layer))
+        node: Node | None = first_node.get(id(layer))
         shape: Any = layer.batch_shape if isinstance(layer, InputLayer) else "?"
         if node:
             shape = (

@@ -385,7 +385,7 @@ def scale_shift(x: Any, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def dropout(x: Any, rate: float, rng: np.random.Generator) -> Tensor:
-    """Each number is set to 0 with probability `rate`, the others are multiplied by 1/(1 - rate)."""
+    """Sets each number to 0 with probability `rate`, and multiplies the others by 1/(1 - rate)."""
     x = as_tensor(x)
     kept = rng.random(x.shape, dtype=np.float32) >= rate
     mask = kept.astype(x.dtype) / x.dtype.type(1 - rate)

@@ -381,7 +381,6 @@ class Trainer:
             callbacks or [], self, {"steps": len(data) or None, "verbose": verbose}
         )
         run.on_predict_begin({})
-        several = isinstance(data, StreamData)
         results: list[Any] = []
         at = 0
         with no_grad():
@@ -389,7 +388,7 @@ class Trainer:
                 run.on_predict_batch_begin(step, {})
                 outputs = _listed(self(_one_or_list(batch.x), training=False))  # type: ignore
                 for i, out in enumerate(outputs):
-                    if several:  # the number of samples is not known beforehand
+                    if isinstance(data, StreamData):  # the number of samples is not known yet
                         results = results or [[] for _ in outputs]
                         results[i].append(out.storage)
                         continue
@@ -399,7 +398,7 @@ class Trainer:
                 at += batch.size
                 run.on_predict_batch_end(step, {})
         run.on_predict_end({})
-        if several:
+        if isinstance(data, StreamData):
             results = [np.concatenate(parts) for parts in results]
         return results[0] if len(results) == 1 else results
 
@@ -464,7 +463,8 @@ class Trainer:
     def _check_batch(self, batch: Batch) -> None:
         if len(batch.x) != len(self.inputs):
             raise ValueError(
-                f"{self.name!r} has {len(self.inputs)} inputs {self.input_names}, got {len(batch.x)}"
+                f"{self.name!r} has {len(self.inputs)} inputs {self.input_names}, "
+                f"got {len(batch.x)}"
             )
         for a, symbolic in zip(batch.x, self.inputs, strict=True):
             check_shape(a.shape, symbolic.shape, self.name)
@@ -515,7 +515,7 @@ class _Tally:
 
     def add(self, losses: list[float], outputs: list[Array], batch: Batch) -> None:
         for mean, value in zip(self.losses, losses, strict=False):
-            mean.update_state(value, batch.size)
+            mean.update_state(value, sample_weight=batch.size)
         for row, y, out in zip(self.metrics, batch.y, outputs, strict=True):
             for metric, weighted in row:
                 metric.update_state(y, out, batch.weight if weighted else None)

@@ -1,4 +1,4 @@
-"""What the pretrained networks have in common: input shapes, preprocessing, class names, weights."""
+"""What the pretrained networks share: input shapes, preprocessing, class names, weights."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Array:
 
 
 def expected_range() -> InputRange:
-    """The range of `preprocess_input`'s results: 0 minus the largest mean to 255 minus the least."""
+    """The range of what `preprocess_input` gives, from black in R to white in B."""
     return InputRange(
         -MEAN_BGR[2],
         255 - MEAN_BGR[0],

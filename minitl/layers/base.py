@@ -77,7 +77,7 @@ class LayerType(type):
 
     def __init__(cls, name: str, bases: tuple, namespace: dict[str, Any]):
         super().__init__(name, bases, namespace)
-        of_init = inspect.signature(cls.__init__)
+        of_init = inspect.signature(cls.__init__)  # type: ignore[misc]
         cls.__signature__ = of_init.replace(parameters=list(of_init.parameters.values())[1:])
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -149,7 +149,7 @@ class Layer(metaclass=LayerType):
         return input_shape
 
     def multiply_adds(self, input_shape: Any) -> int:
-        """Multiply-adds for one sample (batch axis left out), the work that a matrix product does."""
+        """Multiply-adds of matrix products and convolutions for one sample."""
         return 0
 
     def get_config(self) -> dict[str, Any]:

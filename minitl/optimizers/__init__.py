@@ -165,9 +165,9 @@ class Adam(Optimizer):
         w <- w - rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)
 
     t counts this weight's steps from 1, so the moments of a weight that is unfrozen late are
-    corrected as those of a first step should be. This is the form before section 2.1 of Kingma & Ba 2015
-    (arXiv 1412.6980), where epsilon stands beside the uncorrected sqrt(v) ('epsilon hat'), as in
-    Keras. Defaults are Keras's.
+    corrected as those of a first step should be. This is the form at the end of section 2 of
+    Kingma & Ba 2015 (arXiv 1412.6980), where epsilon stands beside the uncorrected sqrt(v)
+    ('epsilon hat'), as in Keras. Defaults are Keras's.
     """
 
     @check_keywords
