@@ -178,4 +178,4 @@ class FeatureFile:
 
 def _checksum(rows: np.ndarray) -> int:
     """Never 0, which means 'not there yet'."""
-    return zlib.crc32(np.ascontiguousarray(rows)) + 1
+    return zlib.crc32(np.ascontiguousarray(rows).data) + 1

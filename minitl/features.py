@@ -81,13 +81,15 @@ def extract_features(
         return extractor.predict(batch, batch_size=batch_size, verbose=0)
 
     count = -(-len(images) // batch_size)
-    first = features(0)  # tells D, and finds what is wrong with the images
-    shape = (len(images), first.shape[1])
+    d = extractor.output_shape[1]
+    if d is None:  # an open input shape: the images decide
+        d = features(0).shape[1]
+    shape = (len(images), d)
     with tqdm_for(verbose)(total=len(images), desc="features", unit="image") as bar:
         if out is None:
-            f = np.empty(shape, first.dtype)
+            f = np.empty(shape, extractor.dtype)
             for i in range(count):
-                rows = first if i == 0 else features(i)
+                rows = features(i)
                 f[i * batch_size : i * batch_size + len(rows)] = rows
                 bar.update(len(rows))
             return f
@@ -95,7 +97,7 @@ def extract_features(
         with FeatureFile(out, shape, key, batch_size) as file:
             for i in range(count):
                 if not file.has(i):
-                    file.write(i, first if i == 0 else features(i))
+                    file.write(i, features(i))
                 bar.update(min(batch_size, len(images) - i * batch_size))
             return file.mapped()
 
