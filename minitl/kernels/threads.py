@@ -33,6 +33,12 @@ _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 _kept = threading.local()
 
+# How all loops of the kernels are compiled: kept on disk for the next process; without the
+# interpreter lock, so that threads run side by side; and x / 0 is inf, as in NumPy: the check that
+# Numba otherwise makes for Python's ZeroDivisionError keeps a loop from using vector instructions
+# (Adam: 69 ms with it, 20 without, for 25.7 million weights).
+compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
 
 # --- Cutting work into parts ---------------------------------------------------------------------
 
