@@ -89,7 +89,8 @@ def _max_pool(x, geometry, first, last, y):
         for ow in range(geometry.out_size[1]):
             n, oh, top, left, rows, columns = _inside(line, ow, geometry)
             best = y[n, oh, ow]
-            best[:] = x[n, top + rows[0], left + columns[0]]
+            for c in range(x.shape[3]):
+                best[c] = x[n, top + rows[0], left + columns[0], c]
             for kh in range(*rows):
                 for kw in range(*columns):
                     seen = x[n, top + kh, left + kw]
@@ -105,8 +106,10 @@ def _max_pool_with_winners(x, geometry, first, last, y, winners):
         for ow in range(geometry.out_size[1]):
             n, oh, top, left, rows, columns = _inside(line, ow, geometry)
             best, winner = y[n, oh, ow], winners[n, oh, ow]
-            best[:] = x[n, top + rows[0], left + columns[0]]
-            winner[:] = rows[0] * geometry.window[1] + columns[0]
+            start = winners.dtype.type(rows[0] * geometry.window[1] + columns[0])
+            for c in range(x.shape[3]):
+                best[c] = x[n, top + rows[0], left + columns[0], c]
+                winner[c] = start
             for kh in range(*rows):
                 for kw in range(*columns):
                     seen = x[n, top + kh, left + kw]
@@ -123,7 +126,7 @@ def _max_pool_gradient(g, geometry, first, last, dx, winners):
         for ow in range(geometry.out_size[1]):
             n, oh, top, left, _, _ = _inside(line, ow, geometry)
             for c in range(g.shape[3]):
-                kh, kw = divmod(winners[n, oh, ow, c], geometry.window[1])
+                kh, kw = divmod(int(winners[n, oh, ow, c]), geometry.window[1])
                 dx[n, top + kh, left + kw, c] += g[n, oh, ow, c]
 
 
@@ -133,7 +136,8 @@ def _average_pool(x, geometry, first, last, y):
         for ow in range(geometry.out_size[1]):
             n, oh, top, left, rows, columns = _inside(line, ow, geometry)
             places = x.dtype.type((rows[1] - rows[0]) * (columns[1] - columns[0]))
-            y[n, oh, ow] = 0
+            for c in range(x.shape[3]):
+                y[n, oh, ow, c] = 0
             for kh in range(*rows):
                 for kw in range(*columns):
                     for c in range(x.shape[3]):

@@ -71,7 +71,7 @@ def cut_product(
     there are at least PARTS, if that is worth while. Cutting the lines makes BLAS read the right
     matrix anew for each tile, cutting the width the left one: so the longer side is cut.
     """
-    blocks, panels = -(-lines // longest), 1
+    blocks, panels = max(1, -(-lines // longest)), 1
     wanted = min(PARTS, max(1, lines * line * depth * width // FEWEST_PRODUCTS))
     if blocks >= PARTS:
         blocks = -(-blocks // PARTS) * PARTS  # so that all threads finish together
