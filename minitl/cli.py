@@ -40,7 +40,25 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_weights(commands)
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile the kernels ahead of their first use",
+        description="Compile every kernel now and keep it, so that the first training or "
+        "prediction does not have to.",
+    )
+    warmup.set_defaults(run=warmup_run)
     return parser
+
+
+def warmup_run(arguments: argparse.Namespace) -> None:
+    import time
+
+    from minitl.warmup import warm_up
+
+    started = time.perf_counter()
+    for dtype in ("float32", "float64"):
+        warm_up(dtype)
+    print(f"the kernels are compiled ({time.perf_counter() - started:.1f} s)")
 
 
 # ----------------------------------------------------------------------------- minitl demo
