@@ -60,3 +60,40 @@ def assert_adjoint(g, y, back, x):
     left, right = np.vdot(g, y), np.vdot(back, x)
     magnitude = np.vdot(np.abs(g), np.abs(y)) + np.vdot(np.abs(back), np.abs(x))
     assert abs(left - right) <= gamma(ADJOINT_TERMS, np.float64) * magnitude
+<<<<<<< HEAD
+=======
+
+
+# --- Against Keras -------------------------------------------------------------------------------
+
+# Both in float64 and by the same formula, so that only the order of additions differs. gamma_K for
+# sums of up to 1e4 terms, relative to the largest number involved.
+SAME_FORMULA = gamma(10**4, np.float64)  # 1.1e-12
+
+# Both in float32, elementwise functions and short sums (at most some hundred terms) of numbers
+# around one: gamma_100 for each side.
+SAME_FORMULA_FLOAT32 = 2 * gamma(100, np.float32)  # 1.2e-5
+
+# A float32 convolution that a Winograd kernel may serve (3x3, stride 1): its error is relative to
+# the largest number in the tile, not to the number itself. Measured on whole VGG16 at 2.4e-6.
+WINOGRAD = 1e-5
+
+# Metrics of Keras are float32 sums over the whole stream.
+METRIC = 2 * gamma(1000, np.float32)  # 1.2e-4: bound for a stream of 1000 numbers
+
+# Means and variances of 10**5 random numbers: five standard errors.
+STATISTICS = 5.0
+
+# Whole VGG16, real weights, real photographs: the bars of the project, as fractions of the maximum.
+PHOTOGRAPHS = 3e-6
+# The mission's script after every epoch: relative for the loss, absolute for probabilities.
+SCRIPT_LOSS = 1e-3
+SCRIPT_PREDICTIONS = 1e-3
+
+# Whole trainings in float32: rounding (6e-8) grows from step to step with the curvature of the
+# loss. After 20 steps of the small networks here in float64 the same runs agree to 1e-9, which
+# shows that the rest is rounding; so 1e-4 for losses and 1e-3 of the largest weight in float32.
+TRAINING_FLOAT64 = 1e-9
+TRAINING_LOSS_FLOAT32 = 1e-4
+TRAINING_WEIGHTS_FLOAT32 = 1e-3
+>>>>>>> keras
