@@ -24,7 +24,6 @@ from minitl.autograd import Array, Tensor, Variable, backward, no_grad
 from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays
 from minitl.naming import check_keywords, did_you_mean
 
-
 # Bytes that one layer's inputs and outputs may take together while predicting. VGG16 at 224x224
 # then runs 10 images at a time; more are not faster.
 MEMORY = 256 * 2**20

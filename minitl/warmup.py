@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minitl import layers, losses, optimizers
@@ -11,7 +13,7 @@ from minitl.models import Model
 def warm_up(dtype: str = "float32") -> None:
     """Compile every kernel that training and prediction use, by running tiny ones of each."""
     x = layers.Input((12, 12, 3), dtype=dtype, name="warm_up")
-    settings = {"dtype": dtype}
+    settings: Any = {"dtype": dtype}
     h = layers.Conv2D(16, 3, padding="same", activation="relu", **settings)(x)
     h = layers.Conv2D(32, 3, padding="same", activation="relu", **settings)(h)
     h = layers.Conv2D(16, 5, strides=2, padding="same", **settings)(h)

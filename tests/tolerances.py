@@ -60,8 +60,6 @@ def assert_adjoint(g, y, back, x):
     left, right = np.vdot(g, y), np.vdot(back, x)
     magnitude = np.vdot(np.abs(g), np.abs(y)) + np.vdot(np.abs(back), np.abs(x))
     assert abs(left - right) <= gamma(ADJOINT_TERMS, np.float64) * magnitude
-<<<<<<< HEAD
-=======
 
 
 # --- Against Keras -------------------------------------------------------------------------------
@@ -96,4 +94,3 @@ SCRIPT_PREDICTIONS = 1e-3
 TRAINING_FLOAT64 = 1e-9
 TRAINING_LOSS_FLOAT32 = 1e-4
 TRAINING_WEIGHTS_FLOAT32 = 1e-3
->>>>>>> keras
