@@ -177,6 +177,8 @@ def confusion_matrix(y_true: Any, y_pred: Any, num_classes: int) -> np.ndarray:
 
 def accuracy(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
     """Share of the labels (N,) that are right; with weights (N,): sum of w right / sum of w."""
+    if len(y_true) != len(y_pred):
+        raise ValueError(f"{len(y_true)} labels and {len(y_pred)} predictions")
     right = np.asarray(y_true) == np.asarray(y_pred)
     if sample_weight is None:
         return float(right.mean())

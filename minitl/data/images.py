@@ -118,8 +118,7 @@ def array_to_img(
         raise ValueError("the image has NaN or infinite values")
     if scale:
         x = x - x.min()
-        x = x * (255 / x.max()) if x.max() > 0 else x
-        x = np.minimum(x, 255)  # the product may round up to just above
+        x = x / max(x.max(), np.finfo(x.dtype).tiny) * 255  # in this order 255 is the largest
     from PIL import Image
 
     gray = x.shape[2] == 1

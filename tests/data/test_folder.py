@@ -200,7 +200,7 @@ def test_images_are_read_when_needed_and_only_then(tmp_path, monkeypatch):
     assert len(opened) == 4
 
 
-# --- what is wrong, in the user's words -------------------------------------------------------------
+# --- what is wrong, in the user's words ---
 
 
 @pytest.mark.parametrize("how", ["arrays", "iterate", "verify"])
@@ -237,7 +237,7 @@ def test_folders_that_hold_nothing(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError, match="file is a file, not a folder"):
         read(tmp_path / "file")
-    with pytest.raises(ValueError, match="no sub-folders.*labels=None"):
+    with pytest.raises(ValueError, match=r"no sub-folders.*labels=None"):
         read(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "scan.webp").write_text("x")

@@ -1,0 +1,1 @@
+"""minitl beside Keras, both running, on the same numbers."""

@@ -1,0 +1,46 @@
+"""Keras on TensorFlow, where it is installed.
+
+On a developer's machine without Keras these tests are skipped. In CI (environment variable
+CI=true) a missing Keras is a failure: otherwise the comparison could vanish unseen.
+"""
+
+import importlib
+import os
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # the same sums in the same order every time
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "keras_live" in item.nodeid:
+            item.add_marker(pytest.mark.keras)
+
+
+@pytest.fixture(scope="session")
+def keras():
+    try:
+        tf = importlib.import_module("tensorflow")
+        module = importlib.import_module("keras")
+    except ImportError as error:
+        if os.environ.get("CI", "").lower() in ("true", "1"):
+            pytest.fail(f"CI must compare with Keras, but it is not installed: {error}")
+        pytest.skip(f"Keras is not installed: {error}")
+    # minitl's own threads compute at other times than TensorFlow's; both may have all cores.
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def fresh_names(keras):
+    """Automatic layer names start at the same number in both."""
+    import minitl
+
+    keras.utils.clear_session()
+    minitl.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    minitl.utils.set_random_seed(0)
