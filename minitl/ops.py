@@ -76,7 +76,7 @@ def negative(x: Any) -> Tensor:
 
 def power(x: Any, exponent: float) -> Tensor:
     """y = x ** exponent, for a constant exponent."""
-    if not np.isscalar(exponent):
+    if not isinstance(exponent, (int, float, np.integer, np.floating)):
         raise TypeError(f"power takes a number as exponent, got {type(exponent).__name__}")
     x = as_tensor(x)
     base = x.storage
