@@ -526,7 +526,7 @@ def _layers_by_depth(
             else:
                 maker = makers[id(tensor)]
                 depth[id(maker)] = max(depth.get(id(maker), 0), d + 1)
-    return sorted(met, key=lambda layer: -layer_depth[id(layer)])
+    return sorted(met, key=lambda layer: -layer_depth.get(id(layer), 0))
 
 
 def _output_names(outputs: list[SymbolicTensor]) -> list[str]:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from minitl import callbacks as callbacks_module
-from minitl import config, losses, metrics, optimizers
+from minitl import config, losses, optimizers
+from minitl import metrics as metrics_module
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
 from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays, weights_by_class
 from minitl.naming import check_keywords, did_you_mean, serialize
@@ -53,7 +54,7 @@ class Trainer:
         self._losses: list[losses.Loss | None] = []
         self._loss_weights: list[float] = []
         self._metric_settings: tuple[Any, Any] = (None, None)
-        self._metrics: list[list[tuple[metrics.Metric, bool]]] | None = None
+        self._metrics: list[list[tuple[metrics_module.Metric, bool]]] | None = None
         self._compile_settings: dict[str, Any] | None = None
 
     # --- compile ---
@@ -85,7 +86,9 @@ class Trainer:
             raise ValueError("compile needs a loss, e.g. loss='categorical_crossentropy'")
         weights = self._per_output(loss_weights, "loss_weights")
         for settings in (metrics, weighted_metrics):
-            self._check_metric_names(settings)
+            for row in self._metric_rows(settings):
+                for each in row:
+                    metrics_module.get(each)  # raises for an unknown name
         self.optimizer = chosen
         self._losses = found
         self._loss_weights = [1.0 if w is None else float(w) for w in weights]
@@ -114,43 +117,29 @@ class Trainer:
             return list(value)
         return [value] * n
 
-    def _check_metric_names(self, settings: Any) -> None:
-        flat: list[Any] = [settings]
-        while flat:
-            item = flat.pop()
-            if isinstance(item, (list, tuple)):
-                flat.extend(item)
-            elif isinstance(item, dict):
-                flat.extend(item.values())
-            elif isinstance(item, str):
-                metrics.get(item)
+    def _metric_rows(self, settings: Any) -> list[list[Any]]:
+        """The metrics that were asked for, output by output."""
+        by_output = isinstance(settings, dict) or (
+            isinstance(settings, (list, tuple))
+            and any(isinstance(each, (list, tuple)) for each in settings)
+        )
+        rows = [settings] * max(len(self.outputs), 1)
+        if by_output:
+            rows = self._per_output(settings, "metrics")
+        lists = [list(row) if isinstance(row, (list, tuple)) else [row] for row in rows]
+        return [[each for each in row if each is not None] for row in lists]
 
-    def _make_metrics(self) -> list[list[tuple[metrics.Metric, bool]]]:
+    def _make_metrics(self) -> list[list[tuple[metrics_module.Metric, bool]]]:
         """For each output: its metrics, and whether sample weights count in them."""
-        if self._metrics is not None:
-            return self._metrics
-        n = len(self.outputs)
-        found: list[list[tuple[metrics.Metric, bool]]] = [[] for _ in range(n)]
-        for settings, weighted in zip(self._metric_settings, (False, True), strict=True):
-            if settings is None:
-                continue
-            nested = isinstance(settings, dict) or (
-                isinstance(settings, (list, tuple))
-                and any(isinstance(s, (list, tuple)) for s in settings)
-            )
-            if nested:
-                rows = self._per_output(settings, "metrics")
-            else:
-                rows = [settings] * n
-            for i, row in enumerate(rows):
-                row = row if isinstance(row, (list, tuple)) else [row]
-                for identifier in row:
-                    if identifier is not None:
-                        shape = self.outputs[i].shape
-                        metric = metrics.get(identifier, self._losses[i], shape)
-                        found[i].append((metric, weighted))
-        self._metrics = found
-        return found
+        if self._metrics is None:  # made late: 'accuracy' depends on the outputs' shapes
+            self._metrics = [[] for _ in self.outputs]
+            for settings, weighted in zip(self._metric_settings, (False, True), strict=True):
+                for i, row in enumerate(self._metric_rows(settings)):
+                    loss, shape = self._losses[i], self.outputs[i].shape
+                    self._metrics[i] += [
+                        (metrics_module.get(m, loss, shape), weighted) for m in row
+                    ]
+        return self._metrics
 
     def _need_compile(self, what: str) -> None:
         if self.optimizer is None:
@@ -527,7 +516,7 @@ class _Tally:
             for n, loss in zip(self.names, model._losses, strict=True)
             if loss and several
         ]
-        self.losses = [metrics.Mean(name) for name in ["loss", *parts]]
+        self.losses = [metrics_module.Mean(name) for name in ["loss", *parts]]
         self.metrics = model._make_metrics()
         for row in self.metrics:
             for metric, _ in row:
