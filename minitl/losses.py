@@ -12,6 +12,7 @@ it: log(softmax(z)) is exact where softmax(z) has already underflowed to 0.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,8 @@ class Loss:
         losses = self.call(np.asarray(y_true), y_pred)
         if sample_weight is not None:
             given = np.asarray(sample_weight, dtype=losses.dtype)
+            if given.ndim == losses.ndim + 1 and given.shape[-1] == 1:
+                given = given[..., 0]
             given = given.reshape(given.shape + (1,) * (losses.ndim - given.ndim))
             weights = np.broadcast_to(given, losses.shape)
             losses = losses * weights
@@ -93,9 +96,24 @@ def _smoothed(targets: Array, amount: float, toward: float) -> Array:
     return targets if amount == 0 else targets * targets.dtype.type(1 - amount) + amount * toward
 
 
+def _logits(beneath: Tensor | None, y_pred: Tensor, from_logits: bool) -> Tensor | None:
+    """The logits: those beneath an output that is their softmax (or sigmoid), else y_pred itself
+    when it is said to be logits, else None."""
+    if beneath is None:
+        return y_pred if from_logits else None
+    if from_logits:
+        warnings.warn(
+            "from_logits=True, but the predictions come from a softmax or sigmoid. The logits "
+            "beneath it are used; drop from_logits=True, or the activation.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return beneath
+
+
 def _categorical(targets: Array, y_pred: Tensor, from_logits: bool) -> Tensor:
     """-sum_j t_j log p_j for each row."""
-    logits = y_pred if from_logits else y_pred.softmax_of
+    logits = _logits(y_pred.softmax_of, y_pred, from_logits)
     if logits is not None:
         return _in_rows(ops.softmax_cross_entropy, logits, targets)
     p = y_pred / ops.sum(y_pred, axis=-1, keepdims=True)
@@ -179,7 +197,10 @@ class SparseCategoricalCrossentropy(Loss):
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         labels = y_true.reshape(y_pred.shape[:-1]).astype(np.int64)
         targets = np.eye(y_pred.shape[-1], dtype=y_pred.dtype)[labels]
-        return _categorical(targets, y_pred, self.from_logits)
+        logits = _logits(y_pred.softmax_of, y_pred, self.from_logits)
+        if logits is None:  # as Keras: clipped first, then divided by the sum (by the softmax)
+            logits = ops.log(ops.clip(y_pred, EPSILON, 1 - EPSILON))
+        return _in_rows(ops.softmax_cross_entropy, logits, targets)
 
 
 class BinaryCrossentropy(Loss):
@@ -212,7 +233,7 @@ class BinaryCrossentropy(Loss):
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         targets = _smoothed(_like(y_true, y_pred), self.label_smoothing, 0.5)
-        logits = y_pred if self.from_logits else y_pred.sigmoid_of
+        logits = _logits(y_pred.sigmoid_of, y_pred, self.from_logits)
         if logits is not None:
             return ops.mean(ops.sigmoid_cross_entropy(logits, targets), axis=-1)
         p = ops.clip(y_pred, EPSILON, 1 - EPSILON)

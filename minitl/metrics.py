@@ -354,23 +354,23 @@ def get(
 ) -> Metric:
     """A metric from its name, class, instance, or a function (y_true, y_pred) -> values.
 
-    'accuracy' (or 'acc') means the accuracy that goes with the loss and the output: binary for
-    one output, sparse categorical for integer labels, categorical otherwise.
+    'accuracy' (or 'acc') means the accuracy that goes with the loss and the output: sparse
+    categorical for a loss of integer labels, else binary for one output, else categorical. A
+    metric that is given by name keeps that name in the logs, as in Keras.
     """
     if identifier in ("accuracy", "acc"):
         if isinstance(loss, losses.SparseCategoricalCrossentropy):
             return SparseCategoricalAccuracy("accuracy" if identifier == "accuracy" else "acc")
-        one_output = output_shape[-1:] == (1,)
-        if one_output or isinstance(loss, losses.BinaryCrossentropy):
+        if output_shape[-1:] == (1,):
             return BinaryAccuracy(identifier)
         return CategoricalAccuracy(identifier)
     if isinstance(identifier, str) and identifier in losses.TABLE and identifier not in TABLE:
         return _LossMetric(losses.get(identifier), identifier)
-    if isinstance(identifier, str) and identifier == "mse":
-        return MeanSquaredError("mse")
-    known = TABLE | losses.TABLE | {"accuracy": Accuracy}
+    known = losses.TABLE | TABLE | {"accuracy": Accuracy}
     metric = look_up(identifier, known, "metric")
     if isinstance(metric, Metric):
+        if isinstance(identifier, str):
+            metric.name = identifier
         return metric
     if not callable(metric):
         raise ValueError(f"not a metric: {identifier!r}")
