@@ -184,9 +184,9 @@ def test_a_plot_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
-        report.learning_curves(HISTORY, tmp_path / "nowhere" / "a.png")
+def test_a_folder_that_is_not_there_is_made(tmp_path):
+    report.learning_curves(HISTORY, tmp_path / "new" / "a.png")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.png"]
 
 
 def test_without_matplotlib_the_error_says_what_to_install(tmp_path, monkeypatch):
