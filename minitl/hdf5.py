@@ -285,7 +285,7 @@ class _Reader:
         return [name for piece in pieces for name in self.strings(group, piece)]
 
     def attribute(self, group: Any, name: str) -> np.ndarray | None:
-        """An attribute of strings or numbers as a 1-D array; None when it is of another type.
+        """An attribute of strings or numbers as a 1-D array; None when it is anything else.
 
         The library crashes on damaged attributes of the other types (lists, references ...).
         """
@@ -293,9 +293,10 @@ class _Reader:
 
         attribute = h5py.h5a.open(group.id, name.encode())
         kind = attribute.get_type().get_class()
-        if kind not in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT):
+        plain = kind in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT)
+        if not plain or attribute.shape is None:
             return None
-        if math.prod(attribute.shape or ()) * attribute.dtype.itemsize > self.size:
+        if math.prod(attribute.shape) * attribute.dtype.itemsize > self.size:
             raise WeightFileError(f"attribute {name!r} of {group.name} is larger than the file")
         return np.ravel(group.attrs[name])
 
