@@ -13,7 +13,7 @@ to compile again.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ import numpy as np
 from minitl import callbacks as callbacks_module
 from minitl import config, losses, metrics, optimizers
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
-from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays
-from minitl.naming import check_keywords, did_you_mean
+from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays, weights_by_class
+from minitl.naming import check_keywords, did_you_mean, serialize
 
 # Bytes that one layer's inputs and outputs may take together while predicting. VGG16 at 224x224
 # then runs 10 images at a time; more are not faster.
@@ -91,13 +91,12 @@ class Trainer:
         self._loss_weights = [1.0 if w is None else float(w) for w in weights]
         self._metric_settings = (metrics, weighted_metrics)
         self._metrics = None
-        self._compile_settings = {
-            "optimizer": {"class_name": type(chosen).__name__, "config": chosen.get_config()},
-            "loss": _names_only(loss),
-            "loss_weights": loss_weights,
-            "metrics": _names_only(metrics),
-            "weighted_metrics": _names_only(weighted_metrics),
-        }
+        settings = (chosen, loss, loss_weights, metrics, weighted_metrics)
+        names = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics")
+        try:
+            self._compile_settings = dict(zip(names, serialize(settings), strict=True))
+        except ValueError:  # a function of the user's: whoever loads the model compiles it
+            self._compile_settings = None
 
     def _per_output(self, value: Any, what: str) -> list[Any]:
         """A setting for each output, from one for all, a list, or a dict by output name."""
@@ -170,7 +169,7 @@ class Trainer:
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: Any = "auto",
-        callbacks: Sequence[callbacks_module.Callback] | None = None,
+        callbacks: Any = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
@@ -201,14 +200,19 @@ class Trainer:
         loss becomes NaN or infinite: the weights are then those at the start of that epoch.
         """
         self._need_compile("fit")
-        if epochs < 1 or initial_epoch < 0:
-            raise ValueError(f"epochs must be positive, got {epochs} (from {initial_epoch})")
-        data = self._data(x, y, sample_weight, batch_size, class_weight, steps_per_epoch)
+        for what, n, least in (("epochs", epochs, 1), ("initial_epoch", initial_epoch, 0)):
+            if not isinstance(n, (int, np.integer)) or n < least:
+                raise ValueError(f"{what} must be an integer of at least {least}, got {n!r}")
+        data = self._data(x, y, sample_weight, batch_size, steps_per_epoch)
         held_out: Any = None
         if validation_split:
             if not isinstance(data, ArrayData):
                 raise ValueError("validation_split needs arrays; give validation_data instead")
             data, held_out = data.split(validation_split)
+        if class_weight is not None:  # for training only: held out data are measured as they are
+            if not isinstance(data, ArrayData):
+                raise ValueError("class_weight needs arrays; let the data set yield weights")
+            data.weight = weights_by_class(data.y, class_weight, data.weight)
         if validation_data is not None:
             held_out = self._validation(
                 validation_data, validation_batch_size or batch_size, validation_steps
@@ -223,9 +227,10 @@ class Trainer:
         level = 1 if verbose in ("auto", True) else int(verbose)
         bars = [callbacks_module.ProgbarLogger(level)] if level else []
         run = callbacks_module.CallbackList(
-            [*(callbacks or []), *bars, history],
+            callbacks,
             self,
             {"epochs": epochs, "steps": len(data) or None, "verbose": level},
+            [*bars, history],
         )
         self.history = history
         self.stop_training = False
@@ -330,7 +335,7 @@ class Trainer:
         verbose: Any = "auto",
         sample_weight: Any = None,
         steps: int | None = None,
-        callbacks: Sequence[callbacks_module.Callback] | None = None,
+        callbacks: Any = None,
         return_dict: bool = False,
     ) -> Any:
         """The loss and the metrics on data: [loss, metric, ...], or the loss alone without metrics.
@@ -338,9 +343,9 @@ class Trainer:
         Arguments as for `fit`; `return_dict=True` gives them by name.
         """
         self._need_compile("evaluate")
-        data = self._data(x, y, sample_weight, batch_size, None, steps)
+        data = self._data(x, y, sample_weight, batch_size, steps)
         run = callbacks_module.CallbackList(
-            callbacks or [], self, {"steps": len(data) or None, "verbose": verbose}
+            callbacks, self, {"steps": len(data) or None, "verbose": verbose}
         )
         logs = self._measure(data, run, show=verbose in ("auto", True, 1))
         if verbose not in (0, False):
@@ -373,16 +378,16 @@ class Trainer:
         batch_size: int | None = None,
         verbose: Any = "auto",
         steps: int | None = None,
-        callbacks: Sequence[callbacks_module.Callback] | None = None,
+        callbacks: Any = None,
     ) -> Any:
         """The model's outputs for all of x, computed in batches, as one array (or a list of them).
 
         x is an array (N, ...), a list or dict of arrays for several inputs, or an iterable of
         batches. Memory beyond x and the outputs does not depend on N.
         """
-        data = self._data(x, None, None, batch_size, None, steps)
+        data = self._data(x, None, None, batch_size, steps, need_y=False)
         run = callbacks_module.CallbackList(
-            callbacks or [], self, {"steps": len(data) or None, "verbose": verbose}
+            callbacks, self, {"steps": len(data) or None, "verbose": verbose}
         )
         run.on_predict_begin({})
         results: list[Any] = []
@@ -423,13 +428,6 @@ class Trainer:
                 None if batch.weight is None else batch.weight[part],
             )
 
-    def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None) -> float:
-        """One training step on one batch; returns its loss, before the update."""
-        self._need_compile("train_on_batch")
-        batch = self._data(x, y, sample_weight, len(np.asarray(x)), None, None)
-        rng = np.random.default_rng(config.next_seed())
-        return self._train_step(next(batch.batches()), rng, "this batch")[0][0]
-
     # --- Data ---
 
     def _data(
@@ -438,8 +436,8 @@ class Trainer:
         y: Any,
         sample_weight: Any,
         batch_size: int | None,
-        class_weight: dict[int, float] | None,
         steps: int | None,
+        need_y: bool = True,
     ) -> ArrayData | StreamData:
         """Check what the user gave, and make it walkable."""
         if batch_size is not None and (
@@ -449,14 +447,15 @@ class Trainer:
         if is_stream(x):
             if y is not None:
                 raise ValueError("x yields batches (x, y) itself: y must not be given as well")
-            if class_weight is not None:
-                raise ValueError("class_weight needs arrays; let the data set yield weights")
-            return StreamData(x, steps)
+            self._build_for(x)
+            return StreamData(x, steps, self.input_names, self.output_names)
+        if steps is not None:
+            raise ValueError("steps are for iterables of batches; for arrays give batch_size")
+        if need_y and y is None:
+            raise ValueError("y is missing: the loss compares the model's outputs with it")
         self._build_for(x)
-        arrays = make_arrays(x, y, sample_weight, class_weight, self.input_names, self.output_names)
+        arrays = make_arrays(x, y, sample_weight, self.input_names, self.output_names)
         self._check_batch(arrays)
-        if steps is not None and batch_size is None:
-            batch_size = -(-arrays.size // steps)
         return ArrayData(*arrays, int(batch_size or 32))
 
     def _build_for(self, x: Any) -> None:
@@ -464,12 +463,12 @@ class Trainer:
 
     def _validation(self, given: Any, batch_size: int | None, steps: int | None) -> Any:
         if is_stream(given):
-            return StreamData(given, steps)
+            return self._data(given, None, None, None, steps)
         if not isinstance(given, (list, tuple)) or len(given) not in (2, 3):
             raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
         x, y, weight = (*given, None)[:3]
         try:
-            return self._data(x, y, weight, batch_size, None, None)
+            return self._data(x, y, weight, batch_size, None)
         except (ValueError, TypeError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
@@ -549,17 +548,6 @@ class _Tally:
                 key = metric.name if len(self.names) == 1 else f"{name}_{metric.name}"
                 found[key] = metric.result()
         return found
-
-
-def _names_only(settings: Any) -> Any:
-    """Losses and metrics as they can be written to a file: by name."""
-    if isinstance(settings, dict):
-        return {k: _names_only(v) for k, v in settings.items()}
-    if isinstance(settings, (list, tuple)):
-        return [_names_only(v) for v in settings]
-    if settings is None or isinstance(settings, str):
-        return settings
-    return getattr(settings, "name", None)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -156,7 +156,7 @@ def finish(
     if weights == "imagenet":
         weights = pretrained.fetch(network, include_top=include_top)
     model.load_weights(weights)
-    if x.node is not None and isinstance(x.node.layer, InputLayer):
+    if isinstance(x.node.layer, InputLayer):
         x.node.layer.expected_range = expected_range()
     return model
 
@@ -164,7 +164,7 @@ def finish(
 def _source(x: SymbolicTensor) -> SymbolicTensor:
     """The Input that x comes from, if it comes from exactly one; else x itself."""
     tensor = x
-    while tensor.node is not None and tensor.node.inputs:
+    while tensor.node.inputs:
         if len(tensor.node.inputs) != 1:
             return x
         tensor = tensor.node.inputs[0]
