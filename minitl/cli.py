@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # `minitl ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(f"minitl: {error}", file=sys.stderr)
         return 1
     return 0
@@ -38,8 +38,58 @@ def _parser() -> argparse.ArgumentParser:
         prog="minitl", description="Transfer learning in NumPy and Numba, with Keras's API."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_demo(commands)
     _add_weights(commands)
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile the kernels ahead of their first use",
+        description="Compile every kernel now and keep it, so that the first training or "
+        "prediction does not have to.",
+    )
+    warmup.set_defaults(run=warmup_run)
     return parser
+
+
+def warmup_run(arguments: argparse.Namespace) -> None:
+    import time
+
+    from minitl.warmup import warm_up
+
+    started = time.perf_counter()
+    for dtype in ("float32", "float64"):
+        warm_up(dtype)
+    print(f"the kernels are compiled ({time.perf_counter() - started:.1f} s)")
+
+
+# ----------------------------------------------------------------------------- minitl demo
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="turn VGG16 into an inspector of solar cells, from start to end",
+        description="Extract features of solar-cell images with a frozen VGG16, train a softmax "
+        "head, fine-tune block5, evaluate, and write plots and the model. Some minutes on two "
+        "cores. May be interrupted: what is downloaded and extracted is kept. Needs "
+        "`pip install 'minitl[demo]'`.",
+    )
+    demo.add_argument("--full", action="store_true", help="use all 2,624 cells")
+    demo.add_argument("--images", type=int, default=800, help="use so many (default: %(default)s)")
+    demo.add_argument("--output", default="minitl-demo", help="folder (default: %(default)s)")
+    demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    demo.add_argument("--epochs", type=int, default=5, help="of fine-tuning (default: %(default)s)")
+    demo.set_defaults(run=demo_run)
+
+
+def demo_run(arguments: argparse.Namespace) -> None:
+    from minitl import demo
+
+    demo.run(
+        arguments.output,
+        None if arguments.full else arguments.images,
+        arguments.seed,
+        fine_tune_epochs=arguments.epochs,
+    )
 
 
 # -------------------------------------------------------------------------- minitl weights

@@ -99,6 +99,10 @@ class Evaluation:
             "ROC AUC            "
             + ("undefined: a class has no images" if math.isnan(self.auc) else f"{self.auc:.4f}"),
             f"calibration error  {self.calibration_error:.4f}",
+        ]
+        if len(self.class_names) > 20:  # no screen is wide enough for the matrix
+            return "\n".join(lines)
+        lines += [
             "",
             f"{'true / predicted':{max(width, 16)}}"
             + "".join(f"  {name:>{cell}}" for name in self._short_names()),
@@ -177,6 +181,8 @@ def confusion_matrix(y_true: Any, y_pred: Any, num_classes: int) -> np.ndarray:
 
 def accuracy(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
     """Share of the labels (N,) that are right; with weights (N,): sum of w right / sum of w."""
+    if len(y_true) != len(y_pred):
+        raise ValueError(f"{len(y_true)} labels and {len(y_pred)} predictions")
     right = np.asarray(y_true) == np.asarray(y_pred)
     if sample_weight is None:
         return float(right.mean())

@@ -6,11 +6,15 @@ by side. Everything above the layers asked for is not computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minitl.batches import is_stream
+from minitl.feature_file import FeatureFile, feature_key
 from minitl.layers import (
     Concatenate,
     Flatten,
@@ -33,28 +37,76 @@ def extract_features(
     pooling: str | None = None,
     batch_size: int = 32,
     verbose: Any = "auto",
+    preprocess: Callable[[np.ndarray], np.ndarray] | None = None,
+    out: str | Path | None = None,
 ) -> np.ndarray:
     """F (N, D): the model's features of `images`, computed in batches with a progress bar.
 
     Args:
-        model: e.g. VGG16(include_top=False), whose images are preprocessed for it.
-        images: (N, H, W, C), or an iterable of batches.
+        model: e.g. VGG16(include_top=False).
+        images: (N, H, W, C), preprocessed for the model unless `preprocess` is given; or an
+            iterable of batches.
         layers: names of layers, or layers; several are put side by side. The output when None.
         pooling: for maps (N, H, W, C): None keeps every place (D = H*W*C), 'avg' and 'max' keep
             one number a channel (D = C).
-        batch_size: images at a time; no effect on the result.
+        batch_size: images at a time; no effect on the result beyond rounding.
         verbose: 0 hides the bar.
+        preprocess: applied to each batch of images, so that they need not all be converted at
+            once: memory beyond `images` and F does not grow with N.
+        out: path of a feature file. F is written there as it is computed; an interrupted
+            extraction goes on where it was, a finished one is not repeated, and F is returned as
+            a read-only map of the file. See `feature_file.py`.
 
-    Raises ValueError for an unknown layer (showing the nearest) or pooling.
+    Raises ValueError for an unknown layer (showing the nearest) or pooling, and when `out` holds
+    the features of something else.
 
     >>> base = VGG16(include_top=False, input_shape=(224, 224, 3))          # doctest: +SKIP
     >>> extract_features(base, images, layers=["block4_pool", "block5_pool"],
     ...                  pooling="avg").shape                               # doctest: +SKIP
     (600, 1024)
     """
-    return feature_model(model, layers, pooling).predict(
-        images, batch_size=batch_size, verbose=verbose
-    )
+    extractor = feature_model(model, layers, pooling)
+    if is_stream(images):
+        if out is not None:
+            raise ValueError("out needs images as an array: a stream cannot be taken up again")
+        ready = images if preprocess is None else map(preprocess, images)
+        return extractor.predict(ready, verbose=verbose)
+    images = np.asarray(images)
+    if len(images) == 0:
+        raise ValueError(f"there are no images: shape {images.shape}")
+
+    def features(i: int) -> np.ndarray:
+        batch = images[i * batch_size : (i + 1) * batch_size]
+        batch = batch if preprocess is None else preprocess(batch)
+        return extractor.predict(batch, batch_size=batch_size, verbose=0)
+
+    count = -(-len(images) // batch_size)
+    d = extractor.output_shape[1]
+    if d is None:  # an open input shape: the images decide
+        d = features(0).shape[1]
+    shape = (len(images), d)
+    with tqdm_for(verbose)(total=len(images), desc="features", unit="image") as bar:
+        if out is None:
+            f = np.empty(shape, extractor.dtype)
+            for i in range(count):
+                rows = features(i)
+                f[i * batch_size : i * batch_size + len(rows)] = rows
+                bar.update(len(rows))
+            return f
+        key = feature_key(extractor, images, preprocess, batch_size)
+        with FeatureFile(out, shape, key, batch_size) as file:
+            for i in range(count):
+                if not file.has(i):
+                    file.write(i, features(i))
+                bar.update(min(batch_size, len(images) - i * batch_size))
+            return file.mapped()
+
+
+def tqdm_for(verbose: Any) -> Any:
+    """tqdm, or a silent one."""
+    from tqdm import tqdm
+
+    return partial(tqdm, disable=verbose in (0, False), leave=verbose not in ("auto",))
 
 
 def feature_model(

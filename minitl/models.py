@@ -114,27 +114,33 @@ class Model(Trainer, Layer):
         found = [values[id(t)] for t in self.outputs]
         return found[0] if self._single_output else found
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The outputs' shapes for inputs of this shape: the graph is run on shapes."""
-        given = input_shape if isinstance(input_shape, list) else [input_shape]
+    def _shapes(self, input_shapes: list[Any]) -> dict[int, Any]:
+        """The shape of every symbolic tensor, for inputs of these shapes: the graph run on
+        shapes."""
         shapes: dict[int, Any] = {}
-        for tensor, shape in zip(self.inputs, given, strict=True):
-            check_shape(
-                (1, *(n or e or 1 for n, e in zip(shape[1:], tensor.shape[1:], strict=False))),
-                tensor.shape,
-                self.name,
-            )
+        for tensor, shape in zip(self.inputs, input_shapes, strict=True):
             shapes[id(tensor)] = tuple(shape)
         for node in self._nodes_in_order:
             inner = [shapes[id(t)] for t in node.inputs]
             found = node.layer.compute_output_shape(inner if node.as_list else inner[0])
             found = found if isinstance(found, list) else [found]
             shapes.update((id(t), s) for t, s in zip(node.outputs, found, strict=True))
+        return shapes
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        shapes = self._shapes(input_shape if isinstance(input_shape, list) else [input_shape])
         found = [shapes[id(t)] for t in self.outputs]
         return found[0] if self._single_output else found
 
-    def _prepare(self, shape: Any) -> None:
-        """A model's inputs are checked when it runs."""
+    def largest_step(self, input_shapes: list[Any]) -> int:
+        """The numbers that one call reads and writes, for one sample, where it is most."""
+        shapes = self._shapes(input_shapes)
+        sizes = {key: math.prod(n or 1 for n in shape[1:]) for key, shape in shapes.items()}
+        steps = [
+            sum(sizes[id(t)] for t in [*node.inputs, *node.outputs])
+            for node in self._nodes_in_order
+        ]
+        return max(steps, default=1)
 
     # --- Layers ---
 

@@ -13,7 +13,7 @@ to compile again.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,10 @@ from minitl import config, losses, metrics, optimizers
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
 from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays
 from minitl.naming import check_keywords, did_you_mean
+
+# Bytes that one layer's inputs and outputs may take together while predicting. VGG16 at 224x224
+# then runs 10 images at a time; more are not faster.
+MEMORY = 256 * 2**20
 
 
 class TrainingDiverged(FloatingPointError):
@@ -353,10 +357,10 @@ class Trainer:
         with no_grad():
             for step, batch in enumerate(_with_bar(data, "evaluate", show)):
                 run.on_test_batch_begin(step, {})
-                batch = self._checked(batch, data)
-                outputs = _listed(self(_one_or_list(batch.x), training=False))  # type: ignore
-                found = self._total_loss(batch, outputs)[1]
-                tally.add(found, [t.storage for t in outputs], batch)
+                for piece in self._pieces(self._checked(batch, data)):
+                    outputs = _listed(self(_one_or_list(piece.x), training=False))  # type: ignore
+                    found = self._total_loss(piece, outputs)[1]
+                    tally.add(found, [t.storage for t in outputs], piece)
                 run.on_test_batch_end(step, tally.logs())
         logs = tally.logs()
         run.on_test_end(logs)
@@ -386,21 +390,38 @@ class Trainer:
         with no_grad():
             for step, batch in enumerate(_with_bar(data, "predict", verbose not in (0, False))):
                 run.on_predict_batch_begin(step, {})
-                outputs = _listed(self(_one_or_list(batch.x), training=False))  # type: ignore
-                for i, out in enumerate(outputs):
-                    if isinstance(data, StreamData):  # the number of samples is not known yet
-                        results = results or [[] for _ in outputs]
-                        results[i].append(out.storage)
-                        continue
-                    if len(results) <= i:
-                        results.append(np.empty((data.samples, *out.shape[1:]), out.dtype))
-                    results[i][at : at + batch.size] = out.storage
-                at += batch.size
+                for piece in self._pieces(batch):
+                    outputs = _listed(self(_one_or_list(piece.x), training=False))  # type: ignore
+                    for i, out in enumerate(outputs):
+                        if isinstance(data, StreamData):  # how many will come is not known
+                            results = results or [[] for _ in outputs]
+                            results[i].append(out.storage)
+                            continue
+                        if len(results) <= i:
+                            results.append(np.empty((data.samples, *out.shape[1:]), out.dtype))
+                        results[i][at : at + piece.size] = out.storage
+                    at += piece.size
                 run.on_predict_batch_end(step, {})
         run.on_predict_end({})
         if isinstance(data, StreamData):
             results = [np.concatenate(parts) for parts in results]
         return results[0] if len(results) == 1 else results
+
+    def _pieces(self, batch: Batch) -> Iterator[Batch]:
+        """The batch in equal pieces, so small that what a layer reads and writes fits MEMORY.
+
+        For predicting and measuring only: there, samples do not know of each other.
+        """
+        shapes = [a.shape for a in batch.x]
+        each = self.largest_step(shapes) * np.dtype(self.dtype).itemsize  # type: ignore
+        count = min(batch.size, -(-batch.size * each // MEMORY))
+        for i in range(count):
+            part = slice(batch.size * i // count, batch.size * (i + 1) // count)
+            yield Batch(
+                [a[part] for a in batch.x],
+                [a[part] for a in batch.y],
+                None if batch.weight is None else batch.weight[part],
+            )
 
     def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None) -> float:
         """One training step on one batch; returns its loss, before the update."""

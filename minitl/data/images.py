@@ -118,8 +118,7 @@ def array_to_img(
         raise ValueError("the image has NaN or infinite values")
     if scale:
         x = x - x.min()
-        x = x * (255 / x.max()) if x.max() > 0 else x
-        x = np.minimum(x, 255)  # the product may round up to just above
+        x = x / max(x.max(), np.finfo(x.dtype).tiny) * 255  # in this order 255 is the largest
     from PIL import Image
 
     gray = x.shape[2] == 1
@@ -230,8 +229,8 @@ def resize_images(
     Returns float32, or float64 for float64; 'nearest' keeps the dtype. Raises ValueError for an
     unknown interpolation, a size that is not two positive integers, and arrays of other shapes.
 
-    >>> resize_images(np.array([[[0.0, 10.0, 20.0, 30.0]]]), (1, 2)).tolist()
-    [[[5.0, 25.0]]]
+    >>> resize_images(np.array([[[0.0, 10.0, 20.0, 30.0, 40.0, 50.0]]]), (1, 3)).tolist()
+    [[[5.0, 25.0, 45.0]]]
     """
     check_choice("interpolation", interpolation, INTERPOLATIONS)
     rows, columns = check_size("size", size)

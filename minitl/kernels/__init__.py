@@ -67,7 +67,13 @@ class use_kernels:
 
 @functools.cache
 def _fast(room: str) -> ModuleType:
+    _announce_compiling()
     return importlib.import_module(f"minitl.kernels.{room}")
+
+
+@functools.cache
+def _announce_compiling() -> None:
+    importlib.import_module("minitl.kernels.compiling").announce()
 
 
 def _switching(formula: Callable[P, R], room: str) -> Callable[P, R]:

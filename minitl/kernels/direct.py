@@ -18,7 +18,6 @@ Performance Convolutional Neural Networks for Document Processing', section 3.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.pointwise import add_bias
@@ -27,6 +26,7 @@ from minitl.kernels.threads import (
     FEWEST_PRODUCTS,
     PARTS,
     Range,
+    compiled,
     cut,
     cut_product,
     scratch,
@@ -142,7 +142,7 @@ def _columns(x: Array, geometry: Geometry, first: int, last: int) -> Array:
     return columns.reshape(shape[0], -1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _copy_columns(x, geometry, first, last, columns):
     """columns[row, kh, kw, c] = padded[n, oh*SH + kh, ow*SW + kw, c], row = one (n, oh, ow).
 
@@ -168,7 +168,7 @@ def _copy_columns(x, geometry, first, last, columns):
             row += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_columns(columns, geometry, first, last, channel, dx):
     """The adjoint: dx[n, oh*SH + kh - top, ow*SW + kw - left, channel + c] += columns[row, ...]."""
     (height, width), (sh, sw) = geometry.size, geometry.strides
@@ -182,8 +182,9 @@ def _add_columns(columns, geometry, first, last, channel, dx):
                 for kw in range(geometry.window[1]):
                     w = ow * sw + kw - left
                     if 0 <= h < height and 0 <= w < width:
+                        target = dx[n, h, w, channel:]
                         for c in range(columns.shape[3]):
-                            dx[n, h, w, channel + c] += columns[row, kh, kw, c]
+                            target[c] += columns[row, kh, kw, c]
             row += 1
 
 

@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 
 from minitl.kernels.reference import Array, softmax, softmax_cross_entropy, softmax_gradient
-from minitl.kernels.threads import cut_product, cut_rows, share_out
+from minitl.kernels.threads import compiled, cut_product, cut_rows, share_out
 
 __all__ = [
     "add_bias",
@@ -94,13 +93,15 @@ def add_bias(
         np.maximum(piece, 0, out=piece)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_bias(y, bias, relu, first, last, left, right):
     zero = y.dtype.type(0)
+    shift = bias[left:right]
     for row in range(first, last):
-        for f in range(left, right):
-            value = y[row, f] + bias[f]
-            y[row, f] = zero if relu and value < zero else value  # this way round, NaN stays NaN
+        piece = y[row, left:right]
+        for f in range(right - left):
+            value = piece[f] + shift[f]
+            piece[f] = zero if relu and value < zero else value  # this way round, NaN stays NaN
 
 
 def bias_gradient(g: Array) -> Array:
@@ -109,7 +110,7 @@ def bias_gradient(g: Array) -> Array:
     return total.astype(g.dtype)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_rows(g, first, last, sums):
     for row in range(first, last):
         for c in range(g.shape[1]):
@@ -157,11 +158,12 @@ def relu_gradient(g: Array, y: Array) -> Array:
     return dx
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _relu_gradient(g, y, dx, first, last):
     zero = g.dtype.type(0)
     for i in range(first, last):
-        dx[i] = g[i] if y[i] > zero else zero
+        value = g[i]  # read in any case: a loop without branches runs on vector instructions
+        dx[i] = value if y[i] > zero else zero
 
 
 def _over_rows(work: Callable[[int, int], None], rows: int, width: int = 1) -> None:
@@ -181,7 +183,7 @@ def batch_norm_statistics(x: Array) -> tuple[Array, Array]:
     return mean.astype(x.dtype), variance.astype(x.dtype)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_squares(x, mean, first, last, sums):
     for row in range(first, last):
         for c in range(x.shape[1]):
@@ -199,7 +201,7 @@ def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
     return y
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _scale_shift(x, scale, shift, y, first, last):
     for row in range(first, last):
         for c in range(x.shape[1]):
@@ -230,7 +232,7 @@ def batch_norm_gradient(
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_products(g, x, mean, first, last, sums):
     for row in range(first, last):
         for c in range(g.shape[1]):
@@ -238,7 +240,7 @@ def _add_products(g, x, mean, first, last, sums):
             sums[1, c] += g[row, c] * (x[row, c] - mean[c])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _batch_norm_dx(g, x, mean, a, b, c, dx, first, last):
     for row in range(first, last):
         for i in range(x.shape[1]):

@@ -9,11 +9,10 @@ backward, where windows overlap, over whole images.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array, winner_dtype
-from minitl.kernels.threads import cut_rows, share_out
+from minitl.kernels.threads import compiled, cut_rows, share_out
 
 
 def max_pool2d(x: Array, geometry: Geometry) -> Array:
@@ -72,7 +71,7 @@ def _over_images(work, g: Array, geometry: Geometry, dx: Array, *inputs: Array) 
 # --- Loops ---------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _inside(line, ow, geometry):
     """The window at (line, ow): its image n, row oh, first row and column of the image, top and
     left, and the ranges of its places kh and kw that lie inside the image."""
@@ -84,57 +83,61 @@ def _inside(line, ow, geometry):
     return n, oh, top, left, rows, columns
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _max_pool(x, geometry, first, last, y):
     for line in range(first, last):
         for ow in range(geometry.out_size[1]):
             n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            best = y[n, oh, ow]
             for c in range(x.shape[3]):
-                y[n, oh, ow, c] = x[n, top + rows[0], left + columns[0], c]
+                best[c] = x[n, top + rows[0], left + columns[0], c]
             for kh in range(*rows):
                 for kw in range(*columns):
+                    seen = x[n, top + kh, left + kw]
                     for c in range(x.shape[3]):
-                        value, best = x[n, top + kh, left + kw, c], y[n, oh, ow, c]
-                        # A NaN compares as False: it stays once it is there, and it gets there.
-                        keep = value <= best or best != best
-                        y[n, oh, ow, c] = best if keep else value
+                        # A NaN compares as False: it gets into the maximum, and it stays there.
+                        keep = seen[c] <= best[c] or best[c] != best[c]
+                        best[c] = best[c] if keep else seen[c]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _max_pool_with_winners(x, geometry, first, last, y, winners):
     for line in range(first, last):
         for ow in range(geometry.out_size[1]):
             n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            best, winner = y[n, oh, ow], winners[n, oh, ow]
+            start = winners.dtype.type(rows[0] * geometry.window[1] + columns[0])
             for c in range(x.shape[3]):
-                y[n, oh, ow, c] = x[n, top + rows[0], left + columns[0], c]
-                winners[n, oh, ow, c] = rows[0] * geometry.window[1] + columns[0]
+                best[c] = x[n, top + rows[0], left + columns[0], c]
+                winner[c] = start
             for kh in range(*rows):
                 for kw in range(*columns):
+                    seen = x[n, top + kh, left + kw]
                     place = winners.dtype.type(kh * geometry.window[1] + kw)
                     for c in range(x.shape[3]):
-                        value, best = x[n, top + kh, left + kw, c], y[n, oh, ow, c]
-                        keep = value <= best or best != best  # ties: the first stays
-                        y[n, oh, ow, c] = best if keep else value
-                        winners[n, oh, ow, c] = winners[n, oh, ow, c] if keep else place
+                        keep = seen[c] <= best[c] or best[c] != best[c]  # ties: the first stays
+                        best[c] = best[c] if keep else seen[c]
+                        winner[c] = winner[c] if keep else place
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _max_pool_gradient(g, geometry, first, last, dx, winners):
     for line in range(first, last):
         for ow in range(geometry.out_size[1]):
             n, oh, top, left, _, _ = _inside(line, ow, geometry)
             for c in range(g.shape[3]):
-                kh, kw = divmod(winners[n, oh, ow, c], geometry.window[1])
+                kh, kw = divmod(int(winners[n, oh, ow, c]), geometry.window[1])
                 dx[n, top + kh, left + kw, c] += g[n, oh, ow, c]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _average_pool(x, geometry, first, last, y):
     for line in range(first, last):
         for ow in range(geometry.out_size[1]):
             n, oh, top, left, rows, columns = _inside(line, ow, geometry)
             places = x.dtype.type((rows[1] - rows[0]) * (columns[1] - columns[0]))
-            y[n, oh, ow] = 0
+            for c in range(x.shape[3]):
+                y[n, oh, ow, c] = 0
             for kh in range(*rows):
                 for kw in range(*columns):
                     for c in range(x.shape[3]):
@@ -143,7 +146,7 @@ def _average_pool(x, geometry, first, last, y):
                 y[n, oh, ow, c] /= places
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _average_pool_gradient(g, geometry, first, last, dx):
     for line in range(first, last):
         for ow in range(geometry.out_size[1]):

@@ -33,6 +33,12 @@ _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 _kept = threading.local()
 
+# How all loops of the kernels are compiled: kept on disk for the next process; without the
+# interpreter lock, so that threads run side by side; and x / 0 is inf, as in NumPy: the check that
+# Numba otherwise makes for Python's ZeroDivisionError keeps a loop from using vector instructions
+# (Adam: 69 ms with it, 20 without, for 25.7 million weights).
+compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
 
 # --- Cutting work into parts ---------------------------------------------------------------------
 
@@ -65,7 +71,7 @@ def cut_product(
     there are at least PARTS, if that is worth while. Cutting the lines makes BLAS read the right
     matrix anew for each tile, cutting the width the left one: so the longer side is cut.
     """
-    blocks, panels = -(-lines // longest), 1
+    blocks, panels = max(1, -(-lines // longest)), 1
     wanted = min(PARTS, max(1, lines * line * depth * width // FEWEST_PRODUCTS))
     if blocks >= PARTS:
         blocks = -(-blocks // PARTS) * PARTS  # so that all threads finish together

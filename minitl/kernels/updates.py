@@ -8,10 +8,9 @@ registers. The arrays are changed IN PLACE and shared out over the cores in cons
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from minitl.kernels.reference import Array
-from minitl.kernels.threads import cut_rows, share_out
+from minitl.kernels.threads import compiled, cut_rows, share_out
 
 
 def sgd_update(
@@ -44,7 +43,7 @@ def adam_update(
 
 
 def _in_pieces(step, arrays: tuple[Array, ...], *numbers: float) -> None:
-    """Share out step(*arrays, *numbers, first, last) over the elements of equally large arrays.
+    """Share out step(*pieces, *numbers), the pieces being parts of equally large arrays.
 
     Raises ValueError if one of them is not C-contiguous: its flat form would be a copy, and the
     step would be lost without a word.
@@ -53,24 +52,29 @@ def _in_pieces(step, arrays: tuple[Array, ...], *numbers: float) -> None:
         raise ValueError("an update needs C-contiguous arrays: it writes into them")
     flat = [array.reshape(-1) for array in arrays]
     ranges = cut_rows(flat[0].size, 1)
-    share_out(lambda index: step(*flat, *numbers, *ranges[index]), len(ranges))
+
+    def piece(index: int) -> None:
+        first, last = ranges[index]
+        step(*[array[first:last] for array in flat], *numbers)
+
+    share_out(piece, len(ranges))
 
 
 # The numbers arrive as float64; they are rounded to the dtype of the weights first, as NumPy does,
 # or all arithmetic on float32 arrays would run in float64.
 
 
-@njit(cache=True, nogil=True)
-def _sgd(w, g, rate, first, last):
+@compiled
+def _sgd(w, g, rate):
     rate = w.dtype.type(rate)
-    for i in range(first, last):
+    for i in range(w.size):
         w[i] -= rate * g[i]
 
 
-@njit(cache=True, nogil=True)
-def _momentum(w, g, velocity, rate, momentum, nesterov, first, last):
+@compiled
+def _momentum(w, g, velocity, rate, momentum, nesterov):
     rate, momentum = w.dtype.type(rate), w.dtype.type(momentum)
-    for i in range(first, last):
+    for i in range(w.size):
         step = rate * g[i]
         velocity[i] = momentum * velocity[i] - step
         if nesterov:
@@ -79,12 +83,12 @@ def _momentum(w, g, velocity, rate, momentum, nesterov, first, last):
             w[i] += velocity[i]
 
 
-@njit(cache=True, nogil=True)
-def _adam(w, g, m, v, rate, share_1, share_2, epsilon, first, last):
+@compiled
+def _adam(w, g, m, v, rate, share_1, share_2, epsilon):
     """share_1 = 1 - beta_1 and share_2 = 1 - beta_2: how much of the new goes into the means."""
     rate, epsilon = w.dtype.type(rate), w.dtype.type(epsilon)
     share_1, share_2 = w.dtype.type(share_1), w.dtype.type(share_2)
-    for i in range(first, last):
+    for i in range(w.size):
         m[i] += (g[i] - m[i]) * share_1
         v[i] += (g[i] * g[i] - v[i]) * share_2
         w[i] -= rate * m[i] / (np.sqrt(v[i]) + epsilon)

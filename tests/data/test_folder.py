@@ -200,7 +200,7 @@ def test_images_are_read_when_needed_and_only_then(tmp_path, monkeypatch):
     assert len(opened) == 4
 
 
-# --- what is wrong, in the user's words -------------------------------------------------------------
+# --- what is wrong, in the user's words ---
 
 
 @pytest.mark.parametrize("how", ["arrays", "iterate", "verify"])
@@ -237,7 +237,7 @@ def test_folders_that_hold_nothing(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError, match="file is a file, not a folder"):
         read(tmp_path / "file")
-    with pytest.raises(ValueError, match="no sub-folders.*labels=None"):
+    with pytest.raises(ValueError, match=r"no sub-folders.*labels=None"):
         read(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "scan.webp").write_text("x")
@@ -261,8 +261,8 @@ def test_a_split_that_leaves_a_class_untrained_warns(tmp_path):
     make_folder(tmp_path, a=4, b=1)
     with pytest.warns(UserWarning, match="class 'b' falls into the validation part.*set shuffle"):
         read(tmp_path, shuffle=False, validation_split=0.25, subset="both")
-    with pytest.warns(UserWarning, match="class '1' falls"):
-        read(tmp_path, labels=[0, 0, 0, 0, 1], shuffle=False, validation_split=0.25, subset="both")
+    with pytest.warns(UserWarning, match="class '7' falls"):
+        read(tmp_path, labels=[3, 3, 3, 3, 7], shuffle=False, validation_split=0.25, subset="both")
 
 
 @pytest.mark.parametrize(

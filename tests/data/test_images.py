@@ -30,7 +30,7 @@ def write(path, pixels, **options):
     return path
 
 
-# --- load_img: what colours become -------------------------------------------------------------
+# --- load_img: what colours become ---
 
 
 def test_a_photograph_loads_as_rgb_floats():
@@ -118,7 +118,7 @@ def test_exif_orientation_is_not_applied(tmp_path):
     assert load_img(path).size == (16, 8)
 
 
-# --- load_img: sizes -----------------------------------------------------------------------------
+# --- load_img: sizes ---
 
 
 @pytest.mark.parametrize("interpolation", images.PILLOW_FILTERS)
@@ -148,7 +148,7 @@ def test_unknown_choices_show_the_known_ones():
         load_img(PHOTO, interpolation="linear")
 
 
-# --- load_img: files that are none ------------------------------------------------------------------
+# --- load_img: files that are none ---
 
 
 @pytest.mark.parametrize(
@@ -199,11 +199,11 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 
 def test_what_is_no_path():
-    with pytest.raises(TypeError, match="path must be a path or io.BytesIO, got ndarray"):
+    with pytest.raises(TypeError, match=r"path must be a path or io.BytesIO, got ndarray"):
         load_img(np.zeros((3, 3)))
 
 
-# --- arrays and images ---------------------------------------------------------------------------------
+# --- arrays and images ---
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -279,12 +279,12 @@ def test_save_img_is_whole_or_not_at_all(tmp_path):
 
 def test_save_img_without_a_known_format(tmp_path):
     for name in ("a", "a.xyz"):
-        with pytest.raises(ValueError, match="end the name in .png or .jpg"):
+        with pytest.raises(ValueError, match=r"end the name in .png or .jpg"):
             save_img(tmp_path / name, random_pixels(4, 4, 3))
     assert os.listdir(tmp_path) == []
 
 
-# --- batches ---------------------------------------------------------------------------------------------
+# --- batches ---
 
 
 def test_to_rgb_replicates_gray():

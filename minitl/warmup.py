@@ -1,0 +1,31 @@
+"""Compile the kernels ahead of their first use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minitl import layers, losses, optimizers
+from minitl.models import Model
+
+
+def warm_up(dtype: str = "float32") -> None:
+    """Compile every kernel that training and prediction use, by running tiny ones of each."""
+    x = layers.Input((12, 12, 3), dtype=dtype, name="warm_up")
+    settings: Any = {"dtype": dtype}
+    h = layers.Conv2D(16, 3, padding="same", activation="relu", **settings)(x)
+    h = layers.Conv2D(32, 3, padding="same", activation="relu", **settings)(h)
+    h = layers.Conv2D(16, 5, strides=2, padding="same", **settings)(h)
+    h = layers.BatchNormalization(**settings)(h)
+    h = layers.MaxPooling2D(**settings)(h)
+    h = layers.AveragePooling2D(1, **settings)(h)
+    h = layers.Flatten(**settings)(h)
+    p = layers.Dense(4, activation="softmax", **settings)(h)
+    model = Model(x, p)
+    images = np.random.default_rng(0).standard_normal((4, 12, 12, 3))
+    labels = np.eye(4)
+    for optimizer in (optimizers.SGD(0.01, momentum=0.9), optimizers.Adam()):
+        model.compile(optimizer, losses.CategoricalCrossentropy())
+        model.fit(images, labels, verbose=0)
+    model.predict(images, verbose=0)

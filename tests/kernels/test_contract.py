@@ -1,0 +1,279 @@
+"""What holds for every kernel, whichever way it is computed: who owns the arrays, which bits do not
+depend on the threads, the derivatives of what is not linear, and how a kernel is chosen."""
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minitl import kernels
+from minitl.kernels import current_kernels, direct, reference, threads, use_kernels
+from minitl.kernels.geometry import sliding
+from tests.kernels.cases import normal
+from tests.tolerances import FINITE_DIFFERENCE, FINITE_DIFFERENCE_STEP
+
+GEOMETRY = sliding((7, 6), (3, 3), (2, 1), "same")
+ONE = sliding((7, 6), (1, 1), (1, 1), "same")
+rng = np.random.default_rng(0)
+X, Y = normal(rng, (2, 7, 6, 4)), normal(rng, (2, 4, 6, 5))
+KERNEL, BIAS = normal(rng, (3, 3, 4, 5)), normal(rng, 5)
+POOLED, WINNERS = reference.max_pool2d_with_winners(X, GEOMETRY)
+F, W, G = normal(rng, (6, 8)), normal(rng, (8, 5)), normal(rng, (6, 5))
+P, CHANNELS = reference.softmax(G), abs(normal(rng, (3, 4))) + 1
+
+CALLS = {
+    "conv2d": (X, KERNEL, BIAS, GEOMETRY, "relu"),
+    "conv2d_input_gradient": (Y, KERNEL, GEOMETRY),
+    "conv2d_kernel_gradient": (X, Y, GEOMETRY),
+    "max_pool2d": (X, GEOMETRY),
+    "max_pool2d_with_winners": (X, GEOMETRY),
+    "max_pool2d_gradient": (POOLED, WINNERS, GEOMETRY),
+    "average_pool2d": (X, GEOMETRY),
+    "average_pool2d_gradient": (POOLED, GEOMETRY),
+    "dense": (F, W, BIAS),
+    "dense_input_gradient": (G, W),
+    "dense_kernel_gradient": (F, G),
+    "bias_gradient": (Y,),
+    "relu": (X,),
+    "relu_gradient": (X, abs(X)),
+    "softmax": (F,),
+    "softmax_gradient": (G, P),
+    "softmax_cross_entropy": (G, P),
+    "batch_norm_statistics": (X,),
+    "scale_shift": (X, *CHANNELS[:2]),
+    "batch_norm_gradient": (X**2, X, *CHANNELS),
+}
+UPDATES = {"sgd_update", "adam_update"}
+
+
+@pytest.fixture(autouse=True, params=["reference", "fast"])
+def which(request):
+    with use_kernels(request.param):
+        yield request.param
+
+
+def outputs(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+def test_every_kernel_is_called_here():
+    exported = {name for name, value in vars(kernels).items() if hasattr(value, "__wrapped__")} - {
+        "_fast"
+    }
+    assert exported == set(CALLS) | UPDATES
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_inputs_stay_as_they_are_and_outputs_are_new(name):
+    arguments = CALLS[name]
+    arrays = [a for a in arguments if isinstance(a, np.ndarray)]
+    before = [a.copy() for a in arrays]
+    getattr(kernels, name)(*arguments)  # whatever is kept from call to call is there after this
+    result = outputs(getattr(kernels, name)(*arguments))
+    for a, b in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for out in result:
+        assert not any(np.shares_memory(out, a) for a in arrays)
+        assert out.flags.writeable and out.flags.c_contiguous
+        assert not any(np.shares_memory(out, other) for other in result if other is not out)
+    again = outputs(getattr(kernels, name)(*arguments))
+    for out, second in zip(result, again, strict=True):
+        assert not np.shares_memory(out, second), "two calls share a buffer"
+        np.testing.assert_array_equal(out, second)
+
+
+def test_read_only_inputs_are_welcome():
+    x = X.copy()
+    x.flags.writeable = False
+    np.testing.assert_array_equal(
+        kernels.conv2d(x, KERNEL, BIAS, GEOMETRY), kernels.conv2d(X, KERNEL, BIAS, GEOMETRY)
+    )
+
+
+def test_a_1x1_convolution_returns_no_view():
+    eye = np.eye(4).reshape(1, 1, 4, 4)
+    y = kernels.conv2d(X, eye, None, ONE)
+    np.testing.assert_array_equal(y, X)
+    assert not np.shares_memory(y, X)
+    assert not np.shares_memory(kernels.max_pool2d(X, ONE), X)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_empty_batch_goes_through(name):
+    if name in ("batch_norm_statistics", "batch_norm_gradient"):
+        pytest.skip("there is no mean of nothing")
+    arguments = [
+        a[:0] if isinstance(a, np.ndarray) and not any(a is b for b in (KERNEL, BIAS, W)) else a
+        for a in CALLS[name]
+    ]
+    if name == "scale_shift":
+        arguments[1:] = CHANNELS[:2]
+    for out, full in zip(
+        outputs(getattr(kernels, name)(*arguments)),
+        outputs(getattr(kernels, name)(*CALLS[name])),
+        strict=True,
+    ):
+        if name in ("conv2d_kernel_gradient", "dense_kernel_gradient", "bias_gradient"):
+            np.testing.assert_array_equal(out, np.zeros_like(full))
+        else:
+            assert out.shape == (0, *full.shape[1:])
+
+
+# --- Derivatives ---------------------------------------------------------------------------------
+
+
+def assert_derivative(f, gradient, x, seed=1):
+    """<g, (f(x + h d) - f(x - h d)) / 2h> = <gradient(g), d> for random g and d."""
+    random = np.random.default_rng(seed)
+    d, h = random.standard_normal(x.shape), FINITE_DIFFERENCE_STEP
+    g = random.standard_normal(f(x).shape)
+    left = np.vdot(g, (f(x + h * d) - f(x - h * d)) / (2 * h))
+    right = np.vdot(gradient(g), d)
+    scale = np.linalg.norm(g) * np.linalg.norm(d)
+    assert abs(left - right) <= FINITE_DIFFERENCE * scale
+
+
+def test_derivatives_of_activations_and_losses():
+    assert_derivative(kernels.relu, lambda g: kernels.relu_gradient(g, kernels.relu(X)), X)
+    assert_derivative(kernels.softmax, lambda g: kernels.softmax_gradient(g, kernels.softmax(F)), F)
+    _, p = kernels.softmax_cross_entropy(G, P)
+
+    def losses(logits):
+        return kernels.softmax_cross_entropy(logits, P)[0]
+
+    assert_derivative(losses, lambda g: g[:, None] * (p - P), G)
+
+
+def test_derivative_of_max_pool():
+    assert_derivative(
+        lambda x: kernels.max_pool2d(x, GEOMETRY),
+        lambda g: kernels.max_pool2d_gradient(
+            g, kernels.max_pool2d_with_winners(X, GEOMETRY)[1], GEOMETRY
+        ),
+        X,
+    )
+
+
+def test_derivatives_of_batch_normalization():
+    gamma, beta, epsilon = CHANNELS[0], CHANNELS[1], 1e-3
+
+    def normalize(x, gamma, beta):
+        mean, variance = kernels.batch_norm_statistics(x)
+        scale = gamma / np.sqrt(variance + epsilon)
+        return kernels.scale_shift(x, scale, beta - mean * scale)
+
+    def gradients(g):
+        mean, variance = kernels.batch_norm_statistics(X)
+        return kernels.batch_norm_gradient(g, X, mean, 1 / np.sqrt(variance + epsilon), gamma)
+
+    assert_derivative(lambda x: normalize(x, gamma, beta), lambda g: gradients(g)[0], X)
+    assert_derivative(lambda c: normalize(X, c, beta), lambda g: gradients(g)[1], gamma)
+    assert_derivative(lambda c: normalize(X, gamma, c), lambda g: gradients(g)[2], beta)
+
+
+# --- Threads -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def thread_count_restored():
+    before = threads.thread_count()
+    yield
+    threads.set_thread_count(before)
+
+
+def test_bits_do_not_depend_on_the_threads(which, thread_count_restored, monkeypatch):
+    if which == "reference":
+        pytest.skip("the formulas leave the threads to NumPy")
+    monkeypatch.setattr(direct, "BLOCK_BYTES", 2**16)
+    random = np.random.default_rng(0)
+    geometry = sliding((33, 31), (3, 3), (1, 1), "same")
+    x, k = normal(random, (3, 33, 31, 24), "f"), normal(random, (3, 3, 24, 37), "f")
+    y = normal(random, (3, 33, 31, 37), "f")
+    features, weights = normal(random, (70, 3000), "f"), normal(random, (3000, 70), "f")
+
+    def results():
+        mean, variance = kernels.batch_norm_statistics(x)
+        return [
+            kernels.conv2d(x, k, None, geometry),
+            kernels.conv2d_input_gradient(y, k, geometry),
+            kernels.conv2d_kernel_gradient(x, y, geometry),
+            kernels.dense(features, weights, None),
+            kernels.dense_input_gradient(features[:, :70].copy(), weights),
+            kernels.dense_kernel_gradient(features, features),
+            kernels.bias_gradient(y),
+            mean,
+            variance,
+            *kernels.batch_norm_gradient(x, x, mean, variance, variance),
+        ]
+
+    threads.set_thread_count(1)
+    expected = results()
+    for count in (2, 3, 8):
+        threads.set_thread_count(count)
+        for actual, alone in zip(results(), expected, strict=True):
+            np.testing.assert_array_equal(actual, alone)
+
+
+# --- Choosing ------------------------------------------------------------------------------------
+
+
+def test_use_kernels_as_a_call_and_as_a_context(which):
+    assert current_kernels() == which
+    with use_kernels("fast"):
+        assert current_kernels() == "fast"
+        with use_kernels("reference"):
+            assert current_kernels() == "reference"
+            use_kernels("fast")
+            assert current_kernels() == "fast"
+        assert current_kernels() == "fast"
+    assert current_kernels() == which
+    with pytest.raises(KeyError), use_kernels("reference"):
+        raise KeyError
+    assert current_kernels() == which
+    with pytest.raises(ValueError, match="kernels are 'reference' or 'fast', got 'slow'"):
+        use_kernels("slow")
+    assert current_kernels() == which
+
+
+@pytest.mark.parametrize("name", [*CALLS, *sorted(UPDATES)])
+def test_the_choice_reaches_every_kernel(name, which, monkeypatch):
+    """Each exported name calls the function of that name in the module that is switched on, and
+    shows its signature and text."""
+    formula = getattr(reference, name)
+    exported = getattr(kernels, name)
+    assert inspect.signature(exported) == inspect.signature(formula)
+    assert exported.__doc__ == formula.__doc__
+
+    rooms = ("direct", "pooling", "pointwise", "updates")
+    modules = [kernels._fast(room) for room in rooms]
+    (room,) = [m for m in modules if inspect.isfunction(getattr(m, name, None))]
+    fast = getattr(room, name)
+    assert inspect.signature(fast) == inspect.signature(formula)
+    called = []
+    monkeypatch.setattr(room, name, lambda *a: called.append("fast"))
+    if which == "fast":
+        exported(*(CALLS[name] if name in CALLS else update(name)))
+        assert called == ["fast"]
+    elif name in CALLS:
+        exported(*CALLS[name])
+        assert not called
+
+
+def update(name):
+    w = np.ones(3)
+    return (w, w, None, 0.1) if name == "sgd_update" else (w, w, w, w, 0.1, 0.9, 0.9, 1.0)
+
+
+def test_import_is_light():
+    """Numba arrives with the first fast kernel, not with the package."""
+    script = (
+        "import sys, numpy as np, minitl.kernels as k\n"
+        "assert 'numba' not in sys.modules and 'scipy' not in sys.modules\n"
+        "k.use_kernels('reference'); k.relu(np.ones(3))\n"
+        "assert 'numba' not in sys.modules\n"
+        "k.use_kernels('fast'); k.relu(np.ones(3))\n"
+        "assert 'numba' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
