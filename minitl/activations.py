@@ -26,6 +26,6 @@ def get(identifier: Any) -> Callable[[Any], Tensor]:
     return function
 
 
-def serialize(function: Callable[..., Any]) -> str:
+def serialize(activation: Callable[..., Any]) -> str:
     """The name under which `get` finds the function."""
-    return getattr(function, "__name__", str(function))
+    return getattr(activation, "__name__", str(activation))
