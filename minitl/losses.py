@@ -12,6 +12,7 @@ it: log(softmax(z)) is exact where softmax(z) has already underflowed to 0.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -30,12 +31,12 @@ class Loss(Configurable):
     """Base class. A subclass gives `call`: per-sample losses, shape y_pred.shape[:-1].
 
     Args:
+        name: shown in logs.
         reduction: 'sum_over_batch_size' (the mean, see above), 'sum', 'mean_with_sample_weight'
             (divides by the sum of the weights), or None (the losses themselves).
-        name: shown in logs.
     """
 
-    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
+    def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size"):
         known = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
         if reduction not in known:
             raise ValueError(f"reduction must be one of {known}, got {reduction!r}")
@@ -132,10 +133,11 @@ class CategoricalCrossentropy(Loss):
         self,
         from_logits: bool = False,
         label_smoothing: float = 0.0,
+        *,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "categorical_crossentropy",
     ):
-        super().__init__(reduction, name)
+        super().__init__(name, reduction)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
@@ -166,10 +168,11 @@ class SparseCategoricalCrossentropy(Loss):
     def __init__(
         self,
         from_logits: bool = False,
+        *,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "sparse_categorical_crossentropy",
     ):
-        super().__init__(reduction, name)
+        super().__init__(name, reduction)
         self.from_logits = from_logits
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
@@ -215,10 +218,11 @@ class BinaryCrossentropy(Loss):
         self,
         from_logits: bool = False,
         label_smoothing: float = 0.0,
+        *,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "binary_crossentropy",
     ):
-        super().__init__(reduction, name)
+        super().__init__(name, reduction)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
@@ -248,7 +252,7 @@ class MeanSquaredError(Loss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "mean_squared_error",
     ):
-        super().__init__(reduction, name)
+        super().__init__(name, reduction)
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         difference = y_pred - _like(y_true, y_pred)
@@ -289,9 +293,14 @@ def get(identifier: Any) -> Any:
 
 
 def _function(cls: type[Loss]) -> Callable[..., Tensor]:
-    def losses(y_true: Any, y_pred: Any, **settings: Any) -> Tensor:
-        return cls(reduction=None, **settings)(y_true, y_pred)
+    def losses(y_true: Any, y_pred: Any, *args: Any, **settings: Any) -> Tensor:
+        return cls(*args, **settings, reduction=None)(y_true, y_pred)  # type: ignore[misc]
 
+    both = inspect.signature(losses).parameters
+    own = inspect.signature(cls).parameters
+    settings_only = [own[n] for n in own if n not in ("reduction", "name")]
+    signature = inspect.Signature([both["y_true"], both["y_pred"], *settings_only])
+    losses.__signature__ = signature  # type: ignore[attr-defined]
     losses.__name__ = snake_case(cls.__name__)
     losses.__doc__ = f"Per-sample losses of `{cls.__name__}`, without reduction."
     return losses

@@ -106,7 +106,7 @@ class SparseCategoricalAccuracy(CategoricalAccuracy):
 class BinaryAccuracy(_MeanOf):
     """How often y_pred > threshold agrees with y_true (0 or 1); mean over the last axis."""
 
-    def __init__(self, name: str | None = "binary_accuracy", threshold: float = 0.5):
+    def __init__(self, name: str | None = "binary_accuracy", *, threshold: float = 0.5):
         self.threshold = threshold
         super().__init__(name)
 
@@ -165,6 +165,7 @@ class _Counts(Metric):
     def __init__(
         self,
         thresholds: float | None = None,
+        *,
         class_id: int | None = None,
         name: str | None = None,
     ):
@@ -282,7 +283,7 @@ class AUC(Metric):
         curve: 'ROC' or 'PR'.
     """
 
-    def __init__(self, num_thresholds: int = 200, curve: str = "ROC", name: str | None = "auc"):
+    def __init__(self, num_thresholds: int = 200, curve: str = "ROC", *, name: str | None = None):
         if curve not in ("ROC", "PR"):
             raise ValueError(f"curve must be 'ROC' or 'PR', got {curve!r}")
         if num_thresholds < 2:

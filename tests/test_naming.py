@@ -67,7 +67,9 @@ def test_look_up():
     assert look_up("f", table, "thing") is len
     assert look_up(A, table, "thing").n == 1
     assert look_up(7, table, "thing") == 7
-    with pytest.raises(ValueError, match=r"unknown thing 'glorot_unifrom'. Did you mean 'glorot_un"):
+    with pytest.raises(
+        ValueError, match=r"unknown thing 'glorot_unifrom'. Did you mean 'glorot_un"
+    ):
         look_up("glorot_unifrom", table, "thing")
 
 

@@ -171,6 +171,7 @@ def image_dataset_from_directory(
     crop_to_aspect_ratio: bool = False,
     pad_to_aspect_ratio: bool = False,
     data_format: str | None = None,
+    *,
     verbose: bool = True,
 ) -> Any:
     """Find the images under `directory` and return an `ImageDataset` of them.
