@@ -99,6 +99,10 @@ class Evaluation:
             "ROC AUC            "
             + ("undefined: a class has no images" if math.isnan(self.auc) else f"{self.auc:.4f}"),
             f"calibration error  {self.calibration_error:.4f}",
+        ]
+        if len(self.class_names) > 20:  # no screen is wide enough for the matrix
+            return "\n".join(lines)
+        lines += [
             "",
             f"{'true / predicted':{max(width, 16)}}"
             + "".join(f"  {name:>{cell}}" for name in self._short_names()),

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import mmap
 import os
 import re
 import shutil
@@ -31,7 +32,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -83,15 +84,19 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
     if start[:4] == b"PK\x03\x04":
         return _read_keras_archive(path)
     _expect_hdf5(path, start)
-    return _read_hdf5(path, path.stat().st_size, os.fspath(path))
+    with path.open("rb") as file:
+        return _read_hdf5(path, path.stat().st_size, file)
 
 
-def _read_hdf5(path: Path, size: int, source: Any) -> WeightFile:
-    """Open `source` (a file name, or a file object) of `size` bytes and take its inventory."""
+def _read_hdf5(path: Path, size: int, source: IO[bytes]) -> WeightFile:
+    """Take the inventory of an open file of `size` bytes."""
     import h5py
 
     try:
-        with h5py.File(source, "r", locking=False) as file:
+        _check_string_heaps(source)
+        # A temporary file has a number for a name; h5py can read it through Python.
+        named = isinstance(source.name, str | bytes | os.PathLike)
+        with h5py.File(source.name if named else source, "r", locking=False) as file:
             reader = _Reader(file, size)
             if reader.has_names(file, "layer_names"):
                 layers, layout = reader.legacy(file), "legacy"
@@ -144,45 +149,45 @@ class _Reader:
         """Read `.weights.h5`: layers/<class name>/vars/0, 1, ...; the layer's name is an attribute.
 
         Nothing in the file tells the order of the layers. They are taken in the order in which
-        they lie in it: Keras 3.15 writes those with weights in the model's order. `plan` needs
-        no order.
+        their arrays lie in it, in which Keras 3.15 writes the model's layers (a test looks);
+        `plan` needs no order.
         """
         import h5py
 
-        layers = []
         seen: set[int] = set()
 
         def children(group: Any) -> Iterator[tuple[str, Any]]:
-            found = []
             for name in group:
                 child = self.member(group, name)
                 if isinstance(child, h5py.Group):
-                    address = h5py.h5o.get_info(child.id).addr
+                    address = _address(child)
                     if address in seen:
                         raise WeightFileError(f"group {child.name} is reached twice")
                     seen.add(address)
-                    found.append((address, name, child))
-            for _, name, child in sorted(found, key=lambda item: item[0]):
-                yield name, child
+                    yield name, child
 
-        def collect(group: Any, owner: str) -> list[tuple[str, np.ndarray]]:
-            """The weights of `group` and of all that is inside it, in order."""
-            weights = []
+        def collect(group: Any, owner: str) -> tuple[int, list[tuple[str, np.ndarray]]]:
+            """Where the weights of `group` and of all inside it begin, and the weights."""
+            blocks = []
             for name, child in children(group):
                 if name == "vars":
                     numbers = sorted(child, key=int)
-                    weights += [(f"{owner}/{i}", self.array(child, i)) for i in numbers]
+                    weights = [(f"{owner}/{i}", self.array(child, i)) for i in numbers]
+                    blocks.append((_address(child[numbers[0]]) if numbers else 0, weights))
                 elif name == "layers":
                     for inner, inner_group in children(child):
-                        weights += collect(inner_group, f"{owner}/{layer_name(inner_group, inner)}")
+                        inner = layer_name(inner_group, inner)
+                        blocks.append(collect(inner_group, f"{owner}/{inner}"))
                 elif name != "seed_generator":  # the state of a dropout, not a weight
-                    weights += collect(child, f"{owner}/{layer_name(child, name)}")
-            return weights
+                    blocks.append(collect(child, f"{owner}/{layer_name(child, name)}"))
+            blocks = sorted((block for block in blocks if block[1]), key=lambda block: block[0])
+            place = blocks[0][0] if blocks else 0
+            return place, [weight for _, weights in blocks for weight in weights]
 
         def layer_name(group: Any, fallback: str | None) -> str:
             values = self.group(group, "vars") if self.has(group, "vars") else group
             if "name" in values.attrs:
-                return _text(self.attribute(values, "name")[0])
+                return self.strings(values, "name")[0]
             if fallback is None:
                 raise WeightFileError(
                     "this .weights.h5 keeps no layer names (an early Keras 3 wrote it), so its "
@@ -193,11 +198,13 @@ class _Reader:
 
         if not self.has(root, "layers"):
             layer_name(self.group(root, "_layer_checkpoint_dependencies"), None)
+        found = []
         for _, group in children(self.group(root, "layers")):
             name = layer_name(group, None)
-            layers.append((name, collect(group, name)))
-        _refuse_twice([name for name, _ in layers], "layer")
-        return layers
+            place, weights = collect(group, name)
+            found.append((place, name, weights))
+        _refuse_twice([name for _, name, _ in found], "layer")
+        return [(name, weights) for _, name, weights in sorted(found, key=lambda layer: layer[0])]
 
     def array(self, group: Any, name: str) -> np.ndarray:
         """Read one data set, after everything it declares has been held against the file."""
@@ -275,29 +282,46 @@ class _Reader:
                 pieces.append(f"{attribute}{len(pieces)}")
         if not pieces:
             raise WeightFileError(f"{group.name} has no attribute {attribute!r}")
-        return [_text(name) for piece in pieces for name in self.attribute(group, piece)]
+        return [name for piece in pieces for name in self.strings(group, piece)]
 
-    def attribute(self, group: Any, name: str) -> np.ndarray:
+    def attribute(self, group: Any, name: str) -> np.ndarray | None:
+        """An attribute of strings or numbers as a 1-D array; None when it is anything else.
+
+        The library crashes on damaged attributes of the other types (lists, references ...).
+        """
         import h5py
 
         attribute = h5py.h5a.open(group.id, name.encode())
-        declared = math.prod(attribute.shape or ()) * attribute.dtype.itemsize
-        if declared > self.size:
+        kind = attribute.get_type().get_class()
+        plain = kind in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT)
+        if not plain or attribute.shape is None:
+            return None
+        if math.prod(attribute.shape) * attribute.dtype.itemsize > self.size:
             raise WeightFileError(f"attribute {name!r} of {group.name} is larger than the file")
-        return np.atleast_1d(group.attrs[name])
+        return np.ravel(group.attrs[name])
+
+    def strings(self, group: Any, name: str) -> list[str]:
+        values = self.attribute(group, name)
+        if values is None:
+            raise WeightFileError(f"attribute {name!r} of {group.name}: expected strings")
+        return [_text(value) for value in values]
 
     def attributes(self, file: Any) -> dict[str, Any]:
         """The root's attributes that are one string or number (versions, provenance ...)."""
         found: dict[str, Any] = {}
         for name in file.attrs:
-            value = self.attribute(file, name)
-            if value.size == 1 and not name.startswith("layer_names"):
-                item = value.reshape(-1)[0]
-                if isinstance(item, bytes | str):
-                    found[name] = _text(item)
-                elif isinstance(item, np.number | np.bool_):
-                    found[name] = item.item()
+            values = self.attribute(file, name)
+            if values is not None and values.size == 1 and not name.startswith("layer_names"):
+                value = values[0]
+                found[name] = _text(value) if isinstance(value, bytes | str) else value.item()
         return found
+
+
+def _address(member: Any) -> int:
+    """Where in the file a group or a data set begins."""
+    import h5py
+
+    return h5py.h5o.get_info(member.id).addr
 
 
 def _text(name: Any) -> str:
@@ -346,6 +370,49 @@ def _expect_hdf5(path: Path, start: bytes) -> None:
     else:
         kind = f"begins with {start[:8]!r}"
     raise WeightFileError(f"{path} is not an HDF5 file: it {kind}")
+
+
+def _check_string_heaps(file: IO[bytes]) -> None:
+    """Raise for damaged strings, before the HDF5 library (1.14.6) hangs or runs out of memory.
+
+    Variable-length strings, such as layer names, lie in collections: 'GCOL', version 1, three
+    bytes, the collection's size, then objects of index (2 bytes), count (2), 4 bytes, size (8)
+    and data, padded to 8. Index 0 is free space, whose size includes its 16 bytes. The library
+    steps from object to object by size, and never gets past a step of zero. A string is kept as
+    a reference: length (4 bytes), address of the collection (8), index (4). The library takes
+    memory for the length before it looks whether the object is so long.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+
+        def number(at: int, size: int) -> int:
+            return int.from_bytes(data[at : at + size], "little")
+
+        version = data[8]
+        if (data[13:15] if version < 2 else data[9:11]) != b"\x08\x08":
+            raise WeightFileError("expected offsets and lengths of 8 bytes, found others")
+        declared = 0
+        heap = data.find(b"GCOL\x01")
+        while heap >= 0:
+            sizes = {}
+            end, at = heap + number(heap + 8, 8), heap + 16
+            while end <= len(data) and at + 16 <= end:
+                index, size = number(at, 2), number(at + 8, 8)
+                step = 16 + -(-size // 8) * 8 if index else size
+                if not 16 <= step <= end - at:
+                    raise WeightFileError(f"the strings at byte {at:,} are damaged")
+                sizes[index] = size
+                at += step
+            address = heap.to_bytes(8, "little")
+            reference = data.find(address)
+            while reference >= 0:
+                length, index = number(reference - 4, 4), number(reference + 8, 4)
+                # The mapping of a virtual data set is kept here too (layout version 4, class 3).
+                if index and index in sizes and length >> 16 != 0x0304:
+                    declared += length
+                    if length > sizes[index] or declared > len(data) + SPARE_MEMORY:
+                        raise WeightFileError(f"the string at byte {reference:,} is damaged")
+                reference = data.find(address, reference + 1)
+            heap = data.find(b"GCOL\x01", heap + 5)
 
 
 def _explain_damage(path: Path, size: int, error: Exception) -> str:

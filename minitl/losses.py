@@ -12,6 +12,8 @@ it: log(softmax(z)) is exact where softmax(z) has already underflowed to 0.
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,12 +31,12 @@ class Loss(Configurable):
     """Base class. A subclass gives `call`: per-sample losses, shape y_pred.shape[:-1].
 
     Args:
+        name: shown in logs.
         reduction: 'sum_over_batch_size' (the mean, see above), 'sum', 'mean_with_sample_weight'
             (divides by the sum of the weights), or None (the losses themselves).
-        name: shown in logs.
     """
 
-    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
+    def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size"):
         known = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
         if reduction not in known:
             raise ValueError(f"reduction must be one of {known}, got {reduction!r}")
@@ -59,6 +61,8 @@ class Loss(Configurable):
         losses = self.call(np.asarray(y_true), y_pred)
         if sample_weight is not None:
             given = np.asarray(sample_weight, dtype=losses.dtype)
+            if given.ndim == losses.ndim + 1 and given.shape[-1] == 1:
+                given = given[..., 0]
             given = given.reshape(given.shape + (1,) * (losses.ndim - given.ndim))
             weights = np.broadcast_to(given, losses.shape)
             losses = losses * weights
@@ -93,9 +97,24 @@ def _smoothed(targets: Array, amount: float, toward: float) -> Array:
     return targets if amount == 0 else targets * targets.dtype.type(1 - amount) + amount * toward
 
 
+def _logits(beneath: Tensor | None, y_pred: Tensor, from_logits: bool) -> Tensor | None:
+    """The logits: those beneath an output that is their softmax (or sigmoid), else y_pred itself
+    when it is said to be logits, else None."""
+    if beneath is None:
+        return y_pred if from_logits else None
+    if from_logits:
+        warnings.warn(
+            "from_logits=True, but the predictions come from a softmax or sigmoid. The logits "
+            "beneath it are used; drop from_logits=True, or the activation.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return beneath
+
+
 def _categorical(targets: Array, y_pred: Tensor, from_logits: bool) -> Tensor:
     """-sum_j t_j log p_j for each row."""
-    logits = y_pred if from_logits else y_pred.softmax_of
+    logits = _logits(y_pred.softmax_of, y_pred, from_logits)
     if logits is not None:
         return _in_rows(ops.softmax_cross_entropy, logits, targets)
     p = y_pred / ops.sum(y_pred, axis=-1, keepdims=True)
@@ -114,10 +133,11 @@ class CategoricalCrossentropy(Loss):
         self,
         from_logits: bool = False,
         label_smoothing: float = 0.0,
+        *,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "categorical_crossentropy",
     ):
-        super().__init__(reduction, name)
+        super().__init__(name, reduction)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
@@ -148,10 +168,11 @@ class SparseCategoricalCrossentropy(Loss):
     def __init__(
         self,
         from_logits: bool = False,
+        *,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "sparse_categorical_crossentropy",
     ):
-        super().__init__(reduction, name)
+        super().__init__(name, reduction)
         self.from_logits = from_logits
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
@@ -179,7 +200,10 @@ class SparseCategoricalCrossentropy(Loss):
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         labels = y_true.reshape(y_pred.shape[:-1]).astype(np.int64)
         targets = np.eye(y_pred.shape[-1], dtype=y_pred.dtype)[labels]
-        return _categorical(targets, y_pred, self.from_logits)
+        logits = _logits(y_pred.softmax_of, y_pred, self.from_logits)
+        if logits is None:  # as Keras: clipped first, then divided by the sum (by the softmax)
+            logits = ops.log(ops.clip(y_pred, EPSILON, 1 - EPSILON))
+        return _in_rows(ops.softmax_cross_entropy, logits, targets)
 
 
 class BinaryCrossentropy(Loss):
@@ -194,10 +218,11 @@ class BinaryCrossentropy(Loss):
         self,
         from_logits: bool = False,
         label_smoothing: float = 0.0,
+        *,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "binary_crossentropy",
     ):
-        super().__init__(reduction, name)
+        super().__init__(name, reduction)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
@@ -212,7 +237,7 @@ class BinaryCrossentropy(Loss):
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         targets = _smoothed(_like(y_true, y_pred), self.label_smoothing, 0.5)
-        logits = y_pred if self.from_logits else y_pred.sigmoid_of
+        logits = _logits(y_pred.sigmoid_of, y_pred, self.from_logits)
         if logits is not None:
             return ops.mean(ops.sigmoid_cross_entropy(logits, targets), axis=-1)
         p = ops.clip(y_pred, EPSILON, 1 - EPSILON)
@@ -227,7 +252,7 @@ class MeanSquaredError(Loss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "mean_squared_error",
     ):
-        super().__init__(reduction, name)
+        super().__init__(name, reduction)
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         difference = y_pred - _like(y_true, y_pred)
@@ -268,9 +293,14 @@ def get(identifier: Any) -> Any:
 
 
 def _function(cls: type[Loss]) -> Callable[..., Tensor]:
-    def losses(y_true: Any, y_pred: Any, **settings: Any) -> Tensor:
-        return cls(reduction=None, **settings)(y_true, y_pred)
+    def losses(y_true: Any, y_pred: Any, *args: Any, **settings: Any) -> Tensor:
+        return cls(*args, **settings, reduction=None)(y_true, y_pred)  # type: ignore[misc]
 
+    both = inspect.signature(losses).parameters
+    own = inspect.signature(cls).parameters
+    settings_only = [own[n] for n in own if n not in ("reduction", "name")]
+    signature = inspect.Signature([both["y_true"], both["y_pred"], *settings_only])
+    losses.__signature__ = signature  # type: ignore[attr-defined]
     losses.__name__ = snake_case(cls.__name__)
     losses.__doc__ = f"Per-sample losses of `{cls.__name__}`, without reduction."
     return losses

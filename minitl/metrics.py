@@ -106,7 +106,7 @@ class SparseCategoricalAccuracy(CategoricalAccuracy):
 class BinaryAccuracy(_MeanOf):
     """How often y_pred > threshold agrees with y_true (0 or 1); mean over the last axis."""
 
-    def __init__(self, name: str | None = "binary_accuracy", threshold: float = 0.5):
+    def __init__(self, name: str | None = "binary_accuracy", *, threshold: float = 0.5):
         self.threshold = threshold
         super().__init__(name)
 
@@ -165,6 +165,7 @@ class _Counts(Metric):
     def __init__(
         self,
         thresholds: float | None = None,
+        *,
         class_id: int | None = None,
         name: str | None = None,
     ):
@@ -282,7 +283,7 @@ class AUC(Metric):
         curve: 'ROC' or 'PR'.
     """
 
-    def __init__(self, num_thresholds: int = 200, curve: str = "ROC", name: str | None = "auc"):
+    def __init__(self, num_thresholds: int = 200, curve: str = "ROC", *, name: str | None = None):
         if curve not in ("ROC", "PR"):
             raise ValueError(f"curve must be 'ROC' or 'PR', got {curve!r}")
         if num_thresholds < 2:
@@ -359,23 +360,23 @@ def get(
 ) -> Metric:
     """A metric from its name, class, instance, or a function (y_true, y_pred) -> values.
 
-    'accuracy' (or 'acc') means the accuracy that goes with the loss and the output: binary for
-    one output, sparse categorical for integer labels, categorical otherwise.
+    'accuracy' (or 'acc') means the accuracy that goes with the loss and the output: sparse
+    categorical for a loss of integer labels, else binary for one output, else categorical. A
+    metric that is given by name keeps that name in the logs, as in Keras.
     """
     if identifier in ("accuracy", "acc"):
         if isinstance(loss, losses.SparseCategoricalCrossentropy):
             return SparseCategoricalAccuracy("accuracy" if identifier == "accuracy" else "acc")
-        one_output = output_shape[-1:] == (1,)
-        if one_output or isinstance(loss, losses.BinaryCrossentropy):
+        if output_shape[-1:] == (1,):
             return BinaryAccuracy(identifier)
         return CategoricalAccuracy(identifier)
     if isinstance(identifier, str) and identifier in losses.TABLE and identifier not in TABLE:
         return _LossMetric(losses.get(identifier), identifier)
-    if isinstance(identifier, str) and identifier == "mse":
-        return MeanSquaredError("mse")
-    known = TABLE | losses.TABLE | {"accuracy": Accuracy}
+    known = losses.TABLE | TABLE | {"accuracy": Accuracy}
     metric = look_up(identifier, known, "metric")
     if isinstance(metric, Metric):
+        if isinstance(identifier, str):
+            metric.name = identifier
         return metric
     if isinstance(metric, losses.Loss):
         return _LossMetric(metric)

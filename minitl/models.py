@@ -196,6 +196,7 @@ class Model(Trainer, Layer):
     def summary(
         self,
         line_length: int | None = None,
+        *,
         print_fn: Callable[[str], None] | None = None,
         expand_nested: bool = False,
     ) -> None:
@@ -330,7 +331,7 @@ class Sequential(Model):
     """
 
     def __init__(
-        self, layers: Sequence[Any] | None = None, name: str | None = None, trainable: bool = True
+        self, layers: Sequence[Any] | None = None, trainable: bool = True, name: str | None = None
     ):
         Layer.__init__(self, name=name)
         self._init_training()
@@ -594,16 +595,16 @@ def _params(count: int, dtype: str) -> str:
     return f"{count:,} ({size / 1024**i:.2f} {units[i]})"
 
 
-def load_model(filepath: str | Path, compile: bool = True) -> Model:
+def load_model(filepath: str | Path, *, compile: bool = True) -> Model:
     """A model from a file that `Model.save` wrote (or Keras's `model.save('x.h5')`)."""
     from minitl import saving
 
     return saving.load_model(filepath, compile)
 
 
-def model_from_json(text: str) -> Model:
+def model_from_json(json_string: str) -> Model:
     """The architecture that `Model.to_json` wrote, with fresh weights."""
-    described = json.loads(text)
+    described = json.loads(json_string)
     if described["class_name"] == "Sequential":
         return Sequential.from_config(described["config"])
     return Model.from_config(described["config"])

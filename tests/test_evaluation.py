@@ -89,6 +89,8 @@ def test_auc_by_hand():
     assert roc_auc([1, 0], [0.2, 0.9]) == 0
     assert roc_auc([1, 0, 1, 0], [0.5, 0.5, 0.5, 0.5]) == 0.5
     assert np.isnan(roc_auc([1, 1], [0.1, 0.2]))
+    # of two classes it is class 1 that counts: beside 1.0 its small probabilities still differ
+    assert evaluate_predictions([1, 0], np.float32([[1, 1e-9], [1, 1e-12]])).auc == 1
 
 
 def test_calibration_by_hand():
@@ -212,6 +214,12 @@ def test_the_table_without_weights_or_auc():
     text = str(evaluate_predictions([0, 0], [0.1, 0.2]))
     assert "weighted accuracy" not in text
     assert "ROC AUC            undefined: a class has no images" in text
+
+
+def test_the_table_of_many_classes_leaves_the_confusion_matrix_out():
+    y = np.arange(30)
+    assert "true / predicted" in str(evaluate_predictions(y[:20], np.eye(20)))
+    assert "true / predicted" not in str(evaluate_predictions(y, np.eye(30)))
 
 
 def test_the_dict_is_strict_json():

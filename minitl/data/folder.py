@@ -60,9 +60,9 @@ class ImageDataset:
         shuffle: bool = False,
         seed: int = 0,
         interpolation: str = "bilinear",
-        fit: str = "stretch",
+        resizing: str = "stretch",
     ):
-        """`fit` says what becomes of other proportions: 'stretch', 'crop' or 'pad' (zeros)."""
+        """`resizing` says what becomes of other proportions: 'stretch', 'crop' or 'pad' (zeros)."""
         self.file_paths = list(file_paths)
         self.labels = None if labels is None else np.asarray(labels, np.int32)
         self.class_names = class_names
@@ -73,7 +73,7 @@ class ImageDataset:
         self.shuffle = shuffle
         self.seed = seed
         self.interpolation = interpolation
-        self.fit = fit
+        self.resizing = resizing
         self._iteration = 0
 
     @property
@@ -139,7 +139,7 @@ class ImageDataset:
             except OSError:
                 self.verify()  # one is broken: look for all, and name them at once
                 raise
-            image[:] = fit_image(pixels, self.image_size, self.interpolation, self.fit)
+            image[:] = fit_image(pixels, self.image_size, self.interpolation, self.resizing)
         return x
 
     def _targets(self, rows: np.ndarray) -> np.ndarray | None:
@@ -171,6 +171,7 @@ def image_dataset_from_directory(
     crop_to_aspect_ratio: bool = False,
     pad_to_aspect_ratio: bool = False,
     data_format: str | None = None,
+    *,
     verbose: bool = True,
 ) -> Any:
     """Find the images under `directory` and return an `ImageDataset` of them.
@@ -236,7 +237,11 @@ def image_dataset_from_directory(
             shuffle=reshuffle,
             seed=seed,
             interpolation=interpolation,
-            fit="crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch",
+            resizing="crop"
+            if crop_to_aspect_ratio
+            else "pad"
+            if pad_to_aspect_ratio
+            else "stretch",
         )
 
     if not validation_split:
@@ -259,16 +264,18 @@ def image_dataset_from_directory(
     return dataset(slice(kept) if subset == "training" else slice(kept, None), shuffle)
 
 
-def fit_image(image: np.ndarray, size: tuple[int, int], interpolation: str, fit: str) -> np.ndarray:
+def fit_image(
+    image: np.ndarray, size: tuple[int, int], interpolation: str, resizing: str
+) -> np.ndarray:
     """Resize an image (H, W, C) to `size` (OH, OW): 'stretch', 'crop' the middle, or 'pad'."""
     height, width = image.shape[:2]
     rows, columns = size
-    if fit == "crop":
+    if resizing == "crop":
         cut_rows = max(min(height, width * rows // columns), 1)
         cut_columns = max(min(width, height * columns // rows), 1)
         top, left = (height - cut_rows) // 2, (width - cut_columns) // 2
         image = image[top : top + cut_rows, left : left + cut_columns]
-    if fit != "pad":
+    if resizing != "pad":
         return resize_images(image[np.newaxis], size, interpolation)[0]
     # In float32 as in TensorFlow: a rounding there can cost a row, and ours should be the same.
     high, wide = np.float32(height), np.float32(width)

@@ -229,8 +229,8 @@ def resize_images(
     Returns float32, or float64 for float64; 'nearest' keeps the dtype. Raises ValueError for an
     unknown interpolation, a size that is not two positive integers, and arrays of other shapes.
 
-    >>> resize_images(np.array([[[0.0, 10.0, 20.0, 30.0]]]), (1, 2)).tolist()
-    [[[5.0, 25.0]]]
+    >>> resize_images(np.array([[[0.0, 10.0, 20.0, 30.0, 40.0, 50.0]]]), (1, 3)).tolist()
+    [[[5.0, 25.0, 45.0]]]
     """
     check_choice("interpolation", interpolation, INTERPOLATIONS)
     rows, columns = check_size("size", size)

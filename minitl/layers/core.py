@@ -28,6 +28,7 @@ class InputLayer(Layer):
         shape: Shape | None = None,
         batch_size: int | None = None,
         dtype: str | None = None,
+        *,
         batch_shape: Shape | None = None,
         name: str | None = None,
         trainable: bool = True,
@@ -97,6 +98,7 @@ def Input(
     shape: Shape | None = None,
     batch_size: int | None = None,
     dtype: str | None = None,
+    *,
     batch_shape: Shape | None = None,
     name: str | None = None,
 ) -> SymbolicTensor:
@@ -105,7 +107,7 @@ def Input(
     >>> Input((224, 224, 3)).shape
     (None, 224, 224, 3)
     """
-    return InputLayer(shape, batch_size, dtype, batch_shape, name).output
+    return InputLayer(shape, batch_size, dtype, batch_shape=batch_shape, name=name).output
 
 
 class Dense(Layer):
@@ -232,8 +234,8 @@ class Dropout(Layer):
     def __init__(
         self,
         rate: float,
-        seed: int | None = None,
         *,
+        seed: int | None = None,
         name: str | None = None,
         dtype: str | None = None,
         trainable: bool = True,

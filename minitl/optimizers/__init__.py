@@ -14,7 +14,7 @@ import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Variable
-from minitl.naming import Configurable, look_up, serialize
+from minitl.naming import Configurable, look_up, serialize, snake_case
 from minitl.optimizers import schedules
 from minitl.optimizers.schedules import LearningRateSchedule
 
@@ -56,7 +56,7 @@ class Optimizer(Configurable):
         self.weight_decay = weight_decay
         self.clipnorm, self.clipvalue = clipnorm, clipvalue
         self.global_clipnorm = global_clipnorm
-        self.name = name or type(self).__name__.lower()
+        self.name = name or snake_case(type(self).__name__)
         self.iterations = 0
         self._state: dict[int, tuple[Variable, dict[str, Array]]] = {}
 
@@ -140,7 +140,8 @@ class SGD(Optimizer):
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
-        name: str = "SGD",
+        *,
+        name: str | None = None,
     ):
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
         if not 0 <= momentum <= 1:
@@ -177,7 +178,8 @@ class Adam(Optimizer):
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
-        name: str = "adam",
+        *,
+        name: str | None = None,
     ):
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
         if amsgrad:
@@ -220,7 +222,8 @@ class AdamW(Adam):
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
-        name: str = "adamw",
+        *,
+        name: str | None = None,
     ):
         super().__init__(
             learning_rate,
@@ -232,7 +235,7 @@ class AdamW(Adam):
             clipnorm,
             clipvalue,
             global_clipnorm,
-            name,
+            name=name,
         )
 
 

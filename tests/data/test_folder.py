@@ -261,8 +261,8 @@ def test_a_split_that_leaves_a_class_untrained_warns(tmp_path):
     make_folder(tmp_path, a=4, b=1)
     with pytest.warns(UserWarning, match="class 'b' falls into the validation part.*set shuffle"):
         read(tmp_path, shuffle=False, validation_split=0.25, subset="both")
-    with pytest.warns(UserWarning, match="class '1' falls"):
-        read(tmp_path, labels=[0, 0, 0, 0, 1], shuffle=False, validation_split=0.25, subset="both")
+    with pytest.warns(UserWarning, match="class '7' falls"):
+        read(tmp_path, labels=[3, 3, 3, 3, 7], shuffle=False, validation_split=0.25, subset="both")
 
 
 @pytest.mark.parametrize(

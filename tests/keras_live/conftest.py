@@ -40,7 +40,7 @@ def fresh_names(keras):
     """Automatic layer names start at the same number in both."""
     import minitl
 
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # a garbage collection takes a second
     minitl.utils.clear_session()
     keras.utils.set_random_seed(0)
     minitl.utils.set_random_seed(0)

@@ -70,9 +70,7 @@ def linear_in_float32(keras, rng, name, x, terms, **settings):
         np.abs(g32).astype(np.float64),
     )
     found = run_minitl(mine, [x32], weights, g32)
-    for (what, a, b), (_, magnitude, _) in zip(
-        found.pairs(exact), size.pairs(size), strict=True
-    ):
+    for (what, a, b), (_, magnitude, _) in zip(found.pairs(exact), size.pairs(size), strict=True):
         if what.startswith("state"):
             continue
         try:

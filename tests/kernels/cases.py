@@ -12,6 +12,8 @@ WINDOWS = [
     ((2, 7, 5, 2), (1, 1), (3, 2), "same"),
     ((2, 6, 5, 3), (2, 2), (2, 2), "valid"),  # a column left over
     ((2, 6, 5, 3), (2, 2), (2, 2), "same"),
+    ((2, 5, 4, 3), (2, 2), (1, 1), "same"),  # padding at the bottom and right only
+    ((1, 6, 7, 2), (4, 3), (1, 1), "same"),  # more at the bottom than at the top
     ((3, 7, 8, 4), (3, 3), (1, 1), "same"),
     ((1, 8, 7, 5), (3, 3), (1, 1), "valid"),
     ((2, 9, 6, 3), (3, 3), (2, 2), "same"),

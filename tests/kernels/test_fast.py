@@ -83,6 +83,12 @@ def test_convolution(case, dtype):
     check_convolution(case[0], geometry_of(case), 5, dtype)
 
 
+@dtypes
+def test_convolution_with_many_channels_and_few_lines(dtype):
+    """Here the width is cut, not the lines: filters forward, channels backward."""
+    check_convolution((1, 2, 3, 70), sliding((2, 3), (3, 3), (1, 1), "same"), 70, dtype)
+
+
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)),
     window=st.tuples(st.integers(1, 6), st.integers(1, 6)),

@@ -44,12 +44,23 @@ def test_cut_product_covers_every_place_once(lines, line, depth, width, longest)
     assert (seen == 1).all()
 
 
-def test_small_work_is_not_cut():
+def test_small_work_is_not_cut_and_large_work_is():
     assert cut_rows(100, 10) == [(0, 100)]
     assert cut_product(8, 8, 27, 64, 8) == [(0, 8, 0, 64)]
     assert len(cut_rows(10**6, 10)) == threads.PARTS
     assert len(cut_product(1, 1, 25088, 4096, 1)) == threads.PARTS  # one row: cut the width
     assert len(cut_product(4096, 1, 512, 10, 4096)) == threads.PARTS  # ten columns: cut the rows
+
+
+def test_the_longer_side_of_a_product_is_cut():
+    parts = range(threads.PARTS)
+    assert cut_product(32, 1, 25088, 4096, 32) == [(0, 32, 512 * i, 512 * i + 512) for i in parts]
+    assert cut_product(8, 512, 576, 512, 8) == [(i, i + 1, 0, 512) for i in parts]
+
+
+def test_many_blocks_are_a_multiple_of_the_parts():
+    """Nine blocks on two threads would take as long as ten."""
+    assert len(cut_product(90, 224, 576, 64, 10)) == 2 * threads.PARTS
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2, 17])
