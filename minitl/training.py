@@ -51,6 +51,7 @@ class Trainer:
         self.optimizer: Any = None
         self.stop_training = False
         self.history: Any = None
+        self._good: list[tuple[Variable, Array]] = []  # weights to go back to
         self._losses: list[losses.Loss | None] = []
         self._loss_weights: list[float] = []
         self._metric_settings: tuple[Any, Any] = (None, None)
@@ -186,7 +187,8 @@ class Trainer:
             initial_epoch: to go on from an earlier training.
 
         Raises ValueError for bad data before anything is changed, and TrainingDiverged when the
-        loss becomes NaN or infinite: the weights are then those at the start of that epoch.
+        loss becomes NaN or infinite: the weights are then those at the start of the last epoch
+        that began with a finite loss.
         """
         self._need_compile("fit")
         for what, n, least in (("epochs", epochs, 1), ("initial_epoch", initial_epoch, 0)):
@@ -225,6 +227,7 @@ class Trainer:
         self.stop_training = False
         seed = config.next_seed()
         run.on_train_begin({})
+        self._good = self._snapshot()
         logs: dict[str, Any] = {}
         try:
             for epoch in range(initial_epoch, epochs):
@@ -239,15 +242,19 @@ class Trainer:
                 if self.stop_training:
                     break
         finally:
+            self._good = []
             run.on_train_end(logs)
         return history
+
+    def _snapshot(self) -> list[tuple[Variable, Array]]:
+        """Copies of what training may change: weights that learn, and moving averages."""
+        return [(v, v.numpy()) for v in self.weights if v.trainable or not v.learnable]
 
     def _run_epoch(
         self, data: Any, epoch: int, shuffle: bool, rng: np.random.Generator, run: Any
     ) -> dict[str, Any]:
         """One pass over the training data; returns the logs."""
-        # What training may change: weights that learn, and moving averages.
-        good = [(v, v.numpy()) for v in self.weights if v.trainable or not v.learnable]
+        now = self._snapshot()
         tally = _Tally(self)
         order = None
         if shuffle and isinstance(data, ArrayData):
@@ -257,12 +264,14 @@ class Trainer:
                 run.on_train_batch_begin(step, {})
                 where = f"epoch {epoch + 1}, step {step + 1}"
                 found, outputs = self._train_step(self._checked(batch, data), rng, where)
+                if step == 0:  # the weights that this epoch began with gave a finite loss
+                    self._good = now
                 tally.add(found, outputs, batch)
                 run.on_train_batch_end(step, tally.logs())
                 if self.stop_training:
                     break
         except TrainingDiverged:
-            for variable, values in good:
+            for variable, values in self._good:
                 variable.assign(values)
             self.optimizer.forget()
             raise
@@ -289,8 +298,8 @@ class Trainer:
 
     def _diverged(self, what: str, where: str) -> TrainingDiverged:
         return TrainingDiverged(
-            f"{what} at {where}. The weights are those at the start of this epoch, and the "
-            f"optimizer starts afresh. Try a smaller learning_rate (it was "
+            f"{what} at {where}. The weights are back at the start of the last epoch that began "
+            f"with a finite loss, and the optimizer starts afresh. Try a smaller learning_rate (it was "
             f"{self.optimizer.learning_rate:g}), clipnorm=1.0, or look at the input's range."
         )
 
