@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_hdf5 import assert_same, inventory
-from test_onnx import model, tensor
+from tests.test_hdf5 import assert_same, inventory
+from tests.test_onnx import model, tensor
 
 from minitl.hdf5 import read_weights, write_weights
 

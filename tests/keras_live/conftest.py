@@ -32,7 +32,20 @@ def keras():
         pytest.skip(f"Keras is not installed: {error}")
     # minitl's own threads compute at other times than TensorFlow's; both may have all cores.
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    # To compile a small model's training step takes seconds, to run it as it stands milliseconds.
+    # The mission's script is compared with Keras's compiled training (`compiled` below).
+    tf.config.run_functions_eagerly(True)
     return module
+
+
+@pytest.fixture
+def compiled(keras):
+    """Keras trains with compiled functions, as users run it."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(True)
 
 
 @pytest.fixture(autouse=True)

@@ -52,10 +52,8 @@ def test_optimizer_step_by_step(keras, seed):
     with repeatable(seed, name=name, rate=rate, **settings):
         found = []
         for k in (optimizers, keras.optimizers):
-            learning_rate = (
-                getattr(k.schedules, rate[0])(*rate[1]) if isinstance(rate, tuple) else rate
-            )
-            found.append(getattr(k, name)(learning_rate=learning_rate, **settings))
+            r = getattr(k.schedules, rate[0])(*rate[1]) if isinstance(rate, tuple) else rate
+            found.append(getattr(k, name)(learning_rate=r, **settings))
         mine, theirs = found
         start = [rng.standard_normal(s).astype(np.float32) for s in ((4, 3), (3,), (2, 2, 1, 5))]
         my_weights = [Variable(w) for w in start]
