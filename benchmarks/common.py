@@ -23,9 +23,7 @@ from typing import Any
 
 from minitl import __version__
 
-PACKAGES = (
-    "numpy numba scipy h5py onnxruntime openvino torch keras tensorflow tensorflow-cpu"
-).split()
+PACKAGES = ["numpy", "numba", "scipy", "h5py", "onnxruntime", "openvino", "torch", "keras", "tensorflow", "tensorflow-cpu"]
 
 
 @dataclass(frozen=True)
