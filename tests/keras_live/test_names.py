@@ -244,9 +244,7 @@ def test_logs_of_several_outputs(keras, settings):
         model = two_outputs(k)
         model.set_weights([np.full(w.shape, 0.1) for w in model.get_weights()])
         model.compile("sgd", **settings)
-        history = model.fit(
-            x, y, batch_size=4, shuffle=False, verbose=0, validation_data=(x, y)
-        )
+        history = model.fit(x, y, batch_size=4, shuffle=False, verbose=0, validation_data=(x, y))
         found.append((history.history, model.evaluate(x, y, batch_size=4, verbose=0)))
     compare_logs(*found)
 
