@@ -24,8 +24,3 @@ def get(identifier: Any) -> Callable[[Any], Tensor]:
     if not callable(function):
         raise ValueError(f"not an activation: {identifier!r}")
     return function
-
-
-def serialize(activation: Callable[..., Any]) -> str:
-    """The name under which `get` finds the function."""
-    return getattr(activation, "__name__", str(activation))

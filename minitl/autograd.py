@@ -267,7 +267,7 @@ def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list
                 ready.append(source)
         # The closures hold the arrays of this step: let them go before the next one allocates.
         del edges, tensor, source, vjp, share, g
-    return [gradients.get(id(t), np.zeros_like(t.storage)) for t in inputs]
+    return [np.asarray(gradients.get(id(t), np.zeros_like(t.storage))) for t in inputs]
 
 
 def _first_cotangent(y: Tensor, cotangent: Any) -> Array:
@@ -278,7 +278,7 @@ def _first_cotangent(y: Tensor, cotangent: Any) -> Array:
                 f"only a scalar has a default"
             )
         return np.ones_like(y.storage)
-    cotangent = np.ascontiguousarray(cotangent, dtype=y.dtype)
+    cotangent = np.asarray(cotangent, dtype=y.dtype, order="C")
     if cotangent.shape != y.shape:
         raise ValueError(f"cotangent has shape {cotangent.shape}, but y has shape {y.shape}")
     return cotangent

@@ -70,8 +70,14 @@ class ArrayData:
 class StreamData:
     """An iterable of batches. A one-shot generator goes on where the last epoch stopped."""
 
-    def __init__(self, source: Any, steps: int | None):
-        self.source = source
+    def __init__(
+        self,
+        source: Any,
+        steps: int | None,
+        input_names: Sequence[str] = ("x",),
+        output_names: Sequence[str] = ("y",),
+    ):
+        self.source, self.names = source, (input_names, output_names)
         try:
             length = len(source)
         except TypeError:
@@ -96,12 +102,15 @@ class StreamData:
                     f"{len(parts)}"
                 )
             x, y, weight = (*parts, None, None)[:3]
-            yield make_arrays(x, y, weight, None)
+            yield make_arrays(x, y, weight, *self.names)
             count += 1
             if self.steps is not None and count >= self.steps:
                 return
         if count == 0:
-            raise ValueError("the data set yielded no batch")
+            raise ValueError(
+                "the data set yielded no batch; a generator can be walked over once only, while a "
+                "list of batches starts again every epoch"
+            )
 
 
 def as_list(value: Any, names: Sequence[str], what: str) -> list[Array]:
@@ -138,9 +147,8 @@ def make_arrays(
     x: Any,
     y: Any,
     weight: Any,
-    class_weight: dict[int, float] | None,
-    input_names: Sequence[str] = ("x",),
-    output_names: Sequence[str] = ("y",),
+    input_names: Sequence[str],
+    output_names: Sequence[str],
 ) -> Batch:
     """Arrays from what the user gave; checks lengths, emptiness, and that numbers are finite."""
     xs = as_list(x, input_names, "x")
@@ -166,8 +174,6 @@ def make_arrays(
         check_finite(a, "y" if len(ys) == 1 else f"y[{i}]")
     if weights is not None:
         check_finite(weights, "sample_weight")
-    if class_weight is not None:
-        weights = _by_class(ys, class_weight, weights)
     return Batch(xs, ys, weights)
 
 
@@ -186,9 +192,17 @@ def check_finite(a: Array, what: str) -> None:
             raise ValueError(f"{what} has NaN or infinite numbers, first in sample {i}")
 
 
-def _by_class(ys: list[Array], class_weight: dict[int, float], weights: Array | None) -> Array:
+def weights_by_class(
+    ys: list[Array], class_weight: dict[int, float], weights: Array | None
+) -> Array:
+    """The sample weights, times the weight of each sample's class."""
     if len(ys) != 1:
         raise ValueError("class_weight needs exactly one output")
+    for label, weight in class_weight.items():
+        if not isinstance(label, (int, np.integer)) or not 0 <= weight < np.inf:
+            raise ValueError(
+                f"class_weight maps integer labels to weights, got {label!r}: {weight!r}"
+            )
     y = ys[0]
     labels = y.argmax(axis=-1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
     labels = labels.astype(np.int64)

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from minitl.naming import check_keywords, complain_about_unknown
+from minitl.naming import Configurable, complain_about_unknown
 
 Logs = dict[str, Any]
 
 
-class Callback:
+class Callback(Configurable):
     """Base class: every method does nothing until overridden."""
 
     model: Any = None
@@ -53,11 +53,18 @@ class Callback:
 class CallbackList:
     """Several callbacks, called in order as one."""
 
-    def __init__(self, callbacks: Sequence[Callback], model: Any, params: dict[str, Any]):
-        for callback in callbacks:
+    def __init__(
+        self,
+        callbacks: Callback | Sequence[Callback] | None,
+        model: Any,
+        params: dict[str, Any],
+        ours: Sequence[Callback] = (),
+    ):
+        given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        self.callbacks = [*given, *ours]
+        for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"not a callback: {callback!r} (is it a class, or misplaced?)")
-        self.callbacks = list(callbacks)
         for callback in self.callbacks:
             callback.set_model(model)
             callback.set_params(params)
@@ -191,7 +198,6 @@ class EarlyStopping(_Monitor):
         start_from_epoch: do not watch before this epoch.
     """
 
-    @check_keywords
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -253,7 +259,6 @@ class ModelCheckpoint(_Monitor):
         initial_value_threshold: what the first save must improve upon.
     """
 
-    @check_keywords
     def __init__(
         self,
         filepath: str | Path,
@@ -318,7 +323,6 @@ class ReduceLROnPlateau(_Monitor):
         min_lr: the rate is never set below it.
     """
 
-    @check_keywords
     def __init__(
         self,
         monitor: str = "val_loss",

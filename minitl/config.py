@@ -16,9 +16,14 @@ def floatx() -> str:
 def set_floatx(dtype: str) -> None:
     """Set the default dtype, 'float32' or 'float64' (for checking gradients)."""
     global _floatx
+    _floatx = checked_dtype(dtype)
+
+
+def checked_dtype(dtype: str) -> str:
+    """`dtype` itself; ValueError unless it is one that minitl computes in."""
     if dtype not in ("float32", "float64"):
         raise ValueError(f"minitl computes in 'float32' or 'float64', not {dtype!r}")
-    _floatx = dtype
+    return dtype
 
 
 def set_random_seed(seed: int) -> None:

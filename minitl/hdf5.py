@@ -187,7 +187,7 @@ class _Reader:
         def layer_name(group: Any, fallback: str | None) -> str:
             values = self.group(group, "vars") if self.has(group, "vars") else group
             if "name" in values.attrs:
-                return _text(self.attribute(values, "name")[0])
+                return self.strings(values, "name")[0]
             if fallback is None:
                 raise WeightFileError(
                     "this .weights.h5 keeps no layer names (an early Keras 3 wrote it), so its "
@@ -282,28 +282,38 @@ class _Reader:
                 pieces.append(f"{attribute}{len(pieces)}")
         if not pieces:
             raise WeightFileError(f"{group.name} has no attribute {attribute!r}")
-        return [_text(name) for piece in pieces for name in self.attribute(group, piece)]
+        return [name for piece in pieces for name in self.strings(group, piece)]
 
-    def attribute(self, group: Any, name: str) -> np.ndarray:
+    def attribute(self, group: Any, name: str) -> np.ndarray | None:
+        """An attribute of strings or numbers as a 1-D array; None when it is anything else.
+
+        The library crashes on damaged attributes of the other types (lists, references ...).
+        """
         import h5py
 
         attribute = h5py.h5a.open(group.id, name.encode())
-        declared = math.prod(attribute.shape or ()) * attribute.dtype.itemsize
-        if declared > self.size:
+        kind = attribute.get_type().get_class()
+        plain = kind in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT)
+        if not plain or attribute.shape is None:
+            return None
+        if math.prod(attribute.shape) * attribute.dtype.itemsize > self.size:
             raise WeightFileError(f"attribute {name!r} of {group.name} is larger than the file")
-        return np.atleast_1d(group.attrs[name])
+        return np.ravel(group.attrs[name])
+
+    def strings(self, group: Any, name: str) -> list[str]:
+        values = self.attribute(group, name)
+        if values is None:
+            raise WeightFileError(f"attribute {name!r} of {group.name}: expected strings")
+        return [_text(value) for value in values]
 
     def attributes(self, file: Any) -> dict[str, Any]:
         """The root's attributes that are one string or number (versions, provenance ...)."""
         found: dict[str, Any] = {}
         for name in file.attrs:
-            value = self.attribute(file, name)
-            if value.size == 1 and not name.startswith("layer_names"):
-                item = value.reshape(-1)[0]
-                if isinstance(item, bytes | str):
-                    found[name] = _text(item)
-                elif isinstance(item, np.number | np.bool_):
-                    found[name] = item.item()
+            values = self.attribute(file, name)
+            if values is not None and values.size == 1 and not name.startswith("layer_names"):
+                value = values[0]
+                found[name] = _text(value) if isinstance(value, bytes | str) else value.item()
         return found
 
 
@@ -396,7 +406,8 @@ def _check_string_heaps(file: IO[bytes]) -> None:
             reference = data.find(address)
             while reference >= 0:
                 length, index = number(reference - 4, 4), number(reference + 8, 4)
-                if index and index in sizes:
+                # The mapping of a virtual data set is kept here too (layout version 4, class 3).
+                if index and index in sizes and length >> 16 != 0x0304:
                     declared += length
                     if length > sizes[index] or declared > len(data) + SPARE_MEMORY:
                         raise WeightFileError(f"the string at byte {reference:,} is damaged")

@@ -13,12 +13,12 @@ import numpy as np
 
 from minitl import config
 from minitl.autograd import Array
-from minitl.naming import look_up, snake_case
+from minitl.naming import Configurable, look_up, snake_case
 
 Shape = tuple[int, ...]
 
 
-class Initializer:
+class Initializer(Configurable):
     """Base: `initializer(shape, dtype)` returns an array."""
 
     def __call__(self, shape: Shape, dtype: str | None = None) -> Array:
@@ -26,9 +26,6 @@ class Initializer:
 
     def values(self, shape: Shape) -> Array:
         raise NotImplementedError
-
-    def get_config(self) -> dict[str, Any]:
-        return dict(vars(self))
 
 
 class Constant(Initializer):
@@ -144,9 +141,6 @@ class _Scaled(VarianceScaling):
     def __init__(self, seed: int | None = None):
         super().__init__(*self.settings, seed=seed)
 
-    def get_config(self) -> dict[str, Any]:
-        return {"seed": self.seed}
-
 
 class GlorotUniform(_Scaled):
     """Uniform with variance 2 / (fan_in + fan_out): the default of Dense and Conv2D."""
@@ -252,8 +246,3 @@ def get(identifier: Any) -> Any:
     if not callable(initializer):
         raise ValueError(f"not an initializer: {identifier!r}")
     return initializer
-
-
-def serialize(initializer: Any) -> dict[str, Any]:
-    """{'class_name', 'config'}, from which `get` makes an equal initializer."""
-    return {"class_name": type(initializer).__name__, "config": initializer.get_config()}

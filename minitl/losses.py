@@ -21,13 +21,13 @@ import numpy as np
 
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor
-from minitl.naming import look_up, snake_case
+from minitl.naming import Configurable, look_up, snake_case
 
 # Keras's fuzz: probabilities that are not from logits are kept this far from 0 and 1.
 EPSILON = 1e-7
 
 
-class Loss:
+class Loss(Configurable):
     """Base class. A subclass gives `call`: per-sample losses, shape y_pred.shape[:-1].
 
     Args:

@@ -16,7 +16,7 @@ import numpy as np
 
 from minitl import losses
 from minitl.autograd import Array, no_grad
-from minitl.naming import look_up, snake_case
+from minitl.naming import Configurable, look_up, snake_case
 
 EPSILON = 1e-7
 
@@ -28,7 +28,7 @@ def _true_labels(y_true: Array, y_pred: Array) -> Array:
     return y_true.reshape(y_pred.shape[:-1]).astype(np.int64)
 
 
-class Metric:
+class Metric(Configurable):
     """Base class: a name, and a running state."""
 
     def __init__(self, name: str | None = None):
@@ -93,17 +93,14 @@ class Accuracy(_MeanOf):
 
 
 class CategoricalAccuracy(_MeanOf):
-    """How often the largest of m outputs is the class that y_true (one-hot) has."""
+    """How often the largest of m outputs is the true class (one-hot, or an integer)."""
 
     def values(self, y_true: Array, y_pred: Array) -> Array:
-        return y_true.argmax(axis=-1) == y_pred.argmax(axis=-1)
+        return _true_labels(y_true, y_pred) == y_pred.argmax(axis=-1)
 
 
-class SparseCategoricalAccuracy(_MeanOf):
-    """How often the largest of m outputs is the class that y_true (an integer) names."""
-
-    def values(self, y_true: Array, y_pred: Array) -> Array:
-        return y_true.reshape(y_pred.shape[:-1]) == y_pred.argmax(axis=-1)
+class SparseCategoricalAccuracy(CategoricalAccuracy):
+    """The same, under the name that goes with integer labels."""
 
 
 class BinaryAccuracy(_MeanOf):
@@ -143,6 +140,14 @@ class _LossMetric(_MeanOf):
             return self.loss.call(y_true, losses.as_tensor(y_pred)).storage
 
 
+class _FunctionMetric(_MeanOf):
+    """A user's function of two arrays (y_true, y_pred) -> values, as a metric."""
+
+    def __init__(self, function: Callable[[Array, Array], Any]):
+        self.values = function  # type: ignore[method-assign, assignment]
+        super().__init__(getattr(function, "__name__", "metric"))
+
+
 class MeanSquaredError(_LossMetric):
     """The mean of (t - y)^2."""
 
@@ -166,7 +171,7 @@ class _Counts(Metric):
     ):
         if isinstance(thresholds, (list, tuple)):
             raise ValueError(f"{type(self).__name__} takes one threshold, got {thresholds}")
-        self.threshold = 0.5 if thresholds is None else float(thresholds)
+        self.thresholds = 0.5 if thresholds is None else float(thresholds)
         self.class_id = class_id
         super().__init__(name)
 
@@ -182,7 +187,7 @@ class _Counts(Metric):
                 f"y_true has shape {truth.shape}"
             )
         truth = truth.reshape(y_pred.shape) > 0.5
-        guess = y_pred > self.threshold
+        guess = y_pred > self.thresholds
         if self.class_id is not None:
             truth, guess = truth[..., self.class_id], guess[..., self.class_id]
         w = 1.0 if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
@@ -278,14 +283,12 @@ class AUC(Metric):
         curve: 'ROC' or 'PR'.
     """
 
-    def __init__(
-        self, num_thresholds: int = 200, curve: str = "ROC", *, name: str | None = None
-    ):
+    def __init__(self, num_thresholds: int = 200, curve: str = "ROC", *, name: str | None = None):
         if curve not in ("ROC", "PR"):
             raise ValueError(f"curve must be 'ROC' or 'PR', got {curve!r}")
         if num_thresholds < 2:
             raise ValueError(f"num_thresholds must be at least 2, got {num_thresholds}")
-        self.curve = curve
+        self.num_thresholds, self.curve = num_thresholds, curve
         inner = (np.arange(num_thresholds - 2) + 1) / (num_thresholds - 1)
         # The outer two are just outside [0, 1], so that 0 and 1 themselves are counted.
         self.thresholds = np.concatenate([[-EPSILON], inner, [1 + EPSILON]])
@@ -375,9 +378,8 @@ def get(
         if isinstance(identifier, str):
             metric.name = identifier
         return metric
+    if isinstance(metric, losses.Loss):
+        return _LossMetric(metric)
     if not callable(metric):
         raise ValueError(f"not a metric: {identifier!r}")
-    return _LossMetric(losses.get(metric))
-
-
-MetricFunction = Callable[[Any, Any], Any]
+    return _FunctionMetric(metric)

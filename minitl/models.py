@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import Tensor
+from minitl.batches import is_stream
 from minitl.layers.base import Layer, Node, SymbolicTensor
 from minitl.layers.core import Input, InputLayer
 from minitl.naming import did_you_mean, unique_name
@@ -40,6 +41,8 @@ class Model(Trainer, Layer):
     Raises ValueError when an output depends on an input that is not among `inputs` ('graph
     disconnected'), or when two layers have one name.
     """
+
+    several_inputs = None
 
     def __init__(
         self,
@@ -66,10 +69,10 @@ class Model(Trainer, Layer):
         self._single_output = not isinstance(outputs, (list, tuple, dict))
         if len({id(t) for t in self.inputs}) != len(self.inputs):
             raise ValueError("the same tensor is given twice among the inputs")
-        self._nodes_in_order = _order(self.inputs, self.outputs)
         starts = [_input_layer_of(t) for t in self.inputs]
         self._input_layers = starts
-        self._layers = _layers_by_depth(self.inputs, starts, self._nodes_in_order)
+        self._nodes_in_order, met = _order(self.inputs, starts, self.outputs)
+        self._layers = _layers_by_depth(self.inputs, starts, self._nodes_in_order, met)
         counts = Counter(layer.name for layer in self._layers)
         twice = [name for name, n in counts.items() if n > 1]
         if twice:
@@ -281,7 +284,6 @@ class Model(Trainer, Layer):
             if id(tensor) in places:
                 position = next(i for i, t in enumerate(self.inputs) if t is tensor)
                 return [self._input_layers[position].name, 0, 0]
-            assert tensor.node is not None
             return [tensor.node.layer.name, number[id(tensor.node)], tensor.index]
 
         described = []
@@ -335,7 +337,7 @@ class Sequential(Model):
         self._init_training()
         self.metadata = {}
         self._chain: list[Layer] = []
-        self._start: SymbolicTensor | None = None
+        self._path: list[SymbolicTensor] = []  # the input, then the output of each layer
         self.inputs, self.outputs = [], []
         self.input_names, self.output_names = [], []
         self._layers: list[Layer] = []
@@ -351,47 +353,57 @@ class Sequential(Model):
     def add(self, layer: Any) -> None:
         """Append a layer."""
         if isinstance(layer, SymbolicTensor):
-            layer = layer.node.layer if layer.node else layer
+            layer = layer.node.layer
         if not isinstance(layer, Layer):
             raise TypeError(f"a Sequential is made of layers, got {layer!r}")
         if isinstance(layer, InputLayer):
-            if self._chain or self._start is not None:
+            if self._chain or self._path:
                 raise ValueError("an Input comes first in a Sequential")
-            self._start = layer.output
-        else:
-            if any(layer.name == other.name for other in self._chain):
-                raise ValueError(f"the Sequential already has a layer named {layer.name!r}")
-            self._chain.append(layer)
-        if self._start is not None:
-            self._rebuild()
-        else:
-            self._layers = list(self._chain)
+            self._path = [layer.output]
+            return
+        if any(layer.name == other.name for other in self._chain):
+            raise ValueError(f"the Sequential already has a layer named {layer.name!r}")
+        if not self._path and not self._chain and isinstance(layer, Model) and layer.inputs:
+            self._path = [Input(layer.input_shape[1:], dtype=layer.inputs[0].dtype)]
+        if self._path:
+            self._path.append(layer(self._path[-1]))
+        self._chain.append(layer)
+        self._connect_chain()
 
     def pop(self) -> Layer:
         """Remove the last layer and return it."""
         if not self._chain:
             raise ValueError("there are no layers to remove")
         layer = self._chain.pop()
-        if self._start is not None:
-            self._rebuild()
-        else:
-            self._layers = list(self._chain)
+        if self._path:
+            self._path.pop()
+        self._connect_chain()
         return layer
 
-    def _rebuild(self) -> None:
-        x = start = self._start
-        for layer in self._chain:
-            x = layer(x)
-        if self._chain:
-            self._connect_graph(start, x)
+    def _connect_chain(self) -> None:
+        if self._path and self._chain:
+            self._connect_graph(self._path[0], self._path[-1])
+        else:  # no shapes yet
+            self.inputs, self.outputs = [], []
+            self._layers = list(self._chain)
 
     def build(self, input_shape: Any = None) -> None:
         """Fix the input's shape (batch axis first, may be None) and make the weights."""
-        if self._start is None:
-            if input_shape is None:
-                raise ValueError(f"{self.name!r} needs an input shape: start it with an Input")
-            self._start = Input(tuple(input_shape)[1:], dtype=self._chain[0].dtype)
-            self._rebuild()
+        if self._path:
+            return
+        if input_shape is None:
+            raise ValueError(f"{self.name!r} needs an input shape: start it with an Input")
+        fresh = [layer for layer in self._chain if not layer.built]
+        path = [Input(tuple(input_shape)[1:], dtype=self._chain[0].dtype)]
+        try:
+            for layer in self._chain:
+                path.append(layer(path[-1]))
+        except BaseException:  # the next shape may fit
+            for layer in fresh:
+                layer.unbuild()
+            raise
+        self._path = path
+        self._connect_chain()
 
     @property
     def layers(self) -> list[Layer]:
@@ -404,21 +416,25 @@ class Sequential(Model):
         return super().get_layer(name, index)
 
     def _build_for(self, x: Any) -> None:
-        if self._start is None:
-            self.build(np.shape(x[0] if isinstance(x, (list, tuple)) else x))
+        if not self._path and self._chain:
+            if is_stream(x):
+                raise ValueError(
+                    f"{self.name!r} does not know its input's shape, which batches cannot tell "
+                    f"in advance: start it with an Input, or call build"
+                )
+            self.build(np.shape(x))
 
     def __call__(self, x: Any, training: bool | None = None, rng: Any = None) -> Any:
-        if self._start is None and self._chain:
-            shape = x.shape if hasattr(x, "shape") else np.shape(x)
-            self.build(shape)
+        if not self._path and self._chain:
+            self.build(x.shape if hasattr(x, "shape") else np.shape(x))
         if not self.outputs:
             raise ValueError(f"the Sequential {self.name!r} has no layers yet")
         return super().__call__(x, training, rng)
 
     def get_config(self) -> dict[str, Any]:
         described = []
-        if self._start is not None and self._start.node is not None:
-            described.append(self._start.node.layer)
+        if self._path:
+            described.append(self._path[0].node.layer)
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -448,42 +464,49 @@ def _symbolic_list(value: Any, what: str) -> list[SymbolicTensor]:
 
 def _input_layer_of(tensor: SymbolicTensor) -> InputLayer:
     """The InputLayer that made the tensor; for an intermediate tensor, a new one in its place."""
-    if tensor.node is not None and isinstance(tensor.node.layer, InputLayer):
+    if isinstance(tensor.node.layer, InputLayer):
         return tensor.node.layer
     return InputLayer(tensor.shape[1:], dtype=tensor.dtype)
 
 
-def _order(inputs: list[SymbolicTensor], outputs: list[SymbolicTensor]) -> list[Node]:
-    """The nodes between inputs and outputs, each after those whose outputs it reads."""
-    given = {id(t) for t in inputs}
+def _order(
+    inputs: list[SymbolicTensor], starts: list[InputLayer], outputs: list[SymbolicTensor]
+) -> tuple[list[Node], list[Layer]]:
+    """The nodes between inputs and outputs, each after those whose outputs it reads; and the
+    layers in the order in which the walk back from the outputs met them."""
+    given = {id(t): start for t, start in zip(inputs, starts, strict=True)}
     order: list[Node] = []
+    met: dict[int, Layer] = {}
     done: set[int] = set()
-    stack = [(t.node, False) for t in reversed(outputs) if id(t) not in given]
+    stack = [(t, False) for t in reversed(outputs)]
     while stack:
-        node, inputs_done = stack.pop()
-        if node is None or id(node) in done:
-            continue
-        if inputs_done:
+        tensor, inputs_done = stack.pop()
+        node = tensor.node
+        if id(tensor) in given:
+            met.setdefault(id(given[id(tensor)]), given[id(tensor)])
+        elif inputs_done:
             done.add(id(node))
             order.append(node)
-            continue
-        if isinstance(node.layer, InputLayer):
-            known = [getattr(t, "name", "?") for t in inputs]
-            raise ValueError(
-                f"graph disconnected: an output depends on the input {node.layer.name!r}, which is "
-                f"not among the model's inputs {known}"
-            )
-        stack.append((node, True))
-        stack.extend((t.node, False) for t in reversed(node.inputs) if id(t) not in given)
-    reached = {id(t) for node in order for t in node.inputs} | {id(t) for t in outputs}
-    unused = [t.name for t in inputs if id(t) not in reached]
-    if unused:
-        raise ValueError(f"graph disconnected: no output depends on the input {unused[0]!r}")
-    return order
+        elif id(node) not in done:
+            if isinstance(node.layer, InputLayer):
+                raise ValueError(
+                    f"graph disconnected: an output depends on the input {node.layer.name!r}, "
+                    f"which is not among the model's inputs {[t.name for t in inputs]}"
+                )
+            met.setdefault(id(node.layer), node.layer)
+            stack.append((tensor, True))
+            stack.extend((t, False) for t in reversed(node.inputs))
+    for t in inputs:
+        if id(given[id(t)]) not in met:
+            raise ValueError(f"graph disconnected: no output depends on the input {t.name!r}")
+    return order, list(met.values())
 
 
 def _layers_by_depth(
-    inputs: list[SymbolicTensor], starts: list[InputLayer], order: list[Node]
+    inputs: list[SymbolicTensor],
+    starts: list[InputLayer],
+    order: list[Node],
+    met: list[Layer],
 ) -> list[Layer]:
     """The layers, those farthest from the outputs first: the order of Keras's weight files.
 
@@ -504,10 +527,7 @@ def _layers_by_depth(
             else:
                 maker = makers[id(tensor)]
                 depth[id(maker)] = max(depth.get(id(maker), 0), d + 1)
-    met: dict[int, Layer] = {id(start): start for start in starts}
-    met.update((id(node.layer), node.layer) for node in order)
-    # Keras puts input layers at the greatest depth only when that is where they are.
-    return sorted(met.values(), key=lambda layer: -layer_depth.get(id(layer), 0))
+    return sorted(met, key=lambda layer: -layer_depth.get(id(layer), 0))
 
 
 def _output_names(outputs: list[SymbolicTensor]) -> list[str]:

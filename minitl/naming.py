@@ -73,7 +73,9 @@ def check_keywords(function: F) -> F:
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        complain_about_unknown(kwargs, parameters, function.__qualname__)
+        # As users call it: 'SGD', not 'SGD.__init__'; 'fit', not 'Trainer.fit'.
+        what = function.__qualname__.removesuffix(".__init__").rsplit(".")[-1]
+        complain_about_unknown(kwargs, parameters, what)
         return function(*args, **kwargs)
 
     return checked  # type: ignore[return-value]
@@ -89,6 +91,46 @@ def complain_about_unknown(
         if name not in parameters:
             known = [p for p in parameters if p not in ("self", "cls")]
             raise TypeError(f"{what}() has no argument {name!r}. {did_you_mean(name, known)}")
+
+
+class Configurable:
+    """Base of what a user configures: layers, losses, metrics, optimizers, and their parts.
+
+    A constructor keeps each argument in an attribute of the same name. So the arguments can be
+    read back, for a file, and a misspelt one is a TypeError that names the right one.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = check_keywords(cls.__init__)  # type: ignore[method-assign]
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as JSON can hold them."""
+        names = inspect.signature(type(self).__init__).parameters
+        return {n: serialize(getattr(self, n)) for n in names if n != "self" and hasattr(self, n)}
+
+
+def serialize(value: Any) -> Any:
+    """`value` as JSON can hold it and `look_up` understands it: functions of minitl by name.
+
+    Raises ValueError for other functions: a file could not bring them back.
+
+    >>> serialize((1, None, len))
+    Traceback (most recent call last):
+    ValueError: <built-in function len> is no part of minitl and cannot be saved by name
+    """
+    if isinstance(value, (list, tuple)):
+        return [serialize(v) for v in value]
+    if isinstance(value, dict):
+        return {key: serialize(v) for key, v in value.items()}
+    if isinstance(value, Configurable):
+        return {"class_name": type(value).__name__, "config": value.get_config()}
+    if callable(value):
+        if not str(getattr(value, "__module__", "")).startswith("minitl."):
+            raise ValueError(f"{value!r} is no part of minitl and cannot be saved by name")
+        return value.__name__
+    return value.item() if hasattr(value, "item") else value  # NumPy's numbers as Python's
 
 
 _names_given: Counter[str] = Counter()

@@ -31,6 +31,17 @@ def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     return as_tensor(a, dtype=b.dtype), b
 
 
+def _check(fits: bool, op: str, expected: str, *given: Tensor | Array | None) -> None:
+    """Raise ValueError unless the shapes fit and all have one dtype.
+
+    Kernels check nothing, and a compiled loop reads past the end of a bias that is too short.
+    """
+    there = [t for t in given if t is not None]
+    if not fits or len({t.dtype for t in there}) > 1:
+        got = ", ".join(f"{t.shape} {t.dtype}" for t in there)
+        raise ValueError(f"{op} takes {expected}, all of one dtype; got {got}")
+
+
 def add(a: Any, b: Any) -> Tensor:
     """y = a + b, with broadcasting."""
     a, b = _pair(a, b)
@@ -65,9 +76,17 @@ def negative(x: Any) -> Tensor:
 
 def power(x: Any, exponent: float) -> Tensor:
     """y = x ** exponent, for a constant exponent."""
+    if not isinstance(exponent, (int, float, np.integer, np.floating)):
+        raise TypeError(f"power takes a number as exponent, got {type(exponent).__name__}")
     x = as_tensor(x)
     base = x.storage
-    return record("power", base**exponent, (x, lambda g: g * exponent * base ** (exponent - 1)))
+
+    def vjp(g: Array) -> Array:
+        if exponent == 0:  # also at 0, where the formula below says 0 * inf
+            return np.zeros_like(g)
+        return g * exponent * base ** (exponent - 1)
+
+    return record("power", np.asarray(base**exponent), (x, vjp))
 
 
 def exp(x: Any) -> Tensor:
@@ -102,8 +121,8 @@ def matmul(a: Any, b: Any) -> Tensor:
     """y = a b, for matrices a (N, D) and b (D, m)."""
     a, b = _pair(a, b)
     p, q = a.storage, b.storage
-    if p.ndim != 2 or q.ndim != 2 or p.shape[1] != q.shape[0]:
-        raise ValueError(f"matmul takes shapes (N, D) and (D, m), got {p.shape} and {q.shape}")
+    fits = p.ndim == q.ndim == 2 and p.shape[1] == q.shape[0]
+    _check(fits, "matmul", "(N, D) and (D, m)", a, b)
     return record("matmul", p @ q, (a, lambda g: g @ q.T), (b, lambda g: p.T @ g))
 
 
@@ -187,6 +206,7 @@ def concatenate(tensors: Sequence[Any], axis: int = -1) -> Tensor:
 def zero_pad2d(x: Any, pads: tuple[int, int, int, int]) -> Tensor:
     """x (N, H, W, C) with `pads` = (top, bottom, left, right) rows and columns of zeros around."""
     x = as_tensor(x)
+    _check(x.ndim == 4, "zero_pad2d", "images (N, H, W, C)", x)
     top, bottom, left, right = pads
     _, h, w, _ = x.shape
     y = np.pad(x.storage, ((0, 0), (top, bottom), (left, right), (0, 0)))
@@ -266,6 +286,9 @@ def dense(x: Any, kernel: Tensor, bias: Tensor | None, activation: str | None = 
     """
     x = as_tensor(x)
     a, w = x.storage, kernel.storage
+    fits = a.ndim == w.ndim == 2 and a.shape[1] == w.shape[0]
+    fits = fits and (bias is None or bias.shape == w.shape[1:])
+    _check(fits, "dense", "x (N, D), kernel (D, m) and bias (m,)", x, kernel, bias)
     y = kernels.dense(a, w, _array(bias), activation)
     z = record(
         "dense",
@@ -304,11 +327,10 @@ def conv2d(
     """
     x = as_tensor(x)
     a, k = x.storage, kernel.storage
-    if a.ndim != 4 or k.ndim != 4 or a.shape[3] != k.shape[2]:
-        raise ValueError(
-            f"conv2d takes images (N, H, W, C) and kernels (KH, KW, C, F) with the same C, "
-            f"got {a.shape} and {k.shape}"
-        )
+    fits = a.ndim == k.ndim == 4 and a.shape[3] == k.shape[2]
+    fits = fits and (bias is None or bias.shape == k.shape[3:])
+    what = "images (N, H, W, C), kernel (KH, KW, C, F) and bias (F,)"
+    _check(fits, "conv2d", what, x, kernel, bias)
     geometry = sliding(a.shape[1:3], k.shape[:2], strides, padding)
     cache = kernel.cache
     y = kernels.conv2d(a, k, _array(bias), geometry, activation, cache)
@@ -328,6 +350,7 @@ def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> T
     The gradient goes to the place that won; of several equal ones, to the first in reading order.
     """
     x = as_tensor(x)
+    _check(x.ndim == 4, "max_pool2d", "images (N, H, W, C)", x)
     geometry = sliding(x.shape[1:3], window, strides, padding)
     if not x.requires_grad:
         return Tensor(kernels.max_pool2d(x.storage, geometry))
@@ -338,6 +361,7 @@ def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> T
 def average_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:
     """The mean under each window, channel by channel; padding does not count, as in Keras."""
     x = as_tensor(x)
+    _check(x.ndim == 4, "average_pool2d", "images (N, H, W, C)", x)
     geometry = sliding(x.shape[1:3], window, strides, padding)
     y = kernels.average_pool2d(x.storage, geometry)
     return record("average_pool2d", y, (x, lambda g: kernels.average_pool2d_gradient(g, geometry)))
@@ -354,6 +378,7 @@ def batch_norm(x: Any, gamma: Tensor, beta: Tensor, epsilon: float) -> tuple[Ten
     Returns (y, mean, variance), the last two as arrays (C,).
     """
     x = as_tensor(x)
+    _per_channel("batch_norm", x, gamma, beta)
     a, scale = x.storage, gamma.storage
     mean, variance = kernels.batch_norm_statistics(a)
     inv_std = 1 / np.sqrt(variance + a.dtype.type(epsilon))
@@ -371,9 +396,15 @@ def batch_norm(x: Any, gamma: Tensor, beta: Tensor, epsilon: float) -> tuple[Ten
     return record("batch_norm", y, (x, part(0)), (gamma, part(1)), (beta, part(2))), mean, variance
 
 
+def _per_channel(op: str, x: Tensor, *parameters: Tensor) -> None:
+    fits = x.ndim > 0 and all(p.shape == x.shape[-1:] for p in parameters)
+    _check(fits, op, "x (..., C) and two parameters (C,)", x, *parameters)
+
+
 def scale_shift(x: Any, scale: Tensor, shift: Tensor) -> Tensor:
     """y = x * scale + shift, channel by channel: scale and shift are (C,), the last axis of x."""
     x = as_tensor(x)
+    _per_channel("scale_shift", x, scale, shift)
     a, s = x.storage, scale.storage
     return record(
         "scale_shift",
@@ -409,6 +440,8 @@ def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:
     Returns losses (N,).
     """
     logits = as_tensor(logits)
+    fits = logits.ndim == 2 and targets.shape == logits.shape
+    _check(fits, "softmax_cross_entropy", "logits (N, m) and targets (N, m)", logits, targets)
     losses, p = kernels.softmax_cross_entropy(logits.storage, targets)
 
     def vjp(g: Array) -> Array:
@@ -423,6 +456,8 @@ def sigmoid_cross_entropy(logits: Any, targets: Array) -> Tensor:
     loss = max(z, 0) - z t + log(1 + e^-|z|)        dloss/dz = sigmoid(z) - t
     """
     logits = as_tensor(logits)
+    fits = targets.shape == logits.shape
+    _check(fits, "sigmoid_cross_entropy", "logits and targets of one shape", logits, targets)
     z = logits.storage
     losses = np.maximum(z, 0) - z * targets + np.log1p(np.exp(-np.abs(z)))
     return record("sigmoid_cross_entropy", losses, (logits, lambda g: g * (_logistic(z) - targets)))

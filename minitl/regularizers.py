@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from minitl.autograd import Tensor
-from minitl.naming import look_up
+from minitl.naming import Configurable, look_up
 
 
-class L2:
+class L2(Configurable):
     """l2 * sum(w^2): pulls every weight towards zero in proportion to its size."""
 
     def __init__(self, l2: float = 0.01):
@@ -19,17 +19,7 @@ class L2:
     def __call__(self, weight: Tensor) -> Tensor:
         return (weight * weight).sum() * self.l2
 
-    def get_config(self) -> dict[str, float]:
-        return {"l2": self.l2}
-
 
 def get(identifier: Any) -> Any:
     """A regularizer from its name, configuration, or itself; None stays None."""
     return None if identifier is None else look_up(identifier, {"l2": L2, "L2": L2}, "regularizer")
-
-
-def serialize(regularizer: Any) -> dict[str, Any] | None:
-    """{'class_name', 'config'}, or None."""
-    if regularizer is None:
-        return None
-    return {"class_name": type(regularizer).__name__, "config": regularizer.get_config()}

@@ -13,16 +13,17 @@ to compile again.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from minitl import callbacks as callbacks_module
-from minitl import config, losses, metrics, optimizers
+from minitl import config, losses, optimizers
+from minitl import metrics as metrics_module
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
-from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays
-from minitl.naming import check_keywords, did_you_mean
+from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays, weights_by_class
+from minitl.naming import check_keywords, did_you_mean, serialize
 
 # Bytes that one layer's inputs and outputs may take together while predicting. VGG16 at 224x224
 # then runs 10 images at a time; more are not faster.
@@ -50,10 +51,11 @@ class Trainer:
         self.optimizer: Any = None
         self.stop_training = False
         self.history: Any = None
+        self._good: list[tuple[Variable, Array]] = []  # weights to go back to
         self._losses: list[losses.Loss | None] = []
         self._loss_weights: list[float] = []
         self._metric_settings: tuple[Any, Any] = (None, None)
-        self._metrics: list[list[tuple[metrics.Metric, bool]]] | None = None
+        self._metrics: list[list[tuple[metrics_module.Metric, bool]]] | None = None
         self._compile_settings: dict[str, Any] | None = None
 
     # --- compile ---
@@ -85,19 +87,20 @@ class Trainer:
             raise ValueError("compile needs a loss, e.g. loss='categorical_crossentropy'")
         weights = self._per_output(loss_weights, "loss_weights")
         for settings in (metrics, weighted_metrics):
-            self._check_metric_names(settings)
+            for row in self._metric_rows(settings):
+                for each in row:
+                    metrics_module.get(each)  # raises for an unknown name
         self.optimizer = chosen
         self._losses = found
         self._loss_weights = [1.0 if w is None else float(w) for w in weights]
         self._metric_settings = (metrics, weighted_metrics)
         self._metrics = None
-        self._compile_settings = {
-            "optimizer": {"class_name": type(chosen).__name__, "config": chosen.get_config()},
-            "loss": _names_only(loss),
-            "loss_weights": loss_weights,
-            "metrics": _names_only(metrics),
-            "weighted_metrics": _names_only(weighted_metrics),
-        }
+        settings = (chosen, loss, loss_weights, metrics, weighted_metrics)
+        names = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics")
+        try:
+            self._compile_settings = dict(zip(names, serialize(settings), strict=True))
+        except ValueError:  # a function of the user's: whoever loads the model compiles it
+            self._compile_settings = None
 
     def _per_output(self, value: Any, what: str) -> list[Any]:
         """A setting for each output, from one for all, a list, or a dict by output name."""
@@ -115,43 +118,29 @@ class Trainer:
             return list(value)
         return [value] * n
 
-    def _check_metric_names(self, settings: Any) -> None:
-        flat: list[Any] = [settings]
-        while flat:
-            item = flat.pop()
-            if isinstance(item, (list, tuple)):
-                flat.extend(item)
-            elif isinstance(item, dict):
-                flat.extend(item.values())
-            elif isinstance(item, str):
-                metrics.get(item)
+    def _metric_rows(self, settings: Any) -> list[list[Any]]:
+        """The metrics that were asked for, output by output."""
+        by_output = isinstance(settings, dict) or (
+            isinstance(settings, (list, tuple))
+            and any(isinstance(each, (list, tuple)) for each in settings)
+        )
+        rows = [settings] * max(len(self.outputs), 1)
+        if by_output:
+            rows = self._per_output(settings, "metrics")
+        lists = [list(row) if isinstance(row, (list, tuple)) else [row] for row in rows]
+        return [[each for each in row if each is not None] for row in lists]
 
-    def _make_metrics(self) -> list[list[tuple[metrics.Metric, bool]]]:
+    def _make_metrics(self) -> list[list[tuple[metrics_module.Metric, bool]]]:
         """For each output: its metrics, and whether sample weights count in them."""
-        if self._metrics is not None:
-            return self._metrics
-        n = len(self.outputs)
-        found: list[list[tuple[metrics.Metric, bool]]] = [[] for _ in range(n)]
-        for settings, weighted in zip(self._metric_settings, (False, True), strict=True):
-            if settings is None:
-                continue
-            nested = isinstance(settings, dict) or (
-                isinstance(settings, (list, tuple))
-                and any(isinstance(s, (list, tuple)) for s in settings)
-            )
-            if nested:
-                rows = self._per_output(settings, "metrics")
-            else:
-                rows = [settings] * n
-            for i, row in enumerate(rows):
-                row = row if isinstance(row, (list, tuple)) else [row]
-                for identifier in row:
-                    if identifier is not None:
-                        shape = self.outputs[i].shape
-                        metric = metrics.get(identifier, self._losses[i], shape)
-                        found[i].append((metric, weighted))
-        self._metrics = found
-        return found
+        if self._metrics is None:  # made late: 'accuracy' depends on the outputs' shapes
+            self._metrics = [[] for _ in self.outputs]
+            for settings, weighted in zip(self._metric_settings, (False, True), strict=True):
+                for i, row in enumerate(self._metric_rows(settings)):
+                    loss, shape = self._losses[i], self.outputs[i].shape
+                    self._metrics[i] += [
+                        (metrics_module.get(m, loss, shape), weighted) for m in row
+                    ]
+        return self._metrics
 
     def _need_compile(self, what: str) -> None:
         if self.optimizer is None:
@@ -170,7 +159,7 @@ class Trainer:
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: Any = "auto",
-        callbacks: Sequence[callbacks_module.Callback] | None = None,
+        callbacks: Any = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
@@ -198,17 +187,23 @@ class Trainer:
             initial_epoch: to go on from an earlier training.
 
         Raises ValueError for bad data before anything is changed, and TrainingDiverged when the
-        loss becomes NaN or infinite: the weights are then those at the start of that epoch.
+        loss becomes NaN or infinite: the weights are then those at the start of the last epoch
+        that began with a finite loss.
         """
         self._need_compile("fit")
-        if epochs < 1 or initial_epoch < 0:
-            raise ValueError(f"epochs must be positive, got {epochs} (from {initial_epoch})")
-        data = self._data(x, y, sample_weight, batch_size, class_weight, steps_per_epoch)
+        for what, n, least in (("epochs", epochs, 1), ("initial_epoch", initial_epoch, 0)):
+            if not isinstance(n, (int, np.integer)) or n < least:
+                raise ValueError(f"{what} must be an integer of at least {least}, got {n!r}")
+        data = self._data(x, y, sample_weight, batch_size, steps_per_epoch)
         held_out: Any = None
         if validation_split:
             if not isinstance(data, ArrayData):
                 raise ValueError("validation_split needs arrays; give validation_data instead")
             data, held_out = data.split(validation_split)
+        if class_weight is not None:  # for training only: held out data are measured as they are
+            if not isinstance(data, ArrayData):
+                raise ValueError("class_weight needs arrays; let the data set yield weights")
+            data.weight = weights_by_class(data.y, class_weight, data.weight)
         if validation_data is not None:
             held_out = self._validation(
                 validation_data, validation_batch_size or batch_size, validation_steps
@@ -223,14 +218,16 @@ class Trainer:
         level = 1 if verbose in ("auto", True) else int(verbose)
         bars = [callbacks_module.ProgbarLogger(level)] if level else []
         run = callbacks_module.CallbackList(
-            [*(callbacks or []), *bars, history],
+            callbacks,
             self,
             {"epochs": epochs, "steps": len(data) or None, "verbose": level},
+            [*bars, history],
         )
         self.history = history
         self.stop_training = False
         seed = config.next_seed()
         run.on_train_begin({})
+        self._good = self._snapshot()
         logs: dict[str, Any] = {}
         try:
             for epoch in range(initial_epoch, epochs):
@@ -245,15 +242,19 @@ class Trainer:
                 if self.stop_training:
                     break
         finally:
+            self._good = []
             run.on_train_end(logs)
         return history
+
+    def _snapshot(self) -> list[tuple[Variable, Array]]:
+        """Copies of what training may change: weights that learn, and moving averages."""
+        return [(v, v.numpy()) for v in self.weights if v.trainable or not v.learnable]
 
     def _run_epoch(
         self, data: Any, epoch: int, shuffle: bool, rng: np.random.Generator, run: Any
     ) -> dict[str, Any]:
         """One pass over the training data; returns the logs."""
-        # What training may change: weights that learn, and moving averages.
-        good = [(v, v.numpy()) for v in self.weights if v.trainable or not v.learnable]
+        now = self._snapshot()
         tally = _Tally(self)
         order = None
         if shuffle and isinstance(data, ArrayData):
@@ -263,12 +264,14 @@ class Trainer:
                 run.on_train_batch_begin(step, {})
                 where = f"epoch {epoch + 1}, step {step + 1}"
                 found, outputs = self._train_step(self._checked(batch, data), rng, where)
+                if step == 0:  # the weights that this epoch began with gave a finite loss
+                    self._good = now
                 tally.add(found, outputs, batch)
                 run.on_train_batch_end(step, tally.logs())
                 if self.stop_training:
                     break
         except TrainingDiverged:
-            for variable, values in good:
+            for variable, values in self._good:
                 variable.assign(values)
             self.optimizer.forget()
             raise
@@ -295,8 +298,8 @@ class Trainer:
 
     def _diverged(self, what: str, where: str) -> TrainingDiverged:
         return TrainingDiverged(
-            f"{what} at {where}. The weights are those at the start of this epoch, and the "
-            f"optimizer starts afresh. Try a smaller learning_rate (it was "
+            f"{what} at {where}. The weights are back at the start of the last epoch that began "
+            f"with a finite loss, and the optimizer starts afresh. Try a smaller learning_rate (it was "
             f"{self.optimizer.learning_rate:g}), clipnorm=1.0, or look at the input's range."
         )
 
@@ -330,7 +333,7 @@ class Trainer:
         verbose: Any = "auto",
         sample_weight: Any = None,
         steps: int | None = None,
-        callbacks: Sequence[callbacks_module.Callback] | None = None,
+        callbacks: Any = None,
         return_dict: bool = False,
     ) -> Any:
         """The loss and the metrics on data: [loss, metric, ...], or the loss alone without metrics.
@@ -338,9 +341,9 @@ class Trainer:
         Arguments as for `fit`; `return_dict=True` gives them by name.
         """
         self._need_compile("evaluate")
-        data = self._data(x, y, sample_weight, batch_size, None, steps)
+        data = self._data(x, y, sample_weight, batch_size, steps)
         run = callbacks_module.CallbackList(
-            callbacks or [], self, {"steps": len(data) or None, "verbose": verbose}
+            callbacks, self, {"steps": len(data) or None, "verbose": verbose}
         )
         logs = self._measure(data, run, show=verbose in ("auto", True, 1))
         if verbose not in (0, False):
@@ -373,16 +376,16 @@ class Trainer:
         batch_size: int | None = None,
         verbose: Any = "auto",
         steps: int | None = None,
-        callbacks: Sequence[callbacks_module.Callback] | None = None,
+        callbacks: Any = None,
     ) -> Any:
         """The model's outputs for all of x, computed in batches, as one array (or a list of them).
 
         x is an array (N, ...), a list or dict of arrays for several inputs, or an iterable of
         batches. Memory beyond x and the outputs does not depend on N.
         """
-        data = self._data(x, None, None, batch_size, None, steps)
+        data = self._data(x, None, None, batch_size, steps, need_y=False)
         run = callbacks_module.CallbackList(
-            callbacks or [], self, {"steps": len(data) or None, "verbose": verbose}
+            callbacks, self, {"steps": len(data) or None, "verbose": verbose}
         )
         run.on_predict_begin({})
         results: list[Any] = []
@@ -423,13 +426,6 @@ class Trainer:
                 None if batch.weight is None else batch.weight[part],
             )
 
-    def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None) -> float:
-        """One training step on one batch; returns its loss, before the update."""
-        self._need_compile("train_on_batch")
-        batch = self._data(x, y, sample_weight, len(np.asarray(x)), None, None)
-        rng = np.random.default_rng(config.next_seed())
-        return self._train_step(next(batch.batches()), rng, "this batch")[0][0]
-
     # --- Data ---
 
     def _data(
@@ -438,8 +434,8 @@ class Trainer:
         y: Any,
         sample_weight: Any,
         batch_size: int | None,
-        class_weight: dict[int, float] | None,
         steps: int | None,
+        need_y: bool = True,
     ) -> ArrayData | StreamData:
         """Check what the user gave, and make it walkable."""
         if batch_size is not None and (
@@ -449,14 +445,15 @@ class Trainer:
         if is_stream(x):
             if y is not None:
                 raise ValueError("x yields batches (x, y) itself: y must not be given as well")
-            if class_weight is not None:
-                raise ValueError("class_weight needs arrays; let the data set yield weights")
-            return StreamData(x, steps)
+            self._build_for(x)
+            return StreamData(x, steps, self.input_names, self.output_names)
+        if steps is not None:
+            raise ValueError("steps are for iterables of batches; for arrays give batch_size")
+        if need_y and y is None:
+            raise ValueError("y is missing: the loss compares the model's outputs with it")
         self._build_for(x)
-        arrays = make_arrays(x, y, sample_weight, class_weight, self.input_names, self.output_names)
+        arrays = make_arrays(x, y, sample_weight, self.input_names, self.output_names)
         self._check_batch(arrays)
-        if steps is not None and batch_size is None:
-            batch_size = -(-arrays.size // steps)
         return ArrayData(*arrays, int(batch_size or 32))
 
     def _build_for(self, x: Any) -> None:
@@ -464,12 +461,12 @@ class Trainer:
 
     def _validation(self, given: Any, batch_size: int | None, steps: int | None) -> Any:
         if is_stream(given):
-            return StreamData(given, steps)
+            return self._data(given, None, None, None, steps)
         if not isinstance(given, (list, tuple)) or len(given) not in (2, 3):
             raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
         x, y, weight = (*given, None)[:3]
         try:
-            return self._data(x, y, weight, batch_size, None, None)
+            return self._data(x, y, weight, batch_size, None)
         except (ValueError, TypeError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
@@ -522,10 +519,8 @@ class _Tally:
 
     def __init__(self, model: Any):
         self.names = model.output_names
-        parts = [
-            f"{n}_loss" for n, loss in zip(self.names, model._losses, strict=True) if loss
-        ]
-        self.losses = [metrics.Mean(n) for n in ["loss", *(parts if len(parts) > 1 else [])]]
+        parts = [f"{n}_loss" for n, loss in zip(self.names, model._losses, strict=True) if loss]
+        self.losses = [metrics_module.Mean(n) for n in ["loss", *(parts if len(parts) > 1 else [])]]
         self.metrics = model._make_metrics()
         for row in self.metrics:
             for metric, _ in row:
@@ -560,17 +555,6 @@ def _new_key(prefix: str, name: str, weighted: bool, taken: dict[str, Any]) -> s
         key = f"{prefix}{name}_{number}"
         number += 1
     return key
-
-
-def _names_only(settings: Any) -> Any:
-    """Losses and metrics as they can be written to a file: by name."""
-    if isinstance(settings, dict):
-        return {k: _names_only(v) for k, v in settings.items()}
-    if isinstance(settings, (list, tuple)):
-        return [_names_only(v) for v in settings]
-    if settings is None or isinstance(settings, str):
-        return settings
-    return getattr(settings, "name", None)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -362,6 +362,25 @@ def test_layer_names_that_are_no_names(good, names):
         read_weights(good)
 
 
+def test_attributes_of_other_types_are_left_alone(good):
+    """Reading a damaged list of variable length crashes the library; flipped bits make one."""
+    with h5py.File(good, "a") as file:
+        file.attrs["list"] = np.array([1, 2, 3])
+        lists = np.empty(1, object)
+        lists[0] = np.int32([1, 2])
+        file.attrs.create("vlen", lists, dtype=h5py.vlen_dtype(np.int32))
+        file.attrs["nothing"] = h5py.Empty("f4")
+        file.attrs["flag"] = True
+        file.attrs["half"] = 0.5
+    attributes = read_weights(good).attributes
+    assert attributes == {"backend": "tensorflow", "keras_version": "3.0.0", "half": 0.5}
+    with h5py.File(good, "a") as file:
+        del file["conv"].attrs["weight_names"]
+        file["conv"].attrs.create("weight_names", lists, dtype=h5py.vlen_dtype(np.int32))
+    with pytest.raises(WeightFileError, match="'weight_names' of /conv: expected strings"):
+        read_weights(good)
+
+
 def test_damaged_string_heap_on_which_the_hdf5_library_would_hang(good):
     """A free space of no size; found by flipping bits. The library never gets past it."""
     with h5py.File(good, "a") as file:

@@ -44,6 +44,7 @@ class Host(http.server.BaseHTTPRequestHandler):
     contents = bytes(range(256)) * 4000
     break_at: "list[int]" = []  # noqa: RUF012 - each test sets its own
     ranges = True
+    wrong_range = False  # promises the rest and sends it all
     requests: "list[str | None]" = []  # noqa: RUF012
 
     def do_GET(self):
@@ -54,7 +55,9 @@ class Host(http.server.BaseHTTPRequestHandler):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        if start:
+        if start and self.wrong_range:
+            start = 0
+        if wanted and self.ranges:
             self.send_header("Content-Range", f"bytes {start}-/{len(self.contents)}")
         self.send_header("Content-Length", str(len(self.contents) - start))
         self.end_headers()
@@ -111,6 +114,12 @@ def test_broken_download_goes_on_where_it_broke(host, capsys):
 def test_host_that_cannot_go_on_begins_again(host):
     host.break_at, host.ranges = [300_000], False
     assert fetched() == host.contents
+
+
+def test_host_that_sends_another_range_than_asked_for(host, capsys):
+    host.break_at, host.wrong_range = [300_000], True
+    assert fetched() == host.contents
+    assert "from the start" not in capsys.readouterr().err
 
 
 def test_interrupted_download_leaves_nothing_half_and_is_taken_up(host, monkeypatch):

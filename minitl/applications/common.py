@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from minitl import pretrained
 from minitl.layers.base import SymbolicTensor
 from minitl.layers.core import Input, InputLayer, InputRange
 from minitl.models import Model
@@ -81,6 +80,8 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
             f"decode_predictions takes the (N, 1000) outputs of a network with its ImageNet top, "
             f"got shape {preds.shape}"
         )
+    from minitl import pretrained  # brings an HTTP client along: not when minitl is imported
+
     classes = pretrained.imagenet_classes()
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [
@@ -154,9 +155,11 @@ def finish(
     if weights is None:
         return model
     if weights == "imagenet":
+        from minitl import pretrained
+
         weights = pretrained.fetch(network, include_top=include_top)
     model.load_weights(weights)
-    if x.node is not None and isinstance(x.node.layer, InputLayer):
+    if isinstance(x.node.layer, InputLayer):
         x.node.layer.expected_range = expected_range()
     return model
 
@@ -164,7 +167,7 @@ def finish(
 def _source(x: SymbolicTensor) -> SymbolicTensor:
     """The Input that x comes from, if it comes from exactly one; else x itself."""
     tensor = x
-    while tensor.node is not None and tensor.node.inputs:
+    while tensor.node.inputs:
         if len(tensor.node.inputs) != 1:
             return x
         tensor = tensor.node.inputs[0]

@@ -19,7 +19,7 @@ import numpy as np
 
 from minitl import config, initializers, regularizers
 from minitl.autograd import Array, Tensor, Variable, as_tensor
-from minitl.naming import complain_about_unknown, did_you_mean, snake_case, unique_name
+from minitl.naming import Configurable, did_you_mean, snake_case, unique_name
 
 Shape = tuple[int | None, ...]
 
@@ -32,12 +32,12 @@ class SymbolicTensor:
 
     __slots__ = ("dtype", "index", "name", "node", "shape")
 
-    def __init__(self, shape: Shape, dtype: str, node: Node | None = None, index: int = 0):
+    def __init__(self, shape: Shape, dtype: str, node: Node, index: int = 0):
         self.shape = shape
         self.dtype = dtype
         self.node = node
         self.index = index  # which of the node's outputs
-        self.name = node.layer.name if node else "symbolic"
+        self.name = node.layer.name
 
     @property
     def ndim(self) -> int:
@@ -73,21 +73,18 @@ class Node:
 
 
 class LayerType(type):
-    """Makes layers check the names that users write: constructor arguments, then attributes."""
+    """Lets a layer know when its constructor is done: from then on, unknown attributes are errors.
 
-    def __init__(cls, name: str, bases: tuple, namespace: dict[str, Any]):
-        super().__init__(name, bases, namespace)
-        of_init = inspect.signature(cls.__init__)  # type: ignore[misc]
-        cls.__signature__ = of_init.replace(parameters=list(of_init.parameters.values())[1:])
+    (Misspelt arguments are found by `Configurable`.)
+    """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        complain_about_unknown(kwargs, cls.__signature__.parameters, cls.__name__)
         layer = super().__call__(*args, **kwargs)
         object.__setattr__(layer, "_sealed", True)
         return layer
 
 
-class Layer(metaclass=LayerType):
+class Layer(Configurable, metaclass=LayerType):
     """Base class of all layers.
 
     Args:
@@ -100,6 +97,8 @@ class Layer(metaclass=LayerType):
 
     # Number of axes that the input must have, batch included; None when any will do.
     input_rank: ClassVar[int | None] = None
+    # Whether the layer is called on a list of inputs; None when it takes both.
+    several_inputs: ClassVar[bool | None] = False
     _extra_arguments: ClassVar[frozenset[str]] = frozenset()
     _sealed = False
 
@@ -117,7 +116,7 @@ class Layer(metaclass=LayerType):
         if name is not None and not isinstance(name, str):
             raise TypeError(f"a layer's name is a string, got {name!r}")
         self.name = name or unique_name(snake_case(type(self).__name__))
-        self.dtype = dtype or config.floatx()
+        self.dtype = config.checked_dtype(dtype or config.floatx())
         self.built = False
         self._trainable = bool(trainable)
         self._own_weights: list[Variable] = []
@@ -154,7 +153,8 @@ class Layer(metaclass=LayerType):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, from which `from_config` makes the same layer."""
-        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype}
+        base = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype}
+        return base | super().get_config()
 
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> Layer:
@@ -166,7 +166,7 @@ class Layer(metaclass=LayerType):
         settings = dict(settings)
         if isinstance(settings.get("dtype"), dict):  # Keras 3: a DTypePolicy
             settings["dtype"] = settings["dtype"]["config"]["name"]
-        known = cls.__signature__.parameters
+        known = inspect.signature(cls.__init__).parameters
         for name in [n for n in settings if n not in known]:
             if settings.pop(name):
                 raise ValueError(f"minitl's {cls.__name__} has no {name!r}; cannot load this layer")
@@ -237,9 +237,9 @@ class Layer(metaclass=LayerType):
         mine = self.weights
         arrays = [np.asarray(w) for w in weights]
         wrong = [
-            f"  {v.name}: expected {v.shape}, found {a.shape}"
+            f"  {v.name}: expected numbers {v.shape}, found {a.dtype} {a.shape}"
             for v, a in zip(mine, arrays, strict=False)
-            if v.shape != a.shape
+            if v.shape != a.shape or a.dtype.kind not in "biuf"
         ]
         if len(mine) != len(arrays):
             wrong.insert(0, f"  expected {len(mine)} arrays, found {len(arrays)}")
@@ -287,6 +287,12 @@ class Layer(metaclass=LayerType):
     def _prepare(self, shape: Any) -> None:
         """Check the input's shape, and build on the first call."""
         single = not isinstance(shape, list)
+        if single is self.several_inputs:
+            expected = "a list of inputs" if self.several_inputs else "one input"
+            found = "one input" if single else f"a list of {len(shape)}"
+            raise TypeError(
+                f"{type(self).__name__} {self.name!r} is called on {expected}, got {found}"
+            )
         if single and self.input_rank is not None and len(shape) != self.input_rank:
             axes = {2: "(N, D)", 3: "(N, T, D)", 4: "(N, H, W, C)"}.get(self.input_rank, "")
             raise ValueError(
@@ -295,8 +301,13 @@ class Layer(metaclass=LayerType):
             )
         if not self.built:
             object.__setattr__(self, "_sealed", False)  # build may declare attributes
-            self.build(shape)
-            object.__setattr__(self, "_sealed", True)
+            try:
+                self.build(shape)
+            except BaseException:
+                self.unbuild()
+                raise
+            finally:
+                object.__setattr__(self, "_sealed", True)
             self.built = True
             if single and self._own_weights and shape:
                 self._channels = shape[-1]
@@ -305,6 +316,13 @@ class Layer(metaclass=LayerType):
                 f"{type(self).__name__} {self.name!r} was built for inputs whose last axis is "
                 f"{self._channels}, got shape {shape}"
             )
+
+    def unbuild(self) -> None:
+        """Forget the weights: the next call builds anew. For shapes that turned out not to fit."""
+        self._own_weights.clear()
+        self._regularized.clear()
+        self._nodes.clear()
+        self.built, self._channels = False, None
 
     def _connect(self, x: Any, inputs: list[SymbolicTensor], training: bool | None) -> Any:
         """Write a Node: this layer was called on these symbolic tensors."""

@@ -120,19 +120,6 @@ class Conv2D(Layer):
         places = math.prod(n or 1 for n in self.compute_output_shape(input_shape)[1:])
         return places * self.kernel_size[0] * self.kernel_size[1] * (input_shape[-1] or 1)
 
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
-            "filters": self.filters,
-            "kernel_size": list(self.kernel_size),
-            "strides": list(self.strides),
-            "padding": self.padding,
-            "activation": activations.serialize(self.activation),
-            "use_bias": self.use_bias,
-            "kernel_initializer": initializers.serialize(self.kernel_initializer),
-            "bias_initializer": initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": regularizers.serialize(self.kernel_regularizer),
-        }
-
 
 class ZeroPadding2D(Layer):
     """Rows and columns of zeros around images (N, H, W, C).
@@ -166,6 +153,3 @@ class ZeroPadding2D(Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, h, w, c = input_shape
         return (n, h and h + sum(self.padding[0]), w and w + sum(self.padding[1]), c)
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"padding": [list(s) for s in self.padding]}

@@ -175,16 +175,6 @@ class Dense(Layer):
     def multiply_adds(self, input_shape: Shape) -> int:
         return math.prod(n or 1 for n in input_shape[1:]) * self.units
 
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
-            "units": self.units,
-            "activation": activations.serialize(self.activation),
-            "use_bias": self.use_bias,
-            "kernel_initializer": initializers.serialize(self.kernel_initializer),
-            "bias_initializer": initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": regularizers.serialize(self.kernel_regularizer),
-        }
-
 
 class Activation(Layer):
     """y = activation(x), as a layer of its own."""
@@ -202,9 +192,6 @@ class Activation(Layer):
 
     def call(self, x: Tensor) -> Tensor:
         return self.activation(x)
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"activation": activations.serialize(self.activation)}
 
 
 class ReLU(Layer):
@@ -271,6 +258,3 @@ class Dropout(Layer):
                 self._own_rng = np.random.default_rng(seed)
             rng = self._own_rng
         return ops.dropout(x, self.rate, rng)
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"rate": self.rate, "seed": self.seed}

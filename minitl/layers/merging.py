@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minitl import ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
@@ -12,16 +10,17 @@ from minitl.layers.base import Layer, Shape
 class Add(Layer):
     """y = x1 + x2 + ..., for a list of inputs of one shape: a residual connection."""
 
+    several_inputs = True
+
     def call(self, x: list[Tensor]) -> Tensor:
+        self.compute_output_shape([t.shape for t in x])  # raises where sizes differ
         total = x[0]
         for other in x[1:]:
             total = ops.add(total, other)
         return total
 
-    def build(self, input_shape: Any) -> None:
-        _several(self, input_shape)
-
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        _two_or_more(self, input_shape)
         if any(shape[1:] != input_shape[0][1:] for shape in input_shape):
             raise ValueError(f"Add {self.name!r} needs inputs of one shape, got {input_shape}")
         return input_shape[0]
@@ -29,6 +28,8 @@ class Add(Layer):
 
 class Concatenate(Layer):
     """The inputs side by side along `axis` (-1: channels, or features)."""
+
+    several_inputs = True
 
     def __init__(
         self,
@@ -41,14 +42,19 @@ class Concatenate(Layer):
         super().__init__(name=name, trainable=trainable, dtype=dtype)
         self.axis = axis
 
-    def build(self, input_shape: Any) -> None:
-        _several(self, input_shape)
-
     def call(self, x: list[Tensor]) -> Tensor:
+        self.compute_output_shape([t.shape for t in x])
         return ops.concatenate(x, axis=self.axis)
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
-        axis = self.axis % len(input_shape[0])
+        _two_or_more(self, input_shape)
+        rank = len(input_shape[0])
+        if any(len(shape) != rank for shape in input_shape) or not -rank <= self.axis < rank:
+            raise ValueError(
+                f"Concatenate {self.name!r} needs inputs of as many axes, among them axis "
+                f"{self.axis}, got {input_shape}"
+            )
+        axis = self.axis % rank
         rests = {(*shape[:axis], *shape[axis + 1 :]) for shape in input_shape}
         if len(rests) > 1:
             raise ValueError(
@@ -59,12 +65,10 @@ class Concatenate(Layer):
         total = None if None in sizes else sum(n or 0 for n in sizes)
         return (*input_shape[0][:axis], total, *input_shape[0][axis + 1 :])
 
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"axis": self.axis}
 
-
-def _several(layer: Layer, input_shape: Any) -> None:
-    if not isinstance(input_shape, list) or len(input_shape) < 2:
+def _two_or_more(layer: Layer, input_shape: list[Shape]) -> None:
+    if len(input_shape) < 2:
         raise ValueError(
-            f"{type(layer).__name__} {layer.name!r} is called on a list of two or more inputs"
+            f"{type(layer).__name__} {layer.name!r} takes two or more inputs, got "
+            f"{len(input_shape)}"
         )

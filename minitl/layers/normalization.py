@@ -96,16 +96,3 @@ class BatchNormalization(Layer):
         # Frozen: both steps are one multiply-add a number.
         scale = gamma.storage * inv_std
         return ops.scale_shift(x, Tensor(scale), Tensor(gamma.storage * offset + beta.storage))
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
-            "axis": self.axis,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "center": self.center,
-            "scale": self.scale,
-            "beta_initializer": initializers.serialize(self.beta_initializer),
-            "gamma_initializer": initializers.serialize(self.gamma_initializer),
-            "moving_mean_initializer": initializers.serialize(self.moving_mean_initializer),
-            "moving_variance_initializer": initializers.serialize(self.moving_variance_initializer),
-        }

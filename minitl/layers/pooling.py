@@ -38,13 +38,6 @@ class _Pooling2D(Layer):
         out = slide_shape(input_shape, self.pool_size, self.strides, self.padding)
         return (input_shape[0], *out, input_shape[3])
 
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
-            "pool_size": list(self.pool_size),
-            "strides": list(self.strides),
-            "padding": self.padding,
-        }
-
 
 class MaxPooling2D(_Pooling2D):
     """The largest number under each window, channel by channel.
@@ -94,9 +87,6 @@ class _GlobalPooling2D(Layer):
 
     def _shaped(self, y: Tensor) -> Tensor:
         return ops.reshape(y, (y.shape[0], 1, 1, y.shape[1])) if self.keepdims else y
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"keepdims": self.keepdims}
 
 
 class GlobalAveragePooling2D(_GlobalPooling2D):

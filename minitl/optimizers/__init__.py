@@ -14,14 +14,14 @@ import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Variable
-from minitl.naming import check_keywords, look_up, snake_case
+from minitl.naming import Configurable, look_up, serialize, snake_case
 from minitl.optimizers import schedules
 from minitl.optimizers.schedules import LearningRateSchedule
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "get", "schedules"]
 
 
-class Optimizer:
+class Optimizer(Configurable):
     """Base class: the rate, clipping, weight decay, and the count of steps.
 
     Before each step the gradients are clipped, then every weight is shrunk by
@@ -44,6 +44,7 @@ class Optimizer:
         global_clipnorm: float | None = None,
         name: str | None = None,
     ):
+        learning_rate = schedules.get(learning_rate)
         if not callable(learning_rate) and not learning_rate >= 0:
             raise ValueError(f"learning_rate must not be negative, got {learning_rate!r}")
         given = [c for c in (clipnorm, clipvalue, global_clipnorm) if c is not None]
@@ -109,8 +110,7 @@ class Optimizer:
         return gradients
 
     def get_config(self) -> dict[str, Any]:
-        rate = self._rate if not callable(self._rate) else type(self._rate).__name__
-        return {"name": self.name, "learning_rate": rate, "weight_decay": self.weight_decay}
+        return super().get_config() | {"learning_rate": serialize(self._rate)}
 
 
 def _norm(g: Array) -> float:
@@ -131,7 +131,6 @@ class SGD(Optimizer):
     Sutskever et al. 2013, section 2. Defaults are Keras's.
     """
 
-    @check_keywords
     def __init__(
         self,
         learning_rate: float | LearningRateSchedule = 0.01,
@@ -154,9 +153,6 @@ class SGD(Optimizer):
             state["velocity"] = np.zeros_like(w)
         kernels.sgd_update(w, g, state.get("velocity"), rate, self.momentum, self.nesterov)
 
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"momentum": self.momentum, "nesterov": self.nesterov}
-
 
 class Adam(Optimizer):
     """Each number has its own rate, from running means of its gradient and its square.
@@ -171,7 +167,6 @@ class Adam(Optimizer):
     ('epsilon hat'), as in Keras. Defaults are Keras's.
     """
 
-    @check_keywords
     def __init__(
         self,
         learning_rate: float | LearningRateSchedule = 0.001,
@@ -212,18 +207,10 @@ class Adam(Optimizer):
             self.epsilon,
         )
 
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-        }
-
 
 class AdamW(Adam):
     """Adam with decoupled weight decay on by default (Loshchilov & Hutter 2019)."""
 
-    @check_keywords
     def __init__(
         self,
         learning_rate: float | LearningRateSchedule = 0.001,

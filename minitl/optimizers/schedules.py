@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+from minitl.naming import Configurable, look_up
 
 
-class LearningRateSchedule:
+class LearningRateSchedule(Configurable):
     """Base class: `schedule(step)` is the rate of that step, counted from 0."""
 
     def __call__(self, step: int) -> float:
@@ -126,3 +129,20 @@ class CosineDecay(LearningRateSchedule):
         fraction = min(step, self.decay_steps) / self.decay_steps
         cosine = 0.5 * (1 + math.cos(math.pi * fraction))
         return top * ((1 - self.alpha) * cosine + self.alpha)
+
+
+TABLE = {
+    cls.__name__: cls
+    for cls in (
+        ExponentialDecay,
+        InverseTimeDecay,
+        PolynomialDecay,
+        PiecewiseConstantDecay,
+        CosineDecay,
+    )
+}
+
+
+def get(identifier: Any) -> Any:
+    """A schedule from its configuration; a number or a schedule is itself."""
+    return look_up(identifier, TABLE, "learning rate schedule")

@@ -1,0 +1,166 @@
+"""How far is float32 from float64: features, gradients, and the published test of Winograd's?
+
+Errors are given twice, max |error| / max |value| and relative L2. The reference is minitl's
+direct convolution in float64; the peers are held against the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks import algorithms, training_step
+from benchmarks.common import Options, Report, main
+from benchmarks.contest import Contender, Ready, alone
+from benchmarks.layers import LAYERS
+from benchmarks.networks import (
+    Array,
+    Network,
+    build,
+    labels,
+    photographs,
+    published_weights,
+    vgg16,
+)
+from benchmarks.peers import predicting
+from minitl.kernels.geometry import sliding
+
+# Lavin & Gray 2016, 'Fast Algorithms for Convolutional Neural Networks' (arXiv 1509.09308): max
+# |error| in float32 on data uniform in [-1, 1], by layer.
+PUBLISHED = {
+    "block1_conv2": {"published, direct": 4.0e-5, "published, F(4x4)": 2.8e-4},
+    "block2_conv2": {"published, direct": 8.0e-5, "published, F(4x4)": 5.4e-4},
+    "block3_conv2": {"published, direct": 1.5e-4, "published, F(4x4)": 9.1e-4},
+    "block4_conv2": {"published, direct": 3.2e-4, "published, F(4x4)": 1.0e-3},
+    "block5_conv1": {"published, direct": 3.4e-4, "published, F(4x4)": 1.1e-3},
+}
+MAX, L2 = "max error / max value", "relative L2"
+GOAL = 5e-6
+
+
+def measure(options: Options) -> Report:
+    images, batch = options.pick((5, 16), (1, 1))
+    told = {"image": options.size, "photographs": images, "batch of the gradients": batch}
+    report = Report("accuracy", (__doc__ or "").splitlines()[0], told)
+    _features(report, photographs(images, options.size))
+    _gradients(report, photographs(batch, options.size), labels(batch))
+    for layer, published in PUBLISHED.items():
+        _uniform_data(report, layer, published, options)
+    return report
+
+
+# --- Features ------------------------------------------------------------------------------------
+
+
+def _features(report: Report, x: Array) -> None:
+    """The output of each block, by algorithm; and the peers' of the last."""
+    expected = _block_outputs(x, "float64", "direct")
+    ways: list[str | None] = [None, *algorithms.available()]
+    for algorithm in ways:
+        outputs = _block_outputs(x, "float32", algorithm)
+        name = f"minitl, {algorithm}" if algorithm else "minitl"
+        for block, (found, exact) in enumerate(zip(outputs, expected, strict=True), start=1):
+            _add(report, f"block{block}_pool", name, found, exact)
+    last = f"block{len(expected)}_pool"
+    for contender in predicting(vgg16(x.shape[1]), x)[1:]:
+        if contender.installed:
+            found, _ = alone(output_of, contender=contender)
+            _add(report, last, contender.name, found, expected[-1])
+        else:
+            report.missing.append(contender.name)
+    for measure_name in (MAX, L2):
+        report.limit(f"{last}, {measure_name}", "minitl", GOAL)
+
+
+def _block_outputs(x: Array, dtype: str, algorithm: str | None) -> list[Array]:
+    import minitl
+
+    model = _build(vgg16(x.shape[1]), dtype)
+    pools = [layer.output for layer in model.layers if layer.name.endswith("_pool")]
+    with algorithms.only(algorithm):
+        return minitl.Model(model.input, pools).predict(x.astype(dtype), verbose=0)
+
+
+def output_of(contender: Contender) -> Array:
+    ready: Ready = contender.prepare(**contender.settings)
+    return np.array(ready.run())
+
+
+# --- Gradients -----------------------------------------------------------------------------------
+
+
+def _gradients(report: Report, x: Array, y: Array) -> None:
+    """The gradient for every weight in a training step of all of VGG16: the worst of them."""
+    expected = _gradients_of(x, y, "float64", "direct")
+    for algorithm in (None, *algorithms.available()):
+        found = _gradients_of(x, y, "float32", algorithm)
+        errors = {name: relative_l2(found[name], exact) for name, exact in expected.items()}
+        worst = max(errors, key=lambda name: errors[name])
+        contender = f"minitl, {algorithm}" if algorithm else "minitl"
+        report.add(f"gradients, {L2}", contender, "", [errors[worst]], f"worst: {worst}")
+    report.limit(f"gradients, {L2}", "minitl", 1e-4)
+
+
+def _gradients_of(x: Array, y: Array, dtype: str, algorithm: str | None) -> dict[str, Array]:
+    import minitl
+
+    model = _build(training_step.network_of(x.shape[1]), dtype)
+    weights = model.trainable_weights
+    with algorithms.only(algorithm):
+        p = model(x.astype(dtype), training=True)
+        loss = minitl.losses.CategoricalCrossentropy()(y.astype(dtype), p)
+        gradients = minitl.backward(loss, weights)
+    names = [f"{layer.name}/{w.name}" for layer in model.layers for w in layer.trainable_weights]
+    return dict(zip(names, gradients, strict=True))
+
+
+# --- Uniform data --------------------------------------------------------------------------------
+
+
+def _uniform_data(
+    report: Report, layer: str, published: dict[str, float], options: Options
+) -> None:
+    """One layer's shapes with images and kernel uniform in [-1, 1], beside the published errors."""
+    channels, filters = published_weights()[layer][0].shape[2:]
+    size = 8 if options.quick else LAYERS[layer]
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (1, size, size, channels)).astype(np.float32)
+    kernel = rng.uniform(-1, 1, (3, 3, channels, filters)).astype(np.float32)
+    geometry = sliding((size, size), (3, 3), (1, 1), "same")
+    direct = algorithms.module("direct")
+    exact = direct.conv2d(x.astype(np.float64), kernel.astype(np.float64), None, geometry)
+    case = f"{layer}, uniform data, max error"
+    for name in algorithms.available():
+        y = algorithms.module(name).conv2d(x, kernel, None, geometry)
+        report.add(case, f"minitl, {name}", "", [np.abs(y - exact).max()])
+    for name, error in published.items():
+        report.add(case, name, "", [error])
+
+
+# --- Helpers -------------------------------------------------------------------------------------
+
+
+def _build(network: Network, dtype: str) -> Any:
+    import minitl
+
+    minitl.config.set_floatx(dtype)
+    try:
+        return build(minitl, network)
+    finally:
+        minitl.config.set_floatx("float32")
+
+
+def _add(report: Report, case: str, contender: str, found: Array, exact: Array) -> None:
+    error = np.abs(found - exact).max() / np.abs(exact).max()
+    report.add(f"{case}, {MAX}", contender, "", [error])
+    report.add(f"{case}, {L2}", contender, "", [relative_l2(found, exact)])
+
+
+def relative_l2(found: Array, exact: Array) -> float:
+    """|found - exact| / |exact|, in float64."""
+    return float(np.linalg.norm((found - exact).ravel()) / np.linalg.norm(exact.ravel()))
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,43 @@
+"""How long does a step of training a head take, on cached features of VGG16 (Adam)?"""
+
+from __future__ import annotations
+
+from benchmarks.common import Options, Report, main
+from benchmarks.contest import contest
+from benchmarks.networks import Network, build, labels, photographs, vgg16
+from benchmarks.peers import training
+
+HEADS = {"softmax": (10,), "Dense(1024) + softmax": (1024, 10)}
+
+
+def measure(options: Options) -> Report:
+    import minitl
+
+    batch, repetitions = options.pick((32, 9), (4, 2))
+    network = vgg16(options.size)
+    images = photographs(batch, options.size)
+    features = build(minitl, network).predict(images, verbose=0).reshape(batch, -1)
+    settings = {
+        "features": features.shape[1],
+        "batch": batch,
+        "warm-up": 3,
+        "repetitions": repetitions,
+    }
+    report = Report("dense_head", __doc__ or "", settings)
+    for case, units in HEADS.items():
+        head = Network(features.shape[1:], units=units)
+        results, report.missing = contest(
+            training(head, features, labels(batch), "adam", 1e-5),
+            repetitions,
+            warm_up=3,
+            tolerance=1e-3,
+        )
+        for result in results:
+            milliseconds = [seconds * 1e3 for seconds in result.seconds]
+            report.add(case, result.name, "ms", milliseconds, result.note)
+        report.compare(case, "minitl", "Keras", "PyTorch")
+    return report
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,33 @@
+"""How long does a training step take with all 13 convolutions of VGG16 trainable (SGD)?"""
+
+from __future__ import annotations
+
+from benchmarks.common import Options, Report, main
+from benchmarks.contest import contest
+from benchmarks.networks import Network, labels, photographs
+from benchmarks.peers import training
+
+
+def measure(options: Options) -> Report:
+    batch, repetitions = options.pick((16, 5), (2, 2))
+    network = network_of(options.size)
+    x, y = photographs(batch, options.size), labels(batch)
+    settings = {"image": options.size, "batch": batch, "warm-up": 3, "repetitions": repetitions}
+    report = Report("training_step", __doc__ or "", settings)
+    case = f"all of VGG16, batch {batch}"
+    results, report.missing = contest(
+        training(network, x, y, "sgd", 1e-5), repetitions, warm_up=3, tolerance=1e-3
+    )
+    for result in results:
+        report.add(case, result.name, "s", result.seconds, result.note)
+    report.compare(case, "minitl", "Keras", "PyTorch", goal=0.5)
+    return report
+
+
+def network_of(size: int) -> Network:
+    """VGG16, the average over places, and ten outputs: next to nothing but convolutions."""
+    return Network((size, size, 3), (1, 2, 3, 4, 5), "average", (10,))
+
+
+if __name__ == "__main__":
+    main(measure)

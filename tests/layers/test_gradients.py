@@ -1,0 +1,183 @@
+"""Every layer: gradients for its input and each of its weights, shapes, dtypes, configuration.
+
+CASES lists layers. A public layer without a case fails the suite.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from minitl import kernels, layers
+from minitl.autograd import Tensor, backward, check_gradients
+from minitl.layers import Layer
+
+IMAGES, ROWS = (2, 5, 4, 3), (4, 6)
+
+
+def apart(*shape):
+    """Numbers at least 0.1 apart and 0.05 from 0: no tie or kink comes within a step."""
+    n = int(np.prod(shape))
+    return (np.random.default_rng(2).permutation(n) - n // 2 + 0.5).reshape(shape) * 0.1
+
+
+def normal(*shape):
+    return np.random.default_rng(1).standard_normal(shape)
+
+
+# class: [(maker, shape of the input, or a list of shapes)]
+CASES = {
+    "Activation": [
+        (lambda: layers.Activation("tanh"), ROWS),
+        (lambda: layers.Activation("softmax"), ROWS),
+    ],
+    "Add": [(lambda: layers.Add(), [ROWS, ROWS, ROWS])],
+    "AveragePooling2D": [
+        (lambda: layers.AveragePooling2D(), IMAGES),
+        (lambda: layers.AveragePooling2D((3, 2), strides=1, padding="same"), IMAGES),
+    ],
+    "BatchNormalization": [
+        (lambda: layers.BatchNormalization(), IMAGES),
+        (lambda: layers.BatchNormalization(scale=False), ROWS),
+        (lambda: layers.BatchNormalization(center=False, epsilon=0.1), ROWS),
+    ],
+    "Concatenate": [
+        (lambda: layers.Concatenate(), [ROWS, (4, 2)]),
+        (lambda: layers.Concatenate(axis=1), [IMAGES, (2, 1, 4, 3)]),
+    ],
+    "Conv2D": [
+        (lambda: layers.Conv2D(4, 3, bias_initializer="random_normal"), IMAGES),
+        (lambda: layers.Conv2D(2, (2, 3), strides=(2, 1), padding="same", use_bias=False), IMAGES),
+        (lambda: layers.Conv2D(2, 1, activation="relu", bias_initializer="ones"), IMAGES),
+        (lambda: layers.Conv2D(2, 1, activation="sigmoid"), IMAGES),
+    ],
+    "Dense": [
+        (lambda: layers.Dense(3, bias_initializer="random_normal"), ROWS),
+        (lambda: layers.Dense(3, use_bias=False), ROWS),
+        (lambda: layers.Dense(3, activation="softmax"), (2, 3, 4)),
+        (lambda: layers.Dense(2, activation="relu", bias_initializer="ones"), ROWS),
+    ],
+    "Dropout": [(lambda: layers.Dropout(0.4), ROWS)],
+    "Flatten": [(lambda: layers.Flatten(), IMAGES)],
+    "GlobalAveragePooling2D": [
+        (lambda: layers.GlobalAveragePooling2D(), IMAGES),
+        (lambda: layers.GlobalAveragePooling2D(keepdims=True), IMAGES),
+    ],
+    "GlobalMaxPooling2D": [
+        (lambda: layers.GlobalMaxPooling2D(), IMAGES),
+        (lambda: layers.GlobalMaxPooling2D(keepdims=True), IMAGES),
+    ],
+    "InputLayer": [(lambda: layers.InputLayer((6,)), ROWS)],
+    "MaxPooling2D": [
+        (lambda: layers.MaxPooling2D(), IMAGES),
+        (lambda: layers.MaxPooling2D((2, 3), strides=1, padding="same"), IMAGES),
+    ],
+    "ReLU": [(lambda: layers.ReLU(), ROWS)],
+    "Softmax": [(lambda: layers.Softmax(), ROWS)],
+    "ZeroPadding2D": [(lambda: layers.ZeroPadding2D(((1, 0), (2, 3))), IMAGES)],
+}
+ALL = [
+    pytest.param(make, shape, id=f"{name} {i}")
+    for name, cases in CASES.items()
+    for i, (make, shape) in enumerate(cases)
+]
+PUBLIC = {
+    cls.__name__
+    for cls in map(layers.__dict__.get, layers.__all__)
+    if isinstance(cls, type) and issubclass(cls, Layer) and cls is not Layer
+}
+
+
+def test_every_layer_has_a_gradient_test():
+    assert set(CASES) == PUBLIC
+
+
+def run(layer, x, training=True):
+    return layer(x, training=training, rng=np.random.default_rng(5))
+
+
+def arrays(shape):
+    return [apart(*s) for s in shape] if isinstance(shape, list) else [apart(*shape)]
+
+
+@pytest.mark.parametrize("kind", ["fast", "reference"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("make", "shape"), ALL)
+def test_gradients_of_inputs_and_weights(float64, make, shape, training, kind):
+    inputs = arrays(shape)
+    layer = make()
+    with kernels.use_kernels(kind):
+        run(layer, inputs if isinstance(shape, list) else inputs[0])
+        weights = [v.numpy() for v in layer.trainable_weights]
+
+        def f(*tensors):
+            for i, v in enumerate(layer.trainable_weights):
+                given = tensors[len(inputs) + i]
+                slots = [n for n, value in vars(layer).items() if value is v]
+                assert len(slots) == 1
+                object.__setattr__(layer, slots[0], given)
+            try:
+                x = list(tensors[: len(inputs)])
+                return run(layer, x if isinstance(shape, list) else x[0], training)
+            finally:
+                for i, v in enumerate(originals):
+                    object.__setattr__(layer, names[i], v)
+
+        originals = list(layer.trainable_weights)
+        names = [n for v in originals for n, value in vars(layer).items() if value is v]
+        for seed in range(2):
+            check_gradients(f, [*inputs, *weights], seed, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(("make", "shape"), ALL)
+def test_shape_dtype_and_configuration(make, shape):
+    layer = make()
+    inputs = [a.astype(np.float32) for a in arrays(shape)]
+    several = isinstance(shape, list)
+    y = run(layer, inputs if several else inputs[0])
+    assert y.dtype == np.float32
+    assert layer.compute_output_shape(shape) == y.shape
+    # Symbolically, and with the sides of the image unknown.
+    symbols = [layers.Input(s[1:]) for s in (shape if several else [shape])]
+    assert layer(symbols if several else symbols[0]).shape == (None, *y.shape[1:])
+    if not several and len(shape) == 4 and not isinstance(layer, layers.InputLayer):
+        open_shape = (None, None, None, shape[3])
+        found = layer.compute_output_shape(open_shape)
+        assert all(n is None or n == m for n, m in zip(found, y.shape, strict=True))
+    # A layer from the configuration, written as JSON, is the same layer.
+    settings = layer.get_config()
+    again = type(layer).from_config(json.loads(json.dumps(settings)))
+    assert again.get_config() == settings
+    run(again, inputs if several else inputs[0])
+    again.set_weights(layer.get_weights())
+    x = inputs if several else inputs[0]
+    assert np.array_equal(run(again, x, False).storage, run(layer, x, False).storage)
+
+
+@pytest.mark.parametrize(("make", "shape"), ALL)
+def test_a_frozen_layer_is_transparent(float64, make, shape):
+    """Its weights get no gradient, its input the same one as before."""
+    layer = make()
+    inputs = arrays(shape)
+
+    def input_gradients():
+        tensors = [Tensor(a, requires_grad=True) for a in inputs]
+        y = run(layer, tensors if isinstance(shape, list) else tensors[0], training=False)
+        return y, backward(y, tensors, normal(*y.shape))
+
+    _, before = input_gradients()
+    layer.trainable = False
+    assert layer.trainable_weights == []
+    _, frozen = input_gradients()
+    for a, b in zip(before, frozen, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-15)
+    x = inputs if isinstance(shape, list) else inputs[0]
+    assert not run(layer, x).requires_grad
+
+
+@pytest.mark.parametrize(("make", "shape"), ALL)
+def test_inputs_are_left_alone(make, shape):
+    inputs = [a.astype(np.float32) for a in arrays(shape)]
+    copies = [a.copy() for a in inputs]
+    run(make(), inputs if isinstance(shape, list) else inputs[0])
+    assert all(np.array_equal(a, b) for a, b in zip(inputs, copies, strict=True))

@@ -1,0 +1,387 @@
+"""Every op: its value, its gradient by random directions, its Jacobian, its ties and kinks.
+
+CASES lists inputs for each op. A public function of `ops.py` without a case fails the suite.
+"""
+
+import inspect
+
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minitl import kernels, ops
+from minitl.autograd import Tensor, Variable, backward, check_gradients, jacobian, no_grad
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def positive(*shape):
+    return np.random.default_rng(1).uniform(0.5, 2.0, shape)
+
+
+def apart(*shape):
+    """Numbers at least 0.1 apart and at least 0.05 from 0: no tie or kink comes within a step."""
+    n = int(np.prod(shape))
+    return (np.random.default_rng(2).permutation(n) - n // 2 + 0.5).reshape(shape) * 0.1
+
+
+TARGETS = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]])
+
+# op: [(name of the case, function of the differentiable inputs, those inputs)]
+CASES = {
+    "add": [("", ops.add, [normal(2, 3), normal(3)]), ("scalar", ops.add, [normal(2), normal()])],
+    "subtract": [("", ops.subtract, [normal(2, 3), normal(2, 1)])],
+    "multiply": [("", ops.multiply, [normal(2, 3), normal(1, 3)])],
+    "divide": [("", ops.divide, [normal(2, 3), positive(3)])],
+    "negative": [("", ops.negative, [normal(2, 3)])],
+    "power": [
+        ("3", lambda x: ops.power(x, 3), [normal(2, 3)]),
+        ("-0.5", lambda x: ops.power(x, -0.5), [positive(2, 3)]),
+    ],
+    "exp": [("", ops.exp, [normal(2, 3)])],
+    "log": [("", ops.log, [positive(2, 3)])],
+    "sqrt": [("", ops.sqrt, [positive(2, 3)])],
+    "clip": [("", lambda x: ops.clip(x, -0.2, 0.2), [apart(3, 4)])],
+    "matmul": [("", ops.matmul, [normal(2, 3), normal(3, 4)])],
+    "sum": [
+        ("all", ops.sum, [normal(2, 3)]),
+        ("axis", lambda x: ops.sum(x, axis=-1), [normal(2, 3)]),
+        ("axes", lambda x: ops.sum(x, axis=(0, 2)), [normal(2, 3, 2)]),
+        ("keepdims", lambda x: ops.sum(x, axis=1, keepdims=True), [normal(2, 3)]),
+    ],
+    "mean": [
+        ("all", ops.mean, [normal(2, 3)]),
+        ("axes", lambda x: ops.mean(x, axis=(1, 2)), [normal(2, 3, 2, 2)]),
+        ("keepdims", lambda x: ops.mean(x, axis=0, keepdims=True), [normal(2, 3)]),
+    ],
+    "max": [
+        ("all", ops.max, [apart(2, 3)]),
+        ("axes", lambda x: ops.max(x, axis=(1, 2)), [apart(2, 3, 2, 2)]),
+    ],
+    "reshape": [("", lambda x: ops.reshape(x, (3, -1)), [normal(2, 3)])],
+    "getitem": [
+        ("slice", lambda x: x[1:, ::2], [normal(3, 4)]),
+        ("repeated", lambda x: ops.getitem(x, np.array([0, 2, 0])), [normal(3, 2)]),
+        ("mask", lambda x: x[np.array([True, False, True])], [normal(3, 2)]),
+        ("one", lambda x: x[1, 2], [normal(3, 4)]),
+    ],
+    "concatenate": [
+        ("", lambda a, b: ops.concatenate([a, b]), [normal(2, 3), normal(2, 1)]),
+        ("axis 0", lambda a, b: ops.concatenate([a, b, a], 0), [normal(2, 3), normal(1, 3)]),
+    ],
+    "zero_pad2d": [("", lambda x: ops.zero_pad2d(x, (1, 0, 2, 3)), [normal(1, 2, 2, 2)])],
+    "relu": [("", ops.relu, [apart(3, 4)])],
+    "sigmoid": [("", ops.sigmoid, [normal(2, 3)])],
+    "tanh": [("", ops.tanh, [normal(2, 3)])],
+    "softmax": [
+        ("", ops.softmax, [normal(2, 3)]),
+        ("three axes", ops.softmax, [normal(2, 2, 3)]),
+    ],
+    "linear": [("", ops.linear, [normal(2, 3)])],
+    "dense": [
+        ("", ops.dense, [normal(2, 3), normal(3, 4), normal(4)]),
+        ("no bias", lambda x, w: ops.dense(x, w, None), [normal(2, 3), normal(3, 4)]),
+        (
+            "relu",
+            lambda x, w, b: ops.dense(x, w, b, "relu"),
+            [apart(3, 2), np.eye(2), np.array([0.02, -0.03])],
+        ),
+    ],
+    "conv2d": [
+        ("", ops.conv2d, [normal(2, 4, 5, 2), normal(3, 2, 2, 3, seed=1), normal(3)]),
+        (
+            "same, strides",
+            lambda x, k, b: ops.conv2d(x, k, b, (2, 1), "same"),
+            [normal(1, 4, 3, 2), normal(3, 3, 2, 2, seed=1), normal(2)],
+        ),
+        (
+            "3x3 same",
+            lambda x, k: ops.conv2d(x, k, None, (1, 1), "same"),
+            [normal(1, 5, 6, 3), normal(3, 3, 3, 4, seed=1)],
+        ),
+        (
+            "relu",
+            lambda x, k, b: ops.conv2d(x, k, b, activation="relu"),
+            [apart(1, 3, 3, 1), np.ones((1, 1, 1, 1)), np.array([0.02])],
+        ),
+    ],
+    "max_pool2d": [
+        ("", lambda x: ops.max_pool2d(x, (2, 2), (2, 2)), [apart(1, 4, 4, 2)]),
+        ("overlap", lambda x: ops.max_pool2d(x, (3, 2), (1, 1), "same"), [apart(1, 3, 4, 2)]),
+    ],
+    "average_pool2d": [
+        ("", lambda x: ops.average_pool2d(x, (2, 2), (2, 2)), [normal(1, 4, 4, 2)]),
+        ("overlap", lambda x: ops.average_pool2d(x, (3, 2), (1, 1), "same"), [normal(1, 3, 4, 2)]),
+    ],
+    "batch_norm": [
+        (
+            "",
+            lambda x, gamma, beta: ops.batch_norm(x, gamma, beta, 1e-3)[0],
+            [normal(3, 2, 2, 2), positive(2), normal(2)],
+        ),
+        ("rows", lambda *a: ops.batch_norm(*a, 1e-3)[0], [normal(4, 3), positive(3), normal(3)]),
+    ],
+    "scale_shift": [("", ops.scale_shift, [normal(2, 2, 3), normal(3), normal(3, seed=1)])],
+    "dropout": [
+        ("", lambda x: ops.dropout(x, 0.4, np.random.default_rng(3)), [normal(3, 4)]),
+    ],
+    "softmax_cross_entropy": [
+        ("", lambda z: ops.softmax_cross_entropy(z, TARGETS.astype(z.dtype)), [normal(2, 3)])
+    ],
+    "sigmoid_cross_entropy": [
+        ("", lambda z: ops.sigmoid_cross_entropy(z, TARGETS.astype(z.dtype)), [normal(2, 3)])
+    ],
+}
+ALL = [
+    pytest.param(f, inputs, id=f"{op} {name}".strip())
+    for op, cases in CASES.items()
+    for name, f, inputs in cases
+]
+PUBLIC = {
+    name
+    for name, f in inspect.getmembers(ops, inspect.isfunction)
+    if f.__module__ == "minitl.ops" and not name.startswith("_")
+}
+
+
+def test_every_op_has_a_gradient_test():
+    assert set(CASES) == PUBLIC
+
+
+@pytest.mark.parametrize("kind", ["fast", "reference"])
+@pytest.mark.parametrize(("f", "inputs"), ALL)
+def test_gradient(f, inputs, kind):
+    with kernels.use_kernels(kind):
+        for seed in range(3):
+            check_gradients(f, inputs, seed, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(("f", "inputs"), ALL)
+def test_full_jacobian(f, inputs):
+    with no_grad():
+        size = f(*map(Tensor, inputs)).storage.size
+    for i, a in enumerate(inputs):
+        columns = []
+        for place in np.ndindex(a.shape):
+            step = np.zeros(a.shape)
+            step[place] = 1e-6
+            with no_grad():
+                ahead, behind = (
+                    f(*(Tensor(b + s * step if j == i else b) for j, b in enumerate(inputs)))
+                    for s in (1, -1)
+                )
+            columns.append((ahead.storage - behind.storage).ravel() / 2e-6)
+        expected = np.stack(columns, axis=1).reshape(size, a.size)
+        np.testing.assert_allclose(jacobian(f, inputs, i), expected, atol=2e-8, rtol=2e-8)
+
+
+@pytest.mark.parametrize(("f", "inputs"), ALL)
+def test_float32_stays_float32_in_value_and_gradient(f, inputs):
+    tensors = [Tensor(a.astype(np.float32), requires_grad=True) for a in inputs]
+    y = f(*tensors)
+    assert y.dtype == np.float32
+    assert all(g.dtype == np.float32 for g in backward(y, tensors, np.ones(y.shape)))
+
+
+@pytest.mark.parametrize(("f", "inputs"), ALL)
+def test_inputs_are_left_alone(f, inputs):
+    copies = [a.copy() for a in inputs]
+    tensors = [Tensor(a, requires_grad=True) for a in inputs]
+    y = f(*tensors)
+    backward(y, tensors, normal(*y.shape))
+    assert all(np.array_equal(a, b) for a, b in zip(inputs, copies, strict=True))
+
+
+@pytest.mark.parametrize(("f", "inputs"), [p for p in ALL if len(p.values[1]) > 1])
+def test_a_frozen_input_changes_no_other_gradient(f, inputs):
+    def gradients(wanted):
+        tensors = [Tensor(a, requires_grad=i in wanted) for i, a in enumerate(inputs)]
+        y = f(*tensors)
+        return dict(
+            zip(wanted, backward(y, [tensors[i] for i in wanted], normal(*y.shape)), strict=True)
+        )
+
+    together = gradients(range(len(inputs)))
+    for i in range(len(inputs)):
+        np.testing.assert_array_equal(gradients([i])[i], together[i])
+
+
+# --- Values --------------------------------------------------------------------------------------
+
+x34 = normal(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "expected"),
+    [
+        (ops.sigmoid(x34), scipy.special.expit(x34)),
+        (ops.softmax(x34), scipy.special.softmax(x34, axis=-1)),
+        (ops.max(x34, axis=0), x34.max(axis=0)),
+        (ops.mean(x34, axis=1), x34.mean(axis=1)),
+        (ops.power(positive(3), -2), positive(3) ** -2.0),
+        (ops.clip(x34, -0.5, 0.5), np.clip(x34, -0.5, 0.5)),
+        (ops.dense(x34, Tensor(x34.T), Tensor(normal(3))), x34 @ x34.T + normal(3)),
+        (
+            ops.dense(x34, Tensor(x34.T), Tensor(normal(3)), "relu"),
+            np.maximum(x34 @ x34.T + normal(3), 0),
+        ),
+        (ops.zero_pad2d(np.ones((1, 1, 1, 1)), (0, 1, 1, 0)), [[[[0], [1]], [[0], [0]]]]),
+        (ops.getitem(x34, (slice(None), 1)), x34[:, 1]),
+        (ops.concatenate([x34, x34[:, :1]]), np.concatenate([x34, x34[:, :1]], axis=-1)),
+        (ops.scale_shift(x34, Tensor(normal(4)), Tensor(np.ones(4))), x34 * normal(4) + 1),
+    ],
+)
+def test_value(tensor, expected):
+    np.testing.assert_allclose(tensor.storage, expected, rtol=1e-14)
+
+
+def test_batch_norm_value_and_statistics():
+    x = normal(4, 3)
+    y, mean, variance = ops.batch_norm(x, Tensor(np.full(3, 2.0)), Tensor(np.ones(3)), 1e-3)
+    np.testing.assert_allclose(mean, x.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(variance, x.var(axis=0), rtol=1e-12)
+    expected = 2 * (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-3) + 1
+    np.testing.assert_allclose(y.storage, expected, rtol=1e-12)
+
+
+def test_dropout_keeps_the_expected_sum_and_repeats_with_its_generator():
+    x = np.ones((100, 200), np.float32)
+    y = ops.dropout(x, 0.25, np.random.default_rng(0)).storage
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
+    # 20,000 draws: the fraction dropped has a standard deviation of 0.003.
+    assert (y == 0).mean() == pytest.approx(0.25, abs=0.015)
+    assert np.array_equal(y, ops.dropout(x, 0.25, np.random.default_rng(0)).storage)
+    assert not np.array_equal(y, ops.dropout(x, 0.25, np.random.default_rng(1)).storage)
+
+
+@given(st.lists(st.floats(-1e30, 1e30), min_size=2, max_size=5))
+@settings(max_examples=50)
+def test_cross_entropies_are_finite_for_any_logit(logits):
+    z = np.array([logits])
+    targets = np.zeros_like(z)
+    targets[0, 0] = 1
+    for op in (ops.softmax_cross_entropy, ops.sigmoid_cross_entropy):
+        t = Tensor(z, requires_grad=True)
+        loss = op(t, targets)
+        assert np.all(np.isfinite(loss.storage)) and np.all(loss.storage >= 0)
+        (g,) = backward(loss, [t], np.ones(loss.shape))
+        assert np.all(np.isfinite(g)) and np.all(np.abs(g) <= 1)
+
+
+def test_softmax_cross_entropy_is_minus_log_softmax():
+    z = normal(2, 3)
+    expected = -(TARGETS * scipy.special.log_softmax(z, axis=1)).sum(axis=1)
+    np.testing.assert_allclose(ops.softmax_cross_entropy(z, TARGETS).storage, expected, rtol=1e-14)
+
+
+def test_sigmoid_does_not_overflow():
+    with np.errstate(all="raise", under="ignore"):
+        assert ops.sigmoid(np.array([-1e4, 0.0, 1e4])).storage.tolist() == [0, 0.5, 1]
+
+
+# --- Ties and kinks: one rule each ---------------------------------------------------------------
+
+
+def gradient_of(f, x):
+    t = Tensor(np.asarray(x, dtype=np.float64), requires_grad=True)
+    y = f(t)
+    return backward(y, [t], np.ones(y.shape))[0].tolist()
+
+
+@pytest.mark.parametrize("kind", ["fast", "reference"])
+def test_rules_for_ties_and_kinks(kind):
+    with kernels.use_kernels(kind):
+        assert gradient_of(ops.relu, [-1, 0, 1]) == [0, 0, 1]
+        assert gradient_of(lambda x: ops.clip(x, 0, 1), [-1, 0, 0.5, 1, 2]) == [0, 1, 1, 1, 0]
+        assert gradient_of(ops.max, [1, 3, 3]) == [0, 0.5, 0.5]
+        tie = np.ones((1, 2, 2, 1))
+        first = gradient_of(lambda x: ops.max_pool2d(x, (2, 2), (2, 2)), tie)
+        assert np.ravel(first).tolist() == [1, 0, 0, 0]
+        fused = gradient_of(lambda x: ops.dense(x, Tensor(np.eye(2)), None, "relu"), [[0, 1]])
+        assert fused == [[0, 1]]
+        assert gradient_of(lambda x: x**0, [0, 2]) == [0, 0]
+        assert gradient_of(lambda x: x**1, [0, 2]) == [1, 1]
+        assert gradient_of(lambda x: x**2, [0, 2]) == [0, 4]
+
+
+# --- Edges that are not there cost nothing -------------------------------------------------------
+
+
+def test_only_the_gradients_that_are_wanted_are_computed(monkeypatch):
+    calls = []
+    for name in ("conv2d_input_gradient", "conv2d_kernel_gradient", "bias_gradient"):
+        original = getattr(kernels, name)
+
+        def counted(*args, name=name, original=original):
+            calls.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(kernels, name, counted)
+    x = Tensor(normal(1, 4, 4, 2))
+    kernel, bias = Variable(normal(3, 3, 2, 2)), Variable(normal(2))
+    kernel.trainable = False
+    y = ops.conv2d(x, kernel, bias)
+    backward(y, [bias], np.ones(y.shape))
+    assert calls == ["bias_gradient"]
+
+
+def test_pool_without_gradient_looks_for_no_winners(monkeypatch):
+    def forbidden(*_):
+        raise AssertionError("the winners are not needed")
+
+    monkeypatch.setattr(kernels, "max_pool2d_with_winners", forbidden)
+    ops.max_pool2d(Tensor(normal(1, 4, 4, 2)), (2, 2), (2, 2))
+
+
+# --- Bad input -----------------------------------------------------------------------------------
+
+T = Tensor
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ops.matmul(T(x34), T(x34)), r"matmul takes \(N, D\) and \(D, m\).*\(3, 4\)"),
+        (
+            lambda: ops.dense(x34, T(np.ones((3, 2))), None),
+            r"dense takes x \(N, D\), kernel \(D, m\).*\(3, 4\) float64, \(3, 2\) float64",
+        ),
+        (lambda: ops.dense(x34, T(np.ones((4, 2))), T(np.ones(1))), r"dense takes.*\(1,\)"),
+        (lambda: ops.dense(x34, T(np.ones((4, 2), np.float32)), None), "one dtype; got.*float32"),
+        (lambda: ops.conv2d(x34, T(np.ones((3, 3, 4, 2)))), r"conv2d takes images.*\(3, 4\)"),
+        (
+            lambda: ops.conv2d(np.ones((1, 4, 4, 3)), T(np.ones((3, 3, 2, 2)))),
+            r"\(KH, KW, C, F\).*\(1, 4, 4, 3\) float64, \(3, 3, 2, 2\)",
+        ),
+        (
+            lambda: ops.conv2d(np.ones((1, 4, 4, 2)), T(np.ones((3, 3, 2, 2))), T(np.ones(1))),
+            r"bias \(F,\).*\(1,\)",
+        ),
+        (
+            lambda: ops.conv2d(np.ones((1, 2, 2, 2)), T(np.ones((3, 3, 2, 2)))),
+            "window of 3x3 does not fit into an image of 2x2",
+        ),
+        (lambda: ops.max_pool2d(x34, (2, 2), (2, 2)), r"max_pool2d takes images.*\(3, 4\)"),
+        (lambda: ops.average_pool2d(x34, (2, 2), (2, 2)), "average_pool2d takes images"),
+        (lambda: ops.zero_pad2d(x34, (1, 1, 1, 1)), "zero_pad2d takes images"),
+        (
+            lambda: ops.scale_shift(x34, T(np.ones(3)), T(np.ones(3))),
+            r"scale_shift takes x \(..., C\)",
+        ),
+        (lambda: ops.batch_norm(x34, T(np.ones(3)), T(np.ones(3)), 0.1), "batch_norm takes"),
+        (lambda: ops.softmax_cross_entropy(x34, np.ones((3, 1))), r"targets \(N, m\).*\(3, 1\)"),
+        (lambda: ops.sigmoid_cross_entropy(x34, np.ones((3, 1))), "targets of one shape"),
+    ],
+)
+def test_shapes_that_do_not_fit(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_power_takes_a_number():
+    with pytest.raises(TypeError, match="a number as exponent, got Tensor"):
+        T(x34) ** T(x34)
