@@ -54,10 +54,28 @@ def look_up(identifier: Any, table: Mapping[str, Any], what: str) -> Any:
     """
     if isinstance(identifier, dict) and "class_name" in identifier:
         entry = _entry(identifier["class_name"], table, what)
-        return entry(**identifier.get("config", {})) if inspect.isclass(entry) else entry
+        if not inspect.isclass(entry):
+            return entry
+        parameters = inspect.signature(entry).parameters
+        return entry(**without_idle(identifier.get("config", {}), parameters, entry.__name__))
     if isinstance(identifier, str):
         identifier = _entry(identifier, table, what)
     return identifier() if inspect.isclass(identifier) else identifier
+
+
+def without_idle(
+    settings: Mapping[str, Any], known: Iterable[str], what: str, idle: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The settings that are known. Keras's files hold others; those that do nothing are dropped.
+
+    A setting does nothing when it is None, False, 0 or empty, or is named in `idle`. Raises
+    ValueError for one that would do something.
+    """
+    known = set(known)
+    for name, value in settings.items():
+        if name not in known and value and name not in idle:
+            raise ValueError(f"minitl's {what} has no {name!r} (here {value!r}); cannot load it")
+    return {name: value for name, value in settings.items() if name in known}
 
 
 def _entry(name: str, table: Mapping[str, Any], what: str) -> Any:

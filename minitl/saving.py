@@ -23,16 +23,32 @@ Inventory = list[tuple[str, list[tuple[str, Variable]]]]
 
 
 def inventory(model: Model) -> Inventory:
-    """The model's layers in order, each with its weights named by their path and in order."""
-    return [(layer.name, _named_weights(layer)) for layer in model._layers]
+    """The model's layers in order, each with its weights named by their path and in order.
+
+    Within a layer, what can learn comes first, as in Keras's files; freezing changes nothing.
+    """
+    return [
+        (layer.name, sorted(_named_weights(layer), key=lambda item: not item[1].learnable))
+        for layer in model._layers
+    ]
+
+
+def inventory_as_frozen(model: Model) -> Inventory:
+    """The same in the order that Keras expects beside a description of the model that says what
+    is frozen: within a layer (a nested base, say) what is trainable comes first."""
+    return [
+        (layer.name, sorted(_named_weights(layer), key=lambda item: not item[1].trainable))
+        for layer in model._layers
+    ]
 
 
 def _named_weights(layer: Layer) -> list[tuple[str, Variable]]:
-    """('dense/kernel', variable) ...; what learns comes first, as in Keras's files."""
-    found = [(f"{layer.name}/{v.name}", v) for v in layer._own_weights]
+    """('dense/kernel', variable) ...; each layer's own with what can learn first."""
+    own = sorted(layer._own_weights, key=lambda v: not v.learnable)
+    found = [(f"{layer.name}/{v.name}", v) for v in own]
     for inner in layer._sublayers():
         found += [(f"{layer.name}/{path}", v) for path, v in _named_weights(inner)]
-    return sorted(found, key=lambda item: not item[1].learnable)
+    return found
 
 
 # --- Weights -------------------------------------------------------------------------------------
@@ -41,7 +57,7 @@ def _named_weights(layer: Layer) -> list[tuple[str, Variable]]:
 def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> None:
     """Write the model's weights as legacy HDF5, which Keras reads too."""
     path = _target(filepath, overwrite)
-    hdf5.write_weights(path, _arrays(model), {"minitl": json.dumps(_notes(model))})
+    hdf5.write_weights(path, _arrays(inventory(model)), {"minitl": json.dumps(_notes(model))})
 
 
 def load_weights(
@@ -70,8 +86,8 @@ def load_weights(
         variable.assign(array)
 
 
-def _arrays(model: Model) -> list[tuple[str, list[tuple[str, Any]]]]:
-    return [(name, [(path, v.storage) for path, v in ws]) for name, ws in inventory(model)]
+def _arrays(of: Inventory) -> list[tuple[str, list[tuple[str, Any]]]]:
+    return [(name, [(path, v.storage) for path, v in weights]) for name, weights in of]
 
 
 def _target(filepath: str | Path, overwrite: bool) -> Path:
@@ -92,7 +108,8 @@ def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> No
         raise ValueError(f"{model.name!r} has no shapes yet; build it, or fit it, before saving")
     path = _target(filepath, overwrite)
     attributes = {"model_config": model.to_json(), "minitl": json.dumps(_notes(model))}
-    hdf5.write_weights(path, _arrays(model), attributes, group="model_weights")
+    arrays = _arrays(inventory_as_frozen(model))
+    hdf5.write_weights(path, arrays, attributes, group="model_weights")
 
 
 def load_model(filepath: str | Path, compile: bool = True) -> Model:

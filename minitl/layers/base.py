@@ -19,7 +19,7 @@ import numpy as np
 
 from minitl import config, initializers, regularizers
 from minitl.autograd import Array, Tensor, Variable, as_tensor
-from minitl.naming import Configurable, did_you_mean, snake_case, unique_name
+from minitl.naming import Configurable, did_you_mean, snake_case, unique_name, without_idle
 
 Shape = tuple[int | None, ...]
 
@@ -100,6 +100,8 @@ class Layer(Configurable, metaclass=LayerType):
     # Whether the layer is called on a list of inputs; None when it takes both.
     several_inputs: ClassVar[bool | None] = False
     _extra_arguments: ClassVar[frozenset[str]] = frozenset()
+    # Settings in Keras's configurations that do nothing unless another is on; see from_config.
+    _idle_settings: ClassVar[frozenset[str]] = frozenset()
     _sealed = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -167,10 +169,7 @@ class Layer(Configurable, metaclass=LayerType):
         if isinstance(settings.get("dtype"), dict):  # Keras 3: a DTypePolicy
             settings["dtype"] = settings["dtype"]["config"]["name"]
         known = inspect.signature(cls.__init__).parameters
-        for name in [n for n in settings if n not in known]:
-            if settings.pop(name):
-                raise ValueError(f"minitl's {cls.__name__} has no {name!r}; cannot load this layer")
-        return cls(**settings)
+        return cls(**without_idle(settings, known, cls.__name__, cls._idle_settings))
 
     # --- Weights ---
 

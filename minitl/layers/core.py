@@ -202,7 +202,20 @@ class ReLU(Layer):
 
 
 class Softmax(Layer):
-    """p_j = e^(x_j) / sum_k e^(x_k), over the last axis."""
+    """p_j = e^(x_j) / sum_k e^(x_k), over the last axis (axis=-1 is the only one)."""
+
+    def __init__(
+        self,
+        axis: int = -1,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        if axis != -1:
+            raise ValueError(f"minitl's Softmax works over the last axis (-1), not axis={axis!r}")
+        self.axis = axis
 
     def call(self, x: Tensor) -> Tensor:
         return ops.softmax(x)
@@ -210,6 +223,19 @@ class Softmax(Layer):
 
 class Flatten(Layer):
     """(N, H, W, C) -> (N, H*W*C): feature maps become rows of F."""
+
+    def __init__(
+        self,
+        data_format: str | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        if data_format not in (None, "channels_last"):
+            raise ValueError(f"minitl keeps images as (N, H, W, C), not {data_format!r}")
+        self.data_format = data_format
 
     def call(self, x: Tensor) -> Tensor:
         return ops.reshape(x, (x.shape[0], math.prod(x.shape[1:])))

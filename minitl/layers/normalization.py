@@ -28,6 +28,8 @@ class BatchNormalization(Layer):
         center, scale: whether there is a beta, a gamma.
     """
 
+    _idle_settings = frozenset({"renorm_momentum"})
+
     def __init__(
         self,
         axis: int = -1,
