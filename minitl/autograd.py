@@ -265,8 +265,6 @@ def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list
             waiting_for[key] -= 1
             if waiting_for[key] == 0:
                 ready.append(source)
-        # The closures hold the arrays of this step: let them go before the next one allocates.
-        del edges, tensor, source, vjp, share, g
     return [np.asarray(gradients.get(id(t), np.zeros_like(t.storage))) for t in inputs]
 
 

@@ -147,6 +147,11 @@ def test_auc_of_perfect_and_useless_scores():
     assert metrics.AUC()(1 - y, np.array([0.0, 0.1, 0.9, 1.0])) == pytest.approx(0, abs=1e-6)
 
 
+def test_auc_counts_what_is_above_a_threshold():
+    """At the thresholds 0-, 0.5, 1+ a score of 0.5 is above the first only, as in Keras."""
+    assert metrics.AUC(3)(np.array([1, 0]), np.array([0.5, 0.0])) == pytest.approx(0.5)
+
+
 def test_nothing_found_is_zero():
     nothing = np.zeros((3, 1))
     assert metrics.Precision()(nothing, nothing) == 0

@@ -230,6 +230,22 @@ def test_order_of_weights_does_not_change_on_freezing():
     assert layer.count_params() == 12
 
 
+def test_what_learns_stands_first_frozen_or_not():
+    class Counter(Layer):
+        def build(self, input_shape):
+            self.add_weight("count", (1,), "zeros", trainable=False)
+            self.add_weight("w", (2,), "ones")
+
+        def call(self, x):
+            return x
+
+    layer = Counter()
+    layer(np.ones((1, 2)))
+    for frozen in (False, True):
+        layer.trainable = not frozen
+        assert [v.name for v in layer.weights] == ["w", "count"]
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
