@@ -45,8 +45,10 @@ def measure(options: Options) -> Report:
     report = Report("accuracy", (__doc__ or "").splitlines()[0], told)
     _features(report, photographs(images, options.size))
     _gradients(report, photographs(batch, options.size), labels(batch))
+    weights = published_weights()
     for layer, published in PUBLISHED.items():
-        _uniform_data(report, layer, published, options)
+        size = 8 if options.quick else LAYERS[layer]
+        _uniform_data(report, layer, size, weights[layer][0].shape, published)
     return report
 
 
@@ -56,12 +58,12 @@ def measure(options: Options) -> Report:
 def _features(report: Report, x: Array) -> None:
     """The output of each block, by algorithm; and the peers' of the last."""
     expected = _block_outputs(x, "float64", "direct")
-    ways: list[str | None] = [None, *algorithms.available()]
-    for algorithm in ways:
-        outputs = _block_outputs(x, "float32", algorithm)
-        name = f"minitl, {algorithm}" if algorithm else "minitl"
-        for block, (found, exact) in enumerate(zip(outputs, expected, strict=True), start=1):
-            _add(report, f"block{block}_pool", name, found, exact)
+    outputs = {
+        _name(algorithm): _block_outputs(x, "float32", algorithm) for algorithm in _choices()
+    }
+    for block, exact in enumerate(expected, start=1):
+        for name, found in outputs.items():
+            _add(report, f"block{block}_pool", name, found[block - 1], exact)
     last = f"block{len(expected)}_pool"
     for contender in predicting(vgg16(x.shape[1]), x)[1:]:
         if contender.installed:
@@ -93,12 +95,11 @@ def output_of(contender: Contender) -> Array:
 def _gradients(report: Report, x: Array, y: Array) -> None:
     """The gradient for every weight in a training step of all of VGG16: the worst of them."""
     expected = _gradients_of(x, y, "float64", "direct")
-    for algorithm in (None, *algorithms.available()):
+    for algorithm in _choices():
         found = _gradients_of(x, y, "float32", algorithm)
         errors = {name: relative_l2(found[name], exact) for name, exact in expected.items()}
         worst = max(errors, key=lambda name: errors[name])
-        contender = f"minitl, {algorithm}" if algorithm else "minitl"
-        report.add(f"gradients, {L2}", contender, "", [errors[worst]], f"worst: {worst}")
+        report.add(f"gradients, {L2}", _name(algorithm), "", [errors[worst]], f"worst: {worst}")
     report.limit(f"gradients, {L2}", "minitl", 1e-4)
 
 
@@ -119,14 +120,12 @@ def _gradients_of(x: Array, y: Array, dtype: str, algorithm: str | None) -> dict
 
 
 def _uniform_data(
-    report: Report, layer: str, published: dict[str, float], options: Options
+    report: Report, layer: str, size: int, shape: tuple[int, ...], published: dict[str, float]
 ) -> None:
     """One layer's shapes with images and kernel uniform in [-1, 1], beside the published errors."""
-    channels, filters = published_weights()[layer][0].shape[2:]
-    size = 8 if options.quick else LAYERS[layer]
     rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (1, size, size, channels)).astype(np.float32)
-    kernel = rng.uniform(-1, 1, (3, 3, channels, filters)).astype(np.float32)
+    x = rng.uniform(-1, 1, (1, size, size, shape[2])).astype(np.float32)
+    kernel = rng.uniform(-1, 1, shape).astype(np.float32)
     geometry = sliding((size, size), (3, 3), (1, 1), "same")
     direct = algorithms.module("direct")
     exact = direct.conv2d(x.astype(np.float64), kernel.astype(np.float64), None, geometry)
@@ -149,6 +148,15 @@ def _build(network: Network, dtype: str) -> Any:
         return build(minitl, network)
     finally:
         minitl.config.set_floatx("float32")
+
+
+def _choices() -> list[str | None]:
+    """The dispatch's choice, then each algorithm for all it suits."""
+    return [None, *algorithms.available()]
+
+
+def _name(algorithm: str | None) -> str:
+    return f"minitl, {algorithm}" if algorithm else "minitl"
 
 
 def _add(report: Report, case: str, contender: str, found: Array, exact: Array) -> None:

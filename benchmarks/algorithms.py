@@ -14,8 +14,10 @@ from types import ModuleType
 from typing import Any
 
 from minitl import kernels
+from minitl.kernels.geometry import Geometry
 
 KNOWN = ("direct", "winograd")
+FEWEST_CHANNELS = {"direct": 1, "winograd": 8}  # of the input; less is not what it is made for
 
 
 def available() -> list[str]:
@@ -28,19 +30,25 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"minitl.kernels.{name}")
 
 
+def suits(name: str, channels: int) -> bool:
+    """Whether an algorithm is worth asking for one of VGG16's convolutions."""
+    return channels >= FEWEST_CHANNELS[name]
+
+
 @contextlib.contextmanager
 def only(name: str | None) -> Iterator[None]:
-    """Let all convolutions run one algorithm; None leaves the choice to `minitl.kernels`."""
+    """Let all convolutions that suit it run one algorithm; None leaves all to `minitl.kernels`."""
     if name is None:
         yield
         return
-    chosen = kernels._convolution
+    choice = kernels._convolution
+    rooms: Any = kernels  # so that its rule can be replaced
 
-    def always(*shapes: Any) -> ModuleType:
-        return module(name)
+    def always(geometry: Geometry, channels: int, filters: int) -> ModuleType:
+        return module(name) if suits(name, channels) else choice(geometry, channels, filters)
 
-    kernels._convolution = always
+    rooms._convolution = always
     try:
         yield
     finally:
-        kernels._convolution = chosen
+        rooms._convolution = choice

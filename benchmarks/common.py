@@ -7,6 +7,7 @@ the values that were measured) and claims (a ratio of medians, with the goal it 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -24,8 +25,9 @@ from typing import Any
 from minitl import __version__
 
 PACKAGES = (
-    "numpy numba scipy h5py onnxruntime openvino torch keras tensorflow tensorflow-cpu"
-).split()
+    *("numpy", "numba", "scipy", "h5py"),
+    *("onnxruntime", "openvino", "torch", "keras", "tensorflow", "tensorflow-cpu"),
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Report:
         goal: float | None = None,
         bound: str = "at most",
     ) -> None:
-        """Claim the ratio of medians, ours to the fastest of `theirs`; nothing if one is missing."""
+        """Claim the ratio of medians, ours to the fastest of `theirs` that is there."""
         mine = self.find(case, ours)
         found = [row for name in theirs if (row := self.find(case, name))]
         if mine and found:
@@ -127,7 +129,8 @@ class Report:
     def limit(self, case: str, contender: str, goal: float) -> None:
         """Claim that a median is at most `goal`."""
         if row := self.find(case, contender):
-            self.claims.append(Claim(case, f"{contender}, {row.unit}", row.median, goal))
+            what = f"{contender}, {row.unit}" if row.unit else contender
+            self.claims.append(Claim(case, what, row.median, goal))
 
     def print(self, quick: bool = False) -> None:
         machine = describe_machine()
@@ -198,7 +201,7 @@ def number(value: float) -> str:
     """Three significant digits: 0.00000234 -> '2.34e-06', 18.62 -> '18.6', 1234.5 -> '1234'."""
     if value == 0 or abs(value) >= 100:
         return f"{value:.0f}"
-    return f"{value:.2e}" if abs(value) < 1e-3 else f"{value:.3g}"
+    return f"{value:.2e}" if abs(value) < 1e-2 else f"{value:.3g}"
 
 
 # --- The machine ---------------------------------------------------------------------------------
@@ -247,10 +250,8 @@ def versions() -> dict[str, str]:
     """Of minitl and all packages of `PACKAGES` that are installed."""
     found = {"minitl": __version__}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            pass
     return found
 
 

@@ -34,8 +34,9 @@ def measure(options: Options) -> Report:
     names = list(LAYERS)[-3:] if options.quick else list(LAYERS)
     settings = {"batch": batch, "warm-up": 2, "repetitions": repetitions}
     report = Report("layers", __doc__ or "", settings)
+    weights = published_weights()
     for name in names:
-        kernel, bias = published_weights()[name]
+        kernel, bias = weights[name]
         size = max(4, LAYERS[name] // shrink)
         for what, ways in passes(kernel, bias, batch, size).items():
             case = f"{name} {what}"
@@ -71,9 +72,9 @@ def passes(
         "gradient to the kernel": {},
     }
     for name in algorithms.available():
-        way = algorithms.module(name)
-        if hasattr(way, "suits") and not way.suits(geometry, channels, filters):
+        if not algorithms.suits(name, channels):
             continue
+        way = algorithms.module(name)
         cache: dict[Any, Any] = {}
         calls = (
             partial(way.conv2d, x, kernel, bias, geometry, "relu", cache),

@@ -45,7 +45,6 @@ def vgg16(size: int) -> Network:
     return Network((size, size, 3), (1, 2, 3, 4, 5))
 
 
-@cache
 def published_weights() -> Weights:
     """VGG16's convolutions: kernel (3, 3, C, F) and bias (F,) by layer."""
     layers = read_weights(pretrained.fetch("vgg16", include_top=False)).layers
@@ -59,10 +58,11 @@ def weights_of(network: Network, seed: int = 0) -> Weights:
     that starts in the flat part of the softmax would hide differences.
     """
     found: Weights = {}
+    published = published_weights() if network.blocks else {}
     height, width, channels = (*network.input_shape, 0, 0)[:3]
     for block in network.blocks:
         for name, filters in network.convolutions(block):
-            found[name] = published_weights()[name]
+            found[name] = published[name]
             channels = filters
         height, width = height // 2, width // 2
     if len(network.input_shape) == 1:

@@ -257,7 +257,7 @@ def _torch_model(network: Network) -> Any:
         layer.weight.data = torch.from_numpy(kernel.T.copy())
         layer.bias.data = torch.from_numpy(bias.copy())
         modules += [layer, nn.ReLU(inplace=True)] if i < len(network.units) else [layer]
-    return nn.Sequential(*modules).to(memory_format=torch.channels_last)
+    return nn.Sequential(*modules).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _torch_images(x: Array) -> Any:
@@ -289,8 +289,9 @@ def onnx_file(network: Network, batch: int) -> bytes:
             nodes.append(helper.make_node("Relu", [f"{name}_c"], [name]))
             value = name
         pooled = f"block{block}_pool"
-        pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
-        nodes.append(helper.make_node("MaxPool", [value], [pooled], **pool))
+        nodes.append(
+            helper.make_node("MaxPool", [value], [pooled], kernel_shape=[2, 2], strides=[2, 2])
+        )
         value = pooled
     height, width, channels = network.input_shape
     shape = [batch, channels, height, width]

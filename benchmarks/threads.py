@@ -18,10 +18,10 @@ def measure(options: Options) -> Report:
     report = Report("threads", __doc__ or "", told)
     x = photographs(batch, options.size)
     network = training_step.network_of(options.size)
-    step = {"network": network, "x": x[:step_batch], "y": labels(step_batch)}
+    step = minitl_trains(network, x[:step_batch], labels(step_batch), "sgd", rate=0.0)
     cases = {
         f"forward, batch {batch}": minitl_predicts(vgg16(options.size), x).run,
-        f"training step, batch {step_batch}": minitl_trains(**step, optimizer="sgd", rate=0.0).run,
+        f"training step, batch {step_batch}": step.run,
     }
     counts = sorted({1, cores()})
     for case, run in cases.items():

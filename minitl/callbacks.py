@@ -142,8 +142,8 @@ class LambdaCallback(Callback):
     """Functions in place of methods: LambdaCallback(on_epoch_end=lambda epoch, logs: ...)."""
 
     def __init__(self, **functions: Callable[..., None]):
-        moments = {name: None for name in dir(Callback) if name.startswith("on_")}
-        complain_about_unknown(functions, moments, "LambdaCallback")  # type: ignore[arg-type]
+        moments = [name for name in dir(Callback) if name.startswith("on_")]
+        complain_about_unknown(functions, moments, "LambdaCallback")
         for moment, function in functions.items():
             setattr(self, moment, function)
 

@@ -65,6 +65,9 @@ def extract_features(
     ...                  pooling="avg").shape                               # doctest: +SKIP
     (600, 1024)
     """
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+    model._build_for(images)
     extractor = feature_model(model, layers, pooling)
     if is_stream(images):
         if out is not None:
@@ -115,6 +118,8 @@ def feature_model(
     pooling: str | None = None,
 ) -> Model:
     """The model from the same inputs to rows of features; shares the layers and their weights."""
+    if len(model.inputs) != 1:
+        raise ValueError(f"features need a model of one input, {model.name!r} has {model.inputs}")
     if pooling not in POOLING:
         raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
     if layers is None:
@@ -124,23 +129,26 @@ def feature_model(
         if not chosen:
             raise ValueError("layers is empty: name at least one layer, or leave it out")
         outputs = [_output_in(model, layer) for layer in chosen]
-    rows = [_as_rows(t, pooling, i) for i, t in enumerate(outputs)]
-    joined = rows[0] if len(rows) == 1 else Concatenate(name="features")(rows)
-    return Model(model.input, joined, name=f"{model.name}_features")
+    rows = [_as_rows(t, pooling) for t in outputs]
+    name = f"{model.name}_features"
+    joined = rows[0] if len(rows) == 1 else Concatenate(name=name)(rows)
+    return Model(model.input, joined, name=name)
 
 
 def _output_in(model: Model, layer: str | Layer) -> SymbolicTensor:
     """The output of the layer's (last) call within this model."""
     found = model.get_layer(layer if isinstance(layer, str) else layer.name)
+    if isinstance(layer, Layer) and layer is not found:
+        raise ValueError(f"{layer!r} is not the layer of that name in {model.name!r}")
     calls = [node for node in model._nodes_in_order if node.layer is found]
     if not calls:
         raise ValueError(f"{found.name!r} is an input: there is nothing to extract from it")
     return calls[-1].outputs[0]
 
 
-def _as_rows(t: SymbolicTensor, pooling: str | None, i: int) -> SymbolicTensor:
+def _as_rows(t: SymbolicTensor, pooling: str | None) -> SymbolicTensor:
     if t.ndim == 2:
         return t
     if t.ndim != 4 and pooling is not None:
         raise ValueError(f"pooling={pooling!r} needs maps (N, H, W, C); {t.name!r} is {t.shape}")
-    return POOLING[pooling](name=f"rows_{i}")(t)
+    return POOLING[pooling](name=f"{t.name}_rows")(t)

@@ -55,10 +55,12 @@ class Ones(Initializer):
 class _Random(Initializer):
     """Base of those that draw: the same instance always draws the same numbers."""
 
-    seed: int
+    def __init__(self, seed: int | None = None):
+        self.seed = seed  # as given: a saved model does not depend on what was drawn instead
+        self._start = config.next_seed() if seed is None else seed
 
     def rng(self) -> np.random.Generator:
-        return np.random.default_rng(self.seed)
+        return np.random.default_rng(self._start)
 
 
 class RandomNormal(_Random):
@@ -66,7 +68,7 @@ class RandomNormal(_Random):
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None):
         self.mean, self.stddev = mean, stddev
-        self.seed = config.next_seed() if seed is None else seed
+        super().__init__(seed)
 
     def values(self, shape: Shape) -> Array:
         return self.rng().normal(self.mean, self.stddev, shape)
@@ -84,7 +86,7 @@ class RandomUniform(_Random):
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None):
         self.minval, self.maxval = minval, maxval
-        self.seed = config.next_seed() if seed is None else seed
+        super().__init__(seed)
 
     def values(self, shape: Shape) -> Array:
         return self.rng().uniform(self.minval, self.maxval, shape)
@@ -118,7 +120,7 @@ class VarianceScaling(_Random):
                 f"got {distribution!r}"
             )
         self.scale, self.mode, self.distribution = scale, mode, distribution
-        self.seed = config.next_seed() if seed is None else seed
+        super().__init__(seed)
 
     def values(self, shape: Shape) -> Array:
         fan_in, fan_out = fans(shape)
@@ -187,7 +189,7 @@ class Orthogonal(_Random):
 
     def __init__(self, gain: float = 1.0, seed: int | None = None):
         self.gain = gain
-        self.seed = config.next_seed() if seed is None else seed
+        super().__init__(seed)
 
     def values(self, shape: Shape) -> Array:
         if len(shape) < 2:

@@ -88,26 +88,24 @@ def _entry(name: str, table: Mapping[str, Any], what: str) -> Any:
 def check_keywords(function: F) -> F:
     """Decorator: a misspelt keyword argument is a TypeError that names the right one."""
     parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         # As users call it: 'SGD', not 'SGD.__init__'; 'fit', not 'Trainer.fit'.
         what = function.__qualname__.removesuffix(".__init__").rsplit(".")[-1]
-        complain_about_unknown(kwargs, parameters, what)
+        if not takes_any:
+            complain_about_unknown(kwargs, parameters, what)
         return function(*args, **kwargs)
 
     return checked  # type: ignore[return-value]
 
 
-def complain_about_unknown(
-    kwargs: Iterable[str], parameters: Mapping[str, inspect.Parameter], what: str
-) -> None:
+def complain_about_unknown(kwargs: Iterable[str], parameters: Iterable[str], what: str) -> None:
     """Raise TypeError for the first of `kwargs` that is not among `parameters`."""
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
+    known = [name for name in parameters if name not in ("self", "cls")]
     for name in kwargs:
-        if name not in parameters:
-            known = [p for p in parameters if p not in ("self", "cls")]
+        if name not in known:
             raise TypeError(f"{what}() has no argument {name!r}. {did_you_mean(name, known)}")
 
 

@@ -299,8 +299,9 @@ class Trainer:
     def _diverged(self, what: str, where: str) -> TrainingDiverged:
         return TrainingDiverged(
             f"{what} at {where}. The weights are back at the start of the last epoch that began "
-            f"with a finite loss, and the optimizer starts afresh. Try a smaller learning_rate (it was "
-            f"{self.optimizer.learning_rate:g}), clipnorm=1.0, or look at the input's range."
+            f"with a finite loss, and the optimizer starts afresh. Try a smaller learning_rate "
+            f"(it was {self.optimizer.learning_rate:g}), clipnorm=1.0, or look at the input's "
+            f"range."
         )
 
     def _total_loss(self, batch: Batch, outputs: list[Tensor]) -> tuple[Tensor, list[float]]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.test_hdf5 import assert_same, inventory
-from tests.test_onnx import model, tensor
 
 from minitl.hdf5 import read_weights, write_weights
+from tests.test_hdf5 import assert_same, inventory
+from tests.test_onnx import model, tensor
 
 FOLDER = Path(__file__).parent.parent / "weights"
 

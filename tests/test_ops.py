@@ -32,7 +32,7 @@ def apart(*shape):
 TARGETS = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]])
 
 # op: [(name of the case, function of the differentiable inputs, those inputs)]
-CASES = {
+CASES: dict[str, list[tuple]] = {
     "add": [("", ops.add, [normal(2, 3), normal(3)]), ("scalar", ops.add, [normal(2), normal()])],
     "subtract": [("", ops.subtract, [normal(2, 3), normal(2, 1)])],
     "multiply": [("", ops.multiply, [normal(2, 3), normal(1, 3)])],

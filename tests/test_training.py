@@ -420,6 +420,16 @@ def test_a_rate_that_is_too_high_is_caught_with_moving_averages_restored():
     assert same(model.get_weights(), before)
 
 
+def test_an_epoch_that_began_with_spoilt_weights_is_not_what_comes_back():
+    """One step an epoch: epoch 2 begins with weights that have no finite loss any more."""
+    model = Sequential([Input((4,)), Dense(1)], name="net")
+    model.compile(SGD(1e30), "mse")
+    before = model.get_weights()
+    with np.errstate(all="ignore"), pytest.raises(TrainingDiverged, match=r"at epoch 2, step 1"):
+        model.fit(X, X[:, :1] + 1, epochs=3, verbose=0)
+    assert same(model.get_weights(), before)
+
+
 def test_an_infinite_gradient_is_named():
     def root(y, p):  # finite at 0, with an infinite slope
         return (p * p) ** 0.25

@@ -26,7 +26,7 @@ def normal(*shape):
 
 
 # class: [(maker, shape of the input, or a list of shapes)]
-CASES = {
+CASES: dict[str, list[tuple]] = {
     "Activation": [
         (lambda: layers.Activation("tanh"), ROWS),
         (lambda: layers.Activation("softmax"), ROWS),
