@@ -117,7 +117,7 @@ def _padded_size(geometry: Geometry, lines: int) -> int:
     return ((lines - 1) * sh + kh) * ((geometry.out_size[1] - 1) * sw + kw)
 
 
-@njit(nogil=True)
+@njit(nogil=True, cache=True)
 def _correlate_block(x, panels, start, floor, geometry, stretch, first, last, lines, image, y):
     """y for the lines first ... last-1; `image` is memory for the padded image."""
     (oh, ow), (kh, kw), (sh, sw) = geometry.out_size, geometry.window, geometry.strides
@@ -135,7 +135,7 @@ def _correlate_block(x, panels, start, floor, geometry, stretch, first, last, li
         line += count
 
 
-@njit(nogil=True)
+@njit(nogil=True, cache=True)
 def _kernel_block(x, g, geometry, first, last, lines, image, panels, dkernel):
     """Add the share of the lines first ... last-1 to dkernel (K rounded up, F rounded up)."""
     (oh, ow), (kh, kw), (sh, sw) = geometry.out_size, geometry.window, geometry.strides

@@ -183,7 +183,7 @@ def _fetch(x, n, h, w, c, channels, side, patch, padded):
 
 
 @njit
-def _input_tiles(x, tiling, first, last, c, channels, v, patch, work):
+def _input_tiles(x, tiling, first, last, c, channels, v, stride, patch, work):
     """v[plane, tile, c] = B^T d B, rows of whole vectors, for some tiles and channels of x."""
     _, height, width, depth = x.shape
     vector, plane, flat = lanes(x), v.shape[1], x.reshape(-1)
@@ -197,7 +197,7 @@ def _input_tiles(x, tiling, first, last, c, channels, v, patch, work):
         else:
             _fetch(x, n, h, w, c, channels, 6, patch, padded)
             source, at, row, column = patch, 0, 6 * padded, padded
-        out = (tile - first) * padded
+        out = (tile - first) * stride
         for k in range(0, padded, vector):
             _both_axes(
                 _input_axis, 6, 6, source, at + k, row, column, v, out + k, 6 * plane, plane, work
@@ -261,7 +261,7 @@ def _correlate_block(x, tiling, first, last, u, slices, bias, floor, y, v, m, pa
     """y for some tiles and, slice after slice, for the panels of u in `slices`."""
     width = u.shape[3]
     padded = -(-x.shape[3] // lanes(x)) * lanes(x)
-    _input_tiles(x, tiling, first, last, 0, x.shape[3], v, patch, work)
+    _input_tiles(x, tiling, first, last, 0, x.shape[3], v, padded, patch, work)
     rows = np.arange(last - first) * padded
     zeros, none = np.zeros(slices[-1, 1] * width, x.dtype), np.full(1, -np.inf, x.dtype)
     for left, right in slices:
@@ -279,12 +279,13 @@ def _kernel_block(
 ):
     """dkernel (3, 3, C, F) from some tiles, for channels c ... and filters f ... of it."""
     vector = lanes(x)
-    deep, wide = -(-channels // vector) * vector, -(-filters // (2 * vector)) * 2 * vector
+    deep = -(-channels // vector) * vector + 2 * vector
+    wide = -(-filters // (2 * vector)) * 2 * vector
     rows, none = np.arange(channels), np.full(1, -np.inf, x.dtype)
     u[:] = 0
     for start in range(first, last, step):
         stop = min(start + step, last)
-        _input_tiles(x, tiling, start, stop, c, channels, v, patch, work)
+        _input_tiles(x, tiling, start, stop, c, channels, v, deep, patch, work)
         _gradient_tiles(g, tiling, start, stop, f, filters, z, patch, work)
         for plane in range(36):
             panels = z[plane][: (stop - start) * wide]
@@ -384,7 +385,7 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
         deep, wide = round_up(c_end - c, width // 2), round_up(f_end - f, width)
         v, z, u, patch, work = _memory(
             x.dtype,
-            (36, _plane(step * deep)),
+            (36, _plane(step * (deep + width))),
             (36, _plane(step * wide)),
             (36, _plane(round_up(deep, ROWS) * wide)),
             (36 * max(deep, wide),),
