@@ -1,0 +1,510 @@
+"""Convolution with a 3x3 window and a quarter of the multiplications: Winograd's F(4x4, 3x3).
+
+**Polynomials.** Write a filter of 3 taps as k(z) = k0 + k1 z + k2 z^2 and 4 numbers as g(z) = g0 +
+... + g3 z^3. The coefficients of the product k(z) g(z) are their full convolution, 3 * 4 = 12
+multiplications. But a polynomial of degree 5 is known from its values at 6 points, and its value
+at a point p is k(p) * g(p), one multiplication: 6 do (Toom 1963, Cook 1966). One of the points may
+be infinity, which reads off the leading coefficients, k2 * g3. Evaluation is linear, and so is
+finding the coefficients from the values. With a row for each point,
+
+    G row p = [1, p, p^2] / prod over other points q of (p - q)      evaluates k      (6, 3)
+    A row p = [1, p, p^2, p^3]                                       evaluates g      (6, 4)
+    B column p = coefficients of the prod over q of (z - q)          interpolates     (6, 6)
+
+(at infinity: [0, 0, 1], [0, 0, 0, 1] and the product over all points), the full convolution is
+B ((G k) * (A g)), where * multiplies element by element.
+
+**Correlation.** Layers do not need that product but its adjoint: `y = filter slid over d`, 6 numbers
+in, 4 out. <d, B((G k) * (A g))> = <A^T ((G k) * (B^T d)), g> for all g, so
+
+    y = A^T ((G k) * (B^T d))             one axis:  6 multiplications for 4 outputs, not 12
+    y = A^T ((G k G^T) * (B^T d B)) A     two axes: 36 multiplications for 16 outputs, not 144
+
+**Layers.** y is cut into tiles of 4x4, d is the 6x6 piece of x that a tile sees. Summing over
+channels commutes with A^T, so for each of the 36 planes the sum of products over C for all tiles
+and filters is one matrix product, (tiles, C) @ (C, F):
+
+    u[plane] = G k G^T (C, F)    v[plane] = B^T d B (tiles, C)    m[plane] = v[plane] @ u[plane]
+
+Lavin & Gray 2016 (arXiv 1509.09308) saw this. The gradients are the same kind of sum. dL/dx is
+the convolution of g with the kernel turned around, C and F swapped. dL/dkernel is the third way to
+read the trilinear form above:
+
+    dkernel = G^T (sum over tiles of (B^T d B) * (A g A^T)) G        again 36 matrix products
+
+**Accuracy.** The price is rounding: large terms cancel in B^T and A^T. It depends on the points.
+Points 0, +-1, +-2 of the paper need no multiplications in B, but in float32 and for C = 256 err by
+2.3e-6 (root mean square, relative); 0, +-5/8, +-3/2, infinity, used here, by 1.1e-6; direct
+summation by 2e-7. All five are exact in binary. Alam et al. 2022 (arXiv 2201.10369) search for
+such points. At the end of VGG16 the largest error is about 1e-6 of the largest value.
+
+**Speed.** A job takes a block of tiles all the way: transform, products, transform back, so that
+nothing but x, u and y passes through memory. Products run in `gemm.py`, inside the compiled
+loop. The 36 planes lie off multiples of 4 KiB, or their rows would fall on the same cache sets.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from minitl.kernels.gemm import ROWS, multiply, no_floor, panel_width, round_up
+from minitl.kernels.geometry import Geometry
+from minitl.kernels.reference import Array
+from minitl.kernels.simd import broadcast, lanes, load, maximum, store
+from minitl.kernels.threads import Range, cut, scratch, share_out, thread_count
+
+# The points are 0, P, -P, Q, -Q and infinity. Points of opposite sign share their even and their
+# odd part, which halves the work of a transform.
+P, Q = 5 / 8, 3 / 2
+P2, Q2, P3, Q3 = P**2, Q**2, P**3, Q**3
+SUM, PRODUCT = P2 + Q2, P2 * Q2
+P_SCALE, Q_SCALE = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
+
+# Measured on VGG16's layers: 1.5 to 4 MB of transformed input at a time is best, and reading the
+# filters' 38 MB (C = F = 512) for fewer tiles than this is dearer than losing the second cache.
+TILES = 96
+FILTERS = 128  # whose products are kept before they are transformed back
+SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
+PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
+
+
+# --- One axis: vectors along a column or row, from `step` to `step` ------------------------------
+
+
+@njit(forceinline=True)
+def _input_axis(x, at, step, y, out, out_step):
+    """B^T d: 6 -> 6."""
+    d0, d1, d2 = load(x, at), load(x, at + step), load(x, at + 2 * step)
+    d3, d4, d5 = load(x, at + 3 * step), load(x, at + 4 * step), load(x, at + 5 * step)
+    even_p, odd_p = d4 - Q2 * d2, P * (d3 - Q2 * d1)
+    even_q, odd_q = d4 - P2 * d2, Q * (d3 - P2 * d1)
+    store(y, out, d4 - SUM * d2 + PRODUCT * d0)
+    store(y, out + out_step, even_p + odd_p)
+    store(y, out + 2 * out_step, even_p - odd_p)
+    store(y, out + 3 * out_step, even_q + odd_q)
+    store(y, out + 4 * out_step, even_q - odd_q)
+    store(y, out + 5 * out_step, d5 - SUM * d3 + PRODUCT * d1)
+
+
+@njit(forceinline=True)
+def _output_axis(x, at, step, y, out, out_step):
+    """A^T m: 6 -> 4."""
+    p, minus_p = load(x, at + step), load(x, at + 2 * step)
+    q, minus_q = load(x, at + 3 * step), load(x, at + 4 * step)
+    even_p, odd_p, even_q, odd_q = p + minus_p, p - minus_p, q + minus_q, q - minus_q
+    store(y, out, load(x, at) + even_p + even_q)
+    store(y, out + out_step, P * odd_p + Q * odd_q)
+    store(y, out + 2 * out_step, P2 * even_p + Q2 * even_q)
+    store(y, out + 3 * out_step, P3 * odd_p + Q3 * odd_q + load(x, at + 5 * step))
+
+
+@njit(forceinline=True)
+def _gradient_axis(x, at, step, y, out, out_step):
+    """A g: 4 -> 6."""
+    g0, g1, g2, g3 = load(x, at), load(x, at + step), load(x, at + 2 * step), load(x, at + 3 * step)
+    even_p, odd_p = g0 + P2 * g2, P * g1 + P3 * g3
+    even_q, odd_q = g0 + Q2 * g2, Q * g1 + Q3 * g3
+    store(y, out, g0)
+    store(y, out + out_step, even_p + odd_p)
+    store(y, out + 2 * out_step, even_p - odd_p)
+    store(y, out + 3 * out_step, even_q + odd_q)
+    store(y, out + 4 * out_step, even_q - odd_q)
+    store(y, out + 5 * out_step, g3)
+
+
+@njit(forceinline=True)
+def _filter_axis(x, at, step, y, out, out_step):
+    """G k: 3 -> 6."""
+    k0, k1, k2 = load(x, at), load(x, at + step), load(x, at + 2 * step)
+    even_p, odd_p = P_SCALE * (k0 + P2 * k2), P_SCALE * P * k1
+    even_q, odd_q = Q_SCALE * (k0 + Q2 * k2), Q_SCALE * Q * k1
+    store(y, out, 1 / PRODUCT * k0)
+    store(y, out + out_step, even_p + odd_p)
+    store(y, out + 2 * out_step, even_p - odd_p)
+    store(y, out + 3 * out_step, even_q + odd_q)
+    store(y, out + 4 * out_step, even_q - odd_q)
+    store(y, out + 5 * out_step, k2)
+
+
+@njit(forceinline=True)
+def _kernel_axis(x, at, step, y, out, out_step):
+    """G^T u: 6 -> 3."""
+    p, minus_p = P_SCALE * load(x, at + step), P_SCALE * load(x, at + 2 * step)
+    q, minus_q = Q_SCALE * load(x, at + 3 * step), Q_SCALE * load(x, at + 4 * step)
+    even_p, odd_p, even_q, odd_q = p + minus_p, p - minus_p, q + minus_q, q - minus_q
+    store(y, out, 1 / PRODUCT * load(x, at) + even_p + even_q)
+    store(y, out + out_step, P * odd_p + Q * odd_q)
+    store(y, out + 2 * out_step, P2 * even_p + Q2 * even_q + load(x, at + 5 * step))
+
+
+@njit(forceinline=True)
+def _both_axes(axis, inputs, outputs, x, at, row, column, y, out, out_row, out_column, work):
+    """`axis` along each column of inputs x inputs places of x, then along each row, into y."""
+    vector = lanes(x)
+    for j in range(inputs):
+        axis(x, at + j * column, row, work, j * vector, 6 * vector)
+    for i in range(outputs):
+        axis(work, i * 6 * vector, vector, y, out + i * out_row, out_column)
+
+
+# --- Tiles ---------------------------------------------------------------------------------------
+
+
+class Tiling(NamedTuple):
+    """y (N, OH, OW, F) in tiles of 4x4, numbered row by row through all images."""
+
+    rows: int  # of tiles in an image
+    columns: int
+    top: int  # padding of x, which a tile's 6x6 piece may reach into
+    left: int
+
+
+@njit(forceinline=True)
+def _place(tiling, tile):
+    """Image, and first row and column in y, of a tile."""
+    line = tile // tiling.columns
+    return line // tiling.rows, line % tiling.rows * 4, tile % tiling.columns * 4
+
+
+@njit
+def _fetch(x, n, h, w, c, channels, side, patch, padded):
+    """patch[i, j, :padded] = x[n, h + i, w + j, c : c + channels], with zeros where x ends."""
+    for i in range(side):
+        for j in range(side):
+            at = (i * side + j) * padded
+            seen = channels if 0 <= h + i < x.shape[1] and 0 <= w + j < x.shape[2] else 0
+            for k in range(seen):
+                patch[at + k] = x[n, h + i, w + j, c + k]
+            patch[at + seen : at + padded] = 0
+
+
+@njit
+def _input_tiles(x, tiling, first, last, c, channels, v, stride, patch, work):
+    """v[plane, tile, c] = B^T d B, rows of whole vectors, for some tiles and channels of x."""
+    _, height, width, depth = x.shape
+    vector, plane, flat = lanes(x), v.shape[1], x.reshape(-1)
+    padded = -(-channels // vector) * vector
+    for tile in range(first, last):
+        n, h, w = _place(tiling, tile)
+        h, w = h - tiling.top, w - tiling.left
+        if 0 <= h and h + 6 <= height and 0 <= w and w + 6 <= width and channels == padded:
+            source, at = flat, ((n * height + h) * width + w) * depth + c
+            row, column = width * depth, depth
+        else:
+            _fetch(x, n, h, w, c, channels, 6, patch, padded)
+            source, at, row, column = patch, 0, 6 * padded, padded
+        out = (tile - first) * stride
+        for k in range(0, padded, vector):
+            _both_axes(
+                _input_axis, 6, 6, source, at + k, row, column, v, out + k, 6 * plane, plane, work
+            )
+
+
+@njit
+def _gradient_tiles(g, tiling, first, last, f, filters, z, patch, work):
+    """z[plane, panel, tile, f] = A g A^T, packed in panels, for some tiles and filters of g."""
+    _, height, width, depth = g.shape
+    vector, plane, flat, panel = lanes(g), z.shape[1], g.reshape(-1), 2 * lanes(g)
+    padded = -(-filters // panel) * panel
+    for tile in range(first, last):
+        n, h, w = _place(tiling, tile)
+        if h + 4 <= height and w + 4 <= width and filters == padded:
+            source, at = flat, ((n * height + h) * width + w) * depth + f
+            row, column = width * depth, depth
+        else:
+            _fetch(g, n, h, w, f, filters, 4, patch, padded)
+            source, at, row, column = patch, 0, 4 * padded, padded
+        for k in range(0, padded, vector):
+            out = (k // panel * (last - first) + tile - first) * panel + k % panel
+            _both_axes(
+                _gradient_axis, 4, 6, source, at + k, row, column, z, out, 6 * plane, plane, work
+            )
+
+
+@njit
+def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, y, work):
+    """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane] has rows of `columns`."""
+    _, height, width, depth = y.shape
+    vector, plane, lowest = lanes(y), m.shape[1], broadcast(floor, 0)
+    done = work[36 * vector :]
+    for tile in range(first, last):
+        n, h, w = _place(tiling, tile)
+        rows, places = min(4, height - h), min(4, width - w)
+        for k in range(0, filters, vector):
+            at = (tile - first) * columns + k
+            _both_axes(
+                _output_axis, 6, 4, m, at, 6 * plane, plane, done, 0, 4 * vector, vector, work
+            )
+            shift = load(bias, f + k)
+            for i in range(rows):
+                for j in range(places):
+                    from_ = (4 * i + j) * vector
+                    result = maximum(load(done, from_) + shift, lowest)
+                    if k + vector <= filters:
+                        out = ((n * height + h + i) * width + w + j) * depth + f + k
+                        store(y, out, result)
+                    else:
+                        store(done, from_, result)
+                        for lane in range(filters - k):
+                            y[n, h + i, w + j, f + k + lane] = done[from_ + lane]
+
+
+# --- Blocks: all the way from x to y, on one core ------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def _correlate_block(x, tiling, first, last, u, slices, bias, floor, y, v, m, patch, work):
+    """y for some tiles and, slice after slice, for the panels of u in `slices`."""
+    width = u.shape[3]
+    padded = -(-x.shape[3] // lanes(x)) * lanes(x)
+    _input_tiles(x, tiling, first, last, 0, x.shape[3], v, padded, patch, work)
+    rows = np.arange(last - first) * padded
+    zeros, none = np.zeros(slices[-1, 1] * width, x.dtype), np.full(1, -np.inf, x.dtype)
+    for left, right in slices:
+        columns = (right - left) * width
+        for plane in range(36):
+            panels = u[plane][left:right]  # (panels, C, width)
+            multiply(v[plane], rows, 1, 1, 0, panels, zeros, 0, none, m[plane], columns)
+        f, filters = left * width, min(columns, y.shape[3] - left * width)
+        _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, y, work)
+
+
+@njit(nogil=True, cache=True)
+def _kernel_block(
+    x, tiling, first, last, step, g, c, channels, f, filters, dkernel, v, z, u, patch, work
+):
+    """dkernel (3, 3, C, F) from some tiles, for channels c ... and filters f ... of it."""
+    vector = lanes(x)
+    deep = -(-channels // vector) * vector + 2 * vector
+    wide = -(-filters // (2 * vector)) * 2 * vector
+    rows, none = np.arange(channels), np.full(1, -np.inf, x.dtype)
+    u[:] = 0
+    for start in range(first, last, step):
+        stop = min(start + step, last)
+        _input_tiles(x, tiling, start, stop, c, channels, v, deep, patch, work)
+        _gradient_tiles(g, tiling, start, stop, f, filters, z, patch, work)
+        for plane in range(36):
+            panels = z[plane][: (stop - start) * wide]
+            panels = panels.reshape(wide // (2 * vector), stop - start, 2 * vector)
+            multiply(v[plane], rows, deep, 1, 0, panels, u[plane], wide, none, u[plane], wide)
+    plane, done = u.shape[1], work[36 * vector :]
+    for i in range(channels):
+        for k in range(0, filters, vector):
+            _both_axes(
+                _kernel_axis,
+                6,
+                3,
+                u,
+                i * wide + k,
+                6 * plane,
+                plane,
+                done,
+                0,
+                3 * vector,
+                vector,
+                work,
+            )
+            for tap in range(9):
+                for lane in range(min(vector, filters - k)):
+                    dkernel[tap // 3, tap % 3, c + i, f + k + lane] = done[tap * vector + lane]
+
+
+@njit(nogil=True, cache=True)
+def _filter_block(kernel, turned, first, last, u, patch, work):
+    """Panels first ... last-1 of u (36, panels, C, width) = G k G^T.
+
+    `turned`: of the kernel turned by 180 degrees, with C and F swapped.
+    """
+    _, panels, channels, width = u.shape
+    filters = kernel.shape[2] if turned else kernel.shape[3]
+    plane = u[0].size
+    patch[:] = 0
+    for panel in range(first, last):
+        used = min(width, filters - panel * width)
+        for c in range(channels):
+            for i in range(3):
+                for j in range(3):
+                    for k in range(used):
+                        f, at = panel * width + k, (3 * i + j) * width + k
+                        patch[at] = kernel[2 - i, 2 - j, f, c] if turned else kernel[i, j, c, f]
+            for k in range(0, width, lanes(u)):
+                out = (panel * channels + c) * width + k
+                _both_axes(
+                    _filter_axis, 3, 6, patch, k, 3 * width, width, u, out, 6 * plane, plane, work
+                )
+
+
+# --- The three kernels ---------------------------------------------------------------------------
+
+
+def conv2d(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    activation: str | None = None,
+    cache: dict | None = None,
+) -> Array:
+    """`reference.conv2d` for a 3x3 window with stride 1; keeps the transformed filters in `cache`."""
+    floor = np.array([0.0 if activation == "relu" else -np.inf], x.dtype)
+    u = _transformed(kernel, False, cache)
+    return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
+
+
+def conv2d_input_gradient(
+    g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None
+) -> Array:
+    """`reference.conv2d_input_gradient` for a 3x3 window with stride 1; `cache` as in `conv2d`."""
+    top, bottom, left, right = geometry.pads
+    pads = (2 - top, 2 - bottom, 2 - left, 2 - right)
+    u = _transformed(kernel, True, cache)
+    return _correlate(g, u, None, no_floor(g.dtype), pads, geometry.size, kernel.shape[2])
+
+
+def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
+    """`reference.conv2d_kernel_gradient` for a 3x3 window with stride 1.
+
+    The sum over tiles is cut into parts that depend on the shapes only, and C and F into sides; a
+    part and two sides make a job, with its own sum in the transformed domain.
+    """
+    channels, filters, width = x.shape[3], g.shape[3], panel_width(x.dtype)
+    tiling, tiles = _tiling(x.shape[0], geometry.out_size, geometry.pads)
+    sides = [(c, f) for c in _cut_side(channels) for f in _cut_side(filters)]
+    parts = cut(tiles, -(-PARTS // len(sides)))
+    jobs = [(part, *side) for part in range(len(parts)) for side in sides]
+    sums = np.empty((len(parts), 3, 3, channels, filters), x.dtype)
+
+    def job(index: int) -> None:
+        part, (c, c_end), (f, f_end) = jobs[index]
+        first, last = parts[part]
+        step = min(TILES, last - first)
+        deep, wide = round_up(c_end - c, width // 2), round_up(f_end - f, width)
+        v, z, u, patch, work = _memory(
+            x.dtype,
+            (36, _plane(step * (deep + width))),
+            (36, _plane(step * wide)),
+            (36, _plane(round_up(deep, ROWS) * wide)),
+            (36 * max(deep, wide),),
+            (72 * width,),
+        )
+        channels_here, filters_here = c_end - c, f_end - f
+        _kernel_block(
+            x,
+            tiling,
+            first,
+            last,
+            step,
+            g,
+            c,
+            channels_here,
+            f,
+            filters_here,
+            sums[part],
+            v,
+            z,
+            u,
+            patch,
+            work,
+        )
+
+    share_out(job, len(jobs))
+    total = np.zeros(sums.shape[1:], x.dtype)
+    for partial in sums:
+        total += partial
+    return total
+
+
+def _correlate(
+    x: Array,
+    u: Array,
+    bias: Array | None,
+    floor: Array,
+    pads: tuple[int, int, int, int],
+    out_size: tuple[int, int],
+    filters: int,
+) -> Array:
+    """max(x slid over with the transformed filters u + bias, floor): (N, *out_size, F)."""
+    _, panels, channels, width = u.shape
+    y = np.empty((x.shape[0], *out_size, filters), x.dtype)
+    shift = np.zeros(panels * width, x.dtype)
+    if bias is not None:
+        shift[:filters] = bias
+    tiling, tiles = _tiling(x.shape[0], out_size, pads)
+    blocks = _cut_tiles(tiles)
+    groups = cut(panels, -(-2 * thread_count() // len(blocks)))
+    jobs = [(block, group) for group in groups for block in blocks]
+
+    def job(index: int) -> None:
+        (first, last), (start, stop) = jobs[index]
+        slices = np.array(cut(stop - start, -(-(stop - start) * width // FILTERS))) + start
+        padded, columns = round_up(channels, width // 2), width * int(np.diff(slices).max())
+        v, m, patch, work = _memory(
+            x.dtype,
+            (36, _plane((last - first) * padded)),
+            (36, _plane((last - first) * columns)),
+            (36 * padded,),
+            (72 * width,),
+        )
+        _correlate_block(x, tiling, first, last, u, slices, shift, floor, y, v, m, patch, work)
+
+    share_out(job, len(jobs))
+    return y
+
+
+def _transformed(kernel: Array, turned: bool, cache: dict | None) -> Array:
+    """u (36, panels, C, width) of the kernel, or of the turned one, from the cache if it is there."""
+    key = ("winograd", turned)
+    if cache is not None and key in cache:
+        return cache[key]
+    filters, channels = kernel.shape[2:] if turned else kernel.shape[:1:-1]
+    width = panel_width(kernel.dtype)
+    u = np.empty((36, -(-filters // width), channels, width), kernel.dtype)
+    jobs = cut(u.shape[1], PARTS)
+
+    def job(index: int) -> None:
+        patch, work = _memory(kernel.dtype, (9 * width,), (72 * width,))
+        _filter_block(kernel, turned, *jobs[index], u, patch, work)
+
+    share_out(job, len(jobs))
+    if cache is not None:
+        cache[key] = u
+    return u
+
+
+# --- Cutting -------------------------------------------------------------------------------------
+
+
+def _tiling(images: int, out_size: tuple[int, int], pads: tuple[int, ...]) -> tuple[Tiling, int]:
+    """The tiling of y, and how many tiles it has."""
+    rows, columns = -(-out_size[0] // 4), -(-out_size[1] // 4)
+    return Tiling(rows, columns, pads[0], pads[2]), images * rows * columns
+
+
+def _cut_tiles(tiles: int) -> list[Range]:
+    """Blocks of about TILES tiles, half as many where there are few; all but the last full rows."""
+    usual = max(TILES // 2, min(TILES, tiles // 16))
+    length = round_up(-(-tiles // max(1, tiles // usual)), ROWS)
+    return [(first, min(first + length, tiles)) for first in range(0, tiles, length)]
+
+
+def _cut_side(size: int) -> list[Range]:
+    """Channels or filters in ranges of at most SIDE."""
+    return cut(size, -(-size // SIDE))
+
+
+def _plane(size: int) -> int:
+    """`size`, and some more, so that planes do not begin at multiples of 4 KiB."""
+    return round_up(size, 1024) + 16
+
+
+def _memory(dtype: np.dtype, *shapes: tuple[int, ...]) -> list[Array]:
+    """Arrays of these shapes and any content, from this thread's scratch."""
+    flat, arrays = scratch(sum(map(prod, shapes)), dtype), []
+    for shape in shapes:
+        arrays.append(flat[: prod(shape)].reshape(shape))
+        flat = flat[prod(shape) :]
+    return arrays
