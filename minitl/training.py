@@ -270,6 +270,9 @@ class Trainer:
                 run.on_train_batch_end(step, tally.logs())
                 if self.stop_training:
                     break
+            for v in self.trainable_weights:  # the last update is followed by no loss
+                if not np.isfinite(np.vdot(v.storage, v.storage)):
+                    raise self._diverged(f"{v.name!r} is not finite", f"the end of {where}")
         except TrainingDiverged:
             for variable, values in self._good:
                 variable.assign(values)
@@ -414,8 +417,12 @@ class Trainer:
     def _pieces(self, batch: Batch) -> Iterator[Batch]:
         """The batch in equal pieces, so small that what a layer reads and writes fits MEMORY.
 
-        For predicting and measuring only: there, samples do not know of each other.
+        For predicting and measuring only: there, samples do not know of each other, unless the
+        loss is a sum over the batch or divided by its weights.
         """
+        if any(loss and loss.reduction != "sum_over_batch_size" for loss in self._losses):
+            yield batch
+            return
         shapes = [a.shape for a in batch.x]
         each = self.largest_step(shapes) * np.dtype(self.dtype).itemsize  # type: ignore
         count = min(batch.size, -(-batch.size * each // MEMORY))

@@ -191,7 +191,7 @@ def _input_tiles(x, tiling, first, last, c, channels, v, stride, patch, work):
     for tile in range(first, last):
         n, h, w = _place(tiling, tile)
         h, w = h - tiling.top, w - tiling.left
-        if 0 <= h and h + 6 <= height and 0 <= w and w + 6 <= width and channels == padded:
+        if h >= 0 and h + 6 <= height and w >= 0 and w + 6 <= width and channels == padded:
             source, at = flat, ((n * height + h) * width + w) * depth + c
             row, column = width * depth, depth
         else:
