@@ -271,7 +271,7 @@ class Trainer:
                 if self.stop_training:
                     break
             for v in self.trainable_weights:  # the last update is followed by no loss
-                if not np.isfinite(np.vdot(v.storage, v.storage)):
+                if not np.isfinite(v.storage).all():
                     raise self._diverged(f"{v.name!r} is not finite", f"the end of {where}")
         except TrainingDiverged:
             for variable, values in self._good:
