@@ -271,7 +271,7 @@ def test_class_and_sample_weights_multiply(keras, float64):
         model.fit(*data(), class_weight=by_class, sample_weight=weight, verbose=0)
 
 
-def test_evaluate_and_train_on_batch(keras, float64):
+def test_evaluate_and_predict(keras, float64):
     x, y = data()
     w = np.linspace(0, 2, len(x))
     found = []
@@ -284,13 +284,10 @@ def test_evaluate_and_train_on_batch(keras, float64):
             [
                 model.evaluate(x, y, batch_size=5, verbose=0),
                 model.evaluate(x, y, batch_size=5, verbose=0, sample_weight=w),
-                model.train_on_batch(x, y),
-                model.train_on_batch(x, y, sample_weight=w),
                 *np.ravel(model.predict(x, batch_size=5, verbose=0)),
-                *np.ravel(model.get_weights()[0]),
             ]
         )
-    assert_close(*found, 1e-6, "evaluate, train_on_batch, predict")
+    assert_close(*found, 1e-6, "evaluate, predict")
 
 
 @pytest.mark.parametrize(
