@@ -30,7 +30,7 @@ def measure(options: Options) -> Report:
             training(head, features, labels(batch), "adam", 1e-5),
             repetitions,
             warm_up=3,
-            tolerance=2e-4,
+            tolerance=1e-4,
         )
         for result in results:
             milliseconds = [seconds * 1e3 for seconds in result.seconds]

@@ -21,7 +21,7 @@ def measure(options: Options) -> Report:
         training(network, features, labels(batch), "adam", 1e-5),
         repetitions,
         warm_up=3,
-        tolerance=2e-4,
+        tolerance=1e-4,
     )
     for result in results:
         report.add(case, result.name, "s", result.seconds, result.note)

@@ -38,7 +38,7 @@ def measure(options: Options) -> Report:
         ],
         repetitions,
         warm_up=1,
-        tolerance=2e-4,
+        tolerance=1e-4,
     )
     for result in results:
         report.add(case, result.name, "s", result.seconds, result.note)

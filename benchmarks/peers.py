@@ -8,6 +8,7 @@ faster. All get the same arrays; what a runtime wants in another layout is conve
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -173,9 +174,15 @@ def torch_trains(network: Network, x: Array, y: Array, optimizer: str, rate: flo
     if optimizer == "sgd":
         step = torch.optim.SGD(learning, rate, fused=True)
     else:
-        step = torch.optim.Adam(learning, rate, eps=1e-7, fused=True)
+        step = torch.optim.Adam(learning, rate, fused=True)
+
+    steps = itertools.count(1)
 
     def run() -> float:
+        if (
+            optimizer == "adam"
+        ):  # Keras adds epsilon before the correction of sqrt(v), PyTorch after
+            step.param_groups[0]["eps"] = 1e-7 / (1 - 0.999 ** next(steps)) ** 0.5
         step.zero_grad()
         loss = torch.nn.functional.cross_entropy(model(images), targets)
         loss.backward()

@@ -16,7 +16,7 @@ def measure(options: Options) -> Report:
     report = Report("training_step", __doc__ or "", settings)
     case = f"all of VGG16, batch {batch}"
     results, report.missing = contest(
-        training(network, x, y, "sgd", 1e-5), repetitions, warm_up=3, tolerance=2e-4
+        training(network, x, y, "sgd", 1e-5), repetitions, warm_up=3, tolerance=1e-4
     )
     for result in results:
         report.add(case, result.name, "s", result.seconds, result.note)
