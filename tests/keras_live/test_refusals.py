@@ -1,0 +1,65 @@
+"""What Keras takes and minitl refuses, and the reverse: the whole list, each with its message.
+
+A refusal is an error where the user wrote it, never another result.
+"""
+
+import numpy as np
+import pytest
+
+import minitl
+
+
+def fit(k, x, y, **settings):
+    model = k.Sequential([k.Input((2,)), k.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model.fit(x, y, verbose=0, **settings)
+
+
+X, Y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+IMAGE = np.ones((1, 4, 4, 2), np.float32)
+BAD = np.where(np.arange(4)[:, None] == 2, np.nan, X).astype(np.float32)
+
+REFUSED = {
+    "dilated convolution": (
+        lambda k: k.layers.Conv2D(2, 3, dilation_rate=2),
+        "dilation_rate",
+    ),
+    "grouped convolution": (lambda k: k.layers.Conv2D(2, 3, groups=2), "groups"),
+    "channels first": (lambda k: k.layers.MaxPooling2D(data_format="channels_first"), "N, H, W, C"),
+    "another softmax axis": (lambda k: k.layers.Softmax(axis=1), "last axis"),
+    "another axis to normalise": (
+        lambda k: k.layers.BatchNormalization(axis=1)(IMAGE),
+        "last axis",
+    ),
+    "leaky ReLU": (lambda k: k.layers.ReLU(negative_slope=0.1), "negative_slope"),
+    "other activations": (lambda k: k.layers.Dense(2, activation="gelu"), "unknown activation"),
+    "Adam's amsgrad": (lambda k: k.optimizers.Adam(amsgrad=True), "amsgrad"),
+    "other optimizers": (lambda k: k.optimizers.get("rmsprop"), "unknown optimizer"),
+    "other losses": (lambda k: k.losses.get("kl_divergence"), "unknown loss"),
+    "several thresholds": (lambda k: k.metrics.Precision(thresholds=[0.2, 0.8]), "one threshold"),
+    "NaN in the data": (lambda k: fit(k, BAD, Y), "NaN"),
+    "a column of weights": (lambda k: fit(k, X, Y, sample_weight=Y), "sample_weight"),
+    "no epochs": (lambda k: fit(k, X, Y, epochs=0), "epochs"),
+}
+ACCEPTED = {
+    "a metric without a list": lambda k: k.Sequential([k.Input((2,)), k.layers.Dense(1)]).compile(
+        "sgd", "mse", metrics="accuracy"
+    ),
+    "Constant by name": lambda k: k.initializers.get("constant")((2,)),
+    "average pooling without a size": lambda k: k.layers.AveragePooling2D(),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_by_minitl(keras, what):
+    run, message = REFUSED[what]
+    run(keras)
+    with pytest.raises((ValueError, TypeError), match=message):
+        run(minitl)
+
+
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_refused_by_keras(keras, what):
+    ACCEPTED[what](minitl)
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        ACCEPTED[what](keras)
