@@ -10,6 +10,7 @@ import os
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # one operation at a time, on all cores
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
@@ -20,7 +21,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.keras)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def keras():
     try:
         tf = importlib.import_module("tensorflow")
@@ -29,12 +30,11 @@ def keras():
         if os.environ.get("CI", "").lower() in ("true", "1"):
             pytest.fail(f"CI must compare with Keras, but it is not installed: {error}")
         pytest.skip(f"Keras is not installed: {error}")
-    # minitl's own threads compute at other times than TensorFlow's; both may have all cores.
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     # To compile a small model's training step takes seconds, to run it as it stands milliseconds.
     # The mission's script is compared with Keras's compiled training (`compiled` below).
     tf.config.run_functions_eagerly(True)
-    return module
+    yield module
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture
