@@ -435,7 +435,7 @@ def _correlate(
         shift[:filters] = bias
     tiling, tiles = _tiling(x.shape[0], out_size, pads)
     blocks = _cut_tiles(tiles)
-    groups = cut(panels, -(-2 * thread_count() // len(blocks)))
+    groups = cut(panels, -(-2 * thread_count() // max(1, len(blocks))))
     jobs = [(block, group) for group in groups for block in blocks]
 
     def job(index: int) -> None:
@@ -485,7 +485,7 @@ def _tiling(images: int, out_size: tuple[int, int], pads: tuple[int, ...]) -> tu
 
 
 def _cut_tiles(tiles: int) -> list[Range]:
-    """Blocks of about TILES tiles, half of it where there are few; multiples of ROWS but the last."""
+    """Blocks of about TILES tiles, or half of it where there are few; multiples of ROWS."""
     usual = max(TILES // 2, min(TILES, tiles // 16))
     length = round_up(-(-tiles // max(1, tiles // usual)), ROWS)
     return [(first, min(first + length, tiles)) for first in range(0, tiles, max(1, length))]
