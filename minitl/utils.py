@@ -9,7 +9,7 @@ import numpy as np
 from minitl.config import set_random_seed
 from minitl.data.folder import image_dataset_from_directory
 from minitl.data.images import array_to_img, img_to_array, load_img, save_img
-from minitl.naming import forget_names as clear_session
+from minitl.naming import forget_names
 
 __all__ = [
     "array_to_img",
@@ -22,6 +22,14 @@ __all__ = [
     "set_random_seed",
     "to_categorical",
 ]
+
+
+def clear_session(free_memory: bool = True) -> None:
+    """Count layers' automatic names from the beginning again: 'dense', 'dense_1' ...
+
+    `free_memory` is taken as Keras's scripts give it; minitl keeps nothing that could be freed.
+    """
+    forget_names()
 
 
 def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
