@@ -14,8 +14,8 @@ finding the coefficients from the values. With a row for each point,
 (at infinity: [0, 0, 1], [0, 0, 0, 1] and the product over all points), the full convolution is
 B ((G k) * (A g)), where * multiplies element by element.
 
-**Correlation.** Layers do not need that product but its adjoint: `y = filter slid over d`, 6 numbers
-in, 4 out. <d, B((G k) * (A g))> = <A^T ((G k) * (B^T d)), g> for all g, so
+**Correlation.** Layers do not need that product but its adjoint: `y = filter slid over d`, with 6
+numbers in and 4 out. <d, B((G k) * (A g))> = <A^T ((G k) * (B^T d)), g> for all g, so
 
     y = A^T ((G k) * (B^T d))             one axis:  6 multiplications for 4 outputs, not 12
     y = A^T ((G k G^T) * (B^T d B)) A     two axes: 36 multiplications for 16 outputs, not 144
@@ -319,7 +319,7 @@ def _filter_block(kernel, turned, first, last, u, patch, work):
 
     `turned`: of the kernel turned by 180 degrees, with C and F swapped.
     """
-    _, panels, channels, width = u.shape
+    _, _, channels, width = u.shape
     filters = kernel.shape[2] if turned else kernel.shape[3]
     plane = u[0].size
     patch[:] = 0
@@ -349,7 +349,7 @@ def conv2d(
     activation: str | None = None,
     cache: dict | None = None,
 ) -> Array:
-    """`reference.conv2d` for a 3x3 window with stride 1; keeps the transformed filters in `cache`."""
+    """`reference.conv2d` for 3x3 windows, stride 1; keeps the transformed filters in `cache`."""
     floor = np.array([0.0 if activation == "relu" else -np.inf], x.dtype)
     u = _transformed(kernel, False, cache)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
@@ -435,7 +435,7 @@ def _correlate(
         shift[:filters] = bias
     tiling, tiles = _tiling(x.shape[0], out_size, pads)
     blocks = _cut_tiles(tiles)
-    groups = cut(panels, -(-2 * thread_count() // len(blocks)))
+    groups = cut(panels, -(-2 * thread_count() // max(1, len(blocks))))
     jobs = [(block, group) for group in groups for block in blocks]
 
     def job(index: int) -> None:
@@ -456,7 +456,7 @@ def _correlate(
 
 
 def _transformed(kernel: Array, turned: bool, cache: dict | None) -> Array:
-    """u (36, panels, C, width) of the kernel, or of the turned one, from the cache if it is there."""
+    """u (36, panels, C, width) of the kernel, or of the turned one, kept in the cache."""
     key = ("winograd", turned)
     if cache is not None and key in cache:
         return cache[key]
@@ -485,10 +485,10 @@ def _tiling(images: int, out_size: tuple[int, int], pads: tuple[int, ...]) -> tu
 
 
 def _cut_tiles(tiles: int) -> list[Range]:
-    """Blocks of about TILES tiles, half as many where there are few; all but the last full rows."""
+    """Blocks of about TILES tiles, or half of it where there are few; multiples of ROWS."""
     usual = max(TILES // 2, min(TILES, tiles // 16))
     length = round_up(-(-tiles // max(1, tiles // usual)), ROWS)
-    return [(first, min(first + length, tiles)) for first in range(0, tiles, length)]
+    return [(first, min(first + length, tiles)) for first in range(0, tiles, max(1, length))]
 
 
 def _cut_side(size: int) -> list[Range]:
