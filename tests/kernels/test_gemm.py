@@ -1,0 +1,208 @@
+"""Vectors in registers, and the matrix product made of them."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numba import njit
+
+from minitl.kernels import gemm, simd, threads
+from tests.kernels.cases import normal
+from tests.tolerances import assert_sum
+
+dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def no_start(panels):
+    return np.zeros(panels.shape[0] * panels.shape[2], panels.dtype)
+
+
+def product(a, b, rows=None, start=None, floor=-np.inf):
+    """C = max(start + A @ B, floor) by `multiply`, from its own rows unless told otherwise."""
+    panels = gemm.pack(b)
+    rows = np.arange(len(a)) * a.shape[1] if rows is None else rows
+    c = np.full((len(rows), b.shape[1]), np.nan, b.dtype)
+    row = no_start(panels) if start is None else start
+    gemm.multiply(
+        a.reshape(-1), rows, 1, 1, 0, panels, row, 0, np.array([floor], b.dtype), c.reshape(-1),
+        b.shape[1],
+    )  # fmt: skip
+    return c
+
+
+def assert_product(c, a, b):
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    assert_sum(c, a @ b, abs(a) @ abs(b), a.shape[1])
+
+
+# --- Vectors -------------------------------------------------------------------------------------
+
+
+@njit
+def _arithmetic(x, y):
+    vector = simd.lanes(x)
+    for i in range(0, x.size, vector):
+        a, b = simd.load(x, i), simd.load(y, i)
+        simd.store(y, i, simd.maximum(2.5 * a - b * simd.broadcast(x, 1), b + 1))
+    return vector
+
+
+@dtypes
+def test_vectors_are_arrays_of_lanes(dtype):
+    rng = np.random.default_rng(0)
+    x, y = normal(rng, (4, 16), dtype), normal(rng, (4, 16), dtype)
+    expected = np.maximum(dtype(2.5) * x - y * x[0, 1], y + 1)
+    vector = _arithmetic(x, y)
+    assert vector == simd.VECTOR_BYTES // x.itemsize
+    # One fused instruction may round once where NumPy rounds twice.
+    np.testing.assert_allclose(y, expected, rtol=0, atol=8 * np.finfo(dtype).eps)
+
+
+@njit
+def _not_below(x, floor):
+    simd.store(x, 0, simd.maximum(simd.load(x, 0), simd.broadcast(floor, 0)))
+
+
+def test_maximum_keeps_nan_as_relu_must():
+    x = np.zeros(16, np.float64)
+    x[:3] = np.nan, -1, 2
+    _not_below(x, np.zeros(1))
+    np.testing.assert_array_equal(x[:3], [np.nan, 0, 2])
+
+
+@njit
+def _load_from_a_view(x):
+    return simd.lanes(x), simd.store(x, 0, simd.load(x, 0))
+
+
+def test_vectors_refuse_arrays_with_gaps():
+    with pytest.raises(Exception, match="contiguous arrays only"):
+        _load_from_a_view(np.zeros((8, 16))[:, ::2])
+
+
+# --- The product ---------------------------------------------------------------------------------
+
+
+@dtypes
+@pytest.mark.parametrize(
+    "height, depth, width",
+    [(1, 1, 1), (6, 5, 16), (6, 1, 8), (7, 3, 17), (5, 64, 15), (13, 9, 33), (97, 131, 50)],
+)
+def test_product_of_any_size(height, depth, width, dtype):
+    rng = np.random.default_rng(height)
+    a, b = normal(rng, (height, depth), dtype), normal(rng, (depth, width), dtype)
+    assert_product(product(a, b), a, b)
+    assert_product(gemm.matmul(a, b), a, b)
+
+
+@dtypes
+def test_rows_start_anywhere_and_may_overlap(dtype):
+    rng = np.random.default_rng(1)
+    line, b = normal(rng, 40, dtype), normal(rng, (7, 20), dtype)
+    rows = np.array([0, 1, 2, 33, 5, 5, 12, 30])
+    windows = np.lib.stride_tricks.sliding_window_view(line, 7)[rows]
+    assert_product(product(line[None], b, rows), windows, b)
+
+
+@dtypes
+def test_rows_of_several_runs_and_steps(dtype):
+    """Row r, run k, step i: a[r + 10 k + 3 i], as the windows of an image lie."""
+    rng = np.random.default_rng(2)
+    a, b = normal(rng, 60, dtype), normal(rng, (3 * 4, 9), dtype)
+    rows = np.arange(11)
+    index = rows[:, None, None] + 10 * np.arange(3)[:, None] + 3 * np.arange(4)
+    panels, c = gemm.pack(b), np.empty((11, 9), dtype)
+    none = gemm.no_floor(np.dtype(dtype))
+    gemm.multiply(a, rows, 3, 3, 10, panels, no_start(panels), 0, none, c.reshape(-1), 9)
+    assert_product(c, a[index].reshape(11, 12), b)
+
+
+@dtypes
+def test_transposed_and_added_to_what_was_there(dtype):
+    rng = np.random.default_rng(3)
+    a, b = normal(rng, (9, 12), dtype), normal(rng, (9, 32), dtype)
+    before = normal(rng, (12, 32), dtype)
+    c = before.copy().reshape(-1)
+    none = gemm.no_floor(np.dtype(dtype))
+    gemm.multiply(a.reshape(-1), np.arange(12), 12, 1, 0, gemm.pack(b), c, 32, none, c, 32)
+    joined_a = np.concatenate([a.T, before], 1)
+    joined_b = np.concatenate([b, np.eye(32, dtype=dtype)])
+    assert_product(c.reshape(12, 32), joined_a, joined_b)
+
+
+@dtypes
+def test_starts_from_a_bias_and_stops_at_the_floor(dtype):
+    rng = np.random.default_rng(4)
+    a, b = normal(rng, (8, 5), dtype), normal(rng, (5, 19), dtype)
+    bias = normal(rng, gemm.round_up(19, gemm.panel_width(b.dtype)), dtype)
+    with_bias = product(a, b, start=bias)
+    ones = np.ones((8, 1), dtype)
+    assert_product(with_bias, np.concatenate([a, ones], 1), np.concatenate([b, bias[None, :19]]))
+    np.testing.assert_array_equal(product(a, b, start=bias, floor=0), np.maximum(with_bias, 0))
+    assert (with_bias < 0).any() and (with_bias > 0).any()
+
+
+def test_nothing_is_written_beyond_the_last_column_and_row():
+    a, b = np.ones((7, 3), np.float32), np.ones((3, 5), np.float32)
+    c = np.full(7 * 5 + 40, 9, np.float32)
+    panels = gemm.pack(b)
+    none = gemm.no_floor(b.dtype)
+    gemm.multiply(a.reshape(-1), np.arange(7) * 3, 1, 1, 0, panels, no_start(panels), 0, none, c, 5)
+    np.testing.assert_array_equal(c[: 7 * 5], 3)
+    np.testing.assert_array_equal(c[7 * 5 :], 9)
+
+
+def test_pack_lays_columns_into_panels():
+    b = np.arange(2 * 3 * 20, dtype=np.float64).reshape(2, 3, 20)
+    panels = gemm.pack(b)
+    width = gemm.panel_width(b.dtype)
+    assert panels.shape == (2, -(-20 // width), 3, width)
+    unpacked = panels.swapaxes(1, 2).reshape(2, 3, -1)
+    np.testing.assert_array_equal(unpacked[..., :20], b)
+    np.testing.assert_array_equal(unpacked[..., 20:], 0)
+
+
+@dtypes
+def test_bits_do_not_depend_on_the_cut(dtype):
+    rng = np.random.default_rng(5)
+    a, b = normal(rng, (200, 70), dtype), normal(rng, (70, 40), dtype)
+    whole = gemm.matmul(a, b)
+    before = threads.thread_count()
+    for count in (1, 3):
+        threads.set_thread_count(count)
+        np.testing.assert_array_equal(gemm.matmul(a, b), whole)
+    threads.set_thread_count(before)
+    for first, last in ((0, 1), (5, 12), (199, 200)):
+        np.testing.assert_array_equal(gemm.matmul(a[first:last], b), whole[first:last])
+    np.testing.assert_array_equal(gemm.matmul(a, b[:, :3].copy()), whole[:, :3])
+
+
+PLAIN = """
+import numpy as np
+from minitl.kernels import gemm, winograd
+from minitl.kernels.geometry import sliding
+a, b = np.random.default_rng(0).normal(size=(2, 7, 7))
+assert abs(gemm.matmul(a, b) - a @ b).max() < 1e-14
+x, k = np.ones((1, 5, 4, 3), np.float32), np.ones((3, 3, 3, 2), np.float32)
+y = winograd.conv2d(x, k, None, sliding((5, 4), (3, 3), (1, 1), "valid"))
+assert y.dtype == np.float32 and abs(y - 27).max() < 1e-4, y
+"""
+
+
+@pytest.mark.parametrize(
+    "environment, before",
+    [
+        ({"NUMBA_DISABLE_JIT": "1"}, ""),
+        ({}, "from minitl.kernels import simd; simd.VECTOR_BYTES = 64"),
+    ],
+    ids=["plain Python", "64 bytes"],
+)
+def test_kernels_run_as_plain_python_and_with_longer_vectors(environment, before, tmp_path):
+    """The first can be read along in a debugger; the second is what an AVX-512 machine does."""
+    variables = {**os.environ, **environment, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", before + PLAIN], env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
