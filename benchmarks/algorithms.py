@@ -1,6 +1,6 @@
 """Which fast convolutions there are, and how to have one of them for everything.
 
-`minitl.kernels` chooses by shape. A benchmark that compares algorithms goes past that choice:
+`minitl.kernels.choosing` chooses by shape. A benchmark that compares algorithms goes past that choice:
 with the kernels themselves (`layers.py`), or with `only` around a whole model.
 """
 
@@ -41,14 +41,16 @@ def only(name: str | None) -> Iterator[None]:
     if name is None:
         yield
         return
-    choice = kernels._convolution
+    choice = kernels.choose
     rooms: Any = kernels  # so that its rule can be replaced
 
-    def always(geometry: Geometry, channels: int, filters: int) -> ModuleType:
-        return module(name) if suits(name, channels) else choice(geometry, channels, filters)
+    def always(images: int, geometry: Geometry, channels: int, filters: int, gradient: bool) -> str:
+        if suits(name, channels):
+            return name
+        return choice(images, geometry, channels, filters, gradient)
 
-    rooms._convolution = always
+    rooms.choose = always
     try:
         yield
     finally:
-        rooms._convolution = choice
+        rooms.choose = choice

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import functools
 import importlib
-import math
 from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import ParamSpec, TypeVar
 
 from minitl.kernels import reference
+from minitl.kernels.choosing import choose
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
 
@@ -36,9 +36,10 @@ def current_kernels() -> str:
 class use_kernels:
     """Switch all kernels of this process: 'reference', 'fast', or 'direct'.
 
-    'direct' is 'fast' without Winograd's algorithm, to see what that brings and what it costs in
-    accuracy. As a plain call it holds until the next; as a context manager, until the block is
-    left.
+    'direct' is 'fast' with im2col for every convolution, to see what the other algorithms bring,
+    and what they cost in accuracy. As a plain call it holds until the next; as a context manager,
+    until the block is left.
+
     Raises ValueError for any other word.
 
     >>> with use_kernels("reference"):
@@ -94,37 +95,15 @@ def _switching(formula: Callable[P, R], room: str) -> Callable[P, R]:
 # --- Convolution: several fast ways --------------------------------------------------------------
 
 
-def _convolution(geometry: Geometry, channels: int, filters: int) -> ModuleType:
-    """The module whose convolution suits these shapes best.
-
-    Winograd's algorithm is for 3x3 windows with stride 1. It multiplies 36 times for a tile of
-    4x4 outputs where the direct way multiplies 144 times, but a tile that hangs over the edge
-    costs as much as a whole one; and its transforms are only worth their time when a channel's
-    serves many filters. Measured on two cores, ms an image, direct and Winograd:
-
-        image    C -> F     forward        gradient to x    gradient to kernel
-        224      3 -> 64     4.6   7.4      6.3   5.5         4.1   4.4
-        224     64 -> 64    35.5  13.6     38.1  15.7        55.9  22.0
-         56    256 -> 256   35.9  12.7     43.5  13.3        64.0  24.9
-         14    512 -> 512   14.7   4.6      7.1   2.8        10.7   8.2
-         56      8 -> 8     0.24  0.19     0.31  0.28        0.26  0.18
-          2    512 -> 512   0.41  0.45     0.35  0.44        1.22  2.39
-    """
+def _convolution(
+    images: int, geometry: Geometry, channels: int, filters: int, gradient: bool
+) -> ModuleType:
+    """The module whose convolution, or (`gradient`) gradients of it, suit these shapes best."""
     if _current == "reference":
         return reference
-    suits = (
-        _current == "fast"
-        and geometry.window == (3, 3)
-        and geometry.strides == (1, 1)
-        and min(channels, filters) >= 8
-        and 9 * math.prod(geometry.out_size) >= 1.5 * 36 * _tiles(geometry)
-    )
-    return _fast("winograd" if suits else "direct")
-
-
-def _tiles(geometry: Geometry) -> int:
-    """Tiles of 4x4 that cover an output."""
-    return math.prod(-(-n // 4) for n in geometry.out_size)
+    if _current == "direct":
+        return _fast("direct")
+    return _fast(choose(images, geometry, channels, filters, gradient))
 
 
 @functools.wraps(reference.conv2d)
@@ -136,7 +115,7 @@ def conv2d(
     activation: str | None = None,
     cache: dict | None = None,
 ) -> Array:
-    way = _convolution(geometry, kernel.shape[2], kernel.shape[3])
+    way = _convolution(len(x), geometry, kernel.shape[2], kernel.shape[3], gradient=False)
     return way.conv2d(x, kernel, bias, geometry, activation, cache)
 
 
@@ -144,17 +123,13 @@ def conv2d(
 def conv2d_input_gradient(
     g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None
 ) -> Array:
-    way = _convolution(geometry, kernel.shape[2], kernel.shape[3])
+    way = _convolution(len(g), geometry, kernel.shape[2], kernel.shape[3], gradient=True)
     return way.conv2d_input_gradient(g, kernel, geometry, cache)
 
 
 @functools.wraps(reference.conv2d_kernel_gradient)
 def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
-    way = _convolution(geometry, x.shape[3], g.shape[3])
-    if len(x) * _tiles(geometry) < 32 and way is not reference:
-        # Few tiles: 36 products of so small a depth cost more than one (14x14, 512 -> 512, one
-        # image: 20.0 ms against 14.3; two: the same).
-        way = _fast("direct")
+    way = _convolution(len(x), geometry, x.shape[3], g.shape[3], gradient=True)
     return way.conv2d_kernel_gradient(x, g, geometry)
 
 

@@ -373,8 +373,9 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
     """
     channels, filters, width = x.shape[3], g.shape[3], panel_width(x.dtype)
     tiling, tiles = _tiling(x.shape[0], geometry.out_size, geometry.pads)
-    sides = [(c, f) for c in _cut_side(channels) for f in _cut_side(filters)]
-    parts = cut(tiles, -(-PARTS // len(sides)))
+    side = SIDE if tiles >= 4 * TILES else SIDE // 2  # few tiles: more sides, fewer parts
+    sides = [(c, f) for c in _cut_side(channels, side) for f in _cut_side(filters, side)]
+    parts = cut(tiles, min(-(-PARTS // len(sides)), -(-tiles // TILES)))
     jobs = [(part, *side) for part in range(len(parts)) for side in sides]
     sums = np.empty((len(parts), 3, 3, channels, filters), x.dtype)
 
@@ -487,13 +488,13 @@ def _tiling(images: int, out_size: tuple[int, int], pads: tuple[int, ...]) -> tu
 def _cut_tiles(tiles: int) -> list[Range]:
     """Blocks of about TILES tiles, or half of it where there are few; multiples of ROWS."""
     usual = max(TILES // 2, min(TILES, tiles // 16))
-    length = round_up(-(-tiles // max(1, tiles // usual)), ROWS)
-    return [(first, min(first + length, tiles)) for first in range(0, tiles, max(1, length))]
+    length = max(ROWS, round_up(-(-tiles // max(1, tiles // usual)), ROWS))
+    return [(first, min(first + length, tiles)) for first in range(0, tiles, length)]
 
 
-def _cut_side(size: int) -> list[Range]:
-    """Channels or filters in ranges of at most SIDE."""
-    return cut(size, -(-size // SIDE))
+def _cut_side(size: int, side: int) -> list[Range]:
+    """Channels or filters in ranges of at most `side`."""
+    return cut(size, -(-size // side))
 
 
 def _plane(size: int) -> int:

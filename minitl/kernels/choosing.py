@@ -1,0 +1,39 @@
+"""Which of the fast convolutions suits which shapes.
+
+winograd   3x3, stride 1: a quarter of the multiplications, but the tiles, and for training
+           the filters, have to be transformed
+implicit   few channels: no columns, which would cost more than the product
+direct     everything else: im2col, and a matrix product by BLAS
+"""
+
+from __future__ import annotations
+
+from minitl.kernels.geometry import Geometry
+
+
+def choose(images: int, geometry: Geometry, channels: int, filters: int, gradient: bool) -> str:
+    """'winograd', 'implicit' or 'direct', for conv2d or (`gradient`) either of its gradients.
+
+    Measured, milliseconds of one core for winograd, implicit and direct, 3x3 with stride 1:
+
+        N, H = W, C -> F         conv2d               input gradient   kernel gradient
+        8,    56,   4 ->   4      1.8,   1.3,   1.4      1.5,  1.9        1.5,  1.2
+        8,    56,   8 ->   8      1.1,   2.1,   1.8      1.5,  2.7        1.5,  1.8
+        8,    56,  64 ->  64      9.4,  30.5,  28.1      9.0, 32.0       10.4, 29.4
+        8,    14, 256 -> 256     10.7,  30.0,  27.9     12.7, 23.2       27.7, 33.9
+        8,     7, 512 -> 512     11.7,  38.0,  30.2     27.9, 27.4       40.2, 38.5
+        1,    14, 512 -> 512      6.8,  23.8,  16.5     22.8, 14.1       33.5, 21.9
+
+    The gradients pay for the transform of the filters each time, so they want 64 tiles or more.
+    A map only one or two places wide fills no tile: 36 multiplications for 4 or 8 places.
+    Few channels with another window, at 224x224, implicit and direct: 7x7 with stride 2, 3 -> 64:
+    4.3, 9.5; 5x5, 16 -> 32, at 112x112: 3.8, 7.4; 1x1, 4 -> 32, at 112x112: 0.21, 0.19.
+    """
+    (oh, ow), window = geometry.out_size, geometry.window
+    plain = window == (3, 3) and geometry.strides == (1, 1)
+    if plain and min(oh, ow) > 2 and min(channels, filters) >= 8:
+        tiles = images * -(-oh // 4) * -(-ow // 4)
+        return "winograd" if tiles >= 64 or not gradient else "direct"
+    if channels <= 16 and window[1] > 1 and not gradient:
+        return "implicit"
+    return "direct"

@@ -1,0 +1,69 @@
+"""The choice of a fast convolution: legal everywhere, and the measured one where it matters."""
+
+import numpy as np
+import pytest
+
+from minitl.kernels import direct, implicit, reference, winograd
+from minitl.kernels.choosing import choose
+from minitl.kernels.geometry import sliding
+from tests.kernels.cases import WINDOWS, geometry_of, name, normal
+from tests.tolerances import assert_sum
+
+WAYS = {"winograd": winograd, "implicit": implicit, "direct": direct}
+
+
+def chosen(images, size, channels, filters, window=3, stride=1, gradient=False):
+    geometry = sliding((size, size), (window, window), (stride, stride), "same")
+    return choose(images, geometry, channels, filters, gradient)
+
+
+def test_vgg16_runs_on_winograd_but_for_its_first_layer():
+    assert chosen(1, 224, 3, 64) == "implicit"
+    assert chosen(16, 224, 3, 64, gradient=True) == "direct"
+    for size, channels, filters in ((224, 64, 64), (56, 128, 256), (14, 512, 512)):
+        assert chosen(1, size, channels, filters) == "winograd"
+        assert chosen(16, size, channels, filters, gradient=True) == "winograd"
+
+
+def test_winograd_is_for_3x3_with_stride_1_only():
+    assert chosen(8, 56, 64, 64, window=1) == "direct"
+    assert chosen(8, 56, 64, 64, window=5) == "direct"
+    assert chosen(8, 56, 64, 64, stride=2) == "direct"
+    assert chosen(8, 224, 3, 64, window=7, stride=2) == "implicit"
+
+
+def test_few_tiles_do_not_pay_for_transformed_filters():
+    assert chosen(1, 14, 512, 512, gradient=True) == "direct"
+    assert chosen(4, 14, 512, 512, gradient=True) == "winograd"
+
+
+@pytest.mark.parametrize("channels, filters", [(1, 1), (3, 20), (9, 17)])
+@pytest.mark.parametrize("case", WINDOWS, ids=name)
+def test_what_is_chosen_is_right(case, channels, filters):
+    geometry, images = geometry_of(case), case[0][0]
+    rng = np.random.default_rng(0)
+    x = normal(rng, (images, *geometry.size, channels))
+    kernel = normal(rng, (*geometry.window, channels, filters))
+    y = WAYS[choose(images, geometry, channels, filters, False)].conv2d(x, kernel, None, geometry)
+    np.testing.assert_allclose(y, reference.conv2d(x, kernel, None, geometry), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("block", [1, implicit.BLOCK])
+@pytest.mark.parametrize("case", WINDOWS, ids=name)
+def test_implicit_is_the_convolution(case, block, dtype, monkeypatch):
+    monkeypatch.setattr(implicit, "BLOCK", block)
+    geometry, (images, _, _, channels) = geometry_of(case), case[0]
+    rng = np.random.default_rng(1)
+    x = normal(rng, (images, *geometry.size, channels), dtype)
+    kernel = normal(rng, (*geometry.window, channels, 19), dtype)
+    bias = normal(rng, 19, dtype)
+    y = implicit.conv2d(x, kernel, bias, geometry)
+    exact, magnitude = (
+        reference.conv2d(*[change(a).astype(np.float64) for a in (x, kernel, bias)], geometry)
+        for change in (np.asarray, np.abs)
+    )
+    assert y.dtype == dtype
+    assert_sum(y, exact, magnitude, kernel[..., 0].size + 1)
+    relu = implicit.conv2d(x, kernel, bias, geometry, "relu")
+    np.testing.assert_array_equal(relu, np.maximum(y, 0))
