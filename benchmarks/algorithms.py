@@ -1,6 +1,6 @@
 """Which fast convolutions there are, and how to have one of them for everything.
 
-`minitl.kernels.choosing` chooses by shape. A benchmark that compares algorithms goes past that choice:
+`minitl.kernels.choosing` chooses by shape. A benchmark that compares algorithms goes past that:
 with the kernels themselves (`layers.py`), or with `only` around a whole model.
 """
 

@@ -149,7 +149,8 @@ def test_importing_the_package_brings_nothing_heavy():
 
 
 def test_only_numpy_and_the_core_dependencies_are_imported():
-    allowed = {"numpy", "numba", "scipy", "h5py", "PIL", "tqdm", "minitl"}
+    # llvmlite is the part of Numba that writes machine code.
+    allowed = {"numpy", "numba", "llvmlite", "scipy", "h5py", "PIL", "tqdm", "minitl"}
     optional = {"matplotlib", "elpv_dataset"}  # the extras 'plot' and 'demo'
     for path in FILES:
         for module, at_once in imports(path):
