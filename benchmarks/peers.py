@@ -264,7 +264,8 @@ def _torch_model(network: Network) -> Any:
         layer.weight.data = torch.from_numpy(kernel.T.copy())
         layer.bias.data = torch.from_numpy(bias.copy())
         modules += [layer, nn.ReLU(inplace=True)] if i < len(network.units) else [layer]
-    return nn.Sequential(*modules).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    whole: Any = nn.Sequential(*modules)
+    return whole.to(memory_format=torch.channels_last)
 
 
 def _torch_images(x: Array) -> Any:
