@@ -67,3 +67,11 @@ def test_implicit_is_the_convolution(case, block, dtype, monkeypatch):
     assert_sum(y, exact, magnitude, kernel[..., 0].size + 1)
     relu = implicit.conv2d(x, kernel, bias, geometry, "relu")
     np.testing.assert_array_equal(relu, np.maximum(y, 0))
+
+
+def test_implicit_with_more_images_than_jobs():
+    geometry = sliding((5, 4), (3, 3), (1, 1), "same")
+    rng = np.random.default_rng(2)
+    x, kernel = normal(rng, (3 * implicit.JOBS, 5, 4, 3)), normal(rng, (3, 3, 3, 8))
+    expected = reference.conv2d(x, kernel, None, geometry)
+    np.testing.assert_allclose(implicit.conv2d(x, kernel, None, geometry), expected, atol=1e-12)
