@@ -22,10 +22,21 @@ import numpy as np
 from numba import njit
 
 from minitl.kernels.reference import Array
-from minitl.kernels.simd import VECTOR_BYTES, broadcast, lanes, load, maximum, store
+from minitl.kernels.simd import (
+    TILE_ROWS,
+    VECTOR_BYTES,
+    broadcast,
+    lanes,
+    load_tile,
+    multiply_add,
+    prefetch,
+    rows_of_tile,
+    store_tile,
+    tile_maximum,
+)
 from minitl.kernels.threads import cut, share_out
 
-ROWS = 6  # of a tile
+ROWS = TILE_ROWS
 MATMUL_ROWS = 96  # of A and C in one part of `matmul`: of A and C in one part
 
 
@@ -50,65 +61,25 @@ def pack(b: Array) -> Array:
 
 
 @njit(forceinline=True)
-def tile(a, rows, a_step, runs, run_step, depth, panel, start, start_at, start_step):
-    """Start + A @ panel for 6 rows of A, as 6 pairs of vectors.
+def tile(a, rows, a_step, runs, run_step, depth, panel, sums, ahead):
+    """sums + A @ panel for the rows of one tile.
 
     Row r of A is made of `runs` runs of `depth` elements: a[rows[r] + run*run_step + i*a_step].
-    The panel has runs * depth rows of 2 vectors. Row r of the sum starts from the 2 vectors at
-    start[start_at + r*start_step]. The sum is made in the order of the depth, whatever tile a row
-    is in: so the bits of a product do not depend on how it is cut.
+    The panel has runs * depth rows of 2 vectors. The sum is made in the order of the depth,
+    whatever tile a row is in: so the bits of a product do not depend on how it is cut. Meanwhile
+    the numbers of the panel's memory from `ahead` on, which will be needed next, are sent for.
     """
     vector = lanes(a)
-    r0, r1, r2, r3, r4, r5 = rows
-    c00, c01 = load(start, start_at), load(start, start_at + vector)
-    start_at += start_step
-    c10, c11 = load(start, start_at), load(start, start_at + vector)
-    start_at += start_step
-    c20, c21 = load(start, start_at), load(start, start_at + vector)
-    start_at += start_step
-    c30, c31 = load(start, start_at), load(start, start_at + vector)
-    start_at += start_step
-    c40, c41 = load(start, start_at), load(start, start_at + vector)
-    start_at += start_step
-    c50, c51 = load(start, start_at), load(start, start_at + vector)
     j = 0
     for run in range(runs):
         i = run * run_step
         for _ in range(depth):
-            left, right = load(panel, j), load(panel, j + vector)
-            s = broadcast(a, r0 + i)
-            c00, c01 = c00 + s * left, c01 + s * right
-            s = broadcast(a, r1 + i)
-            c10, c11 = c10 + s * left, c11 + s * right
-            s = broadcast(a, r2 + i)
-            c20, c21 = c20 + s * left, c21 + s * right
-            s = broadcast(a, r3 + i)
-            c30, c31 = c30 + s * left, c31 + s * right
-            s = broadcast(a, r4 + i)
-            c40, c41 = c40 + s * left, c41 + s * right
-            s = broadcast(a, r5 + i)
-            c50, c51 = c50 + s * left, c51 + s * right
+            sums = multiply_add(sums, a, rows, i, panel, j)
+            prefetch(panel, ahead)
             i += a_step
             j += 2 * vector
-    return (c00, c01), (c10, c11), (c20, c21), (c30, c31), (c40, c41), (c50, c51)
-
-
-@njit(forceinline=True)
-def _store_row(c, at, pair, floor):
-    """A pair of vectors, not below `floor`, to c[at : at + 2 vectors]."""
-    store(c, at, maximum(pair[0], floor))
-    store(c, at + lanes(c), maximum(pair[1], floor))
-
-
-@njit(forceinline=True)
-def _store_tile(c, at, step, result, floor):
-    """The 6 pairs of `tile` to 6 rows of c, `step` elements apart."""
-    _store_row(c, at, result[0], floor)
-    _store_row(c, at + step, result[1], floor)
-    _store_row(c, at + 2 * step, result[2], floor)
-    _store_row(c, at + 3 * step, result[3], floor)
-    _store_row(c, at + 4 * step, result[4], floor)
-    _store_row(c, at + 5 * step, result[5], floor)
+            ahead += vector
+    return sums
 
 
 @njit(nogil=True)
@@ -123,30 +94,23 @@ def multiply(a, rows, a_step, runs, run_step, panels, start, start_step, floor, 
     tiles; `floor` is an array of one element (0 for ReLU, -inf for none).
     """
     count, depth, width = panels.shape
-    last = len(rows) - 1
     lowest = broadcast(floor, 0)
-    edge = np.empty(ROWS * width, c.dtype)
+    edge = np.empty(TILE_ROWS * width, c.dtype)
     for p in range(count):
         panel, left = panels[p], p * width
         whole = left + width <= columns
-        for r in range(0, len(rows), ROWS):
-            six = (
-                rows[r],
-                rows[min(r + 1, last)],
-                rows[min(r + 2, last)],
-                rows[min(r + 3, last)],
-                rows[min(r + 4, last)],
-                rows[min(r + 5, last)],
+        for r in range(0, len(rows), TILE_ROWS):
+            sums = load_tile(start, r * start_step + left, start_step)
+            ahead = (depth * width) + r // TILE_ROWS * depth * width // 2
+            sums = tile(
+                a, rows_of_tile(rows, r), a_step, runs, run_step, depth // runs, panel, sums, ahead
             )
-            begin = r * start_step + left
-            result = tile(
-                a, six, a_step, runs, run_step, depth // runs, panel, start, begin, start_step
-            )
-            if whole and r + ROWS <= len(rows):
-                _store_tile(c, r * columns + left, columns, result, lowest)
+            sums = tile_maximum(sums, lowest)
+            if whole and r + TILE_ROWS <= len(rows):
+                store_tile(c, r * columns + left, columns, sums)
             else:
-                _store_tile(edge, 0, width, result, lowest)
-                for i in range(min(ROWS, len(rows) - r)):
+                store_tile(edge, 0, width, sums)
+                for i in range(min(TILE_ROWS, len(rows) - r)):
                     for j in range(min(width, columns - left)):
                         c[(r + i) * columns + left + j] = edge[i * width + j]
 

@@ -13,6 +13,7 @@ import numpy as np
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array, winner_dtype
 from minitl.kernels.threads import compiled, cut_rows, share_out
+from minitl.kernels.workspace import empty
 
 
 def max_pool2d(x: Array, geometry: Geometry) -> Array:
@@ -51,7 +52,7 @@ def average_pool2d_gradient(g: Array, geometry: Geometry) -> Array:
 
 
 def _output(x: Array, geometry: Geometry, dtype) -> Array:
-    return np.empty((x.shape[0], *geometry.out_size, x.shape[3]), dtype)
+    return empty((x.shape[0], *geometry.out_size, x.shape[3]), dtype)
 
 
 def _over_lines(work, x: Array, geometry: Geometry, *outputs: Array) -> None:

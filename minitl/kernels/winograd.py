@@ -55,7 +55,8 @@ from minitl.kernels.gemm import ROWS, multiply, no_floor, panel_width, round_up
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
 from minitl.kernels.simd import broadcast, lanes, load, maximum, store
-from minitl.kernels.threads import Range, cut, scratch, share_out, thread_count
+from minitl.kernels.threads import Range, cut, share_out, thread_count
+from minitl.kernels.workspace import empty, scratch
 
 # The points are 0, P, -P, Q, -Q and infinity. Points of opposite sign share their even and their
 # odd part, which halves the work of a transform.
@@ -69,6 +70,7 @@ P_SCALE, Q_SCALE = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
 TILES = 96
 FILTERS = 128  # whose products are kept before they are transformed back
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
+STRIP = 8  # tiles side by side that are transformed together
 PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
 
 
@@ -171,58 +173,74 @@ def _place(tiling, tile):
 
 
 @njit
-def _fetch(x, n, h, w, c, channels, side, patch, padded):
-    """patch[i, j, :padded] = x[n, h + i, w + j, c : c + channels], with zeros where x ends."""
-    for i in range(side):
-        for j in range(side):
-            at = (i * side + j) * padded
+def _fetch(x, n, h, w, c, channels, rows, columns, patch, padded):
+    """patch[i, j, :channels] = x[n, h + i, w + j, c : ...], with zeros outside of x."""
+    for i in range(rows):
+        for j in range(columns):
+            at = (i * columns + j) * padded
             seen = channels if 0 <= h + i < x.shape[1] and 0 <= w + j < x.shape[2] else 0
             for k in range(seen):
                 patch[at + k] = x[n, h + i, w + j, c + k]
             patch[at + seen : at + padded] = 0
 
 
-@njit
-def _input_tiles(x, tiling, first, last, c, channels, v, stride, patch, work):
-    """v[plane, tile, c] = B^T d B, rows of whole vectors, for some tiles and channels of x."""
+@njit(forceinline=True)
+def _to_planes(axis, side, x, tiling, first, last, c, channels, v, tile_step, panel_step, memory):
+    """v[plane, tile, k] = `axis` along both axes of a tile's side x side piece of x, for some
+    tiles and channels.
+
+    Tiles that lie side by side share columns, and rows of x are read fastest straight on: so a
+    strip of up to STRIP tiles is transformed along its columns first, then tile by tile along the
+    rows. Element k of a tile goes to tile * tile_step + k // panel * panel_step + k % panel.
+    """
     _, height, width, depth = x.shape
-    vector, plane, flat = lanes(x), v.shape[1], x.reshape(-1)
+    vector, plane, panel = lanes(x), v.shape[1], 2 * lanes(x)
     padded = -(-channels // vector) * vector
-    for tile in range(first, last):
+    size = 6 * (4 * STRIP + 2) * padded
+    strip, patch, flat = memory[:size], memory[size : 2 * size], x.reshape(-1)
+    tile = first
+    while tile < last:
         n, h, w = _place(tiling, tile)
         h, w = h - tiling.top, w - tiling.left
-        if h >= 0 and h + 6 <= height and w >= 0 and w + 6 <= width and channels == padded:
-            source, at = flat, ((n * height + h) * width + w) * depth + c
-            row, column = width * depth, depth
-        else:
-            _fetch(x, n, h, w, c, channels, 6, patch, padded)
-            source, at, row, column = patch, 0, 6 * padded, padded
-        out = (tile - first) * stride
-        for k in range(0, padded, vector):
-            _both_axes(
-                _input_axis, 6, 6, source, at + k, row, column, v, out + k, 6 * plane, plane, work
-            )
+        count = min(STRIP, last - tile, tiling.columns - tile % tiling.columns)
+        columns = 4 * (count - 1) + side
+        inside = h >= 0 and h + side <= height and channels == padded
+        if not inside:
+            _fetch(x, n, h, w, c, channels, side, columns, patch, padded)
+        for j in range(columns):
+            at = j * padded
+            if not inside:
+                for k in range(at, at + padded, vector):
+                    axis(patch, k, columns * padded, strip, k, columns * padded)
+            elif 0 <= w + j < width:
+                source = ((n * height + h) * width + w + j) * depth + c
+                for k in range(0, padded, vector):
+                    axis(flat, source + k, width * depth, strip, at + k, columns * padded)
+            else:
+                for i in range(6):
+                    strip[i * columns * padded + at : i * columns * padded + at + padded] = 0
+        for t in range(count):
+            for i in range(6):
+                at, out = (i * columns + 4 * t) * padded, (tile - first + t) * tile_step
+                for k in range(0, padded, vector):
+                    place = 6 * i * plane + out + k // panel * panel_step + k % panel
+                    axis(strip, at + k, padded, v, place, plane)
+        tile += count
 
 
 @njit
-def _gradient_tiles(g, tiling, first, last, f, filters, z, patch, work):
-    """z[plane, panel, tile, f] = A g A^T, packed in panels, for some tiles and filters of g."""
-    _, height, width, depth = g.shape
-    vector, plane, flat, panel = lanes(g), z.shape[1], g.reshape(-1), 2 * lanes(g)
-    padded = -(-filters // panel) * panel
-    for tile in range(first, last):
-        n, h, w = _place(tiling, tile)
-        if h + 4 <= height and w + 4 <= width and filters == padded:
-            source, at = flat, ((n * height + h) * width + w) * depth + f
-            row, column = width * depth, depth
-        else:
-            _fetch(g, n, h, w, f, filters, 4, patch, padded)
-            source, at, row, column = patch, 0, 4 * padded, padded
-        for k in range(0, padded, vector):
-            out = (k // panel * (last - first) + tile - first) * panel + k % panel
-            _both_axes(
-                _gradient_axis, 4, 6, source, at + k, row, column, z, out, 6 * plane, plane, work
-            )
+def _input_tiles(x, tiling, first, last, c, channels, v, row, strip):
+    """v[plane, tile] = B^T d B, rows of `row` elements, for some tiles and channels of x."""
+    panel = 2 * lanes(x)
+    _to_planes(_input_axis, 6, x, tiling, first, last, c, channels, v, row, panel, strip)
+
+
+@njit
+def _gradient_tiles(g, tiling, first, last, f, filters, z, strip):
+    """z[plane] = A g A^T, packed in panels (panel, tile, f), for some tiles and filters of g."""
+    row = 2 * lanes(g)
+    panel = row * (last - first)
+    _to_planes(_gradient_axis, 4, g, tiling, first, last, f, filters, z, row, panel, strip)
 
 
 @njit
@@ -257,11 +275,11 @@ def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, y, w
 
 
 @njit(nogil=True, cache=True)
-def _correlate_block(x, tiling, first, last, u, slices, bias, floor, y, v, m, patch, work):
+def _correlate_block(x, tiling, first, last, u, slices, bias, floor, y, v, m, strip, work):
     """y for some tiles and, slice after slice, for the panels of u in `slices`."""
     width = u.shape[3]
     padded = -(-x.shape[3] // lanes(x)) * lanes(x)
-    _input_tiles(x, tiling, first, last, 0, x.shape[3], v, padded, patch, work)
+    _input_tiles(x, tiling, first, last, 0, x.shape[3], v, padded, strip)
     rows = np.arange(last - first) * padded
     zeros, none = np.zeros(slices[-1, 1] * width, x.dtype), np.full(1, -np.inf, x.dtype)
     for left, right in slices:
@@ -275,18 +293,19 @@ def _correlate_block(x, tiling, first, last, u, slices, bias, floor, y, v, m, pa
 
 @njit(nogil=True, cache=True)
 def _kernel_block(
-    x, tiling, first, last, step, g, c, channels, f, filters, dkernel, v, z, u, patch, work
+    x, tiling, first, last, step, g, c, channels, f, filters, dkernel, v, z, u, strip, work
 ):
     """dkernel (3, 3, C, F) from some tiles, for channels c ... and filters f ... of it."""
     vector = lanes(x)
     deep = -(-channels // vector) * vector + 2 * vector
     wide = -(-filters // (2 * vector)) * 2 * vector
     rows, none = np.arange(channels), np.full(1, -np.inf, x.dtype)
+    plain = Tiling(tiling.rows, tiling.columns, 0, 0)
     u[:] = 0
     for start in range(first, last, step):
         stop = min(start + step, last)
-        _input_tiles(x, tiling, start, stop, c, channels, v, deep, patch, work)
-        _gradient_tiles(g, tiling, start, stop, f, filters, z, patch, work)
+        _input_tiles(x, tiling, start, stop, c, channels, v, deep, strip)
+        _gradient_tiles(g, plain, start, stop, f, filters, z, strip)
         for plane in range(36):
             panels = z[plane][: (stop - start) * wide]
             panels = panels.reshape(wide // (2 * vector), stop - start, 2 * vector)
@@ -377,19 +396,19 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
     sides = [(c, f) for c in _cut_side(channels, side) for f in _cut_side(filters, side)]
     parts = cut(tiles, min(-(-PARTS // len(sides)), -(-tiles // TILES)))
     jobs = [(part, *side) for part in range(len(parts)) for side in sides]
-    sums = np.empty((len(parts), 3, 3, channels, filters), x.dtype)
+    sums = empty((len(parts), 3, 3, channels, filters), x.dtype)
 
     def job(index: int) -> None:
         part, (c, c_end), (f, f_end) = jobs[index]
         first, last = parts[part]
         step = min(TILES, last - first)
         deep, wide = round_up(c_end - c, width // 2), round_up(f_end - f, width)
-        v, z, u, patch, work = _memory(
+        v, z, u, strip, work = _memory(
             x.dtype,
             (36, _plane(step * (deep + width))),
             (36, _plane(step * wide)),
             (36, _plane(round_up(deep, ROWS) * wide)),
-            (36 * max(deep, wide),),
+            (12 * (4 * STRIP + 2) * max(deep, wide),),
             (72 * width,),
         )
         channels_here, filters_here = c_end - c, f_end - f
@@ -408,7 +427,7 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
             v,
             z,
             u,
-            patch,
+            strip,
             work,
         )
 
@@ -430,7 +449,7 @@ def _correlate(
 ) -> Array:
     """max(x slid over with the transformed filters u + bias, floor): (N, *out_size, F)."""
     _, panels, channels, width = u.shape
-    y = np.empty((x.shape[0], *out_size, filters), x.dtype)
+    y = empty((x.shape[0], *out_size, filters), x.dtype)
     shift = np.zeros(panels * width, x.dtype)
     if bias is not None:
         shift[:filters] = bias
@@ -443,14 +462,14 @@ def _correlate(
         (first, last), (start, stop) = jobs[index]
         slices = np.array(cut(stop - start, -(-(stop - start) * width // FILTERS))) + start
         padded, columns = round_up(channels, width // 2), width * int(np.diff(slices).max())
-        v, m, patch, work = _memory(
+        v, m, strip, work = _memory(
             x.dtype,
             (36, _plane((last - first) * padded)),
             (36, _plane((last - first) * columns)),
-            (36 * padded,),
+            (12 * (4 * STRIP + 2) * padded,),
             (72 * width,),
         )
-        _correlate_block(x, tiling, first, last, u, slices, shift, floor, y, v, m, patch, work)
+        _correlate_block(x, tiling, first, last, u, slices, shift, floor, y, v, m, strip, work)
 
     share_out(job, len(jobs))
     return y
@@ -463,7 +482,7 @@ def _transformed(kernel: Array, turned: bool, cache: dict | None) -> Array:
         return cache[key]
     filters, channels = kernel.shape[2:] if turned else kernel.shape[:1:-1]
     width = panel_width(kernel.dtype)
-    u = np.empty((36, -(-filters // width), channels, width), kernel.dtype)
+    u = empty((36, -(-filters // width), channels, width), kernel.dtype)
     jobs = cut(u.shape[1], PARTS)
 
     def job(index: int) -> None:
