@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from minitl.autograd import Tensor
+from minitl.autograd import Tensor, recording
 from minitl.batches import is_stream
 from minitl.layers.base import Layer, Node, SymbolicTensor
+from minitl.layers.convolution import Conv2D
 from minitl.layers.core import Input, InputLayer
 from minitl.naming import did_you_mean, unique_name
 from minitl.training import Trainer, check_shape
@@ -85,7 +86,20 @@ class Model(Trainer, Layer):
         # How many nodes read each value; the model's outputs are never dropped.
         self._readers = Counter(id(t) for node in self._nodes_in_order for t in node.inputs)
         self._readers.update(id(t) for t in self.outputs)
+        self._pools = self._find_pools()
         self.built = True
+
+    def _find_pools(self) -> dict[int, Node]:
+        """The pool after each convolution that can do the pooling itself: by the latter's node."""
+        made_by = {id(t): node for node in self._nodes_in_order for t in node.outputs}
+        found = {}
+        for node in self._nodes_in_order:
+            before = made_by.get(id(node.inputs[0])) if len(node.inputs) == 1 else None
+            if before is None or not isinstance(before.layer, Conv2D) or node.as_list:
+                continue
+            if self._readers[id(node.inputs[0])] == 1 and before.layer.can_pool(node.layer):
+                found[id(before)] = node
+        return found
 
     # --- Running ---
 
@@ -99,12 +113,20 @@ class Model(Trainer, Layer):
             values[id(tensor)] = layer(value)
         del given, x
         unread = self._readers.copy()
+        pooled: set[int] = set()  # nodes of pools that were computed with the convolution before
         for node in self._nodes_in_order:
+            if id(node) in pooled:
+                continue
             arguments = []
             for tensor in node.inputs:
                 unread[id(tensor)] -= 1
                 last = unread[id(tensor)] == 0
                 arguments.append(values.pop(id(tensor)) if last else values[id(tensor)])
+            pool = self._pools.get(id(node))
+            if pool and not recording(arguments[0], *node.layer.trainable_weights):
+                values[id(pool.outputs[0])] = node.layer.call_pooled(arguments.pop())
+                pooled.add(id(pool))
+                continue
             mode = training if node.training is None else node.training
             result = node.layer(
                 arguments if node.as_list else arguments.pop(), training=mode, rng=rng

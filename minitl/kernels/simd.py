@@ -21,6 +21,7 @@ import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import extending, types
+from numba.core import cgutils
 from numba.extending import models, overload, register_model
 
 intrinsic: Any = extending.intrinsic
@@ -245,6 +246,19 @@ def prefetch(typingctx, array, index):
     return types.void(array, types.intp), build
 
 
+@intrinsic
+def larger(typingctx, a, b):
+    """Lane by lane, the larger of a and b, and NaN where one of them is."""
+
+    def build(context, builder, signature, args):
+        kind = args[0].type
+        name = f"llvm.maximum.v{kind.count}f{signature.args[0].scalar.bitwidth}"
+        function = ir.FunctionType(kind, [kind, kind])
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+
+    return a(a, b), build
+
+
 def _lane_by_lane(operation, instruction):
     """Teach Numba `operation` for vectors; one operand may be a number."""
 
@@ -286,6 +300,9 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 
     def maximum(a, b):
         return np.where(a < b, b, a)
+
+    def larger(a, b):
+        return np.maximum(a, b)
 
     def rows_of_tile(rows, first):
         return tuple(rows[np.minimum(np.arange(first, first + TILE_ROWS), len(rows) - 1)])

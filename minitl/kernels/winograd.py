@@ -54,7 +54,7 @@ from numba import njit
 from minitl.kernels.gemm import ROWS, multiply, no_floor, panel_width, round_up
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
-from minitl.kernels.simd import broadcast, lanes, load, maximum, store
+from minitl.kernels.simd import broadcast, lanes, larger, load, maximum, store
 from minitl.kernels.threads import Range, cut, share_out, thread_count
 from minitl.kernels.workspace import empty, scratch
 
@@ -67,8 +67,8 @@ P_SCALE, Q_SCALE = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
 
 # Measured on VGG16's layers: 1.5 to 4 MB of transformed input at a time is best, and reading the
 # filters' 38 MB (C = F = 512) for fewer tiles than this is dearer than losing the second cache.
-TILES = 96
-FILTERS = 128  # whose products are kept before they are transformed back
+TILES = 72
+FILTERS = 256  # whose products are kept before they are transformed back
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
 STRIP = 8  # tiles side by side that are transformed together
 PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
@@ -243,24 +243,43 @@ def _gradient_tiles(g, tiling, first, last, f, filters, z, strip):
     _to_planes(_gradient_axis, 4, g, tiling, first, last, f, filters, z, row, panel, strip)
 
 
+@njit(forceinline=True)
+def _largest_of_four(places):
+    """Of 4x4 vectors, the largest of each 2x2, IN PLACE: the first four are what is left."""
+    vector = lanes(places)
+    for i in range(2):
+        for j in range(2):
+            a = load(places, (8 * i + 2 * j) * vector)
+            b = load(places, (8 * i + 2 * j + 1) * vector)
+            c = load(places, (8 * i + 2 * j + 4) * vector)
+            d = load(places, (8 * i + 2 * j + 5) * vector)
+            store(places, (2 * i + j) * vector, larger(larger(a, b), larger(c, d)))
+
+
 @njit
-def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, y, work):
-    """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane] has rows of `columns`."""
+def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side, y, work):
+    """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane] has rows of `columns`.
+
+    Side by side of a tile's places go to y: 4, or 2 if y is to have the maximum of each 2x2.
+    """
     _, height, width, depth = y.shape
     vector, plane, lowest = lanes(y), m.shape[1], broadcast(floor, 0)
     done = work[36 * vector :]
     for tile in range(first, last):
         n, h, w = _place(tiling, tile)
-        rows, places = min(4, height - h), min(4, width - w)
+        h, w = h // 4 * side, w // 4 * side
+        rows, places = min(side, height - h), min(side, width - w)
         for k in range(0, filters, vector):
             at = (tile - first) * columns + k
             _both_axes(
                 _output_axis, 6, 4, m, at, 6 * plane, plane, done, 0, 4 * vector, vector, work
             )
+            if side == 2:
+                _largest_of_four(done)
             shift = load(bias, f + k)
             for i in range(rows):
                 for j in range(places):
-                    from_ = (4 * i + j) * vector
+                    from_ = (side * i + j) * vector
                     result = maximum(load(done, from_) + shift, lowest)
                     if k + vector <= filters:
                         out = ((n * height + h + i) * width + w + j) * depth + f + k
@@ -275,7 +294,7 @@ def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, y, w
 
 
 @njit(nogil=True, cache=True)
-def _correlate_block(x, tiling, first, last, u, slices, bias, floor, y, v, m, strip, work):
+def _correlate_block(x, tiling, first, last, u, slices, bias, floor, side, y, v, m, strip, work):
     """y for some tiles and, slice after slice, for the panels of u in `slices`."""
     width = u.shape[3]
     padded = -(-x.shape[3] // lanes(x)) * lanes(x)
@@ -288,7 +307,7 @@ def _correlate_block(x, tiling, first, last, u, slices, bias, floor, y, v, m, st
             panels = u[plane][left:right]  # (panels, C, width)
             multiply(v[plane], rows, 1, 1, 0, panels, zeros, 0, none, m[plane], columns)
         f, filters = left * width, min(columns, y.shape[3] - left * width)
-        _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, y, work)
+        _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side, y, work)
 
 
 @njit(nogil=True, cache=True)
@@ -374,6 +393,20 @@ def conv2d(
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
 
 
+def conv2d_max_pool2d(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    activation: str | None = None,
+    cache: dict | None = None,
+) -> Array:
+    """`reference.conv2d_max_pool2d`: of a tile, only the maxima are ever written."""
+    floor = np.array([0.0 if activation == "relu" else -np.inf], x.dtype)
+    u = _transformed(kernel, False, cache)
+    return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3], 2)
+
+
 def conv2d_input_gradient(
     g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None
 ) -> Array:
@@ -446,10 +479,15 @@ def _correlate(
     pads: tuple[int, int, int, int],
     out_size: tuple[int, int],
     filters: int,
+    side: int = 4,
 ) -> Array:
-    """max(x slid over with the transformed filters u + bias, floor): (N, *out_size, F)."""
+    """max(x slid over with the transformed filters u + bias, floor): (N, *out_size, F).
+
+    With side=2, the maximum of each 2x2 of that.
+    """
     _, panels, channels, width = u.shape
-    y = empty((x.shape[0], *out_size, filters), x.dtype)
+    y_size = out_size if side == 4 else (out_size[0] // 2, out_size[1] // 2)
+    y = empty((x.shape[0], *y_size, filters), x.dtype)
     shift = np.zeros(panels * width, x.dtype)
     if bias is not None:
         shift[:filters] = bias
@@ -469,7 +507,9 @@ def _correlate(
             (12 * (4 * STRIP + 2) * padded,),
             (72 * width,),
         )
-        _correlate_block(x, tiling, first, last, u, slices, shift, floor, y, v, m, strip, work)
+        _correlate_block(
+            x, tiling, first, last, u, slices, shift, floor, side, y, v, m, strip, work
+        )
 
     share_out(job, len(jobs))
     return y
