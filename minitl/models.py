@@ -367,6 +367,7 @@ class Sequential(Model):
         self._nodes_in_order: list[Node] = []
         self._single_input = self._single_output = True
         self._readers: Counter[int] = Counter()
+        self._pools: dict[int, Node] = {}
         for layer in layers or []:
             self.add(layer)
         if not trainable:

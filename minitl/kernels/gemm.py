@@ -23,6 +23,7 @@ from numba import njit
 
 from minitl.kernels.reference import Array
 from minitl.kernels.simd import (
+    SHORT_ROWS,
     TILE_ROWS,
     VECTOR_BYTES,
     broadcast,
@@ -36,7 +37,7 @@ from minitl.kernels.simd import (
 )
 from minitl.kernels.threads import cut, share_out
 
-ROWS = TILE_ROWS
+ROWS = TILE_ROWS  # of a tile
 MATMUL_ROWS = 96  # of A and C in one part of `matmul`: of A and C in one part
 
 
@@ -82,37 +83,60 @@ def tile(a, rows, a_step, runs, run_step, depth, panel, sums, ahead):
     return sums
 
 
+@njit(forceinline=True)
+def _rows_by_panel(
+    a, rows, r, places, a_step, runs, run_step, panel, left, start, start_step, lowest, ahead,
+    c, columns, edge,
+):  # fmt: skip
+    """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`."""
+    (depth, width), count = panel.shape, len(places)
+    sums = load_tile(start, r * start_step + left, start_step, places)
+    sums = tile(a, places, a_step, runs, run_step, depth // runs, panel, sums, ahead)
+    sums = tile_maximum(sums, lowest)
+    if left + width <= columns and r + count <= len(rows):
+        store_tile(c, r * columns + left, columns, sums)
+    else:
+        store_tile(edge, 0, width, sums)
+        for i in range(min(count, len(rows) - r)):
+            for j in range(min(width, columns - left)):
+                c[(r + i) * columns + left + j] = edge[i * width + j]
+
+
 @njit(nogil=True)
-def multiply(a, rows, a_step, runs, run_step, panels, start, start_step, floor, c, columns):
+def multiply(
+    a, rows, a_step, runs, run_step, panels, following, start, start_step, floor, c, columns
+):
     """C = max(start + A @ B, floor), on one core.
 
     A has a row for each element of `rows`, made of runs as described in `tile`: a matrix that
     lies in memory row by row (rows = 0, K, 2K, ...; a_step 1, one run), a transposed one (rows =
     0, 1, 2, ...; a_step = its row length), or the windows of a convolution. B comes packed: panels
-    (count, runs * depth, width). C is flat, rows of `columns` elements. `start` is flat, with rows
+    (count, runs * depth, width); the panel that will be wanted after the last one is `following`
+    elements from the first. C is flat, rows of `columns` elements. `start` is flat, with rows
     start_step apart (0: the same row for all, such as a bias), and must be readable up to full
     tiles; `floor` is an array of one element (0 for ReLU, -inf for none).
     """
     count, depth, width = panels.shape
     lowest = broadcast(floor, 0)
-    edge = np.empty(TILE_ROWS * width, c.dtype)
+    edge = np.empty(ROWS * width, c.dtype)
     for p in range(count):
         panel, left = panels[p], p * width
-        whole = left + width <= columns
-        for r in range(0, len(rows), TILE_ROWS):
-            sums = load_tile(start, r * start_step + left, start_step)
-            ahead = (depth * width) + r // TILE_ROWS * depth * width // 2
-            sums = tile(
-                a, rows_of_tile(rows, r), a_step, runs, run_step, depth // runs, panel, sums, ahead
-            )
-            sums = tile_maximum(sums, lowest)
-            if whole and r + TILE_ROWS <= len(rows):
-                store_tile(c, r * columns + left, columns, sums)
-            else:
-                store_tile(edge, 0, width, sums)
-                for i in range(min(TILE_ROWS, len(rows) - r)):
-                    for j in range(min(width, columns - left)):
-                        c[(r + i) * columns + left + j] = edge[i * width + j]
+        # While the first two tiles are computed, the next panel comes from memory, half by half.
+        ahead = (depth if p + 1 < count else following // width - p * depth) * width
+        r = 0
+        while r + ROWS <= len(rows):
+            _rows_by_panel(
+                a, rows, r, rows_of_tile(rows, r, ROWS), a_step, runs, run_step, panel, left, start,
+                start_step, lowest, ahead, c, columns, edge,
+            )  # fmt: skip
+            ahead += depth * width // 2
+            r += ROWS
+        for short in range(r, len(rows), SHORT_ROWS):
+            _rows_by_panel(
+                a, rows, short, rows_of_tile(rows, short, SHORT_ROWS), a_step, runs, run_step, panel,
+                left, start, start_step, lowest, ahead, c, columns, edge,
+            )  # fmt: skip
+            ahead += depth * width // 2
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -127,7 +151,7 @@ def matmul(a: Array, b: Array) -> Array:
         first, last = parts[index]
         rows = np.arange(first, last) * depth
         out = c[first:last].reshape(-1)
-        multiply(a.reshape(-1), rows, 1, 1, 0, panels, zeros, 0, floor, out, columns)
+        multiply(a.reshape(-1), rows, 1, 1, 0, panels, 0, zeros, 0, floor, out, columns)
 
     share_out(part, len(parts))
     return c

@@ -80,7 +80,7 @@ def _convolve_lines(x, panels, start, floor, geometry, first, last, lines, image
         for i in range(count * ow):
             places[i] = i // ow * sh * row + i % ow * sw * channels
         piece = out[line * ow * filters : (line + count) * ow * filters]
-        multiply(image, places, 1, kh, row, panels, start, 0, floor, piece, filters)
+        multiply(image, places, 1, kh, row, panels, 0, start, 0, floor, piece, filters)
         line += count
 
 

@@ -122,10 +122,11 @@ def maximum(typingctx, a, b):
 
 # --- Tiles: what a matrix product keeps in registers ----------------------------------------------
 
-# A tile is TILE_ROWS rows by 2 vectors, a tuple of vectors row after row. So many accumulators,
-# the 2 vectors of B and a broadcast element of A fill the 16 registers of AVX2, or the 32 of
-# AVX-512 (and ARM's, which are half as wide).
+# A tile is some rows by 2 vectors, a tuple of vectors row after row. So many rows of accumulators,
+# the 2 vectors of B and a broadcast element of A fit into the 16 registers of AVX2, or the 32 of
+# AVX-512.
 TILE_ROWS = 12 if VECTOR_BYTES == 64 else 6
+SHORT_ROWS = TILE_ROWS // 3  # of the tiles for what is left over
 
 
 def _pair_at(builder, context, vector, array_type, array, at):
@@ -136,41 +137,42 @@ def _pair_at(builder, context, vector, array_type, array, at):
         yield builder.bitcast(_address(context, builder, array_type, array, place), kind)
 
 
-@intrinsic
-def rows_of_tile(typingctx, rows, first):
-    """The tuple rows[first], rows[first + 1] ..., the last one repeated where `rows` ends."""
-    result = types.UniTuple(types.intp, TILE_ROWS)
+@extending.intrinsic(prefer_literal=True)
+def rows_of_tile(typingctx, rows, first, count):
+    """The tuple of `count` elements rows[first], rows[first + 1] ..., the last one repeated where
+    `rows` ends. `count` is a constant."""
+    result = types.UniTuple(types.intp, count.literal_value)
 
     def build(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
         last = builder.sub(builder.extract_value(array.shape, 0), ir.Constant(args[1].type, 1))
         places = ir.Constant(context.get_value_type(result), ir.Undefined)
-        for r in range(TILE_ROWS):
+        for r in range(result.count):
             at = builder.add(args[1], ir.Constant(args[1].type, r))
             at = builder.select(builder.icmp_signed("<", at, last), at, last)
             places = builder.insert_value(places, builder.load(builder.gep(array.data, [at])), r)
         return places
 
-    return result(rows, types.intp), build
+    return result(rows, types.intp, count), build
 
 
 @intrinsic
-def load_tile(typingctx, array, at, step):
-    """The tile whose rows begin at elements at, at + step, at + 2 * step, ... of the array."""
-    result = types.UniTuple(Vector(array.dtype), 2 * TILE_ROWS)
+def load_tile(typingctx, array, at, step, rows):
+    """The tile whose rows begin at elements at, at + step, ... of the array; as many as `rows`."""
+    result = types.UniTuple(Vector(array.dtype), 2 * rows.count)
 
     def build(context, builder, signature, args):
-        array, at, step = args
+        array, at, step, _ = args
         align, i = signature.args[0].dtype.bitwidth // 8, 0
         tile = ir.Constant(context.get_value_type(result), ir.Undefined)
-        for _ in range(TILE_ROWS):
-            for at_one in _pair_at(builder, context, result.dtype, signature.args[0], array, at):
-                tile = builder.insert_value(tile, builder.load(at_one, align=align), i)
+        for _ in range(rows.count):
+            for place in _pair_at(builder, context, result.dtype, signature.args[0], array, at):
+                tile = builder.insert_value(tile, builder.load(place, align=align), i)
                 i += 1
             at = builder.add(at, step)
         return tile
 
-    return result(array, types.intp, types.intp), build
+    return result(array, types.intp, types.intp, rows), build
 
 
 @intrinsic
@@ -179,11 +181,10 @@ def store_tile(typingctx, array, at, step, tile):
 
     def build(context, builder, signature, args):
         array, at, step, tile = args
-        align, i = signature.args[0].dtype.bitwidth // 8, 0
-        for _ in range(TILE_ROWS):
-            for at_one in _pair_at(builder, context, signature.args[3].dtype, signature.args[0], array, at):
-                builder.store(builder.extract_value(tile, i), at_one, align=align)
-                i += 1
+        kind, vector = signature.args[0], signature.args[3].dtype
+        for row in range(0, signature.args[3].count, 2):
+            for i, place in enumerate(_pair_at(builder, context, vector, kind, array, at), row):
+                builder.store(builder.extract_value(tile, i), place, align=kind.dtype.bitwidth // 8)
             at = builder.add(at, step)
         return context.get_dummy_value()
 
@@ -202,7 +203,7 @@ def multiply_add(typingctx, tile, a, rows, step, b, at):
             builder.load(pointer, align=align)
             for pointer in _pair_at(builder, context, vector, signature.args[4], b, at)
         ]
-        for r in range(TILE_ROWS):
+        for r in range(signature.args[2].count):
             where = builder.add(builder.extract_value(rows, r), step)
             scalar = builder.load(_address(context, builder, signature.args[1], a, where))
             left = _filled(builder, context.get_value_type(vector), scalar)
@@ -221,7 +222,7 @@ def tile_maximum(typingctx, tile, floor):
 
     def build(context, builder, signature, args):
         tile, floor = args
-        for i in range(2 * TILE_ROWS):
+        for i in range(signature.args[0].count):
             one = builder.extract_value(tile, i)
             one = builder.select(builder.fcmp_ordered("<", one, floor), floor, one)
             tile = builder.insert_value(tile, one, i)
@@ -239,7 +240,7 @@ def prefetch(typingctx, array, index):
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        read, near, data = (number(i) for i in (0, 3, 1))
+        read, near, data = (number(i) for i in (0, 2, 1))
         builder.call(function, [builder.bitcast(pointer, byte), read, near, data])
         return context.get_dummy_value()
 
@@ -304,11 +305,12 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     def larger(a, b):
         return np.maximum(a, b)
 
-    def rows_of_tile(rows, first):
-        return tuple(rows[np.minimum(np.arange(first, first + TILE_ROWS), len(rows) - 1)])
+    def rows_of_tile(rows, first, count):
+        return tuple(rows[np.minimum(np.arange(first, first + count), len(rows) - 1)])
 
-    def load_tile(array, at, step):
-        return [load(array, at + r * step + v) for r in range(TILE_ROWS) for v in (0, lanes(array))]
+    def load_tile(array, at, step, rows):
+        vector = lanes(array)
+        return [load(array, at + r * step + v) for r in range(len(rows)) for v in (0, vector)]
 
     def store_tile(array, at, step, tile):
         for i, one in enumerate(tile):

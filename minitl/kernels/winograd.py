@@ -51,7 +51,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from minitl.kernels.gemm import ROWS, multiply, no_floor, panel_width, round_up
+from minitl.kernels.gemm import ROWS, SHORT_ROWS, multiply, no_floor, panel_width, round_up
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
 from minitl.kernels.simd import broadcast, lanes, larger, load, maximum, store
@@ -67,10 +67,13 @@ P_SCALE, Q_SCALE = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
 
 # Measured on VGG16's layers: 1.5 to 4 MB of transformed input at a time is best, and reading the
 # filters' 38 MB (C = F = 512) for fewer tiles than this is dearer than losing the second cache.
-TILES = 72
+import os
+TILES = int(os.environ.get('TILES',72))
+FEW_TILES = int(os.environ.get('FEW',144))
 FILTERS = 256  # whose products are kept before they are transformed back
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
 STRIP = 8  # tiles side by side that are transformed together
+JOBS = 32  # at least, so that all threads finish at about the same time
 PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
 
 
@@ -294,20 +297,26 @@ def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side
 
 
 @njit(nogil=True, cache=True)
-def _correlate_block(x, tiling, first, last, u, slices, bias, floor, side, y, v, m, strip, work):
-    """y for some tiles and, slice after slice, for the panels of u in `slices`."""
-    width = u.shape[3]
-    padded = -(-x.shape[3] // lanes(x)) * lanes(x)
-    _input_tiles(x, tiling, first, last, 0, x.shape[3], v, padded, strip)
-    rows = np.arange(last - first) * padded
-    zeros, none = np.zeros(slices[-1, 1] * width, x.dtype), np.full(1, -np.inf, x.dtype)
-    for left, right in slices:
-        columns = (right - left) * width
-        for plane in range(36):
-            panels = u[plane][left:right]  # (panels, C, width)
-            multiply(v[plane], rows, 1, 1, 0, panels, zeros, 0, none, m[plane], columns)
-        f, filters = left * width, min(columns, y.shape[3] - left * width)
-        _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side, y, work)
+def _correlate_blocks(
+    x, tiling, first, last, step, u, slices, bias, floor, side, y, v, m, strip, work
+):
+    """y for some tiles, `step` at a time, and, slice after slice, for the panels in `slices`."""
+    _, panels, channels, width = u.shape
+    padded = -(-channels // lanes(x)) * lanes(x)
+    zeros, none = np.zeros(panels * width, x.dtype), np.full(1, -np.inf, x.dtype)
+    for start in range(first, last, step):
+        stop = min(start + step, last)
+        _input_tiles(x, tiling, start, stop, 0, channels, v, padded, strip)
+        rows = np.arange(stop - start) * padded
+        for left, right in slices:
+            columns = (right - left) * width
+            for plane in range(36):
+                multiply(
+                    v[plane], rows, 1, 1, 0, u[plane][left:right], u[plane].size, zeros, 0, none,
+                    m[plane], columns,
+                )  # fmt: skip
+            f, filters = left * width, min(columns, y.shape[3] - left * width)
+            _output_tiles(m, columns, tiling, start, stop, f, filters, bias, floor, side, y, work)
 
 
 @njit(nogil=True, cache=True)
@@ -328,7 +337,7 @@ def _kernel_block(
         for plane in range(36):
             panels = z[plane][: (stop - start) * wide]
             panels = panels.reshape(wide // (2 * vector), stop - start, 2 * vector)
-            multiply(v[plane], rows, deep, 1, 0, panels, u[plane], wide, none, u[plane], wide)
+            multiply(v[plane], rows, deep, 1, 0, panels, 0, u[plane], wide, none, u[plane], wide)
     plane, done = u.shape[1], work[36 * vector :]
     for i in range(channels):
         for k in range(0, filters, vector):
@@ -492,23 +501,29 @@ def _correlate(
     if bias is not None:
         shift[:filters] = bias
     tiling, tiles = _tiling(x.shape[0], out_size, pads)
-    blocks = _cut_tiles(tiles)
-    groups = cut(panels, -(-2 * thread_count() // max(1, len(blocks))))
-    jobs = [(block, group) for group in groups for block in blocks]
+    step = _step(tiles)
+    blocks = -(-tiles // step)
+    ranges = cut(blocks, max(JOBS, 4 * thread_count()))
+    groups = [  # of panels: as many as it takes to give each thread something to do
+        np.array(cut(stop - start, -(-(stop - start) * width // FILTERS))) + start
+        for start, stop in cut(panels, -(-thread_count() // max(1, blocks)))
+    ]
+    jobs = [(*blocks_, group) for group in groups for blocks_ in ranges]
+    padded = round_up(channels, width // 2)
+    columns = width * max((int(np.diff(slices).max()) for slices in groups), default=0)
 
     def job(index: int) -> None:
-        (first, last), (start, stop) = jobs[index]
-        slices = np.array(cut(stop - start, -(-(stop - start) * width // FILTERS))) + start
-        padded, columns = round_up(channels, width // 2), width * int(np.diff(slices).max())
+        first, last, slices = jobs[index]
+        first, last = first * step, min(last * step, tiles)
         v, m, strip, work = _memory(
             x.dtype,
-            (36, _plane((last - first) * padded)),
-            (36, _plane((last - first) * columns)),
+            (36, _plane(step * padded)),
+            (36, _plane(step * columns)),
             (12 * (4 * STRIP + 2) * padded,),
             (72 * width,),
         )
-        _correlate_block(
-            x, tiling, first, last, u, slices, shift, floor, side, y, v, m, strip, work
+        _correlate_blocks(
+            x, tiling, first, last, step, u, slices, shift, floor, side, y, v, m, strip, work
         )
 
     share_out(job, len(jobs))
@@ -544,11 +559,16 @@ def _tiling(images: int, out_size: tuple[int, int], pads: tuple[int, ...]) -> tu
     return Tiling(rows, columns, pads[0], pads[2]), images * rows * columns
 
 
-def _cut_tiles(tiles: int) -> list[Range]:
-    """Blocks of about TILES tiles, or half of it where there are few; multiples of ROWS."""
-    usual = max(TILES // 2, min(TILES, tiles // 16))
-    length = max(ROWS, round_up(-(-tiles // max(1, tiles // usual)), ROWS))
-    return [(first, min(first + length, tiles)) for first in range(0, tiles, length)]
+def _step(tiles: int) -> int:
+    """How many tiles to take at a time: about TILES, the same for all threads; or all, if few.
+
+    All filters are read for every block. Where there are few tiles, sharing out the filters
+    instead reads them once.
+    """
+    if tiles < FEW_TILES:
+        return round_up(max(1, tiles), SHORT_ROWS)
+    blocks = round_up(-(-tiles // TILES), thread_count())
+    return round_up(-(-tiles // blocks), SHORT_ROWS)
 
 
 def _cut_side(size: int, side: int) -> list[Range]:
