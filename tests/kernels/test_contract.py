@@ -27,6 +27,7 @@ CALLS = {
     "conv2d": (X, KERNEL, BIAS, GEOMETRY, "relu"),
     "conv2d_input_gradient": (Y, KERNEL, GEOMETRY),
     "conv2d_kernel_gradient": (X, Y, GEOMETRY),
+    "conv2d_max_pool2d": (X, KERNEL, BIAS, sliding((7, 6), (3, 3), (1, 1), "same"), "relu"),
     "max_pool2d": (X, GEOMETRY),
     "max_pool2d_with_winners": (X, GEOMETRY),
     "max_pool2d_gradient": (POOLED, WINNERS, GEOMETRY),
