@@ -28,7 +28,7 @@ class _Block(np.ndarray):
     """Memory that is put back when the last array in it is gone."""
 
     waiting: ClassVar[list[mmap.mmap]] = []  # the longest waiting first
-    kept = 2**28  # bytes that may wait; a layer of VGG16 at 224x224 writes 13 MB an image at most
+    kept = 2**32  # bytes that may wait; a step of training uses all its memory again
     memory: mmap.mmap | None = None
 
     @classmethod
