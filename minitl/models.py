@@ -123,8 +123,9 @@ class Model(Trainer, Layer):
                 last = unread[id(tensor)] == 0
                 arguments.append(values.pop(id(tensor)) if last else values[id(tensor)])
             pool = self._pools.get(id(node))
-            if pool and not recording(arguments[0], *node.layer.trainable_weights):
-                values[id(pool.outputs[0])] = node.layer.call_pooled(arguments.pop())
+            convolution: Any = node.layer
+            if pool and not recording(arguments[0], *convolution.trainable_weights):
+                values[id(pool.outputs[0])] = convolution.call_pooled(arguments.pop())
                 pooled.add(id(pool))
                 continue
             mode = training if node.training is None else node.training

@@ -348,7 +348,8 @@ def _sliding_filters(
     fits = fits and (bias is None or bias.shape == kernel.shape[3:])
     what = "images (N, H, W, C), kernel (KH, KW, C, F) and bias (F,)"
     _check(fits, "conv2d", what, x, kernel, bias)
-    return sliding(x.shape[1:3], kernel.shape[:2], strides, padding)
+    _, height, width, _ = x.shape
+    return sliding((height, width), (kernel.shape[0], kernel.shape[1]), strides, padding)
 
 
 def conv2d_max_pool2d(

@@ -455,7 +455,7 @@ class Trainer:
             raise ValueError("train_on_batch takes sample_weight or class_weight, not both")
         batch = self._one_batch(x, y, sample_weight)
         if class_weight is not None:
-            batch.weight = weights_by_class(batch.y, class_weight, None)
+            batch = batch._replace(weight=weights_by_class(batch.y, class_weight, None))
         rng = np.random.default_rng(config.next_seed())
         found, outputs = self._train_step(batch, rng, "this batch")
         return self._told(found, outputs, batch, return_dict)

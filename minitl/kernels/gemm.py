@@ -1,19 +1,22 @@
 """The matrix product, from the registers up: what Winograd's and direct convolution run on.
 
-A core can start two fused multiply-adds a cycle, of eight float32 each, but load only two or
-three vectors. A product is fast when each number, once loaded, is used several times. So `tile`
-computes 6 rows by 2 vectors of C = A @ B at once and keeps all of it in registers:
+A core can start two fused multiply-adds a cycle, of eight float32 each (sixteen with AVX-512),
+but load only two or three vectors. A product is fast when each number, once loaded, is used
+several times. So `tile` computes 6 rows by 2 vectors of C = A @ B at once and keeps all of it in
+registers:
 
     12 accumulators + 2 vectors of B + 1 broadcast element of A = 15 of the 16 vector registers
 
-and one step along the depth costs 8 loads for 12 multiply-adds. B is packed beforehand into
-panels, 2 vectors wide, in which the tile reads straight on; A is read where it lies, because six
-rows are six streams that no packing would make faster. Which tiles follow each other decides
-what stays in which cache: `multiply` holds a panel of B and lets all rows pass.
+and one step along the depth costs 8 loads for 12 multiply-adds. AVX-512 has 32 registers, for
+tiles of 12 rows. B is packed beforehand into panels, 2 vectors wide, in which the tile reads
+straight on; A is read where it lies, because the rows of a tile are streams that no packing would
+make faster. Which tiles follow each other decides what stays in which cache: `multiply` holds a
+panel of B and lets all rows pass, and meanwhile has the next panel sent from memory.
 
-One core, float32, GFLOP/s of this and of single-threaded OpenBLAS 0.3.31 for (126, K) @ (K, F):
-K, F = 64, 64: 71, 53; 128, 128: 78, 67; 256, 256: 78, 71; 512, 512: 83, 75. Goto & van de Geijn
-2008, 'Anatomy of High-Performance Matrix Multiplication', is the source of the plan.
+One core, float32, GFLOP/s of this and of single-threaded OpenBLAS 0.3.31 for (126, K) @ (K, F),
+AVX2: K, F = 64, 64: 71, 53; 128, 128: 78, 67; 256, 256: 78, 71; 512, 512: 83, 75. AVX-512, of this
+alone: 160, 168, 170, 180. Goto & van de Geijn 2008, 'Anatomy of High-Performance Matrix
+Multiplication', is the source of the plan.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from minitl.kernels.simd import (
 from minitl.kernels.threads import cut, share_out
 
 ROWS = TILE_ROWS  # of a tile
-MATMUL_ROWS = 96  # of A and C in one part of `matmul`: of A and C in one part
+MATMUL_ROWS = 96  # of A and C in one part of `matmul`
 
 
 def panel_width(dtype: np.dtype) -> int:
@@ -131,9 +134,9 @@ def multiply(
             )  # fmt: skip
             ahead += depth * width // 2
             r += ROWS
-        for short in range(r, len(rows), SHORT_ROWS):
+        for rest in range(r, len(rows), SHORT_ROWS):
             _rows_by_panel(
-                a, rows, short, rows_of_tile(rows, short, SHORT_ROWS), a_step, runs, run_step, panel,
+                a, rows, rest, rows_of_tile(rows, rest, SHORT_ROWS), a_step, runs, run_step, panel,
                 left, start, start_step, lowest, ahead, c, columns, edge,
             )  # fmt: skip
             ahead += depth * width // 2

@@ -8,8 +8,6 @@ backward, where windows overlap, over whole images.
 
 from __future__ import annotations
 
-import numpy as np
-
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array, winner_dtype
 from minitl.kernels.threads import compiled, cut_rows, share_out
@@ -33,7 +31,9 @@ def max_pool2d_with_winners(x: Array, geometry: Geometry) -> tuple[Array, Array]
 def max_pool2d_gradient(g: Array, winners: Array, geometry: Geometry) -> Array:
     """`reference.max_pool2d_gradient`."""
     apart = geometry.window == geometry.strides and not any(geometry.pads)
-    return _over_images(_max_pool_gradient_apart if apart else _max_pool_gradient, g, geometry, winners)
+    return _over_images(
+        _max_pool_gradient_apart if apart else _max_pool_gradient, g, geometry, winners
+    )
 
 
 def average_pool2d(x: Array, geometry: Geometry) -> Array:
@@ -146,7 +146,11 @@ def _max_pool_gradient_apart(g, geometry, first, last, dx, winners):
             for kh in range(*rows):
                 for kw in range(*columns):
                     place = winners.dtype.type(kh * geometry.window[1] + kw)
-                    target, source, winner = dx[n, top + kh, left + kw], g[n, oh, ow], winners[n, oh, ow]
+                    target, source, winner = (
+                        dx[n, top + kh, left + kw],
+                        g[n, oh, ow],
+                        winners[n, oh, ow],
+                    )
                     for c in range(g.shape[3]):
                         value = source[c]
                         target[c] = value if winner[c] == place else 0

@@ -137,7 +137,7 @@ def _pair_at(builder, context, vector, array_type, array, at):
         yield builder.bitcast(_address(context, builder, array_type, array, place), kind)
 
 
-@extending.intrinsic(prefer_literal=True)
+@intrinsic(prefer_literal=True)
 def rows_of_tile(typingctx, rows, first, count):
     """The tuple of `count` elements rows[first], rows[first + 1] ..., the last one repeated where
     `rows` ends. `count` is a constant."""

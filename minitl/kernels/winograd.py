@@ -41,6 +41,8 @@ such points. At the end of VGG16 the largest error is about 1e-6 of the largest 
 **Speed.** A job takes a block of tiles all the way: transform, products, transform back, so that
 nothing but x, u and y passes through memory. Products run in `gemm.py`, inside the compiled
 loop. The 36 planes lie off multiples of 4 KiB, or their rows would fall on the same cache sets.
+Milliseconds an image of VGG16 at 224x224, batch 8, two cores with AVX-512: products 28 (23 would be
+the peak), transforms 7, the first layer, which is not Winograd's, 2; ONNX Runtime 93 in all.
 """
 
 from __future__ import annotations
@@ -65,11 +67,10 @@ P2, Q2, P3, Q3 = P**2, Q**2, P**3, Q**3
 SUM, PRODUCT = P2 + Q2, P2 * Q2
 P_SCALE, Q_SCALE = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
 
-# Measured on VGG16's layers: 1.5 to 4 MB of transformed input at a time is best, and reading the
-# filters' 38 MB (C = F = 512) for fewer tiles than this is dearer than losing the second cache.
-import os
-TILES = int(os.environ.get('TILES',72))
-FEW_TILES = int(os.environ.get('FEW',144))
+# Measured on VGG16's layers with AVX-512 and 2 MB of second cache a core: 48 to 108 tiles at a time
+# differ by less than 5 per cent, and so do 128 to 512 filters.
+TILES = 72
+FEW_TILES = 144  # of which there are no blocks: the filters are shared out instead
 FILTERS = 256  # whose products are kept before they are transformed back
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
 STRIP = 8  # tiles side by side that are transformed together
@@ -438,7 +439,7 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
     sides = [(c, f) for c in _cut_side(channels, side) for f in _cut_side(filters, side)]
     parts = cut(tiles, min(-(-PARTS // len(sides)), -(-tiles // TILES)))
     jobs = [(part, *side) for part in range(len(parts)) for side in sides]
-    sums = empty((len(parts), 3, 3, channels, filters), x.dtype)
+    sums = [empty((3, 3, channels, filters), x.dtype) for _ in parts]
 
     def job(index: int) -> None:
         part, (c, c_end), (f, f_end) = jobs[index]
@@ -474,10 +475,18 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
         )
 
     share_out(job, len(jobs))
-    total = np.zeros(sums.shape[1:], x.dtype)
-    for partial in sums:
-        total += partial
-    return total
+    if not sums:  # no images
+        return np.zeros((3, 3, channels, filters), x.dtype)
+    total, ranges = sums[0].reshape(-1), cut(sums[0].size, PARTS)
+
+    def add(index: int) -> None:
+        piece = slice(*ranges[index])
+        for partial in sums[1:]:
+            total[piece] += partial.reshape(-1)[piece]
+
+    if len(sums) > 1:
+        share_out(add, len(ranges))
+    return sums[0]
 
 
 def _correlate(

@@ -149,7 +149,9 @@ def test_nothing_is_written_beyond_the_last_column_and_row():
     c = np.full(7 * 5 + 40, 9, np.float32)
     panels = gemm.pack(b)
     none = gemm.no_floor(b.dtype)
-    gemm.multiply(a.reshape(-1), np.arange(7) * 3, 1, 1, 0, panels, 0, no_start(panels), 0, none, c, 5)
+    gemm.multiply(
+        a.reshape(-1), np.arange(7) * 3, 1, 1, 0, panels, 0, no_start(panels), 0, none, c, 5
+    )
     np.testing.assert_array_equal(c[: 7 * 5], 3)
     np.testing.assert_array_equal(c[7 * 5 :], 9)
 
