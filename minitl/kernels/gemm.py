@@ -71,7 +71,8 @@ def tile(a, rows, a_step, runs, run_step, depth, panel, sums, ahead):
     Row r of A is made of `runs` runs of `depth` elements: a[rows[r] + run*run_step + i*a_step].
     The panel has runs * depth rows of 2 vectors. The sum is made in the order of the depth,
     whatever tile a row is in: so the bits of a product do not depend on how it is cut. Meanwhile
-    the numbers of the panel's memory from `ahead` on, which will be needed next, are sent for.
+    the numbers from `ahead` on in the memory of the panels, which will be needed next, are sent
+    for; not if it is 0.
     """
     vector = lanes(a)
     j = 0
@@ -79,10 +80,11 @@ def tile(a, rows, a_step, runs, run_step, depth, panel, sums, ahead):
         i = run * run_step
         for _ in range(depth):
             sums = multiply_add(sums, a, rows, i, panel, j)
-            prefetch(panel, ahead)
+            if ahead > 0:
+                prefetch(panel, ahead)
+                ahead += vector
             i += a_step
             j += 2 * vector
-            ahead += vector
     return sums
 
 
@@ -132,14 +134,14 @@ def multiply(
                 a, rows, r, rows_of_tile(rows, r, ROWS), a_step, runs, run_step, panel, left, start,
                 start_step, lowest, ahead, c, columns, edge,
             )  # fmt: skip
-            ahead += depth * width // 2
+            ahead = ahead + depth * width // 2 if r == 0 else 0  # what is here needs no sending for
             r += ROWS
         for rest in range(r, len(rows), SHORT_ROWS):
             _rows_by_panel(
                 a, rows, rest, rows_of_tile(rows, rest, SHORT_ROWS), a_step, runs, run_step, panel,
                 left, start, start_step, lowest, ahead, c, columns, edge,
             )  # fmt: skip
-            ahead += depth * width // 2
+            ahead = ahead + depth * width // 2 if rest == 0 else 0
 
 
 def matmul(a: Array, b: Array) -> Array:
