@@ -268,7 +268,11 @@ def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list
             waiting_for[key] -= 1
             if waiting_for[key] == 0:
                 ready.append(source)
-    return [np.asarray(gradients.get(id(t), np.zeros_like(t.storage))) for t in inputs]
+    # Zeros are made only where they are needed: of a large Dense they take as long as its product.
+    return [
+        np.asarray(gradients[id(t)] if id(t) in gradients else np.zeros_like(t.storage))
+        for t in inputs
+    ]
 
 
 def _first_cotangent(y: Tensor, cotangent: Any) -> Array:

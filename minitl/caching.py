@@ -44,6 +44,7 @@ class Store:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         size = cut.width * cut.dtype.itemsize
         self._rows = np.empty((min(expected, MEMORY // size), cut.width), cut.dtype)
+        self._expected = max(1, expected)
         if path is None and expected * size > MEMORY:
             self._move_to_file()
         if path is not None:
@@ -55,7 +56,15 @@ class Store:
     def _open(self, path: str | Path) -> FeatureFile:
         about = {"kept": self.cut.describe(), "made by": "fit"}
         key = {"kind": "rows by image", **self.cut.key()}
-        return FeatureFile(path, self.cut.width, self.cut.dtype, key, about=about, rebuild=True)
+        return FeatureFile(
+            path,
+            self.cut.width,
+            self.cut.dtype,
+            key,
+            room=self._expected,
+            about=about,
+            rebuild=True,
+        )
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -217,9 +226,8 @@ class Caching:
         return self.walks[-1]
 
     def begin(self) -> None:
-        """Cut the model, and say what is kept."""
-        cuts = [walk.prepare() for walk in self.walks]
-        cut = cuts[0]
+        """Cut the model, say what is kept, and compute what can be computed now."""
+        cut = self.walks[0].prepare()
         if self.cache is not False and self.copies is None:
             name = first_random(self.model)
             if name is not None:
@@ -232,6 +240,8 @@ class Caching:
                 )
         if cut is not None:
             self.say(self._report(cut))
+        for walk in self.walks:
+            walk.fill()
 
     def _report(self, cut: Cut) -> str:
         frozen = [v for v in self.model.weights if not v.trainable]
@@ -267,6 +277,10 @@ class Caching:
         cut = find_cut(self.model, walk.training, shapes, views)
         if cut is None or any(None in shape for shape in cut.shapes):
             return None
+        first = self.walks[0]._cut
+        usable = first is not None and not first.views and first.holds()
+        if first is not None and usable and first.saved >= cut.saved and first.width <= cut.width:
+            cut = first  # as good, and all is in one place
         size = self.expected(cut) * cut.width * cut.dtype.itemsize
         if self.cache is True and size > MEMORY:
             # Into a file for nothing, or into one that does not fit: better not.
@@ -330,27 +344,39 @@ class CachedData:
             self._cut = self.caching.cut(self)
         return self._cut
 
-    def batches(self, order: Array | None = None) -> Iterator[Batch]:
-        """As `data.batches(order)`; `graph` of a batch says what runs it."""
+    def fill(self) -> tuple[Store, Array | None] | None:
+        """The store, and of arrays the numbers of all samples' rows in this epoch; None where
+        nothing is kept."""
         cut = self.prepare()
         if cut is None:
-            yield from self.data.batches(order)
-            return
+            return None
         if self._store is None:
             self._store = self.caching.store(cut, self.training)
         if self.samples is None:
-            yield from self._of_stream(cut, self._store)
-        else:
-            yield from self._of_arrays(cut, self._store, order)
-
-    def _of_arrays(self, cut: Cut, store: Store, order: Array | None) -> Iterator[Batch]:
+            return self._store, None
         view = self.epoch % (self.caching.copies or 1) if cut.views else 0
         if view not in self._numbers:
-            self._numbers[view] = self._all_rows(cut, store, view)
-        numbers = self._numbers[view]
+            self._numbers[view] = self._all_rows(cut, self._store, view)
+        return self._store, self._numbers[view]
+
+    def batches(self, order: Array | None = None) -> Iterator[Batch]:
+        """As `data.batches(order)`; `graph` of a batch says what runs it."""
+        filled = self.fill()
+        if filled is None:
+            yield from self.data.batches(order)
+            return
+        store, numbers = filled
+        if numbers is None:
+            yield from self._of_stream(store)
+        else:
+            yield from self._of_arrays(store, numbers, order)
+
+    def _of_arrays(self, store: Store, numbers: Array, order: Array | None) -> Iterator[Batch]:
+        cut = store.cut
         for where in self.data.parts(order):
             if cut.holds():
-                yield _kept(self.data.take(where, cut.inputs), store, numbers[where])
+                inputs = self.data.take(where, cut.inputs)
+                yield _kept(inputs, store, numbers[where])
             else:
                 yield self.data.take(where)
 
@@ -358,7 +384,8 @@ class CachedData:
         """The rows' numbers of all samples; computed in the samples' order, so that no bit
         depends on the order of training."""
         n, found = self.data.samples, []
-        text = "frozen part" if not cut.views else f"frozen part, view {view + 1}"
+        text = "frozen part, training" if self.training else "frozen part, validation"
+        text += f", view {view + 1}" if cut.views else ""
         with _bar(n, text, self.caching.quiet) as bar:
             for start in range(0, n, CHUNK):
                 samples = np.arange(start, min(start + CHUNK, n))
@@ -368,7 +395,8 @@ class CachedData:
                 bar.update(len(samples))
         return np.concatenate(found)
 
-    def _of_stream(self, cut: Cut, store: Store) -> Iterator[Batch]:
+    def _of_stream(self, store: Store) -> Iterator[Batch]:
+        cut = store.cut
         before, samples = store.computed, 0
         for batch in self.data.batches():
             samples += batch.size

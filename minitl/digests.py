@@ -131,7 +131,7 @@ def _of_user(value: Any) -> bool:
     import sys
 
     top = str(getattr(value, "__module__", "")).partition(".")[0]
-    if top == "minitl" or top in sys.stdlib_module_names and top != "__main__":
+    if top == "minitl" or (top in sys.stdlib_module_names and top != "__main__"):
         return False
     file = str(getattr(sys.modules.get(top), "__file__", "") or "")
     return "site-packages" not in file

@@ -27,7 +27,7 @@ from minitl.files import locked, replacing
 
 FORMAT = "minitl features 2"
 BLOCK = 8 * 2**20  # bytes that are read or copied at a time
-FIRST = 1024  # rows of a file whose number of rows is not known yet
+ROOM = 1024  # rows that a file of unknown length has place for at first
 
 
 class FeatureFileError(ValueError):
@@ -58,6 +58,7 @@ class FeatureFile:
         dtype: of F.
         key: digests by name; see the module's text.
         rows: N, or None when it is not known yet: the file then grows, and `finish` cuts it.
+        room: for how many rows a file that grows has place at first.
         about: what `describe` tells beside the key.
         rebuild: make a file anew whose key differs, with a warning, instead of refusing it. A
             file of another kind is never touched.
@@ -74,6 +75,7 @@ class FeatureFile:
         dtype: Any,
         key: dict[str, str],
         rows: int | None = None,
+        room: int = ROOM,
         about: dict[str, Any] | None = None,
         rebuild: bool = False,
     ):
@@ -102,7 +104,7 @@ class FeatureFile:
                 )
                 self.path.unlink()
             if not self.path.exists():
-                self._create(self.path, rows or FIRST, growing=rows is None)
+                self._create(self.path, rows or room, growing=rows is None)
             self._open()
             self._verify()
         except BaseException:
@@ -206,7 +208,7 @@ class FeatureFile:
         size = self._layout.size(name)
         self._file.seek(self._layout.places[name] + first * size)
         found = np.empty((last - first) * size, np.uint8)
-        view, at = memoryview(found), 0
+        view, at = found.data, 0
         while at < len(found):
             read = self._file.readinto(view[at:])  # type: ignore[attr-defined]
             if not read:
@@ -266,10 +268,8 @@ class FeatureFile:
 
     def mapped(self) -> np.ndarray:
         """F as a read-only array that the system reads from the file as it is used."""
-        layout = self._layout
-        return np.memmap(
-            self.path, layout.dtype, "r", offset=layout.places["F"], shape=layout.shape
-        )
+        place, shape = self._layout.places["F"], self._layout.shape
+        return np.memmap(self.path, self._layout.dtype, "r", offset=place, shape=shape)
 
     def close(self) -> None:
         if self._file is not None:
@@ -345,7 +345,6 @@ def describe(path: str | Path) -> str:
         state = f"{there} rows are there, more may come"
     lines = [f"F ({n}, {d}) {layout.dtype}, {n * layout.size('F') / 1e6:.1f} MB: {state}"]
     lines += [f"{name}: {value}" for name, value in layout.about.items()]
-    lines += [
-        f"{name}: {value}" for name, value in layout.key.items() if name not in ("D", "dtype")
-    ]
+    key = {name: value for name, value in layout.key.items() if name not in ("D", "dtype")}
+    lines += [f"{name}: {value}" for name, value in key.items()]
     return "\n".join(lines)

@@ -102,7 +102,7 @@ def extract_features(
             "preprocess": getattr(preprocess, "__name__", str(preprocess)),
             "made by": "extract_features",
         }
-        with FeatureFile(out, d, extractor.dtype, key, total, about) as file:
+        with FeatureFile(out, d, extractor.dtype, key, total, about=about) as file:
             rows = _fill(file, itertools.chain([first], chunks), features, bar)
             file.finish(rows)
             return file.mapped()

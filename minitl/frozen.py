@@ -261,7 +261,8 @@ def _seeded(node: Node, place: int, training: bool) -> Node:
         x = layer._as_input(x)
         return Tensor(np.asarray(layer.with_seeds(x.storage, rng.seeds(place)), layer.dtype))
 
-    call: Any = Node(_Drawing(layer, draw), node.inputs, node.training, node.as_list)
+    drawing: Any = _Drawing(layer, draw)
+    call = Node(drawing, node.inputs, node.training, node.as_list)
     call.outputs = node.outputs
     return call
 

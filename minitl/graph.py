@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from minitl.autograd import Tensor, Variable, as_tensor
-from minitl.layers.base import Layer, Node, SymbolicTensor
 from minitl.digests import digest_of
+from minitl.layers.base import Layer, Node, SymbolicTensor
 
 
 def run_nodes(

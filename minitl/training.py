@@ -239,18 +239,19 @@ class Trainer:
         say = (lambda text: print(text, flush=True)) if level else None
         count = epochs - initial_epoch
         caching = Caching(self, cache_features, augment_copies, seed, count, say)
-        data = caching.wrap(data, training=True)
+        walk = caching.wrap(data, training=True)
         held_out = None if held_out is None else caching.wrap(held_out, training=False)
         run.on_train_begin({})
         self._good = self._snapshot()
         logs: dict[str, Any] = {}
         try:
+            walk.epoch = initial_epoch
             caching.begin()
             for epoch in range(initial_epoch, epochs):
                 # All that is random in an epoch follows from the fit's seed and the epoch.
                 rng = np.random.default_rng((seed, epoch))
                 run.on_epoch_begin(epoch, {})
-                logs = self._run_epoch(data, epoch, shuffle, rng, run)
+                logs = self._run_epoch(walk, epoch, shuffle, rng, run)
                 if held_out is not None and (epoch + 1) % validation_freq == 0:
                     logs |= {f"val_{k}": v for k, v in self._measure(held_out, run).items()}
                 logs = dict(sorted(logs.items()))  # the order of Keras's history
