@@ -257,8 +257,7 @@ class Caching:
             text += f"{expected * size / 1e6:,.1f} MB"
         else:
             text += f"is computed once a sample and kept {where}, {size:,} bytes each"
-        share = 100 * cut.saved / cut.work
-        return f"{text}; after that, an epoch saves {share:.1f} % of its forward multiply-adds."
+        return f"{text}; after that, an epoch saves {cut.share()} of its forward multiply-adds."
 
     def expected(self, cut: Cut) -> int:
         """How many rows will be kept, where that is known."""

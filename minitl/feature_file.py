@@ -127,9 +127,10 @@ class FeatureFile:
         with replacing(path) as part:
             # 'latest' has checksums in all of HDF5's own structures.
             with h5py.File(part, "w", libver="latest") as file:
-                file.attrs["format"] = FORMAT
-                file.attrs["key"] = json.dumps(self.key)
-                file.attrs["about"] = json.dumps(self.about)
+                file.attrs["format"] = np.bytes_(FORMAT)
+                # Of fixed length, else they lie in a heap, which has no checksum.
+                file.attrs["key"] = np.bytes_(json.dumps(self.key))
+                file.attrs["about"] = np.bytes_(json.dumps(self.about))
                 file.attrs["growing"] = growing
                 shapes: dict[str, tuple[tuple[int, ...], Any]] = {
                     "F": ((rows, self._width), self._dtype),
@@ -292,7 +293,7 @@ def read_layout(path: str | Path) -> _Layout:
 
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
+            if file.attrs.get("format") != FORMAT.encode():
                 raise FeatureFileError(
                     f"{path} is not a feature file that this version of minitl has written; "
                     f"delete it, or give another path"

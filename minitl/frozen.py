@@ -89,6 +89,7 @@ class Cut:
         return (
             [id(layer) for layer in self.layers] == [id(layer) for layer in other.layers]
             and self._state == other._state
+            and self.views == other.views
             and self.shapes == other.shapes
             and self._below.architecture() == other._below.architecture()
         )
@@ -104,6 +105,10 @@ class Cut:
     def describe(self) -> str:
         """'block5_pool (7, 7, 512)'"""
         return " and ".join(f"{t.name} {t.shape[1:]}" for t in self.kept)
+
+    def share(self) -> str:
+        """'99.8 %', of the forward multiply-adds."""
+        return f"{100 * self.saved / self.work:.1f} %"
 
 
 def find_cut(

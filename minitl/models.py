@@ -21,6 +21,7 @@ import numpy as np
 
 from minitl.autograd import Tensor
 from minitl.batches import is_stream
+from minitl.frozen import find_cut
 from minitl.graph import run_nodes
 from minitl.layers.base import Layer, Node, SymbolicTensor
 from minitl.layers.core import Input, InputLayer
@@ -232,6 +233,10 @@ class Model(Trainer, Layer):
                 f" Multiply-adds per sample: {self.multiply_adds():,}",
             ]
         )
+        cut = find_cut(self) if learns else None
+        if cut is not None:
+            size = f"{cut.width * cut.dtype.itemsize:,} bytes a sample"
+            text += f"\n Kept by fit: {cut.describe()}, {size}; saves {cut.share()} of them"
         (print_fn or print)(text)
 
     # --- Files ---
