@@ -215,8 +215,9 @@ class Caching:
         self.say = say or (lambda text: None)
         self.quiet = say is None
         self.walks: list[CachedData] = []
-        # With a path, F goes there; else what earlier fits left may be of use.
-        self.stores: list[Store] = list(model._stores) if cache is True else []
+        self.stores: list[Store] = []
+        # What the fit before this left; with a path, F goes there and comes from there alone.
+        self._before: list[Store] = list(model._stores) if cache is True else []
 
     def wrap(self, data: Any, training: bool) -> CachedData:
         """`data`, to be walked over in epochs of training, or for validation."""
@@ -228,7 +229,7 @@ class Caching:
     def begin(self) -> None:
         """Cut the model, say what is kept, and compute what can be computed now."""
         cut = self.walks[0].prepare()
-        if self.cache is not False and self.copies is None:
+        if self.cache is not False and self.copies is None and self.model.trainable_weights:
             name = first_random(self.model)
             if name is not None:
                 warnings.warn(
@@ -295,6 +296,11 @@ class Caching:
         for store in self.stores:
             if store.cut.same_as(cut):
                 return store
+        size = cut.width * cut.dtype.itemsize
+        for store in self._before:
+            if (len(store) + self.expected(cut)) * size <= MEMORY and store.cut.same_as(cut):
+                self.stores.append(store)
+                return store
         path = self.cache if training and not isinstance(self.cache, bool) else None
         for store in [s for s in self.stores if path is not None and not s.in_memory]:
             self.drop(store)
@@ -306,11 +312,12 @@ class Caching:
         self.stores.remove(store)
 
     def end(self) -> None:
-        """Leave to the model what may be of use to it later, if it is in memory."""
+        """Leave to the model what may be of use to it later, if it is in memory. Views are drawn
+        anew by every fit."""
         for store in [s for s in self.stores if not s.in_memory]:
             self.drop(store)
         if self.cache is not False:
-            self.model._stores = [s for s in self.stores if s.cut.holds()]
+            self.model._stores = [s for s in self.stores if s.cut.holds() and not s.cut.views]
 
 
 class CachedData:
@@ -337,8 +344,9 @@ class CachedData:
 
     def prepare(self) -> Cut | None:
         """Cut the model, if that has not been done or no longer holds."""
-        flags = [v.trainable for v in self.caching.model.weights]
-        if self._flags != flags or (self._cut is not None and not self._cut.holds()):
+        model = self.caching.model
+        flags = [v.trainable for v in model.weights]
+        if self._flags != flags or (self._cut is not None and not self._cut.fits(model)):
             self._flags, self._numbers, self._store = flags, {}, None
             self._cut = self.caching.cut(self)
         return self._cut
@@ -402,18 +410,25 @@ class CachedData:
             if not cut.holds() or self._cut is None:
                 yield batch
                 continue
-            numbers = store.numbers(batch.x)
+            try:
+                numbers = store.numbers(batch.x)
+            except OSError as error:
+                if self.caching.cache is not True:
+                    raise
+                self._give_up(store, f"The temporary file cannot be written ({error})")
+                yield batch
+                continue
             inputs = batch._replace(x=[batch.x[i] for i in cut.inputs])
             yield _kept(inputs, store, numbers)
         self._passes += 1
         if self._passes > 1 and 2 * (store.computed - before) > samples:
-            self.caching.say(
-                "The data set yields other images in every epoch: the frozen part runs on all of "
-                "them, and nothing is kept any more."
-            )
-            self._cut = None
-            if store in self.caching.stores:
-                self.caching.drop(store)
+            self._give_up(store, "The data set yields other images in every epoch")
+
+    def _give_up(self, store: Store, why: str) -> None:
+        self.caching.say(f"{why}: the frozen part runs in every step, and nothing is kept.")
+        self._cut = None
+        if store in self.caching.stores:
+            self.caching.drop(store)
 
 
 def _kept(batch: Batch, store: Store, numbers: Array) -> Batch:
@@ -432,7 +447,7 @@ class Recalled:
         return len(self.data)
 
     def batches(self) -> Iterator[Batch]:
-        stores = [s for s in self.model._stores if s.cut.holds() and not s.cut.views]
+        stores = [s for s in self.model._stores if s.cut.fits(self.model)]
         for batch in self.data.batches():
             for store in list(stores):
                 numbers = store.find(batch.x) if _enters(batch, store.cut) else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 import types
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -128,8 +129,6 @@ class _Teller:
 
 def _of_user(value: Any) -> bool:
     """Whether to look inside: not for what an installed package brings."""
-    import sys
-
     top = str(getattr(value, "__module__", "")).partition(".")[0]
     if top == "minitl" or (top in sys.stdlib_module_names and top != "__main__"):
         return False

@@ -59,6 +59,7 @@ class Cut:
         self.saved = sum(work(node) for node in whole.nodes if id(node) not in above)
         self.layers = self._below.layers
         self._state = self._look()
+        self._described = whole.architecture()
 
     @property
     def shapes(self) -> list[tuple[Any, ...]]:
@@ -77,6 +78,16 @@ class Cut:
     def holds(self) -> bool:
         """Whether what was computed below is still right: nothing was written or unfrozen."""
         return self._state == self._look()
+
+    def fits(self, model: Any) -> bool:
+        """The same, and whether the model still is what was cut. Takes some milliseconds."""
+        if model._as_graph() is None or not self.holds():
+            return False
+        whole = open_up(model, [t.shape for t in self.whole.inputs])
+        layers = [id(node.layer) for node in self.whole.nodes]
+        return [
+            id(node.layer) for node in whole.nodes
+        ] == layers and whole.architecture() == self._described
 
     def _look(self) -> list[Any]:
         return [

@@ -7,6 +7,7 @@ anywhere, also in the middle of a base that is one layer of a larger model.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections import Counter
@@ -164,14 +165,17 @@ def settings_of(layer: Layer) -> Any:
     inner = layer._as_graph()
     if inner is not None:
         return open_up(inner).architecture()
-    names = [n for n in inspect.signature(type(layer).__init__).parameters if hasattr(layer, n)]
-    settings = {
-        n: getattr(layer, n)
-        for n in sorted(names)
-        if n not in ("name", "trainable") and not n.endswith(("_initializer", "_regularizer"))
-    }
+    settings = {n: getattr(layer, n) for n in _settings(type(layer)) if hasattr(layer, n)}
     plain = {n: v for n, v in settings.items() if not isinstance(v, Layer)}
     return [type(layer), plain, [settings_of(each) for each in layer._sublayers()]]
+
+
+@functools.cache
+def _settings(layer: type[Layer]) -> list[str]:
+    """The constructor's arguments that say what the layer computes."""
+    given = sorted(inspect.signature(layer.__init__).parameters)
+    idle = ("_initializer", "_regularizer")
+    return [n for n in given if n not in ("name", "trainable") and not n.endswith(idle)]
 
 
 def numbers(tensor: SymbolicTensor) -> int:

@@ -173,6 +173,7 @@ class Trainer:
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: int = 1,
+        *,
         cache_features: bool | str | Path = True,
         augment_copies: int | None = None,
     ) -> callbacks_module.History:

@@ -173,6 +173,32 @@ def test_what_was_kept_is_right_after_changes(images_computed):
     check()
 
 
+def test_what_was_kept_is_not_used_for_another_model(images_computed):
+    model = compiled(nested)
+    model.fit(X, Y, epochs=2, verbose=0)
+    model.predict(X, verbose=0)
+    assert sum(images_computed) == 23
+    before = model.predict(X, verbose=0)
+    pool = model.layers[0].get_layer("pool1")
+    pool.padding = "same"  # does nothing here, but who knows
+    np.testing.assert_allclose(model.predict(X, verbose=0), before, rtol=1e-5)
+    assert sum(images_computed) == 2 * 23
+    pool.padding = "valid"
+    model.pop()
+    model.add(Dense(2))
+    assert model.predict(X, verbose=0).shape == (23, 2)
+
+
+def test_what_is_kept_is_bounded(monkeypatch, images_computed):
+    model = compiled(flat)
+    monkeypatch.setattr(caching, "MEMORY", 30 * 96 * 4)  # 30 rows
+    for i in range(4):
+        model.fit(X + np.float32(i), Y, verbose=0)
+        assert [len(store) for store in model._stores] == [23]
+    model.fit(X[:5] + np.float32(i), Y[:5], verbose=0)
+    assert sum(images_computed) == 4 * 23
+
+
 def test_unfrozen_in_the_middle(images_computed):
     def unfreeze(model):
         def at(epoch, logs=None):
@@ -419,6 +445,7 @@ def test_epoch_e_trains_on_view_e_modulo_k():
     next(layer for layer in model.layers if isinstance(layer, Dropout)).rate = 0.0
     seen.clear()
     model.fit(X, Y, epochs=5, verbose=0, augment_copies=2, callbacks=Watch(), shuffle=False)
+    assert model._stores == []  # the next fit draws other views
     assert seen[0] == seen[2] == seen[4] != seen[1]
     assert seen[1] == seen[3]
 
