@@ -6,6 +6,7 @@ Data are arrays (one a model input or output), or anything that yields batches: 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -38,13 +39,14 @@ class ArrayData:
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
 
-    def batches(self, order: Array | None = None) -> Iterator[Batch]:
-        """All batches, the last one shorter; `order` is a permutation of the samples."""
-        return (self.take(where) for where in self.parts(order))
+    def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
+        """The batches from number `first` on, the last one shorter; `order` is a permutation of
+        the samples."""
+        return (self.take(where) for where in self.parts(order, first))
 
-    def parts(self, order: Array | None = None) -> Iterator[Any]:
+    def parts(self, order: Array | None = None, first: int = 0) -> Iterator[Any]:
         """Which samples each batch has; slices, which copy nothing, when there is no `order`."""
-        for start in range(0, self.samples, self.batch_size):
+        for start in range(first * self.batch_size, self.samples, self.batch_size):
             where = slice(start, start + self.batch_size)
             yield where if order is None else order[where]
 
@@ -102,9 +104,13 @@ class StreamData:
     def __len__(self) -> int:
         return self.length or 0
 
-    def batches(self, order: Array | None = None) -> Iterator[Batch]:
-        count = 0
-        for item in self.iterator if self.iterator is not None else iter(self.source):
+    def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch of which `first` are done already; of a generator that is walked
+        over once, those that are left."""
+        count, items = first, self.iterator
+        if items is None:
+            items = itertools.islice(iter(self.source), first, None)
+        for item in items:
             parts = item if isinstance(item, tuple) else (item,)
             if not 1 <= len(parts) <= 3:
                 raise ValueError(

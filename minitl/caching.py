@@ -192,7 +192,6 @@ class Caching:
         model: being trained.
         cache: True, False, or the path of a feature file.
         copies: augment_copies.
-        seed: the fit's, for augmented views.
         epochs: how many are to come.
         say: prints a line; None is silent.
     """
@@ -202,7 +201,6 @@ class Caching:
         model: Any,
         cache: bool | str | Path,
         copies: int | None,
-        seed: int,
         epochs: int,
         say: Callable[[str], None] | None,
     ):
@@ -211,7 +209,7 @@ class Caching:
         if copies is not None and (not isinstance(copies, (int, np.integer)) or copies < 1):
             raise ValueError(f"augment_copies must be a positive integer or None, got {copies!r}")
         self.model, self.cache, self.copies = model, cache, copies
-        self.seed, self.epochs = seed, epochs
+        self.epochs, self.seed = epochs, 0
         self.say = say or (lambda text: None)
         self.quiet = say is None
         self.walks: list[CachedData] = []
@@ -226,8 +224,10 @@ class Caching:
         self.walks.append(CachedData(self, data, training))
         return self.walks[-1]
 
-    def begin(self) -> None:
-        """Cut the model, say what is kept, and compute what can be computed now."""
+    def begin(self, seed: int, epoch: int) -> None:
+        """Cut the model, say what is kept, and compute what can be computed before the first
+        `epoch`. `seed` is the fit's, for augmented views."""
+        self.seed = seed
         cut = self.walks[0].prepare()
         if self.cache is not False and self.copies is None and self.model.trainable_weights:
             name = first_random(self.model)
@@ -242,6 +242,7 @@ class Caching:
         if cut is not None:
             self.say(self._report(cut))
         for walk in self.walks:
+            walk.epoch = epoch
             walk.fill()
 
     def _report(self, cut: Cut) -> str:
@@ -366,21 +367,23 @@ class CachedData:
             self._numbers[view] = self._all_rows(cut, self._store, view)
         return self._store, self._numbers[view]
 
-    def batches(self, order: Array | None = None) -> Iterator[Batch]:
-        """As `data.batches(order)`; `graph` of a batch says what runs it."""
+    def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
+        """As `data.batches`; `graph` of a batch says what runs it."""
         filled = self.fill()
         if filled is None:
-            yield from self.data.batches(order)
+            yield from self.data.batches(order, first)
             return
         store, numbers = filled
         if numbers is None:
-            yield from self._of_stream(store)
+            yield from self._of_stream(store, first)
         else:
-            yield from self._of_arrays(store, numbers, order)
+            yield from self._of_arrays(store, numbers, order, first)
 
-    def _of_arrays(self, store: Store, numbers: Array, order: Array | None) -> Iterator[Batch]:
+    def _of_arrays(
+        self, store: Store, numbers: Array, order: Array | None, first: int
+    ) -> Iterator[Batch]:
         cut = store.cut
-        for where in self.data.parts(order):
+        for where in self.data.parts(order, first):
             if cut.holds():
                 inputs = self.data.take(where, cut.inputs)
                 yield _kept(inputs, store, numbers[where])
@@ -402,10 +405,10 @@ class CachedData:
                 bar.update(len(samples))
         return np.concatenate(found)
 
-    def _of_stream(self, store: Store) -> Iterator[Batch]:
+    def _of_stream(self, store: Store, first: int) -> Iterator[Batch]:
         cut = store.cut
         before, samples = store.computed, 0
-        for batch in self.data.batches():
+        for batch in self.data.batches(None, first):
             samples += batch.size
             if not cut.holds() or self._cut is None:
                 yield batch

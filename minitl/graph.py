@@ -95,7 +95,7 @@ class Graph:
 
     def largest_step(self, input_shapes: Any = None) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
-        steps = [sum(map(numbers, [*node.inputs, *node.outputs])) for node in self.nodes]
+        steps = [node.layer.largest_step([t.shape for t in node.inputs]) for node in self.nodes]
         return max(steps, default=1)
 
     def architecture(self) -> str:

@@ -238,16 +238,14 @@ class Trainer:
         self.stop_training = False
         seed = config.next_seed()
         say = (lambda text: print(text, flush=True)) if level else None
-        count = epochs - initial_epoch
-        caching = Caching(self, cache_features, augment_copies, seed, count, say)
+        caching = Caching(self, cache_features, augment_copies, epochs - initial_epoch, say)
         walk = caching.wrap(data, training=True)
         held_out = None if held_out is None else caching.wrap(held_out, training=False)
         run.on_train_begin({})
         self._good = self._snapshot()
         logs: dict[str, Any] = {}
         try:
-            walk.epoch = initial_epoch
-            caching.begin()
+            caching.begin(seed, initial_epoch)
             for epoch in range(initial_epoch, epochs):
                 # All that is random in an epoch follows from the fit's seed and the epoch.
                 rng = np.random.default_rng((seed, epoch))

@@ -168,6 +168,9 @@ def test_what_was_kept_is_right_after_changes(images_computed):
     check()
     model.get_layer("conv1").bias.assign(np.ones(4))
     check()
+    history = model.fit(x, Y, verbose=0, epochs=1, validation_data=(x, Y)).history
+    check()
+    assert history["val_loss"][0] == pytest.approx(fresh.evaluate(x, Y, verbose=0)[0], rel=1e-5)
     model.get_layer("conv2").trainable = True
     model.fit(x, Y, epochs=2, verbose=0)
     check()
