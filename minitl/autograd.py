@@ -190,6 +190,11 @@ def record(op: str, data: Array, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
     return out
 
 
+def recording(*inputs: Tensor | None) -> bool:
+    """Whether an operation on these inputs would be recorded now."""
+    return _recording.get() and any(t is not None and t.requires_grad for t in inputs)
+
+
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Compute without recording: nothing is kept for a backward pass that will not come."""

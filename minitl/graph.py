@@ -14,14 +14,29 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from minitl.autograd import Tensor, Variable, as_tensor
+from minitl.autograd import Tensor, Variable, as_tensor, recording
 from minitl.digests import digest_of
 from minitl.layers.base import Layer, Node, SymbolicTensor
+from minitl.layers.convolution import Conv2D
+
+
+def find_pools(nodes: Sequence[Node], readers: Counter[int]) -> dict[int, Node]:
+    """The pool after each convolution that can do the pooling itself: by the latter's node."""
+    made_by = {id(t): node for node in nodes for t in node.outputs}
+    found = {}
+    for node in nodes:
+        before = made_by.get(id(node.inputs[0])) if len(node.inputs) == 1 else None
+        if before is None or not isinstance(before.layer, Conv2D) or node.as_list:
+            continue
+        if readers[id(node.inputs[0])] == 1 and before.layer.can_pool(node.layer):
+            found[id(before)] = node
+    return found
 
 
 def run_nodes(
     nodes: Iterable[Node],
     readers: Counter[int],
+    pools: dict[int, Node],
     values: dict[int, Any],
     training: bool,
     rng: Any,
@@ -29,12 +44,21 @@ def run_nodes(
     """Call the layers in order. `values` has the inputs, by id of their symbolic tensor, and in
     the end the outputs; a value is dropped as soon as the last of its `readers` has read it."""
     unread = readers.copy()
+    pooled: set[int] = set()  # nodes of pools that were computed with the convolution before
     for node in nodes:
+        if id(node) in pooled:
+            continue
         arguments = []
         for tensor in node.inputs:
             unread[id(tensor)] -= 1
             last = unread[id(tensor)] == 0
             arguments.append(values.pop(id(tensor)) if last else values[id(tensor)])
+        pool = pools.get(id(node))
+        convolution: Any = node.layer
+        if pool and not recording(arguments[0], *convolution.trainable_weights):
+            values[id(pool.outputs[0])] = convolution.call_pooled(arguments.pop())
+            pooled.add(id(pool))
+            continue
         mode = training if node.training is None else node.training
         result = node.layer(arguments if node.as_list else arguments.pop(), training=mode, rng=rng)
         for tensor, value in zip(
@@ -56,14 +80,15 @@ class Graph:
         self.inputs, self.nodes, self.outputs = list(inputs), list(nodes), list(outputs)
         self._readers = Counter(id(t) for node in self.nodes for t in node.inputs)
         self._readers.update(id(t) for t in self.outputs)
+        self._pools = find_pools(self.nodes, self._readers)
 
     def run(self, given: Sequence[Any], training: bool = False, rng: Any = None) -> list[Tensor]:
         """The outputs for these inputs."""
         values: dict[int, Any] = {}
         for tensor, value in zip(self.inputs, given, strict=True):
-            values[id(tensor)] = value
-        run_nodes(self.nodes, self._readers, values, training, rng)
-        return [as_tensor(values[id(t)], t.dtype) for t in self.outputs]
+            values[id(tensor)] = as_tensor(value, tensor.dtype)
+        run_nodes(self.nodes, self._readers, self._pools, values, training, rng)
+        return [values[id(t)] for t in self.outputs]
 
     def between(self, inputs: Sequence[SymbolicTensor], outputs: Sequence[SymbolicTensor]) -> Graph:
         """The part that leads from `inputs` to `outputs`; of the inputs only those it reads."""

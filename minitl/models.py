@@ -22,7 +22,7 @@ import numpy as np
 from minitl.autograd import Tensor
 from minitl.batches import is_stream
 from minitl.frozen import find_cut
-from minitl.graph import run_nodes
+from minitl.graph import find_pools, run_nodes
 from minitl.layers.base import Layer, Node, SymbolicTensor
 from minitl.layers.core import Input, InputLayer
 from minitl.naming import did_you_mean, unique_name
@@ -87,6 +87,7 @@ class Model(Trainer, Layer):
         # How many nodes read each value; the model's outputs are never dropped.
         self._readers = Counter(id(t) for node in self._nodes_in_order for t in node.inputs)
         self._readers.update(id(t) for t in self.outputs)
+        self._pools = find_pools(self._nodes_in_order, self._readers)
         self.built = True
 
     # --- Running ---
@@ -100,7 +101,7 @@ class Model(Trainer, Layer):
             check_shape(value.shape, tensor.shape, self.name)
             values[id(tensor)] = layer(value)
         del given, x
-        run_nodes(self._nodes_in_order, self._readers, values, training, rng)
+        run_nodes(self._nodes_in_order, self._readers, self._pools, values, training, rng)
         found = [values[id(t)] for t in self.outputs]
         return found[0] if self._single_output else found
 
@@ -338,6 +339,7 @@ class Sequential(Model):
         self._nodes_in_order: list[Node] = []
         self._single_input = self._single_output = True
         self._readers: Counter[int] = Counter()
+        self._pools: dict[int, Node] = {}
         for layer in layers or []:
             self.add(layer)
         if not trainable:

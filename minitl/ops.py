@@ -18,7 +18,7 @@ import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Tensor, as_tensor, record
-from minitl.kernels.geometry import Pair, sliding
+from minitl.kernels.geometry import Geometry, Pair, sliding
 
 # --- Arithmetic ----------------------------------------------------------------------------------
 
@@ -327,11 +327,7 @@ def conv2d(
     """
     x = as_tensor(x)
     a, k = x.storage, kernel.storage
-    fits = a.ndim == k.ndim == 4 and a.shape[3] == k.shape[2]
-    fits = fits and (bias is None or bias.shape == k.shape[3:])
-    what = "images (N, H, W, C), kernel (KH, KW, C, F) and bias (F,)"
-    _check(fits, "conv2d", what, x, kernel, bias)
-    geometry = sliding(a.shape[1:3], k.shape[:2], strides, padding)
+    geometry = _sliding_filters(x, kernel, bias, strides, padding)
     cache = kernel.cache
     y = kernels.conv2d(a, k, _array(bias), geometry, activation, cache)
     z = record(
@@ -342,6 +338,37 @@ def conv2d(
         (bias, kernels.bias_gradient),
     )
     return _activated(z, y, activation)
+
+
+def _sliding_filters(
+    x: Tensor, kernel: Tensor, bias: Tensor | None, strides: Pair, padding: str
+) -> Geometry:
+    """The geometry of a convolution; raises ValueError where shapes do not fit."""
+    fits = x.ndim == kernel.ndim == 4 and x.shape[3] == kernel.shape[2]
+    fits = fits and (bias is None or bias.shape == kernel.shape[3:])
+    what = "images (N, H, W, C), kernel (KH, KW, C, F) and bias (F,)"
+    _check(fits, "conv2d", what, x, kernel, bias)
+    _, height, width, _ = x.shape
+    return sliding((height, width), (kernel.shape[0], kernel.shape[1]), strides, padding)
+
+
+def conv2d_max_pool2d(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    padding: str = "valid",
+    activation: str | None = None,
+) -> Tensor:
+    """`max_pool2d` with 2x2 windows of `conv2d` with stride 1, in one pass that keeps no record.
+
+    Arguments as for `conv2d`. For values that no gradient will be asked of.
+    """
+    geometry = _sliding_filters(x, kernel, bias, (1, 1), padding)
+    return Tensor(
+        kernels.conv2d_max_pool2d(
+            x.storage, kernel.storage, _array(bias), geometry, activation, kernel.cache
+        )
+    )
 
 
 def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:

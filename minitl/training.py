@@ -460,6 +460,64 @@ class Trainer:
                 batch.graph,
             )
 
+    # --- Single batches, for a loop of the user's own ---
+
+    @check_keywords
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """One step of training on one batch; returns its loss and metrics as `evaluate` does.
+
+        Raises TrainingDiverged, before the weights are changed, when the loss or a gradient is
+        no finite number.
+        """
+        self._need_compile("train_on_batch")
+        if sample_weight is not None and class_weight is not None:
+            raise ValueError("train_on_batch takes sample_weight or class_weight, not both")
+        batch = self._one_batch(x, y, sample_weight)
+        if class_weight is not None:
+            batch = batch._replace(weight=weights_by_class(batch.y, class_weight, None))
+        rng = np.random.default_rng(config.next_seed())
+        found, outputs = self._train_step(batch, rng, "this batch")
+        return self._told(found, outputs, batch, return_dict)
+
+    @check_keywords
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """Loss and metrics of one batch, as `evaluate` returns them; nothing is trained."""
+        self._need_compile("test_on_batch")
+        batch = self._one_batch(x, y, sample_weight)
+        with no_grad():
+            outputs = self._outputs(batch, training=False)
+            found = self._total_loss(batch, outputs)[1]
+        return self._told(found, [t.storage for t in outputs], batch, return_dict)
+
+    @check_keywords
+    def predict_on_batch(self, x: Any) -> Any:
+        """The model's outputs for one batch."""
+        return self.predict(x, batch_size=len(_listed(x)[0]), verbose=0)
+
+    def _one_batch(self, x: Any, y: Any, sample_weight: Any) -> Batch:
+        data = self._data(x, y, sample_weight, None, None)
+        if isinstance(data, StreamData):
+            raise TypeError("one batch is arrays; `fit` and `evaluate` take iterables of batches")
+        return Batch(data.x, data.y, data.weight)
+
+    def _told(
+        self, losses: list[float], outputs: list[Array], batch: Batch, return_dict: bool
+    ) -> Any:
+        tally = _Tally(self)
+        tally.add(losses, outputs, batch)
+        logs = tally.logs()
+        values = list(logs.values())
+        return logs if return_dict else values if len(values) > 1 else values[0]
+
     # --- Data ---
 
     def _data(

@@ -27,7 +27,8 @@ def halved(x):
 def network(seed=0, activation="relu"):
     x = Input((8, 8, 3))
     y = Conv2D(4, 3, padding="same", activation=activation, name="conv1")(x)
-    y = Conv2D(5, 3, padding="same", activation="relu", name="conv2")(MaxPooling2D(name="pool")(y))
+    y = MaxPooling2D(padding="same", name="pool")(y)  # this one the convolution does not do itself
+    y = Conv2D(5, 3, padding="same", activation="relu", name="conv2")(y)
     model = Model(x, Flatten(name="flat")(y), name="net")
     rng = np.random.default_rng(seed)
     model.set_weights([rng.standard_normal(w.shape) for w in model.get_weights()])

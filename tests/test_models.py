@@ -431,3 +431,28 @@ def test_set_weights_of_a_model_is_all_or_nothing():
     with pytest.raises(ValueError, match=r"bias: expected numbers \(3,\), found float64 \(7,\)"):
         model.set_weights(wrong)
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+
+
+def test_a_convolution_pools_in_one_pass_only_where_nobody_needs_its_output(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 8, 8, 8)).astype(np.float32)
+    inputs = layers.Input((8, 8, 8))
+    y = layers.Conv2D(8, 3, padding="same", activation="relu", name="c1")(inputs)
+    z = layers.Conv2D(8, 3, padding="same", name="c2")(layers.MaxPooling2D()(y))
+    pooled = layers.MaxPooling2D()(z)
+    plain, both = Model(inputs, pooled), Model(inputs, [pooled, z])
+    assert len(plain._pools) == 2 and len(both._pools) == 1  # z is an output
+    a, (b, _) = plain.predict(x, verbose=0), both.predict(x, verbose=0)
+    np.testing.assert_array_equal(a, b)
+    calls, in_one_pass = [], layers.Conv2D.call_pooled
+    monkeypatch.setattr(
+        layers.Conv2D, "call_pooled", lambda c, x: calls.append(c.name) or in_one_pass(c, x)
+    )
+    plain(x)  # recorded: both kernels may learn, so both outputs are kept
+    assert calls == []
+    plain.get_layer("c1").trainable = False
+    plain(x)  # nothing below c2 needs a gradient
+    assert calls == ["c1"]
+    with no_grad():
+        plain(x)
+    assert calls == ["c1", "c1", "c2"]

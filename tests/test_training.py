@@ -636,3 +636,27 @@ def test_losses_of_a_users_own():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(X, Y, verbose=0)
+
+
+# --- Single batches ------------------------------------------------------------------------------
+
+
+def test_train_on_batch_is_a_step_of_fit():
+    x, y = np.random.default_rng(0).standard_normal((2, 8, 3))
+    models = []
+    for _ in range(2):
+        config.set_random_seed(1)
+        models.append(Sequential([Input((3,)), Dense(3)]))
+        models[-1].compile("sgd", "mse", metrics=["mse"])
+    history = models[0].fit(x, y, batch_size=8, epochs=2, verbose=0, shuffle=False).history
+    steps = [models[1].train_on_batch(x, y) for _ in range(2)]
+    np.testing.assert_array_equal(steps, np.transpose([history["loss"], history["mse"]]))
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert models[1].test_on_batch(x, y) == models[0].evaluate(x, y, verbose=0)
+    assert models[1].test_on_batch(x, y, return_dict=True).keys() == {"loss", "mse"}
+    np.testing.assert_array_equal(models[1].predict_on_batch(x), models[0].predict(x, verbose=0))
+    weighted = models[0].train_on_batch(x, y, sample_weight=np.zeros(8))
+    assert weighted[0] == 0
+    with pytest.raises(ValueError, match="sample_weight or class_weight, not both"):
+        models[0].train_on_batch(x, y, sample_weight=np.ones(8), class_weight={0: 1.0})

@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from minitl.kernels import reference
 from minitl.kernels.choosing import choose
-from minitl.kernels.geometry import Geometry
+from minitl.kernels.geometry import Geometry, sliding
 from minitl.kernels.reference import Array
 
 P = ParamSpec("P")
@@ -117,6 +117,22 @@ def conv2d(
 ) -> Array:
     way = _convolution(len(x), geometry, kernel.shape[2], kernel.shape[3], gradient=False)
     return way.conv2d(x, kernel, bias, geometry, activation, cache)
+
+
+@functools.wraps(reference.conv2d_max_pool2d)
+def conv2d_max_pool2d(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    activation: str | None = None,
+    cache: dict | None = None,
+) -> Array:
+    way = _convolution(len(x), geometry, kernel.shape[2], kernel.shape[3], gradient=False)
+    if hasattr(way, "conv2d_max_pool2d"):
+        return way.conv2d_max_pool2d(x, kernel, bias, geometry, activation, cache)
+    y = way.conv2d(x, kernel, bias, geometry, activation, cache)
+    return max_pool2d(y, sliding(geometry.out_size, (2, 2), (2, 2), "valid"))
 
 
 @functools.wraps(reference.conv2d_input_gradient)

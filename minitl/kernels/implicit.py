@@ -23,7 +23,8 @@ from numba import njit
 from minitl.kernels.gemm import multiply, pack
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
-from minitl.kernels.threads import cut, scratch, share_out
+from minitl.kernels.threads import cut, share_out
+from minitl.kernels.workspace import empty, scratch
 
 BLOCK = 2**16  # numbers of y in a block: they stay in the cache while panel after panel passes
 JOBS = 16  # at least, of whole lines: the last to finish is late by less than 1/16
@@ -44,7 +45,7 @@ def conv2d(
     if bias is not None:
         start[:filters] = bias
     floor = np.array([0.0 if activation == "relu" else -np.inf], x.dtype)
-    y = np.empty((x.shape[0], *geometry.out_size, filters), x.dtype)
+    y = empty((x.shape[0], *geometry.out_size, filters), x.dtype)
     lines = max(1, BLOCK // (ow * filters))  # in a block; a line is the OW windows of a row
     ranges = cut(x.shape[0] * geometry.out_size[0], JOBS)
     rows = (lines - 1) * geometry.strides[0] + geometry.window[0]  # of the image that they see
@@ -79,7 +80,7 @@ def _convolve_lines(x, panels, start, floor, geometry, first, last, lines, image
         for i in range(count * ow):
             places[i] = i // ow * sh * row + i % ow * sw * channels
         piece = out[line * ow * filters : (line + count) * ow * filters]
-        multiply(image, places, 1, kh, row, panels, start, 0, floor, piece, filters)
+        multiply(image, places, 1, kh, row, panels, 0, start, 0, floor, piece, filters)
         line += count
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from minitl.kernels.reference import Array, softmax, softmax_cross_entropy, softmax_gradient
 from minitl.kernels.threads import compiled, cut_product, cut_rows, share_out
+from minitl.kernels.workspace import empty
 
 __all__ = [
     "add_bias",
@@ -58,7 +59,7 @@ def dense_kernel_gradient(x: Array, g: Array) -> Array:
 def _product(a: Array, b: Array) -> Array:
     """a (rows, depth) @ b (depth, columns), in tiles that do not depend on the threads."""
     (rows, depth), columns = a.shape, b.shape[1]
-    product = np.empty((rows, columns), a.dtype)
+    product = empty((rows, columns), a.dtype)
     tiles = cut_product(rows, 1, depth, columns, longest=max(1, rows))
 
     def tile(index: int) -> None:
@@ -140,7 +141,7 @@ def _channel_sums(rows: Array, count: int, add: Callable[..., None], *others: Ar
 
 def relu(x: Array) -> Array:
     """`reference.relu`."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     source, target = x.reshape(-1), y.reshape(-1)
 
     def piece(first: int, last: int) -> None:
@@ -152,7 +153,7 @@ def relu(x: Array) -> Array:
 
 def relu_gradient(g: Array, y: Array) -> Array:
     """`reference.relu_gradient`."""
-    dx = np.empty(g.shape, g.dtype)
+    dx = empty(g.shape, g.dtype)
     arrays = g.reshape(-1), y.reshape(-1), dx.reshape(-1)
     _over_rows(lambda first, last: _relu_gradient(*arrays, first, last), g.size)
     return dx
@@ -193,7 +194,7 @@ def _add_squares(x, mean, first, last, sums):
 
 def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
     """`reference.scale_shift`."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     source, target = x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])
     _over_rows(
         lambda first, last: _scale_shift(source, scale, shift, target, first, last), *source.shape
@@ -223,7 +224,7 @@ def batch_norm_gradient(
     a = gamma * inv_std.astype(np.float64)
     b, c = -a * inv_std * dgamma / count, -a * dbeta / count
     a, b, c = (factor.astype(x.dtype) for factor in (a, b, c))
-    dx = np.empty(x.shape, x.dtype)
+    dx = empty(x.shape, x.dtype)
     target = dx.reshape(rows_x.shape)
     _over_rows(
         lambda first, last: _batch_norm_dx(rows_g, rows_x, mean, a, b, c, target, first, last),

@@ -8,11 +8,10 @@ backward, where windows overlap, over whole images.
 
 from __future__ import annotations
 
-import numpy as np
-
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array, winner_dtype
 from minitl.kernels.threads import compiled, cut_rows, share_out
+from minitl.kernels.workspace import empty
 
 
 def max_pool2d(x: Array, geometry: Geometry) -> Array:
@@ -31,9 +30,10 @@ def max_pool2d_with_winners(x: Array, geometry: Geometry) -> tuple[Array, Array]
 
 def max_pool2d_gradient(g: Array, winners: Array, geometry: Geometry) -> Array:
     """`reference.max_pool2d_gradient`."""
-    dx = np.zeros((g.shape[0], *geometry.size, g.shape[3]), g.dtype)
-    _over_images(_max_pool_gradient, g, geometry, dx, winners)
-    return dx
+    apart = geometry.window == geometry.strides and not any(geometry.pads)
+    return _over_images(
+        _max_pool_gradient_apart if apart else _max_pool_gradient, g, geometry, winners
+    )
 
 
 def average_pool2d(x: Array, geometry: Geometry) -> Array:
@@ -45,13 +45,11 @@ def average_pool2d(x: Array, geometry: Geometry) -> Array:
 
 def average_pool2d_gradient(g: Array, geometry: Geometry) -> Array:
     """`reference.average_pool2d_gradient`."""
-    dx = np.zeros((g.shape[0], *geometry.size, g.shape[3]), g.dtype)
-    _over_images(_average_pool_gradient, g, geometry, dx)
-    return dx
+    return _over_images(_average_pool_gradient, g, geometry)
 
 
 def _output(x: Array, geometry: Geometry, dtype) -> Array:
-    return np.empty((x.shape[0], *geometry.out_size, x.shape[3]), dtype)
+    return empty((x.shape[0], *geometry.out_size, x.shape[3]), dtype)
 
 
 def _over_lines(work, x: Array, geometry: Geometry, *outputs: Array) -> None:
@@ -61,11 +59,20 @@ def _over_lines(work, x: Array, geometry: Geometry, *outputs: Array) -> None:
     share_out(lambda index: work(x, geometry, *ranges[index], *outputs), len(ranges))
 
 
-def _over_images(work, g: Array, geometry: Geometry, dx: Array, *inputs: Array) -> None:
-    """Share out work(g, geometry, first, last, dx, *inputs) over the N images, in lines."""
+def _over_images(work, g: Array, geometry: Geometry, *inputs: Array) -> Array:
+    """dx, which starts as zeros: share out work(g, geometry, first, last, dx, *inputs) over the N
+    images, in lines."""
     images, oh = g.shape[:2]
-    ranges = [(first * oh, last * oh) for first, last in cut_rows(images, dx[:1].size)]
-    share_out(lambda index: work(g, geometry, *ranges[index], dx, *inputs), len(ranges))
+    dx = empty((images, *geometry.size, g.shape[3]), g.dtype)
+    ranges = cut_rows(images, dx[:1].size)
+
+    def part(index: int) -> None:
+        first, last = ranges[index]
+        dx[first:last] = 0
+        work(g, geometry, first * oh, last * oh, dx, *inputs)
+
+    share_out(part, len(ranges))
+    return dx
 
 
 # --- Loops ---------------------------------------------------------------------------------------
@@ -128,6 +135,25 @@ def _max_pool_gradient(g, geometry, first, last, dx, winners):
             for c in range(g.shape[3]):
                 kh, kw = divmod(int(winners[n, oh, ow, c]), geometry.window[1])
                 dx[n, top + kh, left + kw, c] += g[n, oh, ow, c]
+
+
+@compiled
+def _max_pool_gradient_apart(g, geometry, first, last, dx, winners):
+    """For windows that neither overlap nor are padded: without indices that depend on winners."""
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    place = winners.dtype.type(kh * geometry.window[1] + kw)
+                    target, source, winner = (
+                        dx[n, top + kh, left + kw],
+                        g[n, oh, ow],
+                        winners[n, oh, ow],
+                    )
+                    for c in range(g.shape[3]):
+                        value = source[c]
+                        target[c] = value if winner[c] == place else 0
 
 
 @compiled

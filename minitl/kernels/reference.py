@@ -18,7 +18,7 @@ from itertools import product
 
 import numpy as np
 
-from minitl.kernels.geometry import Geometry, Pair
+from minitl.kernels.geometry import Geometry, Pair, sliding
 
 Array = np.ndarray
 
@@ -138,6 +138,23 @@ def max_pool2d(x: Array, geometry: Geometry) -> Array:
     x (N, H, W, C) -> y (N, OH, OW, C). A NaN in the window makes the output NaN.
     """
     return max_pool2d_with_winners(x, geometry)[0]
+
+
+def conv2d_max_pool2d(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    activation: str | None = None,
+    cache: dict | None = None,
+) -> Array:
+    """The maximum of each 2x2 of what `conv2d` with these arguments returns: (N, OH//2, OW//2, F).
+
+    One pass, for when nobody else asks for the convolution's output: a fast kernel need not
+    write it. A last row or column without a partner is dropped.
+    """
+    y = conv2d(x, kernel, bias, geometry, activation, cache)
+    return max_pool2d(y, sliding(geometry.out_size, (2, 2), (2, 2), "valid"))
 
 
 def max_pool2d_with_winners(x: Array, geometry: Geometry) -> tuple[Array, Array]:

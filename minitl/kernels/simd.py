@@ -21,6 +21,7 @@ import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import extending, types
+from numba.core import cgutils
 from numba.extending import models, overload, register_model
 
 intrinsic: Any = extending.intrinsic
@@ -119,6 +120,146 @@ def maximum(typingctx, a, b):
     return a(a, b), build
 
 
+# --- Tiles: what a matrix product keeps in registers ----------------------------------------------
+
+# A tile is some rows by 2 vectors, a tuple of vectors row after row. So many rows of accumulators,
+# the 2 vectors of B and a broadcast element of A fit into the 16 registers of AVX2, or the 32 of
+# AVX-512.
+TILE_ROWS = 12 if VECTOR_BYTES == 64 else 6
+SHORT_ROWS = TILE_ROWS // 3  # of the tiles for what is left over
+
+
+def _pair_at(builder, context, vector, array_type, array, at):
+    """Pointers to the 2 vectors that begin at element `at` of an array."""
+    kind = context.get_value_type(vector).as_pointer()
+    for lane in (0, vector.lanes):
+        place = builder.add(at, ir.Constant(at.type, lane))
+        yield builder.bitcast(_address(context, builder, array_type, array, place), kind)
+
+
+@intrinsic(prefer_literal=True)
+def rows_of_tile(typingctx, rows, first, count):
+    """The tuple of `count` elements rows[first], rows[first + 1] ..., the last one repeated where
+    `rows` ends. `count` is a constant."""
+    result = types.UniTuple(types.intp, count.literal_value)
+
+    def build(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        last = builder.sub(builder.extract_value(array.shape, 0), ir.Constant(args[1].type, 1))
+        places = ir.Constant(context.get_value_type(result), ir.Undefined)
+        for r in range(result.count):
+            at = builder.add(args[1], ir.Constant(args[1].type, r))
+            at = builder.select(builder.icmp_signed("<", at, last), at, last)
+            places = builder.insert_value(places, builder.load(builder.gep(array.data, [at])), r)
+        return places
+
+    return result(rows, types.intp, count), build
+
+
+@intrinsic
+def load_tile(typingctx, array, at, step, rows):
+    """The tile whose rows begin at elements at, at + step, ... of the array; as many as `rows`."""
+    result = types.UniTuple(Vector(array.dtype), 2 * rows.count)
+
+    def build(context, builder, signature, args):
+        array, at, step, _ = args
+        align, i = signature.args[0].dtype.bitwidth // 8, 0
+        tile = ir.Constant(context.get_value_type(result), ir.Undefined)
+        for _ in range(rows.count):
+            for place in _pair_at(builder, context, result.dtype, signature.args[0], array, at):
+                tile = builder.insert_value(tile, builder.load(place, align=align), i)
+                i += 1
+            at = builder.add(at, step)
+        return tile
+
+    return result(array, types.intp, types.intp, rows), build
+
+
+@intrinsic
+def store_tile(typingctx, array, at, step, tile):
+    """The opposite of `load_tile`."""
+
+    def build(context, builder, signature, args):
+        array, at, step, tile = args
+        kind, vector = signature.args[0], signature.args[3].dtype
+        for row in range(0, signature.args[3].count, 2):
+            for i, place in enumerate(_pair_at(builder, context, vector, kind, array, at), row):
+                builder.store(builder.extract_value(tile, i), place, align=kind.dtype.bitwidth // 8)
+            at = builder.add(at, step)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, tile), build
+
+
+@intrinsic
+def multiply_add(typingctx, tile, a, rows, step, b, at):
+    """tile + a column of A times a row of B: a[rows[r] + step] * (2 vectors of b from `at` on)."""
+
+    def build(context, builder, signature, args):
+        tile, a, rows, step, b, at = args
+        vector = signature.args[0].dtype
+        align = vector.scalar.bitwidth // 8
+        pair = [
+            builder.load(pointer, align=align)
+            for pointer in _pair_at(builder, context, vector, signature.args[4], b, at)
+        ]
+        for r in range(signature.args[2].count):
+            where = builder.add(builder.extract_value(rows, r), step)
+            scalar = builder.load(_address(context, builder, signature.args[1], a, where))
+            left = _filled(builder, context.get_value_type(vector), scalar)
+            for i, right in enumerate(pair, start=2 * r):
+                product = builder.fmul(left, right, flags=("contract",))
+                total = builder.fadd(builder.extract_value(tile, i), product, flags=("contract",))
+                tile = builder.insert_value(tile, total, i)
+        return tile
+
+    return tile(tile, a, rows, types.intp, b, types.intp), build
+
+
+@intrinsic
+def tile_maximum(typingctx, tile, floor):
+    """`maximum` of each vector of a tile and `floor`."""
+
+    def build(context, builder, signature, args):
+        tile, floor = args
+        for i in range(signature.args[0].count):
+            one = builder.extract_value(tile, i)
+            one = builder.select(builder.fcmp_ordered("<", one, floor), floor, one)
+            tile = builder.insert_value(tile, one, i)
+        return tile
+
+    return tile(tile, floor), build
+
+
+@intrinsic
+def prefetch(typingctx, array, index):
+    """Ask for the cache line of element `index`, which need not exist, before it is needed."""
+
+    def build(context, builder, signature, args):
+        pointer = _address(context, builder, signature.args[0], *args)
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        read, near, data = (number(i) for i in (0, 2, 1))
+        builder.call(function, [builder.bitcast(pointer, byte), read, near, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), build
+
+
+@intrinsic
+def larger(typingctx, a, b):
+    """Lane by lane, the larger of a and b, and NaN where one of them is."""
+
+    def build(context, builder, signature, args):
+        kind = args[0].type
+        name = f"llvm.maximum.v{kind.count}f{signature.args[0].scalar.bitwidth}"
+        function = ir.FunctionType(kind, [kind, kind])
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+
+    return a(a, b), build
+
+
 def _lane_by_lane(operation, instruction):
     """Teach Numba `operation` for vectors; one operand may be a number."""
 
@@ -160,6 +301,30 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 
     def maximum(a, b):
         return np.where(a < b, b, a)
+
+    def larger(a, b):
+        return np.maximum(a, b)
+
+    def rows_of_tile(rows, first, count):
+        return tuple(rows[np.minimum(np.arange(first, first + count), len(rows) - 1)])
+
+    def load_tile(array, at, step, rows):
+        vector = lanes(array)
+        return [load(array, at + r * step + v) for r in range(len(rows)) for v in (0, vector)]
+
+    def store_tile(array, at, step, tile):
+        for i, one in enumerate(tile):
+            store(array, at + i // 2 * step + i % 2 * lanes(array), one)
+
+    def multiply_add(tile, a, rows, step, b, at):
+        pair = load(b, at), load(b, at + lanes(b))
+        return [one + a[rows[i // 2] + step] * pair[i % 2] for i, one in enumerate(tile)]
+
+    def tile_maximum(tile, floor):
+        return [maximum(one, floor) for one in tile]
+
+    def prefetch(array, index):
+        pass
 
 else:
     _lane_by_lane(operator.add, "fadd")

@@ -31,7 +31,6 @@ import numpy as np
 _threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
-_kept = threading.local()
 
 # How all loops of the kernels are compiled: kept on disk for the next process; without the
 # interpreter lock, so that threads run side by side; and x / 0 is inf, as in NumPy: the check that
@@ -138,17 +137,6 @@ def share_out(part: Callable[[int], None], count: int, multiplies: bool = False)
     finally:
         for future in running:
             future.result()
-
-
-def scratch(size: int, dtype: np.dtype) -> np.ndarray:
-    """A flat array of this thread to compute in, with any content, until the next call.
-
-    Kept from call to call: fresh memory costs a page fault for every 4 KiB.
-    """
-    nbytes = size * dtype.itemsize
-    if getattr(_kept, "buffer", None) is None or _kept.buffer.nbytes < nbytes:
-        _kept.buffer = np.empty(nbytes, np.uint8)
-    return _kept.buffer[:nbytes].view(dtype)
 
 
 def _workers() -> ThreadPoolExecutor:

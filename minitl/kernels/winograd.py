@@ -41,6 +41,8 @@ such points. At the end of VGG16 the largest error is about 1e-6 of the largest 
 **Speed.** A job takes a block of tiles all the way: transform, products, transform back, so that
 nothing but x, u and y passes through memory. Products run in `gemm.py`, inside the compiled
 loop. The 36 planes lie off multiples of 4 KiB, or their rows would fall on the same cache sets.
+Milliseconds an image of VGG16 at 224x224, batch 8, two cores with AVX-512: products 28 (23 would be
+the peak), transforms 7, the first layer, which is not Winograd's, 2; ONNX Runtime 93 in all.
 """
 
 from __future__ import annotations
@@ -51,11 +53,12 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from minitl.kernels.gemm import ROWS, multiply, no_floor, panel_width, round_up
+from minitl.kernels.gemm import ROWS, SHORT_ROWS, multiply, no_floor, panel_width, round_up
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
-from minitl.kernels.simd import broadcast, lanes, load, maximum, store
-from minitl.kernels.threads import Range, cut, scratch, share_out, thread_count
+from minitl.kernels.simd import broadcast, lanes, larger, load, maximum, store
+from minitl.kernels.threads import Range, cut, share_out, thread_count
+from minitl.kernels.workspace import empty, scratch
 
 # The points are 0, P, -P, Q, -Q and infinity. Points of opposite sign share their even and their
 # odd part, which halves the work of a transform.
@@ -64,11 +67,14 @@ P2, Q2, P3, Q3 = P**2, Q**2, P**3, Q**3
 SUM, PRODUCT = P2 + Q2, P2 * Q2
 P_SCALE, Q_SCALE = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
 
-# Measured on VGG16's layers: 1.5 to 4 MB of transformed input at a time is best, and reading the
-# filters' 38 MB (C = F = 512) for fewer tiles than this is dearer than losing the second cache.
-TILES = 96
-FILTERS = 128  # whose products are kept before they are transformed back
+# Measured on VGG16's layers with AVX-512 and 2 MB of second cache a core: 48 to 108 tiles at a time
+# differ by less than 5 per cent, and so do 128 to 512 filters.
+TILES = 72
+FEW_TILES = 144  # of which there are no blocks: the filters are shared out instead
+FILTERS = 256  # whose products are kept before they are transformed back
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
+STRIP = 8  # tiles side by side that are transformed together
+JOBS = 32  # at least, so that all threads finish at about the same time
 PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
 
 
@@ -171,78 +177,113 @@ def _place(tiling, tile):
 
 
 @njit
-def _fetch(x, n, h, w, c, channels, side, patch, padded):
-    """patch[i, j, :padded] = x[n, h + i, w + j, c : c + channels], with zeros where x ends."""
-    for i in range(side):
-        for j in range(side):
-            at = (i * side + j) * padded
+def _fetch(x, n, h, w, c, channels, rows, columns, patch, padded):
+    """patch[i, j, :channels] = x[n, h + i, w + j, c : ...], with zeros outside of x."""
+    for i in range(rows):
+        for j in range(columns):
+            at = (i * columns + j) * padded
             seen = channels if 0 <= h + i < x.shape[1] and 0 <= w + j < x.shape[2] else 0
             for k in range(seen):
                 patch[at + k] = x[n, h + i, w + j, c + k]
             patch[at + seen : at + padded] = 0
 
 
-@njit
-def _input_tiles(x, tiling, first, last, c, channels, v, stride, patch, work):
-    """v[plane, tile, c] = B^T d B, rows of whole vectors, for some tiles and channels of x."""
+@njit(forceinline=True)
+def _to_planes(axis, side, x, tiling, first, last, c, channels, v, tile_step, panel_step, memory):
+    """v[plane, tile, k] = `axis` along both axes of a tile's side x side piece of x, for some
+    tiles and channels.
+
+    Tiles that lie side by side share columns, and rows of x are read fastest straight on: so a
+    strip of up to STRIP tiles is transformed along its columns first, then tile by tile along the
+    rows. Element k of a tile goes to tile * tile_step + k // panel * panel_step + k % panel.
+    """
     _, height, width, depth = x.shape
-    vector, plane, flat = lanes(x), v.shape[1], x.reshape(-1)
+    vector, plane, panel = lanes(x), v.shape[1], 2 * lanes(x)
     padded = -(-channels // vector) * vector
-    for tile in range(first, last):
+    size = 6 * (4 * STRIP + 2) * padded
+    strip, patch, flat = memory[:size], memory[size : 2 * size], x.reshape(-1)
+    tile = first
+    while tile < last:
         n, h, w = _place(tiling, tile)
         h, w = h - tiling.top, w - tiling.left
-        if h >= 0 and h + 6 <= height and w >= 0 and w + 6 <= width and channels == padded:
-            source, at = flat, ((n * height + h) * width + w) * depth + c
-            row, column = width * depth, depth
-        else:
-            _fetch(x, n, h, w, c, channels, 6, patch, padded)
-            source, at, row, column = patch, 0, 6 * padded, padded
-        out = (tile - first) * stride
-        for k in range(0, padded, vector):
-            _both_axes(
-                _input_axis, 6, 6, source, at + k, row, column, v, out + k, 6 * plane, plane, work
-            )
+        count = min(STRIP, last - tile, tiling.columns - tile % tiling.columns)
+        columns = 4 * (count - 1) + side
+        inside = h >= 0 and h + side <= height and channels == padded
+        if not inside:
+            _fetch(x, n, h, w, c, channels, side, columns, patch, padded)
+        for j in range(columns):
+            at = j * padded
+            if not inside:
+                for k in range(at, at + padded, vector):
+                    axis(patch, k, columns * padded, strip, k, columns * padded)
+            elif 0 <= w + j < width:
+                source = ((n * height + h) * width + w + j) * depth + c
+                for k in range(0, padded, vector):
+                    axis(flat, source + k, width * depth, strip, at + k, columns * padded)
+            else:
+                for i in range(6):
+                    strip[i * columns * padded + at : i * columns * padded + at + padded] = 0
+        for t in range(count):
+            for i in range(6):
+                at, out = (i * columns + 4 * t) * padded, (tile - first + t) * tile_step
+                for k in range(0, padded, vector):
+                    place = 6 * i * plane + out + k // panel * panel_step + k % panel
+                    axis(strip, at + k, padded, v, place, plane)
+        tile += count
 
 
 @njit
-def _gradient_tiles(g, tiling, first, last, f, filters, z, patch, work):
-    """z[plane, panel, tile, f] = A g A^T, packed in panels, for some tiles and filters of g."""
-    _, height, width, depth = g.shape
-    vector, plane, flat, panel = lanes(g), z.shape[1], g.reshape(-1), 2 * lanes(g)
-    padded = -(-filters // panel) * panel
-    for tile in range(first, last):
-        n, h, w = _place(tiling, tile)
-        if h + 4 <= height and w + 4 <= width and filters == padded:
-            source, at = flat, ((n * height + h) * width + w) * depth + f
-            row, column = width * depth, depth
-        else:
-            _fetch(g, n, h, w, f, filters, 4, patch, padded)
-            source, at, row, column = patch, 0, 4 * padded, padded
-        for k in range(0, padded, vector):
-            out = (k // panel * (last - first) + tile - first) * panel + k % panel
-            _both_axes(
-                _gradient_axis, 4, 6, source, at + k, row, column, z, out, 6 * plane, plane, work
-            )
+def _input_tiles(x, tiling, first, last, c, channels, v, row, strip):
+    """v[plane, tile] = B^T d B, rows of `row` elements, for some tiles and channels of x."""
+    panel = 2 * lanes(x)
+    _to_planes(_input_axis, 6, x, tiling, first, last, c, channels, v, row, panel, strip)
 
 
 @njit
-def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, y, work):
-    """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane] has rows of `columns`."""
+def _gradient_tiles(g, tiling, first, last, f, filters, z, strip):
+    """z[plane] = A g A^T, packed in panels (panel, tile, f), for some tiles and filters of g."""
+    row = 2 * lanes(g)
+    panel = row * (last - first)
+    _to_planes(_gradient_axis, 4, g, tiling, first, last, f, filters, z, row, panel, strip)
+
+
+@njit(forceinline=True)
+def _largest_of_four(places):
+    """Of 4x4 vectors, the largest of each 2x2, IN PLACE: the first four are what is left."""
+    vector = lanes(places)
+    for i in range(2):
+        for j in range(2):
+            a = load(places, (8 * i + 2 * j) * vector)
+            b = load(places, (8 * i + 2 * j + 1) * vector)
+            c = load(places, (8 * i + 2 * j + 4) * vector)
+            d = load(places, (8 * i + 2 * j + 5) * vector)
+            store(places, (2 * i + j) * vector, larger(larger(a, b), larger(c, d)))
+
+
+@njit
+def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side, y, work):
+    """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane] has rows of `columns`.
+
+    Side by side of a tile's places go to y: 4, or 2 if y is to have the maximum of each 2x2.
+    """
     _, height, width, depth = y.shape
     vector, plane, lowest = lanes(y), m.shape[1], broadcast(floor, 0)
     done = work[36 * vector :]
     for tile in range(first, last):
         n, h, w = _place(tiling, tile)
-        rows, places = min(4, height - h), min(4, width - w)
+        h, w = h // 4 * side, w // 4 * side
+        rows, places = min(side, height - h), min(side, width - w)
         for k in range(0, filters, vector):
             at = (tile - first) * columns + k
             _both_axes(
                 _output_axis, 6, 4, m, at, 6 * plane, plane, done, 0, 4 * vector, vector, work
             )
+            if side == 2:
+                _largest_of_four(done)
             shift = load(bias, f + k)
             for i in range(rows):
                 for j in range(places):
-                    from_ = (4 * i + j) * vector
+                    from_ = (side * i + j) * vector
                     result = maximum(load(done, from_) + shift, lowest)
                     if k + vector <= filters:
                         out = ((n * height + h + i) * width + w + j) * depth + f + k
@@ -257,40 +298,47 @@ def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, y, w
 
 
 @njit(nogil=True, cache=True)
-def _correlate_block(x, tiling, first, last, u, slices, bias, floor, y, v, m, patch, work):
-    """y for some tiles and, slice after slice, for the panels of u in `slices`."""
-    width = u.shape[3]
-    padded = -(-x.shape[3] // lanes(x)) * lanes(x)
-    _input_tiles(x, tiling, first, last, 0, x.shape[3], v, padded, patch, work)
-    rows = np.arange(last - first) * padded
-    zeros, none = np.zeros(slices[-1, 1] * width, x.dtype), np.full(1, -np.inf, x.dtype)
-    for left, right in slices:
-        columns = (right - left) * width
-        for plane in range(36):
-            panels = u[plane][left:right]  # (panels, C, width)
-            multiply(v[plane], rows, 1, 1, 0, panels, zeros, 0, none, m[plane], columns)
-        f, filters = left * width, min(columns, y.shape[3] - left * width)
-        _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, y, work)
+def _correlate_blocks(
+    x, tiling, first, last, step, u, slices, bias, floor, side, y, v, m, strip, work
+):
+    """y for some tiles, `step` at a time, and, slice after slice, for the panels in `slices`."""
+    _, panels, channels, width = u.shape
+    padded = -(-channels // lanes(x)) * lanes(x)
+    zeros, none = np.zeros(panels * width, x.dtype), np.full(1, -np.inf, x.dtype)
+    for start in range(first, last, step):
+        stop = min(start + step, last)
+        _input_tiles(x, tiling, start, stop, 0, channels, v, padded, strip)
+        rows = np.arange(stop - start) * padded
+        for left, right in slices:
+            columns = (right - left) * width
+            for plane in range(36):
+                multiply(
+                    v[plane], rows, 1, 1, 0, u[plane][left:right], u[plane].size, zeros, 0, none,
+                    m[plane], columns,
+                )  # fmt: skip
+            f, filters = left * width, min(columns, y.shape[3] - left * width)
+            _output_tiles(m, columns, tiling, start, stop, f, filters, bias, floor, side, y, work)
 
 
 @njit(nogil=True, cache=True)
 def _kernel_block(
-    x, tiling, first, last, step, g, c, channels, f, filters, dkernel, v, z, u, patch, work
+    x, tiling, first, last, step, g, c, channels, f, filters, dkernel, v, z, u, strip, work
 ):
     """dkernel (3, 3, C, F) from some tiles, for channels c ... and filters f ... of it."""
     vector = lanes(x)
     deep = -(-channels // vector) * vector + 2 * vector
     wide = -(-filters // (2 * vector)) * 2 * vector
     rows, none = np.arange(channels), np.full(1, -np.inf, x.dtype)
+    plain = Tiling(tiling.rows, tiling.columns, 0, 0)
     u[:] = 0
     for start in range(first, last, step):
         stop = min(start + step, last)
-        _input_tiles(x, tiling, start, stop, c, channels, v, deep, patch, work)
-        _gradient_tiles(g, tiling, start, stop, f, filters, z, patch, work)
+        _input_tiles(x, tiling, start, stop, c, channels, v, deep, strip)
+        _gradient_tiles(g, plain, start, stop, f, filters, z, strip)
         for plane in range(36):
             panels = z[plane][: (stop - start) * wide]
             panels = panels.reshape(wide // (2 * vector), stop - start, 2 * vector)
-            multiply(v[plane], rows, deep, 1, 0, panels, u[plane], wide, none, u[plane], wide)
+            multiply(v[plane], rows, deep, 1, 0, panels, 0, u[plane], wide, none, u[plane], wide)
     plane, done = u.shape[1], work[36 * vector :]
     for i in range(channels):
         for k in range(0, filters, vector):
@@ -355,6 +403,20 @@ def conv2d(
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
 
 
+def conv2d_max_pool2d(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    activation: str | None = None,
+    cache: dict | None = None,
+) -> Array:
+    """`reference.conv2d_max_pool2d`: of a tile, only the maxima are ever written."""
+    floor = np.array([0.0 if activation == "relu" else -np.inf], x.dtype)
+    u = _transformed(kernel, False, cache)
+    return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3], 2)
+
+
 def conv2d_input_gradient(
     g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None
 ) -> Array:
@@ -377,19 +439,19 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
     sides = [(c, f) for c in _cut_side(channels, side) for f in _cut_side(filters, side)]
     parts = cut(tiles, min(-(-PARTS // len(sides)), -(-tiles // TILES)))
     jobs = [(part, *side) for part in range(len(parts)) for side in sides]
-    sums = np.empty((len(parts), 3, 3, channels, filters), x.dtype)
+    sums = [empty((3, 3, channels, filters), x.dtype) for _ in parts]
 
     def job(index: int) -> None:
         part, (c, c_end), (f, f_end) = jobs[index]
         first, last = parts[part]
         step = min(TILES, last - first)
         deep, wide = round_up(c_end - c, width // 2), round_up(f_end - f, width)
-        v, z, u, patch, work = _memory(
+        v, z, u, strip, work = _memory(
             x.dtype,
             (36, _plane(step * (deep + width))),
             (36, _plane(step * wide)),
             (36, _plane(round_up(deep, ROWS) * wide)),
-            (36 * max(deep, wide),),
+            (12 * (4 * STRIP + 2) * max(deep, wide),),
             (72 * width,),
         )
         channels_here, filters_here = c_end - c, f_end - f
@@ -408,15 +470,23 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
             v,
             z,
             u,
-            patch,
+            strip,
             work,
         )
 
     share_out(job, len(jobs))
-    total = np.zeros(sums.shape[1:], x.dtype)
-    for partial in sums:
-        total += partial
-    return total
+    if not sums:  # no images
+        return np.zeros((3, 3, channels, filters), x.dtype)
+    total, ranges = sums[0].reshape(-1), cut(sums[0].size, PARTS)
+
+    def add(index: int) -> None:
+        piece = slice(*ranges[index])
+        for partial in sums[1:]:
+            total[piece] += partial.reshape(-1)[piece]
+
+    if len(sums) > 1:
+        share_out(add, len(ranges))
+    return sums[0]
 
 
 def _correlate(
@@ -427,30 +497,43 @@ def _correlate(
     pads: tuple[int, int, int, int],
     out_size: tuple[int, int],
     filters: int,
+    side: int = 4,
 ) -> Array:
-    """max(x slid over with the transformed filters u + bias, floor): (N, *out_size, F)."""
+    """max(x slid over with the transformed filters u + bias, floor): (N, *out_size, F).
+
+    With side=2, the maximum of each 2x2 of that.
+    """
     _, panels, channels, width = u.shape
-    y = np.empty((x.shape[0], *out_size, filters), x.dtype)
+    y_size = out_size if side == 4 else (out_size[0] // 2, out_size[1] // 2)
+    y = empty((x.shape[0], *y_size, filters), x.dtype)
     shift = np.zeros(panels * width, x.dtype)
     if bias is not None:
         shift[:filters] = bias
     tiling, tiles = _tiling(x.shape[0], out_size, pads)
-    blocks = _cut_tiles(tiles)
-    groups = cut(panels, -(-2 * thread_count() // max(1, len(blocks))))
-    jobs = [(block, group) for group in groups for block in blocks]
+    step = _step(tiles)
+    blocks = -(-tiles // step)
+    ranges = cut(blocks, max(JOBS, 4 * thread_count()))
+    groups = [  # of panels: as many as it takes to give each thread something to do
+        np.array(cut(stop - start, -(-(stop - start) * width // FILTERS))) + start
+        for start, stop in cut(panels, -(-thread_count() // max(1, blocks)))
+    ]
+    jobs = [(*blocks_, group) for group in groups for blocks_ in ranges]
+    padded = round_up(channels, width // 2)
+    columns = width * max((int(np.diff(slices).max()) for slices in groups), default=0)
 
     def job(index: int) -> None:
-        (first, last), (start, stop) = jobs[index]
-        slices = np.array(cut(stop - start, -(-(stop - start) * width // FILTERS))) + start
-        padded, columns = round_up(channels, width // 2), width * int(np.diff(slices).max())
-        v, m, patch, work = _memory(
+        first, last, slices = jobs[index]
+        first, last = first * step, min(last * step, tiles)
+        v, m, strip, work = _memory(
             x.dtype,
-            (36, _plane((last - first) * padded)),
-            (36, _plane((last - first) * columns)),
-            (36 * padded,),
+            (36, _plane(step * padded)),
+            (36, _plane(step * columns)),
+            (12 * (4 * STRIP + 2) * padded,),
             (72 * width,),
         )
-        _correlate_block(x, tiling, first, last, u, slices, shift, floor, y, v, m, patch, work)
+        _correlate_blocks(
+            x, tiling, first, last, step, u, slices, shift, floor, side, y, v, m, strip, work
+        )
 
     share_out(job, len(jobs))
     return y
@@ -463,7 +546,7 @@ def _transformed(kernel: Array, turned: bool, cache: dict | None) -> Array:
         return cache[key]
     filters, channels = kernel.shape[2:] if turned else kernel.shape[:1:-1]
     width = panel_width(kernel.dtype)
-    u = np.empty((36, -(-filters // width), channels, width), kernel.dtype)
+    u = empty((36, -(-filters // width), channels, width), kernel.dtype)
     jobs = cut(u.shape[1], PARTS)
 
     def job(index: int) -> None:
@@ -485,11 +568,16 @@ def _tiling(images: int, out_size: tuple[int, int], pads: tuple[int, ...]) -> tu
     return Tiling(rows, columns, pads[0], pads[2]), images * rows * columns
 
 
-def _cut_tiles(tiles: int) -> list[Range]:
-    """Blocks of about TILES tiles, or half of it where there are few; multiples of ROWS."""
-    usual = max(TILES // 2, min(TILES, tiles // 16))
-    length = max(ROWS, round_up(-(-tiles // max(1, tiles // usual)), ROWS))
-    return [(first, min(first + length, tiles)) for first in range(0, tiles, length)]
+def _step(tiles: int) -> int:
+    """How many tiles to take at a time: about TILES, the same for all threads; or all, if few.
+
+    All filters are read for every block. Where there are few tiles, sharing out the filters
+    instead reads them once.
+    """
+    if tiles < FEW_TILES:
+        return round_up(max(1, tiles), SHORT_ROWS)
+    blocks = round_up(-(-tiles // TILES), thread_count())
+    return round_up(-(-tiles // blocks), SHORT_ROWS)
 
 
 def _cut_side(size: int, side: int) -> list[Range]:

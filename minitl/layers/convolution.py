@@ -112,6 +112,24 @@ class Conv2D(Layer):
         y = ops.conv2d(x, self.kernel, self.bias, self.strides, self.padding, fused)
         return y if fused else self.activation(y)
 
+    def can_pool(self, pool: Layer) -> bool:
+        """Whether `call_pooled` gives what `pool`, the only reader of this layer, would."""
+        from minitl.layers.pooling import MaxPooling2D
+
+        return (
+            type(self) is Conv2D
+            and type(pool) is MaxPooling2D
+            and (pool.pool_size, pool.strides, pool.padding) == ((2, 2), (2, 2), "valid")
+            and (self.kernel_size, self.strides) == ((3, 3), (1, 1))
+            and self.activation in (ops.relu, ops.linear)
+            and pool.dtype == self.dtype
+        )
+
+    def call_pooled(self, x: Tensor) -> Tensor:
+        """`call`, and 2x2 max pooling, in one pass; for values that no gradient is asked of."""
+        fused = "relu" if self.activation is ops.relu else None
+        return ops.conv2d_max_pool2d(x, self.kernel, self.bias, self.padding, fused)
+
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         out = slide_shape(input_shape, self.kernel_size, self.strides, self.padding)
         return (input_shape[0], *out, self.filters)

@@ -26,7 +26,7 @@ def product(a, b, rows=None, start=None, floor=-np.inf):
     c = np.full((len(rows), b.shape[1]), np.nan, b.dtype)
     row = no_start(panels) if start is None else start
     gemm.multiply(
-        a.reshape(-1), rows, 1, 1, 0, panels, row, 0, np.array([floor], b.dtype), c.reshape(-1),
+        a.reshape(-1), rows, 1, 1, 0, panels, 0, row, 0, np.array([floor], b.dtype), c.reshape(-1),
         b.shape[1],
     )  # fmt: skip
     return c
@@ -115,7 +115,7 @@ def test_rows_of_several_runs_and_steps(dtype):
     index = rows[:, None, None] + 10 * np.arange(3)[:, None] + 3 * np.arange(4)
     panels, c = gemm.pack(b), np.empty((11, 9), dtype)
     none = gemm.no_floor(np.dtype(dtype))
-    gemm.multiply(a, rows, 3, 3, 10, panels, no_start(panels), 0, none, c.reshape(-1), 9)
+    gemm.multiply(a, rows, 3, 3, 10, panels, 0, no_start(panels), 0, none, c.reshape(-1), 9)
     assert_product(c, a[index].reshape(11, 12), b)
 
 
@@ -126,7 +126,7 @@ def test_transposed_and_added_to_what_was_there(dtype):
     before = normal(rng, (12, 32), dtype)
     c = before.copy().reshape(-1)
     none = gemm.no_floor(np.dtype(dtype))
-    gemm.multiply(a.reshape(-1), np.arange(12), 12, 1, 0, gemm.pack(b), c, 32, none, c, 32)
+    gemm.multiply(a.reshape(-1), np.arange(12), 12, 1, 0, gemm.pack(b), 0, c, 32, none, c, 32)
     joined_a = np.concatenate([a.T, before], 1)
     joined_b = np.concatenate([b, np.eye(32, dtype=dtype)])
     assert_product(c.reshape(12, 32), joined_a, joined_b)
@@ -149,7 +149,9 @@ def test_nothing_is_written_beyond_the_last_column_and_row():
     c = np.full(7 * 5 + 40, 9, np.float32)
     panels = gemm.pack(b)
     none = gemm.no_floor(b.dtype)
-    gemm.multiply(a.reshape(-1), np.arange(7) * 3, 1, 1, 0, panels, no_start(panels), 0, none, c, 5)
+    gemm.multiply(
+        a.reshape(-1), np.arange(7) * 3, 1, 1, 0, panels, 0, no_start(panels), 0, none, c, 5
+    )
     np.testing.assert_array_equal(c[: 7 * 5], 3)
     np.testing.assert_array_equal(c[7 * 5 :], 9)
 

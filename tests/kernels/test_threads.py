@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitl.kernels import threads
-from minitl.kernels.threads import cut, cut_product, cut_rows, scratch, set_thread_count, share_out
+from minitl.kernels.threads import cut, cut_product, cut_rows, set_thread_count, share_out
+from minitl.kernels.workspace import scratch
 
 
 @pytest.fixture(autouse=True, params=[1, 2, 3])

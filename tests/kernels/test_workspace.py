@@ -1,0 +1,73 @@
+"""Memory of kernels: aligned, used again, and nobody's but the holder's."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+from minitl.kernels import workspace
+
+FLOAT = np.dtype(np.float32)
+LARGE = (1024, 1024)  # 4 MB
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    workspace.release()
+    yield
+    workspace.release()
+
+
+@pytest.mark.parametrize("shape", [3, (5, 7), LARGE])
+def test_arrays_begin_at_a_cache_line_and_may_be_written(shape):
+    a = workspace.empty(shape, FLOAT)
+    assert a.shape == (shape if isinstance(shape, tuple) else (shape,)) and a.dtype == FLOAT
+    assert type(a) is np.ndarray and a.flags.c_contiguous and a.flags.writeable
+    assert a.ctypes.data % workspace.ALIGNMENT == 0
+    a[...] = 1
+
+
+def test_memory_is_used_again_once_no_view_is_left():
+    a = workspace.empty(LARGE, FLOAT)
+    where, view = a.ctypes.data, a[10:].reshape(-1)[::2]
+    del a
+    gc.collect()
+    other = workspace.empty(LARGE, FLOAT)
+    assert other.ctypes.data != where and not np.shares_memory(other, view)
+    del view
+    assert workspace.empty(LARGE, FLOAT).ctypes.data == where
+
+
+def test_a_much_larger_block_is_not_spent_on_a_small_array():
+    where = workspace.empty(LARGE, FLOAT).ctypes.data
+    small = workspace.empty((512, 256), FLOAT)
+    assert small.ctypes.data != where
+
+
+def test_what_waits_is_bounded_and_released(monkeypatch):
+    monkeypatch.setattr(workspace._Block, "kept", 10 * 2**20)
+    arrays = [workspace.empty(LARGE, FLOAT) for _ in range(5)]
+    del arrays
+    assert sum(map(len, workspace._Block.waiting)) <= 10 * 2**20
+    workspace.release()
+    assert not workspace._Block.waiting
+
+
+def test_threads_never_get_the_same_memory():
+    held, wrong = {}, []
+
+    def work(me):
+        for i in range(200):
+            a = workspace.empty((300 + me, 300), FLOAT)
+            a[...] = me
+            held[me] = a
+            if not (a == me).all():
+                wrong.append((me, i))
+
+    threads = [threading.Thread(target=work, args=(me,)) for me in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
