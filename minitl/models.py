@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from minitl.autograd import Tensor, recording
+from minitl.autograd import Tensor
 from minitl.batches import is_stream
+from minitl.frozen import find_cut
+from minitl.graph import find_pools, run_nodes
 from minitl.layers.base import Layer, Node, SymbolicTensor
-from minitl.layers.convolution import Conv2D
 from minitl.layers.core import Input, InputLayer
 from minitl.naming import did_you_mean, unique_name
 from minitl.training import Trainer, check_shape
@@ -86,20 +87,8 @@ class Model(Trainer, Layer):
         # How many nodes read each value; the model's outputs are never dropped.
         self._readers = Counter(id(t) for node in self._nodes_in_order for t in node.inputs)
         self._readers.update(id(t) for t in self.outputs)
-        self._pools = self._find_pools()
+        self._pools = find_pools(self._nodes_in_order, self._readers)
         self.built = True
-
-    def _find_pools(self) -> dict[int, Node]:
-        """The pool after each convolution that can do the pooling itself: by the latter's node."""
-        made_by = {id(t): node for node in self._nodes_in_order for t in node.outputs}
-        found = {}
-        for node in self._nodes_in_order:
-            before = made_by.get(id(node.inputs[0])) if len(node.inputs) == 1 else None
-            if before is None or not isinstance(before.layer, Conv2D) or node.as_list:
-                continue
-            if self._readers[id(node.inputs[0])] == 1 and before.layer.can_pool(node.layer):
-                found[id(before)] = node
-        return found
 
     # --- Running ---
 
@@ -112,31 +101,7 @@ class Model(Trainer, Layer):
             check_shape(value.shape, tensor.shape, self.name)
             values[id(tensor)] = layer(value)
         del given, x
-        unread = self._readers.copy()
-        pooled: set[int] = set()  # nodes of pools that were computed with the convolution before
-        for node in self._nodes_in_order:
-            if id(node) in pooled:
-                continue
-            arguments = []
-            for tensor in node.inputs:
-                unread[id(tensor)] -= 1
-                last = unread[id(tensor)] == 0
-                arguments.append(values.pop(id(tensor)) if last else values[id(tensor)])
-            pool = self._pools.get(id(node))
-            convolution: Any = node.layer
-            if pool and not recording(arguments[0], *convolution.trainable_weights):
-                values[id(pool.outputs[0])] = convolution.call_pooled(arguments.pop())
-                pooled.add(id(pool))
-                continue
-            mode = training if node.training is None else node.training
-            result = node.layer(
-                arguments if node.as_list else arguments.pop(), training=mode, rng=rng
-            )
-            for tensor, value in zip(
-                node.outputs, result if isinstance(result, list) else [result], strict=True
-            ):
-                if unread[id(tensor)]:
-                    values[id(tensor)] = value
+        run_nodes(self._nodes_in_order, self._readers, self._pools, values, training, rng)
         found = [values[id(t)] for t in self.outputs]
         return found[0] if self._single_output else found
 
@@ -161,14 +126,16 @@ class Model(Trainer, Layer):
     def largest_step(self, input_shapes: list[Any]) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
         shapes = self._shapes(input_shapes)
-        sizes = {key: math.prod(n or 1 for n in shape[1:]) for key, shape in shapes.items()}
         steps = [
-            sum(sizes[id(t)] for t in [*node.inputs, *node.outputs])
+            node.layer.largest_step([shapes[id(t)] for t in node.inputs])
             for node in self._nodes_in_order
         ]
         return max(steps, default=1)
 
     # --- Layers ---
+
+    def _as_graph(self) -> Model | None:
+        return self if type(self).call is Model.call and self.outputs else None
 
     def _sublayers(self) -> Iterable[Layer]:
         return self._layers
@@ -266,6 +233,10 @@ class Model(Trainer, Layer):
                 f" Multiply-adds per sample: {self.multiply_adds():,}",
             ]
         )
+        cut = find_cut(self) if learns else None
+        if cut is not None:
+            size = f"{cut.width * cut.dtype.itemsize:,} bytes a sample"
+            text += f"\n Kept by fit: {cut.describe()}, {size}; saves {cut.share()} of them"
         (print_fn or print)(text)
 
     # --- Files ---

@@ -12,6 +12,7 @@ A subclass defines `build` (make the weights, once the input's shape is known), 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -99,6 +100,8 @@ class Layer(Configurable, metaclass=LayerType):
     input_rank: ClassVar[int | None] = None
     # Whether the layer is called on a list of inputs; None when it takes both.
     several_inputs: ClassVar[bool | None] = False
+    # Whether `call` draws random numbers in training.
+    random: ClassVar[bool] = False
     _extra_arguments: ClassVar[frozenset[str]] = frozenset()
     # Settings in Keras's configurations that do nothing unless another is on; see from_config.
     _idle_settings: ClassVar[frozenset[str]] = frozenset()
@@ -153,6 +156,14 @@ class Layer(Configurable, metaclass=LayerType):
         """Multiply-adds of matrix products and convolutions for one sample."""
         return 0
 
+    def largest_step(self, input_shapes: list[Any]) -> int:
+        """The numbers that one call reads and writes, for one sample, where it is most."""
+        found = self.compute_output_shape(
+            input_shapes if len(input_shapes) > 1 else input_shapes[0]
+        )
+        shapes = [*input_shapes, *(found if isinstance(found, list) else [found])]
+        return sum(math.prod(n or 1 for n in shape[1:]) for shape in shapes)
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, from which `from_config` makes the same layer."""
         base = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype}
@@ -205,6 +216,24 @@ class Layer(Configurable, metaclass=LayerType):
     def _sublayers(self) -> Iterable[Layer]:
         """Layers inside this one; a Model has some."""
         return ()
+
+    def _as_graph(self) -> Any:
+        """The layer itself where it is nothing but a graph of layers: a Model is one."""
+        return None
+
+    def fixed(self, training: bool) -> bool:
+        """Whether a call gives the same for the same input for as long as a training lasts.
+
+        It does where nothing learns and nothing is random. A layer of the user's that takes
+        `training` or `rng` is believed to behave otherwise in training than outside; one that
+        holds layers is what these are, unless it says `random = True`.
+        """
+        if any(v.trainable or (self._trainable and not v.learnable) for v in self._own_weights):
+            return False
+        inner = list(self._sublayers())
+        if training and (self.random or (self._extra_arguments and not inner)):
+            return False
+        return all(layer.fixed(training) for layer in inner)
 
     @property
     def weights(self) -> list[Variable]:

@@ -48,6 +48,8 @@ ALLOWED = {
     ("optimizers.serialize", "value"): "one function for all that is configured; used by place",
     ("models.Model", "*"): "Keras's is (*args, **kwargs), with these names",
     ("Model.compile", "optimizer"): "'adam', since minitl has no RMSprop",
+    ("Model.fit", "cache_features"): "Keras runs what is frozen in every epoch",
+    ("Model.fit", "augment_copies"): "as cache_features",
     ("Model.load_weights", "by_name"): "among Keras's **kwargs",
     ("Layer.call", "x"): "minitl's layers take their input first; Keras's base has (*args)",
     ("Layer.add_weight", "*"): "Keras's is (shape, initializer, ...); minitl's name is required",
