@@ -72,7 +72,7 @@ def grad_cam(
         gradient = backward(z, [a], unit)[0]
         alpha = gradient.mean(axis=(1, 2), keepdims=True)
         heats.append(np.maximum((alpha * a.storage).sum(axis=-1), 0))
-    heat = resize_images(np.concatenate(heats), x.shape[1:3])
+    heat = resize_images(np.concatenate(heats)[..., np.newaxis], x.shape[1:3])[..., 0]
     top = heat.max(axis=(1, 2), keepdims=True)
     return heat / np.where(top > 0, top, 1)
 

@@ -2,7 +2,7 @@
 
 A short training in which the rate grows from step to step, by the same factor each time. While it
 is too small the loss stands still, then it falls, then it rises and runs away; a good rate lies
-where it falls fastest. The plot is `report.rate_test_plot`.
+well below that at which it was lowest. The plot is `report.rate_test_plot`.
 
 The test changes nothing. It trains the model itself, with a clone of its optimizer, and puts back
 what it moved, also after an error, and after Ctrl-C at any moment.
@@ -25,6 +25,7 @@ from minitl.naming import check_keywords
 from minitl.training import TrainingDiverged
 
 SMOOTHING = 0.9  # how much of the running mean of losses is kept at each step
+MARGIN = 10.0  # by which the suggestion stays below the rate of the lowest loss
 RUNAWAY = 4.0  # the test ends when the smoothed loss is so many times the lowest
 
 
@@ -34,7 +35,7 @@ class RateTest(NamedTuple):
     rates: np.ndarray  # (steps,), of those steps that were made
     losses: np.ndarray  # (steps,), of each batch before the step at that rate
     smoothed: np.ndarray  # (steps,), running mean of the losses
-    suggestion: float  # the rate at which the smoothed loss fell fastest
+    suggestion: float  # a tenth of the rate at which the smoothed loss was lowest
     diverged: bool  # whether the loss ran away before the last step
 
 
@@ -113,10 +114,8 @@ def learning_rate_range_test(
         raise ValueError(
             f"the loss ran away after {count} steps: lowest={lowest:g} is too high already"
         )
-    fall = np.gradient(np.array(smoothed), np.log(rates[:count]))
-    early = count // 10  # the running mean of a few losses is not one yet
-    best = float(rates[early + int(np.argmin(fall[early:]))])
-    return RateTest(rates[:count], np.array(losses), np.array(smoothed), best, diverged)
+    suggestion = float(rates[int(np.argmin(smoothed))]) / MARGIN
+    return RateTest(rates[:count], np.array(losses), np.array(smoothed), suggestion, diverged)
 
 
 def _undone(model: Model, run: Callable[[], Any], keep_features: bool) -> Any:

@@ -265,7 +265,7 @@ def rate_test_plot(test: Any, path: Path, title: str | None = None) -> None:
         color=RED,
         linestyle="--",
         linewidth=1.5,
-        label=f"falls fastest: {test.suggestion:.1e}",
+        label=f"suggested: {test.suggestion:.1e}",
     )
     axes.set_xscale("log")
     low, start = float(np.min(test.smoothed)), float(test.smoothed[0])

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minitl import ops
+from minitl import kernels, ops
 from minitl.callbacks import Callback
+from minitl.kernels.threads import share_out
 from minitl.layers import Dense
 from minitl.losses import CategoricalCrossentropy, SparseCategoricalCrossentropy
 from minitl.models import Model
@@ -27,7 +28,7 @@ from minitl.regularizers import L2
 
 ROWS = 256  # of F that are float64 at a time
 HISTORY = 20  # steps that L-BFGS remembers
-NEWTON_STEPS = 5
+NEWTON, CG = 30, 500  # steps of Newton's method, and products for each of them
 
 
 class Head(NamedTuple):
@@ -53,7 +54,7 @@ def solve_head(
     *,
     standardize: bool = False,
     tolerance: float = 1e-10,
-    max_iterations: int = 5000,
+    max_iterations: int = 300,
 ) -> Head:
     """The W and b that minimise L(W, b), see above, in float64.
 
@@ -65,7 +66,8 @@ def solve_head(
         standardize: measure each feature in its standard deviations, so that the penalty treats
             all alike; the W that is returned is for F as it was given.
         tolerance: the gradient's norm at the end, as a share of that at W = 0, b = 0.
-        max_iterations: a warning tells when they were not enough.
+        max_iterations: of L-BFGS; a few steps of Newton's method follow. A warning tells when
+            all that was not enough.
 
     How good is the end? L - l2 * sum(W^2) is convex, so with b at its best for W
 
@@ -75,9 +77,6 @@ def solve_head(
     not whole numbers from 0, fewer than two classes, or an l2 of 0: without it the loss of classes
     that can be separated falls for ever.
     """
-    from scipy.optimize import minimize
-    from scipy.sparse.linalg import LinearOperator, cg
-
     f = np.asarray(f)
     targets = _targets(f, y, sample_weight)
     if not 0 < l2 < np.inf:
@@ -86,71 +85,100 @@ def solve_head(
         )
     if not np.isfinite(f.sum(dtype=np.float64)):
         raise ValueError("F has NaN or infinite numbers")
-    d, m = f.shape[1], targets.shape[1]
     mean = f.mean(axis=0, dtype=np.float64)
-    scale = np.ones(d)
+    scale = np.ones(f.shape[1])
     if standardize:
-        deviation = f.std(axis=0, dtype=np.float64)
+        deviation = np.concatenate([f[:, p].std(axis=0, dtype=np.float64) for p in _parts(f)])
         scale[deviation > 0] = 1 / deviation[deviation > 0]
-    # Moving F moves b and nothing else, turning it turns W and leaves the penalty as it is. So L is
-    # the same function along the principal axes of F, where it has no long narrow valleys once
-    # each axis is measured in its own unit (a quarter is the most that p (1 - p) can be).
-    x, back = _principal_axes(f, mean, scale)
-    unit = 1 / np.sqrt((x * x).mean(axis=0) / 4 + 2 * l2)[:, None]
-    norms: list[float] = []  # of the gradient of L(W, b), at each evaluation
+    found: list[Head] = []
 
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        u, c = flat[:-m].reshape(-1, m), flat[-m:]
-        w = unit * u
-        value, g = _cross_entropy(x @ w + c, targets)  # (N, r) x (r, m)
-        dw = x.T @ g + 2 * l2 * w  # (r, N) x (N, m)
-        dc = g.sum(axis=0)
-        norms.append(float(np.sqrt(np.vdot(dw, dw) + dc @ dc)))
-        return value + l2 * np.vdot(w, w), np.concatenate([(unit * dw).ravel(), dc])
+    def solve(_: int) -> None:
+        x, back = _principal_axes(f, mean, scale)
+        w, c, iterations, start = _minimise(x, targets, l2, tolerance, max_iterations)
+        w = back(w)
+        value, norm = _loss_and_norm(f, mean, scale, targets, w, c, l2)
+        kernel = scale[:, None] * w
+        bias = c - mean @ kernel
+        found.append(Head(kernel, bias - bias.mean(), value, norm, iterations))
+        if not norm <= 2 * tolerance * start:
+            warnings.warn(
+                f"solve_head stopped after {iterations} iterations at a gradient of {norm:.1e}, "
+                f"which is {norm / start:.1e} of that at the start; tolerance is {tolerance:.0e}",
+                UserWarning,
+                stacklevel=5,
+            )
 
-    def curvature(flat: np.ndarray, step: np.ndarray) -> np.ndarray:
+    share_out(solve, 1, multiplies=True)  # BLAS with one thread: else their number shows in bits
+    return found[0]
+
+
+def _minimise(
+    x: np.ndarray, targets: np.ndarray, l2: float, tolerance: float, max_iterations: int
+) -> tuple[np.ndarray, np.ndarray, int, float]:
+    """W (r, m) and c (m,) at the minimum for X (N, r), the iterations, and |grad| at W = 0."""
+    from scipy.optimize import minimize
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    r, m = x.shape[1], targets.shape[1]
+    of_row = targets.sum(axis=1, keepdims=True)
+    ones = np.concatenate([x, np.ones((len(x), 1))], axis=1)  # W and c as one V (r + 1, m)
+    penalty = 2 * l2 * (np.arange(r + 1) < r)[:, None]
+    norms: list[float] = []  # of the gradient, at each evaluation
+
+    def units(v: np.ndarray) -> np.ndarray:
+        """Each number of V in the unit in which L curves by 1: from the Hessian's diagonal."""
+        p = _softmax(ones @ v)[0]
+        return 1 / np.sqrt((ones * ones).T @ (of_row * p * (1 - p)) + 2 * l2)
+
+    def loss(flat: np.ndarray, unit: np.ndarray) -> tuple[float, np.ndarray]:
+        v = unit * flat.reshape(-1, m)
+        value, g = _cross_entropy(ones @ v, targets)  # (N, r + 1) x (r + 1, m)
+        dv = ones.T @ g + penalty * v  # (r + 1, N) x (N, m)
+        norms.append(float(np.sqrt(np.vdot(dv, dv))))
+        return value + np.vdot(penalty * v, v) / 2, (unit * dv).ravel()
+
+    def curvature(at: np.ndarray, unit: np.ndarray, step: np.ndarray) -> np.ndarray:
         """How the gradient changes along a step: the Hessian times it."""
-        w, c = unit * step[:-m].reshape(-1, m), step[-m:]
-        p = _softmax(x @ (unit * flat[:-m].reshape(-1, m)) + flat[-m:])[0]
-        dz = p * (x @ w + c)
-        dg = targets.sum(axis=1, keepdims=True) * (dz - p * dz.sum(axis=1, keepdims=True))
-        return np.concatenate([(unit * (x.T @ dg + 2 * l2 * w)).ravel(), dg.sum(axis=0)])
+        dv = unit * step.reshape(-1, m)
+        p = _softmax(ones @ at)[0]
+        dp = p * (ones @ dv)
+        dp -= p * dp.sum(axis=1, keepdims=True)
+        return (unit * (ones.T @ (of_row * dp) + penalty * dv)).ravel()
+
+    def there() -> bool:
+        return norms[-1] <= tolerance * norms[0]
 
     def stop(_: np.ndarray) -> None:
-        if norms[-1] <= tolerance * norms[0]:
+        if there():
             raise StopIteration
 
-    start = np.zeros(x.shape[1] * m + m)
-    options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "ftol": 0, "gtol": 0}
-    options["maxcor"] = HISTORY
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", callback=stop, options=options)
-    flat, iterations = found.x, found.nit
-    gradient = loss(flat)[1]
-    # The line search compares losses, whose rounding ends it at a gradient of about sqrt(1e-16) of
-    # the first one. Newton's step looks at gradients alone, and from here few are needed.
-    for _ in range(NEWTON_STEPS):
-        if norms[-1] <= tolerance * norms[0]:
-            break
-        before, at = norms[-1], flat
-        hessian = LinearOperator((len(at), len(at)), partial(curvature, at), dtype=np.float64)
-        step = cg(hessian, gradient, maxiter=500)[0]
-        gradient = loss(at - step)[1]
-        if norms[-1] >= before:
-            break
-        flat, iterations = at - step, iterations + 1
-    w = back(unit * flat[:-m].reshape(-1, m))
-    c = flat[-m:]
-    value, norm = _loss_and_norm(f, mean, scale, targets, w, c, l2)
-    if not norm <= 2 * tolerance * norms[0]:
-        warnings.warn(
-            f"solve_head stopped after {iterations} iterations at a gradient of {norm:.1e}, which "
-            f"is {norm / norms[0]:.1e} of that at the start; tolerance is {tolerance:.0e}",
-            UserWarning,
-            stacklevel=2,
-        )
-    kernel = scale[:, None] * w
-    bias = c - mean @ kernel
-    return Head(kernel, bias - bias.mean(), value, norm, iterations)
+    start = np.zeros((r + 1) * m)
+    unit = units(start.reshape(-1, m))
+    options = {"maxiter": max_iterations, "ftol": 0, "gtol": 0, "maxcor": HISTORY}
+    result = minimize(loss, start, (unit,), "L-BFGS-B", jac=True, callback=stop, options=options)
+    flat, steps = result.x, result.nit
+    gradient = loss(flat, unit)[1]
+    # L-BFGS compares losses, whose rounding ends it at a gradient of about sqrt(1e-16) of the
+    # first one; and where l2 is small, so that L hardly curves, it creeps. Newton's method looks
+    # at gradients alone, and solves for its step by conjugate gradients.
+    while not there() and steps < max_iterations + NEWTON:
+        v, before = unit * flat.reshape(-1, m), norms[-1]
+        unit = units(v)
+        gradient = loss((v / unit).ravel(), unit)[1]
+        product = partial(curvature, v, unit)
+        hessian = LinearOperator((v.size, v.size), product, dtype=np.float64)
+        step = cg(hessian, gradient, maxiter=CG)[0]
+        for _ in range(10):
+            flat = (v / unit).ravel() - step
+            loss(flat, unit)
+            if norms[-1] < before:
+                break
+            step /= 2
+        else:  # rounding has the last word
+            return v[:-1], v[-1], steps, norms[0]
+        steps += 1
+    v = unit * flat.reshape(-1, m)
+    return v[:-1], v[-1], steps, norms[0]
 
 
 def head_loss(
@@ -214,16 +242,23 @@ def _blocks(f: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Iterator[tupl
         yield part, _rows(f[part], mean, scale)
 
 
+def _parts(f: np.ndarray) -> list[slice]:
+    """Ranges of columns, so that no copy of all of F is made."""
+    return [slice(start, start + 4 * ROWS) for start in range(0, f.shape[1], 4 * ROWS)]
+
+
 def _principal_axes(
     f: np.ndarray, mean: np.ndarray, scale: np.ndarray
 ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
     """The centred rows' coordinates X (N, r) along their principal axes, r <= min(N, D), and the
     way back from a W (r, m) on X to that on all D columns.
 
-    With the singular values of the rows F = U S V^T, X = F V = U S and W = V w, of the same length
-    as w. Where D > N no more than N axes are needed: at the optimum W is a sum of the rows, for a
-    part of W at right angles to all of them costs penalty and changes no output (Hastie &
-    Tibshirani 2004, section 2). V or U, and S^2, come from the smaller of F^T F and F F^T.
+    Moving F moves b and nothing else, turning it turns W and leaves the penalty as it is: L is the
+    same function, but without long narrow valleys. With the singular values of the centred rows
+    F = U S V^T, X = F V = U S and W = V w, of the same length as w. Where D > N no more than N
+    axes are needed: at the optimum W is a sum of the rows, for a part of W at right angles to all
+    of them costs penalty and changes no output (Hastie & Tibshirani 2004, section 2). V or U, and
+    S^2, come from the smaller of F^T F and F F^T.
     """
     from scipy.linalg import eigh
 
@@ -231,20 +266,19 @@ def _principal_axes(
     gram = np.zeros((min(n, d), min(n, d)))
     if d <= n:
         for _, x in _blocks(f, mean, scale):
-            gram += x.T @ x  # (d, block) x (block, d)
+            gram += kernels.dense_kernel_gradient(x, x)  # (d, rows) x (rows, d)
         v = eigh(gram)[1]
         return np.concatenate([x @ v for _, x in _blocks(f, mean, scale)]), lambda w: v @ w
-    parts = [slice(start, start + 4 * ROWS) for start in range(0, d, 4 * ROWS)]
-    for part in parts:
-        x = _rows(f[:, part], mean[part], scale[part])
-        gram += x @ x.T  # (n, block) x (block, n)
+    for part in _parts(f):
+        x = np.ascontiguousarray(_rows(f[:, part], mean[part], scale[part]).T)
+        gram += kernels.dense_kernel_gradient(x, x)  # (n, columns) x (columns, n)
     squares, u = eigh(gram)
     kept = squares > squares[-1] * n * np.finfo(float).eps
     u, s = u[:, kept], np.sqrt(squares[kept])
 
     def back(w: np.ndarray) -> np.ndarray:
         a = u @ (w / s[:, None])  # (n, r) x (r, m)
-        return np.concatenate([_rows(f[:, p], mean[p], scale[p]).T @ a for p in parts])
+        return np.concatenate([_rows(f[:, p], mean[p], scale[p]).T @ a for p in _parts(f)])
 
     return u * s, back
 

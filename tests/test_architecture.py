@@ -42,6 +42,7 @@ transfer
 solving
 rate_test
 data
+explain
 evaluation
 applications
 utils
