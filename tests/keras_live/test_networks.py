@@ -1,7 +1,8 @@
 """VGG16, VGG19 and ResNet50 with random weights beside Keras's: outputs, gradients, files.
 
-Random are biases and BatchNormalization's averages, too, or they would not be there. Gradients are taken in float64: in float32 a number that lies within
-rounding of a ReLU's kink takes the other side in one of the two, and its gradient with it.
+Random are biases and BatchNormalization's averages, too, or they would not be there. Gradients are
+taken in float64: in float32 a number that lies within rounding of a ReLU's kink takes the other
+side in one of the two, and its gradient with it.
 """
 
 import json
