@@ -19,6 +19,7 @@ NAMES = (
     "startup",
     "memory",
     "accuracy",
+    "compare_keras",
     "readable",
     "threads",
 )
