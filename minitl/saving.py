@@ -21,6 +21,10 @@ from minitl.naming import did_you_mean
 
 Inventory = list[tuple[str, list[tuple[str, Variable]]]]
 
+# Layers that a published file calls otherwise than the network does now: ResNet50's top. (Keras,
+# which reads by order, does not see it.)
+PUBLISHED_AS = {"probs": "predictions", "fc1000": "predictions"}
+
 
 def inventory(model: Model) -> Inventory:
     """The model's layers in order, each with its weights named by their path and in order.
@@ -81,7 +85,13 @@ def load_weights(
         by_name = True
     else:
         layers = stored.layers
-    pairs = hdf5.plan(layers, wanted, by_name=by_name, source=filepath)
+    theirs, ours = {name for name, _ in layers}, {name for name, _ in wanted}
+    rename = {
+        old: new
+        for old, new in PUBLISHED_AS.items()
+        if old in theirs - ours and new in ours - theirs
+    }
+    pairs = hdf5.plan(layers, wanted, by_name=by_name, rename=rename, source=filepath)
     for variable, array in pairs:
         variable.assign(array)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.common import Options, Report
+from benchmarks.compare_keras import LayerReport, compare
 from benchmarks.contest import Contender, Disagreement, Ready, alone, contest
 from benchmarks.table import END, START, render, replace
 
@@ -138,6 +139,23 @@ def test_the_list_names_every_question():
     helpers = {"__init__", "__main__", "algorithms", "common", "contest", "networks", "peers"}
     files = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers - {"table"}
     assert set(names) == files
+
+
+def test_the_first_wrong_layer_is_named(capsys):
+    rng = np.random.default_rng(0)
+    exact = {name: rng.standard_normal((2, 3, 3, 4)) for name in ("conv1", "conv2", "pool")}
+    keras = {name: y.astype(np.float32) for name, y in exact.items()}
+    wrong = {name: y + 3e-5 * (name != "conv1") for name, y in keras.items()}
+    for outputs, first in (({"minitl": keras}, "none"), ({"minitl": wrong}, "conv2")):
+        for others, against in (({}, "float64"), ({"Keras": keras}, "Keras")):
+            report = LayerReport("compare_keras", "question?")
+            compare(report, outputs | others, exact)
+            report.print()
+            line = capsys.readouterr().out.splitlines()[-1]
+            told = first if first == "none" else f"{first} (against {against})"
+            assert line == f"  the first layer that does more than round: {told}"
+            assert [claim.met for claim in report.claims][-1] == (first == "none")
+            assert report.find("pool", "minitl - float64, relative L2").median < 1e-4
 
 
 def test_the_table_shows_medians_and_conditions():

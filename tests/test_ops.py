@@ -125,7 +125,13 @@ CASES: dict[str, list[tuple]] = {
         ),
         ("rows", lambda *a: ops.batch_norm(*a, 1e-3)[0], [normal(4, 3), positive(3), normal(3)]),
     ],
-    "scale_shift": [("", ops.scale_shift, [normal(2, 2, 3), normal(3), normal(3, seed=1)])],
+    "normalize": [
+        (
+            "",
+            lambda x, gamma, beta: ops.normalize(x, gamma, beta, normal(3), np.array([2, 1, 0.5])),
+            [normal(2, 2, 3), normal(3), normal(3, seed=1)],
+        )
+    ],
     "dropout": [
         ("", lambda x: ops.dropout(x, 0.4, np.random.default_rng(3)), [normal(3, 4)]),
     ],
@@ -232,7 +238,10 @@ x34 = normal(3, 4)
         (ops.zero_pad2d(np.ones((1, 1, 1, 1)), (0, 1, 1, 0)), [[[[0], [1]], [[0], [0]]]]),
         (ops.getitem(x34, (slice(None), 1)), x34[:, 1]),
         (ops.concatenate([x34, x34[:, :1]]), np.concatenate([x34, x34[:, :1]], axis=-1)),
-        (ops.scale_shift(x34, Tensor(normal(4)), Tensor(np.ones(4))), x34 * normal(4) + 1),
+        (
+            ops.normalize(x34, Tensor(normal(4)), Tensor(np.ones(4)), normal(4), np.full(4, 0.5)),
+            normal(4) * (x34 - normal(4)) * 0.5 + 1,
+        ),
     ],
 )
 def test_value(tensor, expected):
@@ -369,8 +378,8 @@ T = Tensor
         (lambda: ops.average_pool2d(x34, (2, 2), (2, 2)), "average_pool2d takes images"),
         (lambda: ops.zero_pad2d(x34, (1, 1, 1, 1)), "zero_pad2d takes images"),
         (
-            lambda: ops.scale_shift(x34, T(np.ones(3)), T(np.ones(3))),
-            r"scale_shift takes x \(..., C\)",
+            lambda: ops.normalize(x34, T(np.ones(3)), T(np.ones(3)), np.ones(4), np.ones(4)),
+            r"normalize takes x \(..., C\)",
         ),
         (lambda: ops.batch_norm(x34, T(np.ones(3)), T(np.ones(3)), 0.1), "batch_norm takes"),
         (lambda: ops.softmax_cross_entropy(x34, np.ones((3, 1))), r"targets \(N, m\).*\(3, 1\)"),

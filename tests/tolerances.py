@@ -84,6 +84,10 @@ STATISTICS = 5.0
 
 # Whole VGG16, real weights, real photographs: the bars of the project, as fractions of the maximum.
 PHOTOGRAPHS = 3e-6
+# Whole networks with random weights, as fractions of the maximum: the bar of the project for
+# outputs; gradients in float64, through up to 53 layers and as many sums.
+NETWORK = 1e-5
+NETWORK_GRADIENTS = 1e-9
 # The mission's script after every epoch: relative for the loss, absolute for probabilities.
 SCRIPT_LOSS = 1e-3
 SCRIPT_PREDICTIONS = 1e-3

@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from minitl import activations
 from minitl.layers.base import SymbolicTensor
 from minitl.layers.core import Input, InputLayer, InputRange
+from minitl.layers.pooling import GlobalAveragePooling2D, GlobalMaxPooling2D
 from minitl.models import Model
 
 # Mean of ImageNet's training images, B, G, R, 0-255 (Simonyan & Zisserman 2015, section 2.1).
 MEAN_BGR = (103.939, 116.779, 123.68)
+
+# Rows and columns that are halved five times need so many to begin with.
+SMALLEST = 32
 
 Array = np.ndarray
 
@@ -66,11 +71,16 @@ def expected_range() -> InputRange:
     )
 
 
-def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
+def decode_predictions(
+    preds: Any, top: int = 5, class_index: str | os.PathLike[str] | None = None
+) -> list[list[tuple[str, str, float]]]:
     """The names of the `top` most probable ImageNet classes of each row.
 
     Args:
         preds: (N, 1000) probabilities.
+        top: how many.
+        class_index: path of an `imagenet_class_index.json`, {"0": ["n01440764", "tench"], ...};
+            None takes Keras's, which is fetched once and kept (see `minitl.pretrained`).
 
     Returns for each row a list of (WordNet id, name, probability), most probable first.
     """
@@ -82,7 +92,7 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
         )
     from minitl import pretrained  # brings an HTTP client along: not when minitl is imported
 
-    classes = pretrained.imagenet_classes()
+    classes = pretrained.imagenet_classes(class_index)
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [
         [(*classes[i], float(row[i])) for i in order]
@@ -98,7 +108,7 @@ def start(
     input_shape: Any,
     pooling: str | None,
     classes: int,
-    smallest: int,
+    classifier_activation: Any,
 ) -> SymbolicTensor:
     """Check a network's arguments, and return the symbolic tensor that it starts from."""
     if weights is not None and weights != "imagenet" and not os.path.exists(weights):
@@ -110,6 +120,19 @@ def start(
         raise ValueError(
             f"the ImageNet top has 1000 classes, not {classes}; use include_top=False and a head "
             f"of your own"
+        )
+    if (
+        weights is not None
+        and include_top
+        and activations.get(classifier_activation)
+        not in (
+            activations.get("softmax"),
+            activations.get(None),
+        )
+    ):
+        raise ValueError(
+            f"the top was trained with classifier_activation='softmax' (None gives its logits), "
+            f"not {classifier_activation!r}"
         )
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
@@ -135,11 +158,25 @@ def start(
         )
     if include_top and None in shape:
         raise ValueError("include_top=True needs a fixed input_shape")
-    if any(n is not None and n < smallest for n in shape[:2]):
-        raise ValueError(f"{network} takes images of at least {smallest}x{smallest}, got {shape}")
+    if any(n is not None and n < SMALLEST for n in shape[:2]):
+        raise ValueError(f"{network} takes images of at least {SMALLEST}x{SMALLEST}, got {shape}")
     if input_tensor is not None:
         return input_tensor
     return Input(shape)
+
+
+def pooled(
+    x: SymbolicTensor,
+    pooling: str | None,
+    average: str = "global_average_pooling2d",
+    maximum: str = "global_max_pooling2d",
+) -> SymbolicTensor:
+    """What stands at the end of a network without its top; the layers' names differ in Keras."""
+    if pooling == "avg":
+        return GlobalAveragePooling2D(name=average)(x)
+    if pooling == "max":
+        return GlobalMaxPooling2D(name=maximum)(x)
+    return x
 
 
 def finish(

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from minitl.applications.common import decode_predictions, finish, preprocess_input, start
-from minitl.layers import (
-    Conv2D,
-    Dense,
-    Flatten,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    MaxPooling2D,
-    SymbolicTensor,
+from minitl.applications.common import (
+    decode_predictions,
+    finish,
+    pooled,
+    preprocess_input,
+    start,
 )
+from minitl.layers import Conv2D, Dense, Flatten, MaxPooling2D, SymbolicTensor
 from minitl.models import Model
 from minitl.naming import check_keywords
 
@@ -48,22 +46,23 @@ def VGG16(
         input_tensor: a symbolic tensor to start from, instead of a new Input.
         input_shape: (H, W, 3), at least 32x32; without the top it may be left open.
         pooling: without the top: None (maps, 224 -> 7x7x512), 'avg' or 'max' (512 numbers).
-        classes, classifier_activation: of the top.
+        classes, classifier_activation: of the top; None gives logits.
         name: of the model.
 
     Images go through `preprocess_input` first.
     """
-    x = start("vgg16", include_top, weights, input_tensor, input_shape, pooling, classes, 32)
+    x = start(
+        "vgg16",
+        include_top,
+        weights,
+        input_tensor,
+        input_shape,
+        pooling,
+        classes,
+        classifier_activation,
+    )
     y = convolutions(x, BLOCKS)
-    if include_top:
-        y = Flatten(name="flatten")(y)
-        y = Dense(4096, activation="relu", name="fc1")(y)
-        y = Dense(4096, activation="relu", name="fc2")(y)
-        y = Dense(classes, activation=classifier_activation, name="predictions")(y)
-    elif pooling == "avg":
-        y = GlobalAveragePooling2D(name="global_average_pooling2d")(y)
-    elif pooling == "max":
-        y = GlobalMaxPooling2D(name="global_max_pooling2d")(y)
+    y = classifier(y, classes, classifier_activation) if include_top else pooled(y, pooling)
     return finish("vgg16", x, y, weights, include_top, name)
 
 
@@ -74,3 +73,11 @@ def convolutions(x: SymbolicTensor, blocks: tuple[tuple[int, int], ...]) -> Symb
             x = Conv2D(filters, 3, padding="same", activation="relu", name=f"block{b}_conv{c}")(x)
         x = MaxPooling2D(2, strides=2, name=f"block{b}_pool")(x)
     return x
+
+
+def classifier(x: SymbolicTensor, classes: int, activation: Any) -> SymbolicTensor:
+    """The last rows of table 1: FC-4096, FC-4096, FC-1000, soft-max."""
+    x = Flatten(name="flatten")(x)
+    x = Dense(4096, activation="relu", name="fc1")(x)
+    x = Dense(4096, activation="relu", name="fc2")(x)
+    return Dense(classes, activation=activation, name="predictions")(x)

@@ -94,10 +94,4 @@ class BatchNormalization(Layer):
                     average += (1 - self.momentum) * batch
             return y
         inv_std = 1 / np.sqrt(self.moving_variance.storage + x.dtype.type(self.epsilon))
-        offset = -self.moving_mean.storage * inv_std
-        if gamma.requires_grad or beta.requires_grad:
-            normalised = ops.scale_shift(x, Tensor(inv_std), Tensor(offset))
-            return ops.scale_shift(normalised, gamma, beta)
-        # Frozen: both steps are one multiply-add a number.
-        scale = gamma.storage * inv_std
-        return ops.scale_shift(x, Tensor(scale), Tensor(gamma.storage * offset + beta.storage))
+        return ops.normalize(x, gamma, beta, self.moving_mean.storage, inv_std)

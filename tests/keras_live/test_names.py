@@ -25,6 +25,8 @@ MODULES = [
     "models",
     "applications",
     "applications.vgg16",
+    "applications.vgg19",
+    "applications.resnet50",
     "utils",
 ]
 METHODS = {
@@ -46,6 +48,10 @@ ALLOWED = {
     ("callbacks.ProgbarLogger", "verbose"): "Keras takes it from `fit` alone",
     ("optimizers.Optimizer", "*"): "Keras's is made by __new__(*args, **kwargs)",
     ("optimizers.serialize", "value"): "one function for all that is configured; used by place",
+    **{
+        (f"applications.{network}.decode_predictions", "class_index"): "for a file of one's own"
+        for network in ("vgg16", "vgg19", "resnet50")
+    },
     ("models.Model", "*"): "Keras's is (*args, **kwargs), with these names",
     ("Model.compile", "optimizer"): "'adam', since minitl has no RMSprop",
     ("Model.fit", "cache_features"): "Keras runs what is frozen in every epoch",

@@ -1,0 +1,122 @@
+"""ResNet50: sixteen blocks that each add a correction to what they are given.
+
+A block computes y = relu(x + f(x)), f being a 1x1 convolution to few channels, a 3x3 among those
+and a 1x1 back to four times as many: a 'bottleneck'. The sum lets gradients pass a block as if it
+were not there. He, Zhang, Ren & Sun 2016, 'Deep Residual Learning for Image Recognition' (arXiv
+1512.03385), table 1, column '50-layer'. 23,587,712 parameters without the top, 25,636,712 with
+it; 3.9 billion multiply-adds for an image of 224x224.
+
+Every convolution is followed by a BatchNormalization. In a frozen layer it works with the
+averages it was published with, and does not touch them; see there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minitl.applications.common import (
+    decode_predictions,
+    finish,
+    pooled,
+    preprocess_input,
+    start,
+)
+from minitl.layers import (
+    Activation,
+    Add,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    GlobalAveragePooling2D,
+    MaxPooling2D,
+    SymbolicTensor,
+    ZeroPadding2D,
+)
+from minitl.models import Model
+from minitl.naming import check_keywords
+
+__all__ = ["ResNet50", "decode_predictions", "preprocess_input"]
+
+# Table 1, 50-layer: (blocks, filters, stride) of the stacks conv2 ... conv5.
+STACKS = ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))
+
+
+@check_keywords
+def ResNet50(
+    include_top: bool = True,
+    weights: Any = "imagenet",
+    input_tensor: SymbolicTensor | None = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    name: str = "resnet50",
+) -> Model:
+    """ResNet50, by default with its ImageNet weights and its 1000-class top.
+
+    Args:
+        include_top: whether the average over all places and the dense layer are there.
+        weights: 'imagenet' (fetched once and kept, see `minitl.pretrained`), None (random), or
+            the path of a weight file.
+        input_tensor: a symbolic tensor to start from, instead of a new Input.
+        input_shape: (H, W, 3), at least 32x32; without the top it may be left open.
+        pooling: without the top: None (maps, 224 -> 7x7x2048), 'avg' or 'max' (2048 numbers).
+        classes, classifier_activation: of the top; None gives logits.
+        name: of the model.
+
+    Images go through `preprocess_input` first. When some blocks are to be trained, leave the
+    BatchNormalization layers frozen: their averages stem from batches far larger than yours.
+    """
+    x = start(
+        "resnet50",
+        include_top,
+        weights,
+        input_tensor,
+        input_shape,
+        pooling,
+        classes,
+        classifier_activation,
+    )
+    y = ZeroPadding2D(3, name="conv1_pad")(x)
+    y = Conv2D(64, 7, strides=2, name="conv1_conv")(y)
+    y = normalised(y, "conv1")
+    y = Activation("relu", name="conv1_relu")(y)
+    y = ZeroPadding2D(1, name="pool1_pad")(y)
+    y = MaxPooling2D(3, strides=2, name="pool1_pool")(y)
+    for stack, (blocks, filters, stride) in enumerate(STACKS, start=2):
+        for i in range(1, blocks + 1):
+            y = block(y, filters, stride if i == 1 else 1, i == 1, f"conv{stack}_block{i}")
+    if include_top:
+        y = GlobalAveragePooling2D(name="avg_pool")(y)
+        y = Dense(classes, activation=classifier_activation, name="predictions")(y)
+    else:
+        y = pooled(y, pooling, "avg_pool", "max_pool")
+    return finish("resnet50", x, y, weights, include_top, name)
+
+
+def block(
+    x: SymbolicTensor, filters: int, stride: int, projects: bool, name: str
+) -> SymbolicTensor:
+    """relu(x + f(x)): figure 5 of the paper, right.
+
+    Where the shape changes (`projects`), x passes a 1x1 convolution of its own.
+    """
+    shortcut = x
+    if projects:
+        shortcut = Conv2D(4 * filters, 1, strides=stride, name=f"{name}_0_conv")(x)
+        shortcut = normalised(shortcut, f"{name}_0")
+    y = Conv2D(filters, 1, strides=stride, name=f"{name}_1_conv")(x)
+    y = normalised(y, f"{name}_1")
+    y = Activation("relu", name=f"{name}_1_relu")(y)
+    y = Conv2D(filters, 3, padding="same", name=f"{name}_2_conv")(y)
+    y = normalised(y, f"{name}_2")
+    y = Activation("relu", name=f"{name}_2_relu")(y)
+    y = Conv2D(4 * filters, 1, name=f"{name}_3_conv")(y)
+    y = normalised(y, f"{name}_3")
+    y = Add(name=f"{name}_add")([shortcut, y])
+    return Activation("relu", name=f"{name}_out")(y)
+
+
+def normalised(x: SymbolicTensor, name: str) -> SymbolicTensor:
+    # The published weights were trained with this epsilon.
+    return BatchNormalization(epsilon=1.001e-5, name=f"{name}_bn")(x)

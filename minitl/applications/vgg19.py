@@ -1,0 +1,57 @@
+"""VGG19: VGG16 with a fourth convolution in blocks 3, 4 and 5.
+
+Simonyan & Zisserman 2015, 'Very Deep Convolutional Networks for Large-Scale Image Recognition'
+(arXiv 1409.1556), configuration E in table 1. 20,024,384 parameters without the top, 143,667,240
+with it; 19.6 billion multiply-adds for an image of 224x224.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minitl.applications.common import (
+    decode_predictions,
+    finish,
+    pooled,
+    preprocess_input,
+    start,
+)
+from minitl.applications.vgg16 import classifier, convolutions
+from minitl.layers import SymbolicTensor
+from minitl.models import Model
+from minitl.naming import check_keywords
+
+__all__ = ["VGG19", "decode_predictions", "preprocess_input"]
+
+# Table 1, column E: (convolutions, filters) of each block.
+BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
+
+
+@check_keywords
+def VGG19(
+    include_top: bool = True,
+    weights: Any = "imagenet",
+    input_tensor: SymbolicTensor | None = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    name: str = "vgg19",
+) -> Model:
+    """VGG19, by default with its ImageNet weights and its 1000-class top.
+
+    Arguments, output shapes and preprocessing are those of `VGG16`.
+    """
+    x = start(
+        "vgg19",
+        include_top,
+        weights,
+        input_tensor,
+        input_shape,
+        pooling,
+        classes,
+        classifier_activation,
+    )
+    y = convolutions(x, BLOCKS)
+    y = classifier(y, classes, classifier_activation) if include_top else pooled(y, pooling)
+    return finish("vgg19", x, y, weights, include_top, name)
