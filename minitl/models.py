@@ -161,9 +161,8 @@ class Model(Trainer, Layer):
     def largest_step(self, input_shapes: list[Any]) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
         shapes = self._shapes(input_shapes)
-        sizes = {key: math.prod(n or 1 for n in shape[1:]) for key, shape in shapes.items()}
         steps = [
-            sum(sizes[id(t)] for t in [*node.inputs, *node.outputs])
+            node.layer.largest_step([shapes[id(t)] for t in node.inputs])
             for node in self._nodes_in_order
         ]
         return max(steps, default=1)

@@ -176,14 +176,30 @@ def reshape(x: Any, shape: tuple[int, ...]) -> Tensor:
     return record("reshape", x.storage.reshape(shape), (x, lambda g: g.reshape(before)))
 
 
+def swap_axes(x: Any, first: int, second: int) -> Tensor:
+    """The same numbers with two axes exchanged: (N, T, D) -> (T, N, D), say."""
+    x = as_tensor(x)
+    return record(
+        "swap_axes",
+        x.storage.swapaxes(first, second),
+        (x, lambda g: np.ascontiguousarray(g.swapaxes(first, second))),
+    )
+
+
 def getitem(x: Any, index: Any) -> Tensor:
     """y = x[index], for slices, integers and integer arrays. Repeated places add up."""
     x = as_tensor(x)
     shape, dtype = x.shape, x.dtype
 
+    parts = index if isinstance(index, tuple) else (index,)
+    simple = all(isinstance(part, (int, slice)) for part in parts)  # no place comes twice
+
     def vjp(g: Array) -> Array:
         dx = np.zeros(shape, dtype)
-        np.add.at(dx, index, g)
+        if simple:
+            dx[index] = g
+        else:
+            np.add.at(dx, index, g)
         return dx
 
     return record("getitem", np.asarray(x.storage[index]), (x, vjp))
@@ -445,9 +461,16 @@ def scale_shift(x: Any, scale: Tensor, shift: Tensor) -> Tensor:
 def dropout(x: Any, rate: float, rng: np.random.Generator) -> Tensor:
     """Sets each number to 0 with probability `rate`, and multiplies the others by 1/(1 - rate)."""
     x = as_tensor(x)
-    kept = rng.random(x.shape, dtype=np.float32) >= rate
-    mask = kept.astype(x.dtype) / x.dtype.type(1 - rate)
+    mask = dropout_mask(x.shape, rate, rng, x.dtype)
     return record("dropout", x.storage * mask, (x, lambda g: g * mask))
+
+
+def dropout_mask(
+    shape: tuple[int, ...], rate: float, rng: np.random.Generator, dtype: np.dtype
+) -> Array:
+    """0 with probability `rate`, otherwise 1/(1 - rate): so the mean is 1."""
+    kept = rng.random(shape, dtype=np.float32) >= rate
+    return kept.astype(dtype) / dtype.type(1 - rate)
 
 
 # --- Losses' work --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from minitl.autograd import Variable
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer, InputRange
 from minitl.models import Model, Sequential
-from minitl.naming import did_you_mean
+from minitl.naming import did_you_mean, without_idle
 
 Inventory = list[tuple[str, list[tuple[str, Variable]]]]
 
@@ -125,7 +125,7 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
             f"model.load_weights"
         )
     described = _json(stored.attributes["model_config"], filepath)
-    model = _layer_from(described["class_name"], described["config"])
+    model = layer_from(described["class_name"], described["config"])
     if not isinstance(model, Model):
         raise hdf5.WeightFileError(f"{filepath} describes a {described['class_name']}, no model")
     for variable, array in hdf5.plan(stored.layers, inventory(model), source=filepath):
@@ -181,7 +181,7 @@ def _input_layers(layer: Layer) -> Iterable[InputLayer]:
 # --- Architectures -------------------------------------------------------------------------------
 
 
-def _layer_from(class_name: str, settings: dict[str, Any]) -> Layer:
+def layer_from(class_name: str, settings: dict[str, Any]) -> Layer:
     """A layer or a model from its class name and configuration."""
     if class_name in ("Functional", "Model"):
         return model_from_config(settings)
@@ -197,7 +197,7 @@ def _layer_from(class_name: str, settings: dict[str, Any]) -> Layer:
 
 
 def _sequential_from(settings: dict[str, Any]) -> Sequential:
-    layers = [_layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
+    layers = [layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
     model = Sequential(layers, name=settings["name"])
     if settings.get("build_input_shape") and not model.outputs:
         model.build(settings["build_input_shape"])
@@ -214,7 +214,7 @@ def model_from_config(settings: dict[str, Any]) -> Model:
     made: dict[tuple[str, int], list[SymbolicTensor]] = {}
     for each in settings["layers"]:
         name = each.get("name") or each["config"]["name"]
-        layer = _layer_from(each["class_name"], each["config"])
+        layer = layer_from(each["class_name"], each["config"])
         layers[name] = layer
         if isinstance(layer, InputLayer):
             made[name, 0] = [layer.output]
@@ -254,9 +254,14 @@ def _read_call(call: Any) -> tuple[list[Any], bool, bool | None]:
         inputs = call["args"][0]
         as_list = isinstance(inputs, list)
         references = [t["config"]["keras_history"] for t in (inputs if as_list else [inputs])]
-        return references, as_list, call.get("kwargs", {}).get("training")
+        return references, as_list, _training(call.get("kwargs", {}))
     settings = call[0][3] if len(call[0]) > 3 else {}  # Keras 2: [[name, node, index, kwargs] ...]
-    return call, len(call) > 1, settings.get("training")
+    return call, len(call) > 1, _training(settings)
+
+
+def _training(settings: dict[str, Any]) -> bool | None:
+    """The only argument of a call beside its inputs that minitl has; others must do nothing."""
+    return without_idle(settings, ("training",), "layers' calls").get("training")
 
 
 def _read_places(places: Any, look: Any) -> Any:

@@ -12,6 +12,7 @@ A subclass defines `build` (make the weights, once the input's shape is known), 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -152,6 +153,12 @@ class Layer(Configurable, metaclass=LayerType):
     def multiply_adds(self, input_shape: Any) -> int:
         """Multiply-adds of matrix products and convolutions for one sample."""
         return 0
+
+    def largest_step(self, input_shapes: list[Any]) -> int:
+        """The numbers that one call reads and writes, for one sample, where it is most."""
+        found = self.compute_output_shape(input_shapes if len(input_shapes) > 1 else input_shapes[0])
+        shapes = [*input_shapes, *(found if isinstance(found, list) else [found])]
+        return sum(math.prod(n or 1 for n in shape[1:]) for shape in shapes)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, from which `from_config` makes the same layer."""
