@@ -21,8 +21,8 @@ class _Recurrent(Layer):
 
     input_rank = 3
     gates: int
-    # How Keras computes it, not what.
-    _idle_settings = frozenset({"implementation", "use_cudnn"})
+    # How Keras computes it, and what becomes of masks, which are not there.
+    _idle_settings = frozenset({"implementation", "use_cudnn", "zero_output_for_mask"})
 
     def __init__(
         self,

@@ -29,6 +29,13 @@ class _Wrapper(Layer):
     def random(self) -> bool:
         return any(getattr(layer, "random", False) for layer in self._sublayers())
 
+    def get_config(self) -> dict[str, Any]:
+        settings = super().get_config()
+        for value in settings.values():
+            if isinstance(value, dict) and "class_name" in value:
+                _as_keras_describes(value)
+        return settings
+
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> Layer:
         from minitl.saving import layer_from
@@ -39,6 +46,19 @@ class _Wrapper(Layer):
             if isinstance(value, dict) and "class_name" in value and name != "dtype"
         }
         return super().from_config(settings | made)
+
+
+def _as_keras_describes(inner: dict[str, Any]) -> None:
+    """The description of a wrapped layer as Keras 3 reads it, and only it writes: with a module,
+    and with the places of a single input or output without a list around them."""
+    inner["module"] = "keras.layers"
+    if inner["class_name"] == "Sequential":
+        inner["module"] = "keras"
+    if inner["class_name"] == "Model":
+        inner |= {"class_name": "Functional", "module": "keras.src.models.functional"}
+        for what in ("input_layers", "output_layers"):
+            places = inner["config"][what]
+            inner["config"][what] = places[0] if len(places) == 1 else places
 
 
 class TimeDistributed(_Wrapper):
