@@ -461,16 +461,9 @@ def scale_shift(x: Any, scale: Tensor, shift: Tensor) -> Tensor:
 def dropout(x: Any, rate: float, rng: np.random.Generator) -> Tensor:
     """Sets each number to 0 with probability `rate`, and multiplies the others by 1/(1 - rate)."""
     x = as_tensor(x)
-    mask = dropout_mask(x.shape, rate, rng, x.dtype)
+    kept = rng.random(x.shape, dtype=np.float32) >= rate
+    mask = kept.astype(x.dtype) / x.dtype.type(1 - rate)
     return record("dropout", x.storage * mask, (x, lambda g: g * mask))
-
-
-def dropout_mask(
-    shape: tuple[int, ...], rate: float, rng: np.random.Generator, dtype: np.dtype
-) -> Array:
-    """0 with probability `rate`, otherwise 1/(1 - rate): so the mean is 1."""
-    kept = rng.random(shape, dtype=np.float32) >= rate
-    return kept.astype(dtype) / dtype.type(1 - rate)
 
 
 # --- Losses' work --------------------------------------------------------------------------------

@@ -156,7 +156,9 @@ class Layer(Configurable, metaclass=LayerType):
 
     def largest_step(self, input_shapes: list[Any]) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
-        found = self.compute_output_shape(input_shapes if len(input_shapes) > 1 else input_shapes[0])
+        found = self.compute_output_shape(
+            input_shapes if len(input_shapes) > 1 else input_shapes[0]
+        )
         shapes = [*input_shapes, *(found if isinstance(found, list) else [found])]
         return sum(math.prod(n or 1 for n in shape[1:]) for shape in shapes)
 

@@ -113,7 +113,9 @@ class _Recurrent(Layer):
         """From z (T, N, G*U): h of all steps (T, N, U), and the final states (N, U)."""
         raise NotImplementedError
 
-    def call(self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+    def call(
+        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
+    ) -> Any:
         n, steps, d = x.shape
         if steps == 0:
             raise ValueError(f"{self.name!r} got sequences without a single step: shape {x.shape}")
@@ -126,7 +128,7 @@ class _Recurrent(Layer):
         return [y, *states] if self.return_state else y
 
     def _input_share(self, x: Tensor, masks: Array | None) -> Tensor:
-        """x K + b for all steps: (T, N, D) -> (T, N, G*U); with masks, gate g reads x * masks[g]."""
+        """x K + b for all steps: (T, N, D) -> (T, N, G*U); with masks, gate g reads x * mask g."""
         bias = self._input_bias()
         steps, n, d = x.shape
         if masks is None or len(masks) == 1:
@@ -159,7 +161,7 @@ class _Recurrent(Layer):
             rng = self._own_rng
         count = self.gates if self.recurrent_dropout else 1
         return tuple(
-            ops.dropout_mask(shape, rate, rng, dtype) if rate else None
+            ops.dropout(np.ones(shape, dtype), rate, rng).storage if rate else None
             for shape, rate in (
                 ((count, n, d), self.dropout),
                 ((self.gates, n, self.units), self.recurrent_dropout),
@@ -185,8 +187,7 @@ class LSTM(_Recurrent):
 
     Args:
         units: U.
-        activation: of the candidate and of what is shown; 'tanh', 'sigmoid', 'relu', 'linear' or
-            'softmax'.
+        activation: of the candidate and of what is shown: 'tanh', 'sigmoid', 'relu' or 'linear'.
         recurrent_activation: of the gates, one of the same.
         use_bias: whether there is a b.
         kernel_initializer, recurrent_initializer, bias_initializer: how the weights start.
@@ -202,7 +203,8 @@ class LSTM(_Recurrent):
         stateful: only False.
         unroll: of no effect; the loop over time is Python's anyway.
 
-    Differs from Keras: there are no masks (every step is read) and no initial_state.
+    Differs from Keras: every step is read (there are no masks of time), every sequence starts from
+    a state of zeros (no initial_state), and there are four activations.
     """
 
     gates = 4
@@ -261,9 +263,7 @@ class LSTM(_Recurrent):
                 values[self.units : 2 * self.units] = 1
             return values
 
-        return self.add_weight(
-            "bias", (4 * self.units,), start, regularizer=self.bias_regularizer
-        )
+        return self.add_weight("bias", (4 * self.units,), start, regularizer=self.bias_regularizer)
 
     def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
         steps = z.shape[0]
@@ -348,13 +348,10 @@ class GRU(_Recurrent):
         return self.bias[0] if self.use_bias and self.reset_after else self.bias
 
     def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
-        h = recurrence.gru(
-            z,
-            self.recurrent_kernel,
-            self.bias[1] if self.use_bias and self.reset_after else None,
-            self.activation,
-            self.recurrent_activation,
-            self.reset_after,
-            masks,
-        )
+        how = (self.activation, self.recurrent_activation, masks)
+        if self.reset_after:
+            bias = self.bias[1] if self.use_bias else None
+            h = recurrence.gru(z, self.recurrent_kernel, bias, *how)
+        else:
+            h = recurrence.gru_reset_before(z, self.recurrent_kernel, *how)
         return h, [h[z.shape[0] - 1]] if self.return_state else []

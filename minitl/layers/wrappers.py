@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minitl import ops
-from minitl.autograd import Tensor, no_grad
+from minitl.autograd import Tensor, is_recording
 from minitl.layers.base import Layer, Shape
 from minitl.layers.recurrent import _Recurrent
 
@@ -93,7 +93,9 @@ class TimeDistributed(_Wrapper):
     def build(self, input_shape: Shape) -> None:
         self._frame_shapes(input_shape)
 
-    def call(self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+    def call(
+        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
+    ) -> Any:
         n, steps = x.shape[:2]
         if training and any(not v.learnable for v in self.layer.weights):
             found = [self.layer(x[:, t], training=True, rng=rng) for t in range(steps)]
@@ -102,17 +104,13 @@ class TimeDistributed(_Wrapper):
         shape, _ = self._frame_shapes(x.shape)
         each = self.layer.largest_step([shape]) * x.dtype.itemsize
         at_once = max(1, MEMORY // max(each, 1))
-        if at_once >= len(frames) or x.requires_grad or self.layer.trainable_weights:
-            y = self.layer(frames, training=training, rng=rng)
-        else:  # no edge can arise, so the frames need not be in memory together
-            with no_grad():
-                y = ops.concatenate(
-                    [
-                        self.layer(frames[i : i + at_once], training=training, rng=rng)
-                        for i in range(0, len(frames), at_once)
-                    ],
-                    axis=0,
-                )
+        if is_recording() and (x.requires_grad or self.layer.trainable_weights):
+            at_once = len(frames)  # all is kept anyway
+        pieces = [
+            self.layer(frames[i : i + at_once], training=training, rng=rng)
+            for i in range(0, len(frames), at_once)
+        ]
+        y = pieces[0] if len(pieces) == 1 else ops.concatenate(pieces, axis=0)
         return ops.reshape(y, (n, steps, *y.shape[1:]))
 
     def _frame_shapes(self, input_shape: Shape) -> tuple[Shape, Shape]:
@@ -157,10 +155,10 @@ class Bidirectional(_Wrapper):
 
     def __init__(
         self,
-        layer: Layer,
+        layer: _Recurrent,
         merge_mode: str | None = "concat",
         *,
-        backward_layer: Layer | None = None,
+        backward_layer: _Recurrent | None = None,
         name: str | None = None,
         trainable: bool = True,
         dtype: str | None = None,
@@ -172,12 +170,13 @@ class Bidirectional(_Wrapper):
             raise ValueError(f"merge_mode must be one of {known}, got {merge_mode!r}")
         super().__init__(name=name, trainable=trainable, dtype=dtype or layer.dtype)
         self.merge_mode = merge_mode
-        self.forward_layer = _again(layer, "forward_", layer.go_backwards)
+        self.forward_layer: Any = _again(layer, "forward_", layer.go_backwards)
         self.backward_layer: Any = backward_layer or _again(layer, "backward_", True)
         for what in ("return_sequences", "return_state"):
             if getattr(self.backward_layer, what) != getattr(self.forward_layer, what):
                 raise ValueError(f"Bidirectional needs two layers of the same {what}")
-        if self.backward_layer.go_backwards == self.forward_layer.go_backwards:
+        ways = {each.go_backwards for each in (self.forward_layer, self.backward_layer)}
+        if len(ways) != 2:
             raise ValueError("Bidirectional needs two layers of which one has go_backwards=True")
         if not trainable:
             self.trainable = False
@@ -190,7 +189,9 @@ class Bidirectional(_Wrapper):
         for layer in self._sublayers():
             layer._prepare(input_shape)
 
-    def call(self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+    def call(
+        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
+    ) -> Any:
         y, *states = _listed(self.forward_layer(x, training=training, rng=rng))
         back, *more = _listed(self.backward_layer(x, training=training, rng=rng))
         if self.forward_layer.return_sequences:
