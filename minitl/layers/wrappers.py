@@ -222,7 +222,7 @@ MERGING: dict[str | None, Any] = {
 }
 
 
-def _again(layer: Layer, prefix: str, go_backwards: bool) -> Layer:
+def _again(layer: Any, prefix: str, go_backwards: bool) -> Any:
     """A fresh layer of the same configuration."""
     changed = {"name": prefix + layer.name.removeprefix(prefix), "go_backwards": go_backwards}
     return type(layer).from_config(layer.get_config() | changed)
