@@ -31,11 +31,13 @@ batches
 training
 models
 hdf5 onnx
+downloads
 pretrained
 saving
 feature_file
 features
 data
+datasets
 evaluation
 applications
 utils
