@@ -7,6 +7,7 @@ loaded by `keras.models.load_model`, and the other way round, as long as both kn
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,20 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
     if compile and settings and settings["loss"] is not None:
         model.compile(**settings)
     return model
+
+
+def to_bytes(model: Model) -> bytes:
+    """The contents of a file of `save_model`."""
+    with tempfile.TemporaryDirectory(prefix="minitl-") as folder:
+        save_model(model, Path(folder) / "model.h5")
+        return (Path(folder) / "model.h5").read_bytes()
+
+
+def from_bytes(data: bytes) -> Model:
+    """The model in the contents of such a file."""
+    with tempfile.TemporaryDirectory(prefix="minitl-") as folder:
+        (Path(folder) / "model.h5").write_bytes(data)
+        return load_model(Path(folder) / "model.h5")
 
 
 def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
