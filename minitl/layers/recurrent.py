@@ -65,7 +65,6 @@ class _Recurrent(Layer):
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
         self.seed = seed
         self._own_rng: np.random.Generator | None = None
-        self.random = bool(dropout or recurrent_dropout)
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards = go_backwards
         if stateful:
@@ -77,6 +76,11 @@ class _Recurrent(Layer):
         self.kernel: Any = None
         self.recurrent_kernel: Any = None
         self.bias: Any = None
+
+    @property
+    def random(self) -> bool:
+        """Whether `call` draws random numbers in training."""
+        return bool(self.dropout or self.recurrent_dropout)
 
     def __call__(self, x: Any, training: bool | None = None, rng: Any = None, **others: Any) -> Any:
         for name, value in others.items():
