@@ -15,6 +15,7 @@ NAMES = (
     "fine_tuning",
     "frozen_base",
     "dense_head",
+    "recurrent",
     "optimizer",
     "startup",
     "memory",
