@@ -6,7 +6,7 @@ of each, and sees a ninth of the cell at a time. Is the cell sound or defective?
     frames (N, 9, 100, 100, 3)  --TimeDistributed(VGG16, frozen)-->  F (N, 9, 512)
                                 --LSTM or GRU, softmax-->            P (N, 2)
 
-    python examples/sequence.py [--cells 240] [--epochs 30]
+    python examples/sequence.py [--cells 240] [--epochs 15]
 
 VGG16 is frozen, so F is computed once and both heads learn on it. At the end base and head are one
 model, from frames to classes. Needs the extra `demo` for the images (300 x 300, gray); of these
@@ -47,7 +47,7 @@ def head_of(kind, steps, features):
         [
             Input((steps, features)),
             BatchNormalization(momentum=0.9),
-            kind(64, dropout=0.3),
+            kind(32, dropout=0.5),
             Dense(2, activation="softmax"),
         ]
     )
@@ -55,7 +55,7 @@ def head_of(kind, steps, features):
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--cells", type=int, default=240, help="default: %(default)s")
-parser.add_argument("--epochs", type=int, default=30, help="default: %(default)s")
+parser.add_argument("--epochs", type=int, default=15, help="default: %(default)s")
 parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 arguments = parser.parse_args()
 set_random_seed(arguments.seed)
