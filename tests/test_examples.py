@@ -29,6 +29,6 @@ def test_digits():
 @pytest.mark.weights
 def test_sequence():
     pytest.importorskip("elpv_dataset")
-    said = run("sequence.py", "--cells", "8", "--epochs", "1")
-    assert "8 sweeps of 9 frames, 512 features each" in said
+    said = run("sequence.py", "--cells", "6", "--epochs", "1")
+    assert "6 sweeps of 9 frames, 512 features each" in said
     assert "LSTM: accuracy" in said and "GRU: accuracy" in said and "P(defective)" in said
