@@ -97,7 +97,7 @@ class TimeDistributed(_Wrapper):
         self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
     ) -> Any:
         n, steps = x.shape[:2]
-        if training and any(not v.learnable for v in self.layer.weights):
+        if training and _keeps_averages(self.layer):
             found = [self.layer(x[:, t], training=True, rng=rng) for t in range(steps)]
             return ops.concatenate([ops.reshape(y, (n, 1, *y.shape[1:])) for y in found], axis=1)
         frames = ops.reshape(x, (n * steps, *x.shape[2:]))
@@ -108,7 +108,7 @@ class TimeDistributed(_Wrapper):
             at_once = len(frames)  # all is kept anyway
         pieces = [
             self.layer(frames[i : i + at_once], training=training, rng=rng)
-            for i in range(0, len(frames), at_once)
+            for i in range(0, max(len(frames), 1), max(at_once, 1))
         ]
         y = pieces[0] if len(pieces) == 1 else ops.concatenate(pieces, axis=0)
         return ops.reshape(y, (n, steps, *y.shape[1:]))
@@ -135,6 +135,12 @@ class TimeDistributed(_Wrapper):
 
     def multiply_adds(self, input_shape: Shape) -> int:
         return (input_shape[1] or 1) * self.layer.multiply_adds((None, *input_shape[2:]))
+
+
+def _keeps_averages(layer: Layer) -> bool:
+    """Whether something in it learns without gradients, as an unfrozen BatchNormalization does."""
+    own = layer.trainable and any(not v.learnable for v in layer._own_weights)
+    return own or any(_keeps_averages(inner) for inner in layer._sublayers())
 
 
 class Bidirectional(_Wrapper):

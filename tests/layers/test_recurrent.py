@@ -173,6 +173,24 @@ def test_frozen_frames_go_through_a_few_at_a_time(monkeypatch):
     assert sizes == [3] * 6 + [2]
 
 
+def test_a_frozen_normalization_takes_all_steps_at_once(monkeypatch):
+    inner = layers.BatchNormalization()
+    layer = TimeDistributed(inner)
+    layer(STEPS)
+    sizes = []
+    call = layers.BatchNormalization.call
+    monkeypatch.setattr(
+        layers.BatchNormalization,
+        "call",
+        lambda s, x, training: sizes.append(len(x)) or call(s, x, training),
+    )
+    layer(STEPS, training=True)
+    inner.trainable = False
+    layer(STEPS, training=True)
+    layer(STEPS[:0])
+    assert sizes == [3, 3, 3, 3, 12, 0]
+
+
 def test_largest_step_looks_into_models():
     inner = base()
     outer = minitl.Sequential([Input((6, 6, 2)), inner, Dense(1)])
