@@ -132,6 +132,20 @@ def base():
     )
 
 
+def test_bidirectional_turns_the_second_output_round():
+    both = Bidirectional(GRU(2, return_sequences=True))
+    y = both(STEPS).storage
+    one = GRU(2, return_sequences=True)
+    one(STEPS)
+    for part, layer, way in (
+        (y[..., :2], both.forward_layer, slice(None)),
+        (y[..., 2:], both.backward_layer, slice(None, None, -1)),
+    ):
+        one.set_weights(layer.get_weights())
+        assert np.array_equal(one(STEPS[:, way]).storage[:, way], part)
+    assert [v.shape for v in both.weights] == [v.shape for v in one.weights] * 2
+
+
 def test_time_distributed_is_the_layer_at_every_step():
     frames = np.random.default_rng(1).standard_normal((2, 3, 6, 6, 2)).astype(np.float32)
     inner = base()
