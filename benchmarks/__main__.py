@@ -16,6 +16,7 @@ NAMES = (
     "frozen_base",
     "mission_script",
     "dense_head",
+    "recurrent",
     "optimizer",
     "startup",
     "memory",

@@ -206,6 +206,11 @@ def no_grad() -> Iterator[None]:
         _recording.reset(token)
 
 
+def is_recording() -> bool:
+    """Whether operations are recorded now: not inside `no_grad`."""
+    return _recording.get()
+
+
 def as_tensor(value: Any, dtype: Any = None) -> Tensor:
     """`value` itself if it is a Tensor, else a constant Tensor of it."""
     return value if isinstance(value, Tensor) else Tensor(np.asarray(value, dtype=dtype))

@@ -612,8 +612,15 @@ def _match_layer(
 
 
 def _owner(weight_name: str) -> str:
-    """'head/dense/kernel:0' -> 'dense': the inner layer that a weight belongs to."""
-    return weight_name.rpartition("/")[0].rpartition("/")[2]
+    """'head/dense/kernel:0' -> 'dense': the inner layer that a weight belongs to.
+
+    Keras's recurrent layers keep theirs in a cell: 'both/forward_lstm/lstm_cell/kernel' is
+    forward_lstm's.
+    """
+    path = weight_name.split("/")[:-1]
+    while len(path) > 1 and path[-1] in ("lstm_cell", "gru_cell"):
+        path.pop()
+    return path[-1] if path else ""
 
 
 def _not_finite_numbers(array: np.ndarray) -> str:

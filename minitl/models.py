@@ -265,6 +265,12 @@ class Model(Trainer, Layer):
 
         saving.save_weights(self, filepath, overwrite)
 
+    def __reduce__(self) -> Any:
+        """For `copy.deepcopy` and pickle: as a file of `save`, so without the optimizer's state."""
+        from minitl import saving
+
+        return saving.from_bytes, (saving.to_bytes(self),)
+
     def load_weights(
         self, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False
     ) -> None:

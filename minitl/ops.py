@@ -176,14 +176,30 @@ def reshape(x: Any, shape: tuple[int, ...]) -> Tensor:
     return record("reshape", x.storage.reshape(shape), (x, lambda g: g.reshape(before)))
 
 
+def swap_axes(x: Any, first: int, second: int) -> Tensor:
+    """The same numbers with two axes exchanged: (N, T, D) -> (T, N, D), say."""
+    x = as_tensor(x)
+    return record(
+        "swap_axes",
+        x.storage.swapaxes(first, second),
+        (x, lambda g: np.ascontiguousarray(g.swapaxes(first, second))),
+    )
+
+
 def getitem(x: Any, index: Any) -> Tensor:
     """y = x[index], for slices, integers and integer arrays. Repeated places add up."""
     x = as_tensor(x)
     shape, dtype = x.shape, x.dtype
 
+    parts = index if isinstance(index, tuple) else (index,)
+    simple = all(isinstance(part, (int, slice)) for part in parts)  # no place comes twice
+
     def vjp(g: Array) -> Array:
         dx = np.zeros(shape, dtype)
-        np.add.at(dx, index, g)
+        if simple:
+            dx[index] = g
+        else:
+            np.add.at(dx, index, g)
         return dx
 
     return record("getitem", np.asarray(x.storage[index]), (x, vjp))

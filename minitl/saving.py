@@ -7,6 +7,7 @@ loaded by `keras.models.load_model`, and the other way round, as long as both kn
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from minitl.autograd import Variable
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer, InputRange
 from minitl.models import Model, Sequential
-from minitl.naming import did_you_mean
+from minitl.naming import did_you_mean, without_idle
 
 Inventory = list[tuple[str, list[tuple[str, Variable]]]]
 
@@ -135,7 +136,7 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
             f"model.load_weights"
         )
     described = _json(stored.attributes["model_config"], filepath)
-    model = _layer_from(described["class_name"], described["config"])
+    model = layer_from(described["class_name"], described["config"])
     if not isinstance(model, Model):
         raise hdf5.WeightFileError(f"{filepath} describes a {described['class_name']}, no model")
     for variable, array in hdf5.plan(stored.layers, inventory(model), source=filepath):
@@ -152,6 +153,20 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
     if compile and settings and settings["loss"] is not None:
         model.compile(**settings)
     return model
+
+
+def to_bytes(model: Model) -> bytes:
+    """The contents of a file of `save_model`."""
+    with tempfile.TemporaryDirectory(prefix="minitl-") as folder:
+        save_model(model, Path(folder) / "model.h5")
+        return (Path(folder) / "model.h5").read_bytes()
+
+
+def from_bytes(data: bytes) -> Model:
+    """The model in the contents of such a file."""
+    with tempfile.TemporaryDirectory(prefix="minitl-") as folder:
+        (Path(folder) / "model.h5").write_bytes(data)
+        return load_model(Path(folder) / "model.h5")
 
 
 def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
@@ -208,7 +223,7 @@ def _input_layers(layer: Layer) -> Iterable[InputLayer]:
 # --- Architectures -------------------------------------------------------------------------------
 
 
-def _layer_from(class_name: str, settings: dict[str, Any]) -> Layer:
+def layer_from(class_name: str, settings: dict[str, Any]) -> Layer:
     """A layer or a model from its class name and configuration."""
     if class_name in ("Functional", "Model"):
         return model_from_config(settings)
@@ -224,7 +239,7 @@ def _layer_from(class_name: str, settings: dict[str, Any]) -> Layer:
 
 
 def _sequential_from(settings: dict[str, Any]) -> Sequential:
-    layers = [_layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
+    layers = [layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
     model = Sequential(layers, name=settings["name"])
     if settings.get("build_input_shape") and not model.outputs:
         model.build(settings["build_input_shape"])
@@ -241,7 +256,7 @@ def model_from_config(settings: dict[str, Any]) -> Model:
     made: dict[tuple[str, int], list[SymbolicTensor]] = {}
     for each in settings["layers"]:
         name = each.get("name") or each["config"]["name"]
-        layer = _layer_from(each["class_name"], each["config"])
+        layer = layer_from(each["class_name"], each["config"])
         layers[name] = layer
         if isinstance(layer, InputLayer):
             made[name, 0] = [layer.output]
@@ -281,9 +296,14 @@ def _read_call(call: Any) -> tuple[list[Any], bool, bool | None]:
         inputs = call["args"][0]
         as_list = isinstance(inputs, list)
         references = [t["config"]["keras_history"] for t in (inputs if as_list else [inputs])]
-        return references, as_list, call.get("kwargs", {}).get("training")
+        return references, as_list, _training(call.get("kwargs", {}))
     settings = call[0][3] if len(call[0]) > 3 else {}  # Keras 2: [[name, node, index, kwargs] ...]
-    return call, len(call) > 1, settings.get("training")
+    return call, len(call) > 1, _training(settings)
+
+
+def _training(settings: dict[str, Any]) -> bool | None:
+    """The only argument of a call beside its inputs that minitl has; others must do nothing."""
+    return without_idle(settings, ("training",), "layers' calls").get("training")
 
 
 def _read_places(places: Any, look: Any) -> Any:

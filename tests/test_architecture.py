@@ -20,6 +20,7 @@ config files
 naming
 autograd
 ops
+recurrence
 activations initializers regularizers
 digests
 layers
@@ -35,6 +36,7 @@ caching
 training
 models
 hdf5 onnx
+downloads
 pretrained
 saving
 features
@@ -42,10 +44,12 @@ transfer
 solving
 rate_test
 data
+datasets
 explain
 evaluation
 applications
 utils
+sklearn
 report
 warmup
 demo
@@ -53,7 +57,7 @@ cli
 """
 LEVEL = {room: i for i, line in enumerate(ROOMS.split("\n")) for room in line.split()}
 # Imports inside functions that go up on purpose: a method that stands for a room above it.
-ERRANDS = {("models", "saving"), ("models", "transfer")}
+ERRANDS = {("models", "saving"), ("models", "transfer"), ("layers", "saving")}
 
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -165,6 +169,8 @@ def test_only_numpy_and_the_core_dependencies_are_imported():
             top = module.split(".")[0]
             if top in sys.stdlib_module_names or top in allowed:
                 continue
+            if (path.name, top) == ("sklearn.py", "sklearn"):
+                continue  # estimators are classes of scikit-learn's; nothing imports this file
             assert top in optional and not at_once, f"{path.name} imports {top}"
 
 

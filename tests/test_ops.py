@@ -63,8 +63,10 @@ CASES: dict[str, list[tuple]] = {
         ("axes", lambda x: ops.max(x, axis=(1, 2)), [apart(2, 3, 2, 2)]),
     ],
     "reshape": [("", lambda x: ops.reshape(x, (3, -1)), [normal(2, 3)])],
+    "swap_axes": [("", lambda x: ops.swap_axes(x, 0, 1), [normal(2, 3, 4)])],
     "getitem": [
         ("slice", lambda x: x[1:, ::2], [normal(3, 4)]),
+        ("reversed", lambda x: x[:, ::-1], [normal(3, 4)]),
         ("repeated", lambda x: ops.getitem(x, np.array([0, 2, 0])), [normal(3, 2)]),
         ("mask", lambda x: x[np.array([True, False, True])], [normal(3, 2)]),
         ("one", lambda x: x[1, 2], [normal(3, 4)]),

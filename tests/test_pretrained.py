@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minitl import files, hdf5, pretrained
+from minitl import downloads, files, hdf5, pretrained
 from minitl.pretrained import DigestError, FetchError
 
 
@@ -33,7 +33,7 @@ def home(tmp_path, monkeypatch):
     def no_pip(command, **kwargs):
         return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution\n")
 
-    monkeypatch.setattr(pretrained.urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(downloads.urllib.request, "urlopen", no_network)
     monkeypatch.setattr(pretrained.subprocess, "run", no_pip)
     return tmp_path / "home" / "weights"
 
@@ -138,11 +138,11 @@ def test_interrupted_download_leaves_nothing_half_and_is_taken_up(host, monkeypa
         def update(self, n):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(pretrained, "progress_bar", Interrupts)
+    monkeypatch.setattr(downloads, "progress_bar", Interrupts)
     with pytest.raises(KeyboardInterrupt):
         fetched()
     assert pretrained.find("vgg16", include_top=True) is None
-    monkeypatch.setattr(pretrained, "progress_bar", real)
+    monkeypatch.setattr(downloads, "progress_bar", real)
     assert fetched() == host.contents
     assert host.requests[1] == "bytes=65536-"
 

@@ -20,6 +20,8 @@ from minitl.layers.pooling import (
     GlobalMaxPooling2D,
     MaxPooling2D,
 )
+from minitl.layers.recurrent import GRU, LSTM
+from minitl.layers.wrappers import Bidirectional, TimeDistributed
 
 MaxPool2D = MaxPooling2D
 AvgPool2D = AveragePooling2D
@@ -27,11 +29,14 @@ GlobalAvgPool2D = GlobalAveragePooling2D
 GlobalMaxPool2D = GlobalMaxPooling2D
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "Activation",
     "Add",
     "AveragePooling2D",
     "AvgPool2D",
     "BatchNormalization",
+    "Bidirectional",
     "Concatenate",
     "Conv2D",
     "Dense",
@@ -49,6 +54,7 @@ __all__ = [
     "ReLU",
     "Softmax",
     "SymbolicTensor",
+    "TimeDistributed",
     "ZeroPadding2D",
 ]
 

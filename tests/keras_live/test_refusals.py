@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import minitl
+from minitl.layers import Dense
 
 
 def fit(k, x, y, **settings):
@@ -16,6 +17,7 @@ def fit(k, x, y, **settings):
 
 
 X, Y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+SEQUENCE = np.ones((2, 3, 2), np.float32)
 IMAGE = np.ones((1, 4, 4, 2), np.float32)
 BAD = np.where(np.arange(4)[:, None] == 2, np.nan, X).astype(np.float32)
 
@@ -33,6 +35,26 @@ REFUSED = {
     ),
     "leaky ReLU": (lambda k: k.layers.ReLU(negative_slope=0.1), "negative_slope"),
     "other activations": (lambda k: k.layers.Dense(2, activation="gelu"), "unknown activation"),
+    "recurrent layers that remember the last batch": (
+        lambda k: k.layers.LSTM(2, stateful=True),
+        "stateful=True is not there",
+    ),
+    "a first state": (
+        lambda k: k.layers.GRU(2)(SEQUENCE, initial_state=[X[:2]]),
+        "takes no 'initial_state'",
+    ),
+    "masked steps": (
+        lambda k: k.layers.LSTM(2)(SEQUENCE, mask=np.ones((2, 3), bool)),
+        "takes no 'mask'",
+    ),
+    "other activations of gates": (
+        lambda k: k.layers.LSTM(2, recurrent_activation="softmax"),
+        "must be one of 'tanh', 'sigmoid', 'relu', 'linear'",
+    ),
+    "a wrapped layer that is no LSTM or GRU": (
+        lambda k: k.layers.Bidirectional(k.layers.SimpleRNN(2) if k is not minitl else Dense(2)),
+        "made of an LSTM or a GRU",
+    ),
     "Adam's amsgrad": (lambda k: k.optimizers.Adam(amsgrad=True), "amsgrad"),
     "other optimizers": (lambda k: k.optimizers.get("rmsprop"), "unknown optimizer"),
     "other losses": (lambda k: k.losses.get("kl_divergence"), "unknown loss"),

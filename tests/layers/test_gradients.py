@@ -12,7 +12,7 @@ from minitl import kernels, layers
 from minitl.autograd import Tensor, backward, check_gradients
 from minitl.layers import Layer
 
-IMAGES, ROWS = (2, 5, 4, 3), (4, 6)
+IMAGES, ROWS, STEPS = (2, 5, 4, 3), (4, 6), (3, 4, 5)
 
 
 def apart(*shape):
@@ -35,6 +35,10 @@ CASES: dict[str, list[tuple]] = {
     "AveragePooling2D": [
         (lambda: layers.AveragePooling2D(), IMAGES),
         (lambda: layers.AveragePooling2D((3, 2), strides=1, padding="same"), IMAGES),
+    ],
+    "Bidirectional": [
+        (lambda: layers.Bidirectional(layers.LSTM(2, bias_initializer="random_normal")), STEPS),
+        (lambda: layers.Bidirectional(layers.GRU(2, return_sequences=True), "mul"), STEPS),
     ],
     "BatchNormalization": [
         (lambda: layers.BatchNormalization(), IMAGES),
@@ -59,6 +63,12 @@ CASES: dict[str, list[tuple]] = {
     ],
     "Dropout": [(lambda: layers.Dropout(0.4), ROWS)],
     "Flatten": [(lambda: layers.Flatten(), IMAGES)],
+    "GRU": [
+        (lambda: layers.GRU(3, bias_initializer="random_normal", return_sequences=True), STEPS),
+        (lambda: layers.GRU(3, "relu", reset_after=False, go_backwards=True), STEPS),
+        (lambda: layers.GRU(2, use_bias=False, dropout=0.3, recurrent_dropout=0.3), STEPS),
+        (lambda: layers.GRU(2, reset_after=False, recurrent_dropout=0.3), STEPS),
+    ],
     "GlobalAveragePooling2D": [
         (lambda: layers.GlobalAveragePooling2D(), IMAGES),
         (lambda: layers.GlobalAveragePooling2D(keepdims=True), IMAGES),
@@ -68,12 +78,24 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.GlobalMaxPooling2D(keepdims=True), IMAGES),
     ],
     "InputLayer": [(lambda: layers.InputLayer((6,)), ROWS)],
+    "LSTM": [
+        (lambda: layers.LSTM(3, bias_initializer="random_normal", return_sequences=True), STEPS),
+        (lambda: layers.LSTM(3, "sigmoid", "tanh", use_bias=False, go_backwards=True), STEPS),
+        (lambda: layers.LSTM(2, unit_forget_bias=False, dropout=0.3), STEPS),
+        (lambda: layers.LSTM(2, "linear", dropout=0.3, recurrent_dropout=0.3), STEPS),
+    ],
     "MaxPooling2D": [
         (lambda: layers.MaxPooling2D(), IMAGES),
         (lambda: layers.MaxPooling2D((2, 3), strides=1, padding="same"), IMAGES),
     ],
     "ReLU": [(lambda: layers.ReLU(), ROWS)],
     "Softmax": [(lambda: layers.Softmax(), ROWS)],
+    "TimeDistributed": [
+        (lambda: layers.TimeDistributed(layers.Dense(3, "tanh")), STEPS),
+        (lambda: layers.TimeDistributed(layers.Conv2D(2, 3)), (2, 3, 4, 4, 2)),
+        (lambda: layers.TimeDistributed(layers.BatchNormalization()), STEPS),
+        (lambda: layers.TimeDistributed(layers.TimeDistributed(layers.Dense(2))), (2, 2, 2, 3)),
+    ],
     "ZeroPadding2D": [(lambda: layers.ZeroPadding2D(((1, 0), (2, 3))), IMAGES)],
 }
 ALL = [
@@ -96,6 +118,15 @@ def run(layer, x, training=True):
     return layer(x, training=training, rng=np.random.default_rng(5))
 
 
+def place_of(variable, layer):
+    """The layer, this one or one inside it, that has the variable, and under which name."""
+    names = [n for n, value in vars(layer).items() if value is variable]
+    inner = [place_of(variable, each) for each in layer._sublayers()]
+    found = [(layer, n) for n in names] + [place for place in inner if place]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
 def arrays(shape):
     return [apart(*s) for s in shape] if isinstance(shape, list) else [apart(*shape)]
 
@@ -110,21 +141,19 @@ def test_gradients_of_inputs_and_weights(float64, make, shape, training, kind):
         run(layer, inputs if isinstance(shape, list) else inputs[0])
         weights = [v.numpy() for v in layer.trainable_weights]
 
+        originals = list(layer.trainable_weights)
+        places = [place_of(v, layer) for v in originals]
+
         def f(*tensors):
-            for i, v in enumerate(layer.trainable_weights):
-                given = tensors[len(inputs) + i]
-                slots = [n for n, value in vars(layer).items() if value is v]
-                assert len(slots) == 1
-                object.__setattr__(layer, slots[0], given)
+            for place, given in zip(places, tensors[len(inputs) :], strict=True):
+                object.__setattr__(*place, given)
             try:
                 x = list(tensors[: len(inputs)])
                 return run(layer, x if isinstance(shape, list) else x[0], training)
             finally:
-                for i, v in enumerate(originals):
-                    object.__setattr__(layer, names[i], v)
+                for place, v in zip(places, originals, strict=True):
+                    object.__setattr__(*place, v)
 
-        originals = list(layer.trainable_weights)
-        names = [n for v in originals for n, value in vars(layer).items() if value is v]
         for seed in range(2):
             check_gradients(f, [*inputs, *weights], seed, tolerance=1e-6)
 

@@ -1,0 +1,11 @@
+"""Data sets by Keras's names: `(x_train, y_train), (x_test, y_test) = mnist.load_data()`.
+
+Each reads the files that its makers publish, from a folder of the user's or from minitl's cache,
+into which it downloads them where the network allows; `sources.py` says how. None needs pickle.
+`imagenet` reads folders named by synsets; the solar cells come from a package (`minitl.data.elpv`).
+"""
+
+from minitl.datasets import cifar10, cifar100, fashion_mnist, imagenet, mnist
+from minitl.datasets.sources import DataFileError
+
+__all__ = ["DataFileError", "cifar10", "cifar100", "fashion_mnist", "imagenet", "mnist"]

@@ -1,0 +1,111 @@
+"""The binary version of CIFAR-10 and CIFAR-100: records of labels and 3,072 pixels.
+
+A record is the label (CIFAR-100: coarse, then fine) in one byte each, and 32 x 32 pixels, all red
+ones first, then all green, then all blue, each colour row by row. A file is records, and nothing
+else. The files are read out of the published archive, or from a folder into which it was unpacked;
+nothing is unpacked to the disk, and the versions made with pickle are not touched.
+
+Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from minitl.datasets.sources import DataFileError, Source, folder_of, missing, opened
+
+PIXELS = 3 * 32 * 32
+MOST_RECORDS = 60_000  # in a file: so many images are in a whole data set
+
+
+def load_records(
+    source: Source,
+    path: str | os.PathLike[str] | None,
+    inside: str,
+    files: Sequence[str],
+    labels: Sequence[int],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each file: images (N, 32, 32, 3) uint8 and labels (N, len(labels)) uint8.
+
+    `inside` is the folder in the archive; `labels` the number of classes of each label byte.
+    """
+    record = PIXELS + len(labels)
+    archive, folder = _find(source, path, inside, files)
+    if archive is None:
+        raw = [_read_file(folder / name, record) for name in files]
+        places = [str(folder / name) for name in files]
+    else:
+        raw = _read_archive(archive, files, record)
+        places = [f"{name} in {archive}" for name in files]
+    return [_split(data, labels, place) for data, place in zip(raw, places, strict=True)]
+
+
+def _find(
+    source: Source, path: str | os.PathLike[str] | None, inside: str, files: Sequence[str]
+) -> tuple[Path | None, Path]:
+    """(the archive, its folder), or (None, the folder with the unpacked files)."""
+    if path is not None and Path(path).is_file():
+        return Path(path), Path(path).parent
+    folder = folder_of(source, path)
+    for place in (folder, folder / inside):
+        if all((place / name).is_file() for name in files):
+            return None, place
+    archive = folder / source.files[0].file
+    if archive.is_file():
+        return archive, folder
+    raise missing(source, folder, [*files, f"(or {archive.name})"])
+
+
+def _read_file(path: Path, record: int) -> bytes:
+    _check_size(path.stat().st_size, record, str(path))
+    return path.read_bytes()
+
+
+def _read_archive(archive: Path, files: Sequence[str], record: int) -> list[bytes]:
+    """The contents of the files, by name, wherever in the archive they are."""
+    found: dict[str, bytes] = {}
+    with opened(archive) as (stream, _), tarfile.open(fileobj=stream, mode="r:") as members:
+        for member in members:
+            name = member.name.rpartition("/")[2]
+            if name not in files or not member.isreg() or name in found:
+                continue
+            _check_size(member.size, record, f"{member.name} in {archive}")
+            file = members.extractfile(member)
+            assert file is not None  # a regular file has contents
+            found[name] = file.read()
+        while stream.read(1 << 20):  # to the end, where the checksum stands
+            pass
+    if lacking := [name for name in files if name not in found]:
+        raise DataFileError(f"{archive} does not hold {', '.join(lacking)}")
+    return [found[name] for name in files]
+
+
+def _check_size(size: int, record: int, what: str) -> None:
+    if size > MOST_RECORDS * record:
+        raise DataFileError(
+            f"{what} has {size:,} bytes, more than {MOST_RECORDS:,} records of {record:,}: it is "
+            f"damaged, or of another kind"
+        )
+    if size == 0 or size % record:
+        raise DataFileError(
+            f"{what} has {size:,} bytes; expected a multiple of {record:,}, the size of a record: "
+            f"it is truncated, or of another kind"
+        )
+
+
+def _split(raw: bytes, labels: Sequence[int], where: str) -> tuple[np.ndarray, np.ndarray]:
+    records = np.frombuffer(raw, np.uint8).reshape(-1, len(labels) + PIXELS)
+    y = records[:, : len(labels)].copy()
+    for classes, highest in zip(labels, y.max(axis=0), strict=True):
+        if highest >= classes:
+            raise DataFileError(
+                f"{where}: expected labels 0 to {classes - 1}, found {highest}: it is damaged, or "
+                f"of another kind"
+            )
+    planes = records[:, len(labels) :].reshape(-1, 3, 32, 32)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), y

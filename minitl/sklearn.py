@@ -1,0 +1,243 @@
+"""scikit-learn's side of the house: F from a frozen network in any pipeline, grid search or SVM.
+
+    pipeline = make_pipeline(FeatureExtractor("vgg16", pooling="avg"), StandardScaler(), SVC())
+
+`FeatureExtractor` makes images into rows of features; `SoftmaxHead` is the head of the mission,
+P = softmax(W^T F + b), brought to its optimum. Both pass scikit-learn's own `check_estimator`.
+Needs the extra `sklearn`; nothing else in minitl imports this file.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+try:
+    from sklearn.base import (
+        BaseEstimator,
+        ClassifierMixin,
+        ClassNamePrefixFeaturesOutMixin,
+        TransformerMixin,
+    )
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        "minitl.sklearn needs scikit-learn 1.6 or newer: python -m pip install 'minitl[sklearn]'"
+    ) from error
+
+from minitl import applications
+from minitl.data.images import resize_images, to_rgb
+from minitl.features import extract_features, feature_model
+from minitl.models import Model
+from minitl.naming import did_you_mean
+from minitl.solving import solve_head
+
+
+class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Images to F (N, D), float32: what a frozen network says about each.
+
+    Nothing is learned from the data: `fit` looks at their shape only. In a grid search F is the
+    same for every candidate; `Pipeline(..., memory=folder)` computes it once.
+
+    Args:
+        model: 'vgg16' (with its ImageNet weights; loaded once in a process), or a Model of one's
+            own on images.
+        layers: names of layers whose features are put side by side; the last when None.
+        pooling: 'avg' or 'max' keeps one number a channel, None every place.
+        image_shape: X may be images, (N, H, W) gray or (N, H, W, C), or rows of pixels, as
+            scikit-learn's data sets have them: then this says (H, W) or (H, W, C), where one
+            size may be -1, as in `reshape`.
+        value_range: (black, white), the numbers in X that become 0 and 255; None leaves them.
+        size: (H, W) that images are resized to; None for 224 x 224 with a named model, and for no
+            resizing with one's own.
+        preprocess: 'auto' is the named model's own `preprocess_input` (none, with a Model); or a
+            function of batches, or None.
+        batch_size: images at a time.
+
+    Raises, in `fit`, ValueError for images that do not fit the model, and what the fetching of
+    weights raises.
+    """
+
+    def __init__(
+        self,
+        model: Any = "vgg16",
+        *,
+        layers: Any = None,
+        pooling: str | None = "avg",
+        image_shape: tuple[int, ...] | None = None,
+        value_range: tuple[float, float] | None = None,
+        size: tuple[int, int] | None = None,
+        preprocess: Any = "auto",
+        batch_size: int = 32,
+    ):
+        self.model = model
+        self.layers = layers
+        self.pooling = pooling
+        self.image_shape = image_shape
+        self.value_range = value_range
+        self.size = size
+        self.preprocess = preprocess
+        self.batch_size = batch_size
+
+    def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
+        """Check that the images fit the model; returns self."""
+        X = self._validated(X, reset=True)
+        network, _ = self._network()
+        shape = self._images(X[:1], network).shape
+        expected = network.input_shape
+        if len(expected) != 4 or any(
+            e is not None and n != e for n, e in zip(shape[1:], expected[1:], strict=True)
+        ):
+            raise ValueError(f"{network.name!r} takes images {expected}, these are {shape}")
+        features = feature_model(network, self.layers, self.pooling)
+        self.n_features_out_ = features.compute_output_shape((None, *shape[1:]))[1]
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """F (N, D) float32."""
+        check_is_fitted(self)
+        X = self._validated(X, reset=False)
+        network, own = self._network()
+
+        def prepared(batch: np.ndarray) -> np.ndarray:
+            images = self._images(batch, network)
+            return images if own is None else own(images)
+
+        return extract_features(
+            network,
+            X,
+            layers=self.layers,
+            pooling=self.pooling,
+            batch_size=self.batch_size,
+            verbose=0,
+            preprocess=prepared,
+        )
+
+    def _validated(self, X: Any, reset: bool) -> np.ndarray:
+        return validate_data(self, X, reset=reset, allow_nd=True, dtype="numeric")
+
+    def _network(self) -> tuple[Model, Any]:
+        """The network, and its preprocessing or None."""
+        own = self.preprocess
+        if isinstance(self.model, Model):
+            return self.model, None if own == "auto" else own
+        known = {name.lower(): name for name in applications.__all__ if name[0].isupper()}
+        name = str(self.model).lower()
+        if name not in known:
+            raise ValueError(f"model {self.model!r} is unknown. {did_you_mean(name, known)}")
+        if isinstance(own, str) and own == "auto":
+            own = getattr(applications, name).preprocess_input
+        return _published(known[name], tuple(self.size or (224, 224))), own
+
+    def _images(self, X: np.ndarray, network: Model) -> np.ndarray:
+        """X as images (N, H, W, C) of 0-255, in the network's number of channels, and resized."""
+        if X.ndim == 2:
+            if self.image_shape is None:
+                raise ValueError(
+                    f"X has rows of {X.shape[1]} numbers: image_shape must say which height and "
+                    f"width (and channels) they are"
+                )
+            try:
+                X = X.reshape(len(X), *self.image_shape)
+            except ValueError:
+                raise ValueError(
+                    f"rows of {X.shape[1]} numbers are no images of {self.image_shape}"
+                ) from None
+        images = X.astype(np.float32)
+        if self.value_range is not None:
+            black, white = self.value_range
+            images = (images - np.float32(black)) * np.float32(255 / (white - black))
+        if images.ndim == 3:
+            images = images[..., np.newaxis]
+        if images.shape[-1] == 1 and network.input_shape[-1] == 3:
+            images = to_rgb(images)
+        named = not isinstance(self.model, Model)
+        size = self.size or ((224, 224) if named else None)
+        return images if size is None else resize_images(images, size)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_features_out_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+@functools.lru_cache(maxsize=2)
+def _published(name: str, size: tuple[int, int]) -> Model:
+    """A network with its ImageNet weights, one for all estimators: none of them changes it."""
+    maker = getattr(applications, name)
+    return maker(weights="imagenet", include_top=False, input_shape=(*size, 3))
+
+
+class SoftmaxHead(ClassifierMixin, BaseEstimator):
+    """P = softmax(W^T F + b), at the optimum of its loss.
+
+        L(W, b) = sum_n w_n * cross_entropy(y_n, P_n) / sum_n w_n  +  l2 * sum(W^2)
+
+    is convex, so there is one optimum and `solving.solve_head` finds it: no learning rate, no
+    epochs, no seed. It is what Dense(m, activation='softmax', kernel_regularizer=L2(l2)) comes to
+    on F, and scikit-learn's LogisticRegression with C = 1 / (2 * l2 * N).
+
+    Args:
+        l2: positive; the larger, the smaller the weights.
+        tolerance: the gradient's norm at the end, as a share of that at the start.
+        max_iter: steps at most; a warning tells when they were not enough.
+
+    After `fit`: `classes_` (m,), `kernel_` W (D, m), `bias_` b (m,), `loss_`, `n_iter_`.
+    """
+
+    def __init__(self, l2: float = 1e-3, *, tolerance: float = 1e-10, max_iter: int = 5000):
+        self.l2 = l2
+        self.tolerance = tolerance
+        self.max_iter = max_iter
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxHead:
+        """Find W and b for F = X (N, D) and classes y (N,); returns self."""
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            only = self.classes_[:1].tolist()[0]
+            raise ValueError(f"a head tells classes apart; here is one class, {only!r}")
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+            sample_weight = sample_weight * (len(X) / sample_weight.sum())
+        head = solve_head(
+            X,
+            labels,
+            self.l2,
+            sample_weight,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iter,
+        )
+        self.kernel_, self.bias_ = head.kernel, head.bias
+        self.loss_, self.n_iter_ = head.loss, head.iterations
+        return self
+
+    def _logits(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        return X @ self.kernel_ + self.bias_
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """W^T F + b, (N, m); with two classes the difference, (N,), as scikit-learn has it."""
+        z = self._logits(X)
+        return z[:, 1] - z[:, 0] if len(self.classes_) == 2 else z
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """P (N, m), the columns in the order of `classes_`."""
+        z = self._logits(X)
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        return p / p.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row, (N,)."""
+        winners = self._logits(X).argmax(axis=1)
+        return self.classes_[winners]
