@@ -86,6 +86,7 @@ class Settings:
 
 
 QUICK = Settings(views=2, weights=None, epochs=1)
+QUICK_IMAGES = 160
 
 
 # --- Data and splits -----------------------------------------------------------------------------
@@ -515,7 +516,7 @@ def measure(
     settings = options.pick(Settings(), QUICK)
     if options.quick:
         seeds, sizes = min(seeds, 2), [64]
-    study = Study(Cells(options.pick(None, 160), splits), settings)
+    study = Study(Cells(options.pick(None, QUICK_IMAGES), splits), settings)
     todo: list[Callable[[], None]] = []
     if "frozen" in parts or "finetune" in parts:
         for seed in range(seeds):
