@@ -14,6 +14,7 @@ NAMES = (
     "training_step",
     "fine_tuning",
     "frozen_base",
+    "mission_script",
     "dense_head",
     "optimizer",
     "startup",

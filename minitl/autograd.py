@@ -115,10 +115,11 @@ class Variable(Tensor):
 
     Its `data` is a read-only view. It is written by `assign` or inside `with variable.writing()`,
     and both empty `cache`, so whatever a kernel derived from the old values (the transformed
-    filters of a convolution, say) can never be served for the new ones.
+    filters of a convolution, say) can never be served for the new ones. `version` counts how
+    often it was written, for those who keep what follows from several weights.
     """
 
-    __slots__ = ("learnable", "name", "trainable")
+    __slots__ = ("learnable", "name", "trainable", "version")
 
     def __init__(self, data: Any, name: str = "variable", learnable: bool = True):
         super().__init__(np.array(data))
@@ -126,6 +127,7 @@ class Variable(Tensor):
         self.learnable = learnable  # what gradients may update; a moving average is not
         self.trainable = learnable  # what they do update: not while the layer is frozen
         self.cache = {}
+        self.version = 0
 
     @property
     def data(self) -> Array:
@@ -144,6 +146,7 @@ class Variable(Tensor):
             yield self.storage
         finally:
             self.cache = {}
+            self.version += 1
 
     def assign(self, value: Any) -> None:
         """Copy `value`, an array of exactly this shape, into the variable."""
@@ -265,7 +268,11 @@ def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list
             waiting_for[key] -= 1
             if waiting_for[key] == 0:
                 ready.append(source)
-    return [np.asarray(gradients.get(id(t), np.zeros_like(t.storage))) for t in inputs]
+    # Zeros are made only where they are needed: of a large Dense they take as long as its product.
+    return [
+        np.asarray(gradients[id(t)] if id(t) in gradients else np.zeros_like(t.storage))
+        for t in inputs
+    ]
 
 
 def _first_cotangent(y: Tensor, cotangent: Any) -> Array:

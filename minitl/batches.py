@@ -6,7 +6,7 @@ Data are arrays (one a model input or output), or anything that yields batches: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ class Batch(NamedTuple):
     x: list[Array]
     y: list[Array]
     weight: Array | None
+    graph: Any = None  # what runs x where that is not the whole model: see `caching.py`
 
     @property
     def size(self) -> int:
@@ -39,12 +40,19 @@ class ArrayData:
 
     def batches(self, order: Array | None = None) -> Iterator[Batch]:
         """All batches, the last one shorter; `order` is a permutation of the samples."""
+        return (self.take(where) for where in self.parts(order))
+
+    def parts(self, order: Array | None = None) -> Iterator[Any]:
+        """Which samples each batch has; slices, which copy nothing, when there is no `order`."""
         for start in range(0, self.samples, self.batch_size):
-            where: Any = slice(start, start + self.batch_size)
-            if order is not None:
-                where = order[where]
-            weight = None if self.weight is None else self.weight[where]
-            yield Batch([a[where] for a in self.x], [a[where] for a in self.y], weight)
+            where = slice(start, start + self.batch_size)
+            yield where if order is None else order[where]
+
+    def take(self, where: Any, inputs: Sequence[int] | None = None) -> Batch:
+        """These samples, with all of the model's inputs or only some of them."""
+        xs = self.x if inputs is None else [self.x[i] for i in inputs]
+        weight = None if self.weight is None else self.weight[where]
+        return Batch([a[where] for a in xs], [a[where] for a in self.y], weight)
 
     def split(self, fraction: float) -> tuple[ArrayData, ArrayData]:
         """The first part for training, the last `fraction` for validation (as Keras splits)."""
@@ -76,7 +84,9 @@ class StreamData:
         steps: int | None,
         input_names: Sequence[str] = ("x",),
         output_names: Sequence[str] = ("y",),
+        check: Callable[[Batch], None] | None = None,
     ):
+        self.check = check
         self.source, self.names = source, (input_names, output_names)
         try:
             length = len(source)
@@ -102,7 +112,10 @@ class StreamData:
                     f"{len(parts)}"
                 )
             x, y, weight = (*parts, None, None)[:3]
-            yield make_arrays(x, y, weight, *self.names)
+            batch = make_arrays(x, y, weight, *self.names)
+            if self.check is not None:
+                self.check(batch)
+            yield batch
             count += 1
             if self.steps is not None and count >= self.steps:
                 return

@@ -6,7 +6,8 @@ by side. Everything above the layers asked for is not computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from minitl.batches import is_stream
-from minitl.feature_file import FeatureFile, feature_key
+from minitl.digests import arrays_digest, digest_of, sample_digests
+from minitl.feature_file import FeatureFile, FeatureFileError
+from minitl.graph import open_up
 from minitl.layers import (
     Concatenate,
     Flatten,
@@ -44,18 +47,18 @@ def extract_features(
 
     Args:
         model: e.g. VGG16(include_top=False).
-        images: (N, H, W, C), preprocessed for the model unless `preprocess` is given; or an
-            iterable of batches.
+        images: (N, H, W, C), preprocessed for the model unless `preprocess` is given: an array,
+            a memory map or a data set of an HDF5 file; or an iterable of batches x or (x, y).
         layers: names of layers, or layers; several are put side by side. The output when None.
         pooling: for maps (N, H, W, C): None keeps every place (D = H*W*C), 'avg' and 'max' keep
             one number a channel (D = C).
         batch_size: images at a time; no effect on the result beyond rounding.
         verbose: 0 hides the bar.
         preprocess: applied to each batch of images, so that they need not all be converted at
-            once: memory beyond `images` and F does not grow with N.
+            once.
         out: path of a feature file. F is written there as it is computed; an interrupted
             extraction goes on where it was, a finished one is not repeated, and F is returned as
-            a read-only map of the file. See `feature_file.py`.
+            a read-only map of the file. Memory does not grow with N. See `feature_file.py`.
 
     Raises ValueError for an unknown layer (showing the nearest) or pooling, and when `out` holds
     the features of something else.
@@ -69,40 +72,133 @@ def extract_features(
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
     model._build_for(images)
     extractor = feature_model(model, layers, pooling)
-    if is_stream(images):
-        if out is not None:
-            raise ValueError("out needs images as an array: a stream cannot be taken up again")
-        ready = images if preprocess is None else map(preprocess, images)
-        return extractor.predict(ready, verbose=verbose)
-    images = np.asarray(images)
-    if len(images) == 0:
-        raise ValueError(f"there are no images: shape {images.shape}")
+    total = _count(images)
+    if total == 0:
+        raise ValueError(f"there are no images: shape {np.shape(images)}")
+    if out is not None and getattr(images, "shuffle", False):
+        raise ValueError(
+            "the images come in a new order every time: make the data set with shuffle=False, so "
+            "that the rows of F keep the order of its labels"
+        )
 
-    def features(i: int) -> np.ndarray:
-        batch = images[i * batch_size : (i + 1) * batch_size]
+    def features(batch: np.ndarray) -> np.ndarray:
         batch = batch if preprocess is None else preprocess(batch)
         return extractor.predict(batch, batch_size=batch_size, verbose=0)
 
-    count = -(-len(images) // batch_size)
-    d = extractor.output_shape[1]
-    if d is None:  # an open input shape: the images decide
-        d = features(0).shape[1]
-    shape = (len(images), d)
-    with tqdm_for(verbose)(total=len(images), desc="features", unit="image") as bar:
+    chunks = _chunks(images, batch_size)
+    with tqdm_for(verbose)(total=total, desc="features", unit="image") as bar:
         if out is None:
-            f = np.empty(shape, extractor.dtype)
-            for i in range(count):
-                rows = features(i)
-                f[i * batch_size : i * batch_size + len(rows)] = rows
-                bar.update(len(rows))
-            return f
-        key = feature_key(extractor, images, preprocess, batch_size)
-        with FeatureFile(out, shape, key, batch_size) as file:
-            for i in range(count):
-                if not file.has(i):
-                    file.write(i, features(i))
-                bar.update(min(batch_size, len(images) - i * batch_size))
+            return _in_memory(chunks, features, total, bar)
+        first = next(chunks, None)
+        if first is None:
+            raise ValueError("there are no images: the stream is empty")
+        d = extractor.output_shape[1]
+        if d is None:  # an open input shape: the images decide
+            d = features(first[:1]).shape[1]
+        key = feature_key(extractor, layers, pooling, preprocess, first)
+        about = {
+            "model": model.name,
+            "images": f"{first.shape[1:]} {first.dtype}",
+            "preprocess": getattr(preprocess, "__name__", str(preprocess)),
+            "made by": "extract_features",
+        }
+        with FeatureFile(out, d, extractor.dtype, key, total, about=about) as file:
+            rows = _fill(file, itertools.chain([first], chunks), features, bar)
+            file.finish(rows)
             return file.mapped()
+
+
+def feature_key(
+    extractor: Model, layers: Any, pooling: str | None, preprocess: Any, first: np.ndarray
+) -> dict[str, str]:
+    """What the rows of a feature file depend on beside the images, each under a name that an
+    error can show.
+
+    The preprocessing is told apart by its code and by what it makes of noise.
+    """
+    graph = open_up(extractor)
+    prepared = "none"
+    if preprocess is not None:
+        noise = np.random.default_rng(0).integers(0, 256, (2, *first.shape[1:]))
+        tried = np.asarray(preprocess(noise.astype(first.dtype)))
+        prepared = f"{digest_of(preprocess)[:32]} {arrays_digest([tried])[:32]}"
+    chosen = layers if isinstance(layers, (list, tuple)) else [layers]
+    names = [layer.name if isinstance(layer, Layer) else str(layer) for layer in chosen]
+    return {
+        "kind": "rows in order",
+        "architecture": graph.architecture(),
+        "layers": ", ".join(names) if layers is not None else "output",
+        "pooling": str(pooling),
+        "weights": arrays_digest(v.storage for v in graph.weights),
+        "preprocessing": prepared,
+    }
+
+
+def _fill(file: FeatureFile, chunks: Iterable[np.ndarray], features: Any, bar: Any) -> int:
+    """Write what is not there; returns the number of rows. Images that are there must be those
+    that the rows were computed from."""
+    at = 0
+    for chunk in chunks:
+        last = at + len(chunk)
+        digests = sample_digests([chunk])
+        there = file.there[at:last]
+        known = file.images[at:last]
+        changed = np.flatnonzero(there & (known != digests[: len(known)]).any(axis=1)[: len(there)])
+        if len(changed):
+            raise FeatureFileError(
+                f"{file.path} holds features of something else: other images, first number "
+                f"{at + int(changed[0])}. Delete it, or give another path."
+            )
+        if len(there) < len(chunk) or not there.all():
+            file.write(at, features(chunk), digests)
+        at = last
+        bar.update(len(chunk))
+    return at
+
+
+def _in_memory(chunks: Iterable[np.ndarray], features: Any, total: int | None, bar: Any) -> Any:
+    """F in one array."""
+    f: Any = None
+    parts: list[np.ndarray] = []
+    at = 0
+    for chunk in chunks:
+        rows = features(chunk)
+        if total is None:
+            parts.append(rows)
+        else:
+            if f is None:
+                f = np.empty((total, rows.shape[1]), rows.dtype)
+            f[at : at + len(rows)] = rows
+            at += len(rows)
+        bar.update(len(chunk))
+    if total is None and not parts:
+        raise ValueError("there are no images: the stream is empty")
+    return f if total is not None else np.concatenate(parts)
+
+
+def _count(images: Any) -> int | None:
+    """How many images there are; None for a stream, which does not say."""
+    return None if is_stream(images) else len(images)
+
+
+def _chunks(images: Any, size: int) -> Iterator[np.ndarray]:
+    """The images, `size` at a time and the rest at the end. Only these are in memory: `images`
+    may be an array, a memory map, a data set of an HDF5 file, or an iterable of batches x or
+    (x, y)."""
+    if not is_stream(images):
+        whole = images if hasattr(images, "shape") else np.asarray(images)
+        for start in range(0, len(whole), size):
+            yield np.asarray(whole[start : start + size])
+        return
+    waiting: list[np.ndarray] = []
+    for batch in images:
+        waiting.append(np.asarray(batch[0] if isinstance(batch, tuple) else batch))
+        while sum(map(len, waiting)) >= size:
+            joined = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            yield joined[:size]
+            waiting = [joined[size:]] if len(joined) > size else []
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def tqdm_for(verbose: Any) -> Any:

@@ -21,6 +21,8 @@ import numpy as np
 
 from minitl.autograd import Tensor
 from minitl.batches import is_stream
+from minitl.frozen import find_cut
+from minitl.graph import run_nodes
 from minitl.layers.base import Layer, Node, SymbolicTensor
 from minitl.layers.core import Input, InputLayer
 from minitl.naming import did_you_mean, unique_name
@@ -98,22 +100,7 @@ class Model(Trainer, Layer):
             check_shape(value.shape, tensor.shape, self.name)
             values[id(tensor)] = layer(value)
         del given, x
-        unread = self._readers.copy()
-        for node in self._nodes_in_order:
-            arguments = []
-            for tensor in node.inputs:
-                unread[id(tensor)] -= 1
-                last = unread[id(tensor)] == 0
-                arguments.append(values.pop(id(tensor)) if last else values[id(tensor)])
-            mode = training if node.training is None else node.training
-            result = node.layer(
-                arguments if node.as_list else arguments.pop(), training=mode, rng=rng
-            )
-            for tensor, value in zip(
-                node.outputs, result if isinstance(result, list) else [result], strict=True
-            ):
-                if unread[id(tensor)]:
-                    values[id(tensor)] = value
+        run_nodes(self._nodes_in_order, self._readers, values, training, rng)
         found = [values[id(t)] for t in self.outputs]
         return found[0] if self._single_output else found
 
@@ -146,6 +133,9 @@ class Model(Trainer, Layer):
         return max(steps, default=1)
 
     # --- Layers ---
+
+    def _as_graph(self) -> Model | None:
+        return self if type(self).call is Model.call and self.outputs else None
 
     def _sublayers(self) -> Iterable[Layer]:
         return self._layers
@@ -243,6 +233,10 @@ class Model(Trainer, Layer):
                 f" Multiply-adds per sample: {self.multiply_adds():,}",
             ]
         )
+        cut = find_cut(self) if learns else None
+        if cut is not None:
+            size = f"{cut.width * cut.dtype.itemsize:,} bytes a sample"
+            text += f"\n Kept by fit: {cut.describe()}, {size}; saves {cut.share()} of them"
         (print_fn or print)(text)
 
     # --- Files ---

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from minitl import config, losses, optimizers
 from minitl import metrics as metrics_module
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
 from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays, weights_by_class
+from minitl.caching import CachedData, Caching, Recalled, Store
 from minitl.naming import check_keywords, did_you_mean, serialize
 
 # Bytes that one layer's inputs and outputs may take together while predicting. VGG16 at 224x224
@@ -57,6 +59,7 @@ class Trainer:
         self._metric_settings: tuple[Any, Any] = (None, None)
         self._metrics: list[list[tuple[metrics_module.Metric, bool]]] | None = None
         self._compile_settings: dict[str, Any] | None = None
+        self._stores: list[Store] = []  # what earlier fits computed of the frozen part
 
     # --- compile ---
 
@@ -170,6 +173,8 @@ class Trainer:
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: int = 1,
+        cache_features: bool | str | Path = True,
+        augment_copies: int | None = None,
     ) -> callbacks_module.History:
         """Train for `epochs` passes over the data; returns a History.
 
@@ -185,6 +190,11 @@ class Trainer:
             class_weight: {class: weight}; a class that is not named counts 1.
             sample_weight: (N,).
             initial_epoch: to go on from an earlier training.
+            cache_features: whether what the frozen part of the model says about an image is
+                computed once and kept (see `frozen.py`); the results are the same to rounding. A
+                path keeps it in a feature file for later processes as well.
+            augment_copies: k, where augmentation stands before frozen layers: k augmented views
+                of each image are kept, and epoch e trains on view e % k.
 
         Raises ValueError for bad data before anything is changed, and TrainingDiverged when the
         loss becomes NaN or infinite: the weights are then those at the start of the last epoch
@@ -226,15 +236,22 @@ class Trainer:
         self.history = history
         self.stop_training = False
         seed = config.next_seed()
+        say = (lambda text: print(text, flush=True)) if level else None
+        count = epochs - initial_epoch
+        caching = Caching(self, cache_features, augment_copies, seed, count, say)
+        walk = caching.wrap(data, training=True)
+        held_out = None if held_out is None else caching.wrap(held_out, training=False)
         run.on_train_begin({})
         self._good = self._snapshot()
         logs: dict[str, Any] = {}
         try:
+            walk.epoch = initial_epoch
+            caching.begin()
             for epoch in range(initial_epoch, epochs):
                 # All that is random in an epoch follows from the fit's seed and the epoch.
                 rng = np.random.default_rng((seed, epoch))
                 run.on_epoch_begin(epoch, {})
-                logs = self._run_epoch(data, epoch, shuffle, rng, run)
+                logs = self._run_epoch(walk, epoch, shuffle, rng, run)
                 if held_out is not None and (epoch + 1) % validation_freq == 0:
                     logs |= {f"val_{k}": v for k, v in self._measure(held_out, run).items()}
                 logs = dict(sorted(logs.items()))  # the order of Keras's history
@@ -243,6 +260,7 @@ class Trainer:
                     break
         finally:
             self._good = []
+            caching.end()
             run.on_train_end(logs)
         return history
 
@@ -251,19 +269,20 @@ class Trainer:
         return [(v, v.numpy()) for v in self.weights if v.trainable or not v.learnable]
 
     def _run_epoch(
-        self, data: Any, epoch: int, shuffle: bool, rng: np.random.Generator, run: Any
+        self, data: CachedData, epoch: int, shuffle: bool, rng: np.random.Generator, run: Any
     ) -> dict[str, Any]:
         """One pass over the training data; returns the logs."""
         now = self._snapshot()
         tally = _Tally(self)
         order = None
-        if shuffle and isinstance(data, ArrayData):
+        data.epoch = epoch
+        if shuffle and data.samples is not None:
             order = rng.permutation(data.samples)
         try:
             for step, batch in enumerate(data.batches(order)):
                 run.on_train_batch_begin(step, {})
                 where = f"epoch {epoch + 1}, step {step + 1}"
-                found, outputs = self._train_step(self._checked(batch, data), rng, where)
+                found, outputs = self._train_step(batch, rng, where)
                 if step == 0:  # the weights that this epoch began with gave a finite loss
                     self._good = now
                 tally.add(found, outputs, batch)
@@ -285,7 +304,7 @@ class Trainer:
     ) -> tuple[list[float], list[Array]]:
         """Forward, loss, backward, update. Returns the losses (total first) and the outputs."""
         variables = self.trainable_weights
-        outputs = _listed(self(_one_or_list(batch.x), training=True, rng=rng))  # type: ignore
+        outputs = self._outputs(batch, training=True, rng=rng)
         loss, found = self._total_loss(batch, outputs)
         if not np.isfinite(found[0]):
             raise self._diverged(f"the loss became {found[0]}", where)
@@ -298,6 +317,12 @@ class Trainer:
                     raise self._diverged(f"the gradient of {variable.name!r} is not finite", where)
             self.optimizer.apply(gradients, variables)
         return found, results
+
+    def _outputs(self, batch: Batch, training: bool, rng: Any = None) -> list[Tensor]:
+        """The model's outputs: from its inputs, or from what is kept of its frozen part."""
+        if batch.graph is not None:
+            return batch.graph.run(batch.x, training, rng)
+        return _listed(self(_one_or_list(batch.x), training=training, rng=rng))  # type: ignore
 
     def _diverged(self, what: str, where: str) -> TrainingDiverged:
         return TrainingDiverged(
@@ -349,7 +374,7 @@ class Trainer:
         run = callbacks_module.CallbackList(
             callbacks, self, {"steps": len(data) or None, "verbose": verbose}
         )
-        logs = self._measure(data, run, show=verbose in ("auto", True, 1))
+        logs = self._measure(Recalled(self, data), run, show=verbose in ("auto", True, 1))
         if verbose not in (0, False):
             print(callbacks_module.format_logs(logs), flush=True)
         if return_dict:
@@ -364,8 +389,8 @@ class Trainer:
         with no_grad():
             for step, batch in enumerate(_with_bar(data, "evaluate", show)):
                 run.on_test_batch_begin(step, {})
-                for piece in self._pieces(self._checked(batch, data)):
-                    outputs = _listed(self(_one_or_list(piece.x), training=False))  # type: ignore
+                for piece in self._pieces(batch):
+                    outputs = self._outputs(piece, training=False)
                     found = self._total_loss(piece, outputs)[1]
                     tally.add(found, [t.storage for t in outputs], piece)
                 run.on_test_batch_end(step, tally.logs())
@@ -393,12 +418,12 @@ class Trainer:
         )
         run.on_predict_begin({})
         results: list[Any] = []
-        at = 0
+        at, show = 0, verbose not in (0, False)
         with no_grad():
-            for step, batch in enumerate(_with_bar(data, "predict", verbose not in (0, False))):
+            for step, batch in enumerate(_with_bar(Recalled(self, data), "predict", show)):
                 run.on_predict_batch_begin(step, {})
                 for piece in self._pieces(batch):
-                    outputs = _listed(self(_one_or_list(piece.x), training=False))  # type: ignore
+                    outputs = self._outputs(piece, training=False)
                     for i, out in enumerate(outputs):
                         if isinstance(data, StreamData):  # how many will come is not known
                             results = results or [[] for _ in outputs]
@@ -424,7 +449,8 @@ class Trainer:
             yield batch
             return
         shapes = [a.shape for a in batch.x]
-        each = self.largest_step(shapes) * np.dtype(self.dtype).itemsize  # type: ignore
+        steps = self if batch.graph is None else batch.graph
+        each = steps.largest_step(shapes) * np.dtype(self.dtype).itemsize  # type: ignore
         count = min(batch.size, -(-batch.size * each // MEMORY))
         for i in range(count):
             part = slice(batch.size * i // count, batch.size * (i + 1) // count)
@@ -432,6 +458,7 @@ class Trainer:
                 [a[part] for a in batch.x],
                 [a[part] for a in batch.y],
                 None if batch.weight is None else batch.weight[part],
+                batch.graph,
             )
 
     # --- Data ---
@@ -454,7 +481,8 @@ class Trainer:
             if y is not None:
                 raise ValueError("x yields batches (x, y) itself: y must not be given as well")
             self._build_for(x)
-            return StreamData(x, steps, self.input_names, self.output_names)
+            check = self._check_streamed if need_y else None
+            return StreamData(x, steps, self.input_names, self.output_names, check)
         if steps is not None:
             raise ValueError("steps are for iterables of batches; for arrays give batch_size")
         if need_y and y is None:
@@ -462,7 +490,7 @@ class Trainer:
         self._build_for(x)
         arrays = make_arrays(x, y, sample_weight, self.input_names, self.output_names)
         self._check_batch(arrays)
-        return ArrayData(*arrays, int(batch_size or 32))
+        return ArrayData(arrays.x, arrays.y, arrays.weight, int(batch_size or 32))
 
     def _build_for(self, x: Any) -> None:
         """A Sequential without Input learns its shapes here."""
@@ -478,13 +506,11 @@ class Trainer:
         except (ValueError, TypeError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
-    def _checked(self, batch: Batch, data: Any) -> Batch:
-        """Batches of a stream are checked as they come; arrays were checked as a whole."""
-        if isinstance(data, StreamData):
-            self._check_batch(batch)
-            if not batch.y:
-                raise ValueError("the data set yields x without y")
-        return batch
+    def _check_streamed(self, batch: Batch) -> None:
+        """Batches of a stream are checked as they come; arrays are checked as a whole."""
+        self._check_batch(batch)
+        if not batch.y:
+            raise ValueError("the data set yields x without y")
 
     def _check_batch(self, batch: Batch) -> None:
         if len(batch.x) != len(self.inputs):

@@ -21,18 +21,22 @@ naming
 autograd
 ops
 activations initializers regularizers
+digests
 layers
+graph
+frozen
 losses
 metrics
 optimizers
 callbacks
 batches
+feature_file
+caching
 training
 models
 hdf5 onnx
 pretrained
 saving
-feature_file
 features
 data
 evaluation

@@ -99,6 +99,8 @@ class Layer(Configurable, metaclass=LayerType):
     input_rank: ClassVar[int | None] = None
     # Whether the layer is called on a list of inputs; None when it takes both.
     several_inputs: ClassVar[bool | None] = False
+    # Whether `call` draws random numbers in training.
+    random: ClassVar[bool] = False
     _extra_arguments: ClassVar[frozenset[str]] = frozenset()
     # Settings in Keras's configurations that do nothing unless another is on; see from_config.
     _idle_settings: ClassVar[frozenset[str]] = frozenset()
@@ -205,6 +207,24 @@ class Layer(Configurable, metaclass=LayerType):
     def _sublayers(self) -> Iterable[Layer]:
         """Layers inside this one; a Model has some."""
         return ()
+
+    def _as_graph(self) -> Any:
+        """The layer itself where it is nothing but a graph of layers: a Model is one."""
+        return None
+
+    def fixed(self, training: bool) -> bool:
+        """Whether a call gives the same for the same input for as long as a training lasts.
+
+        It does where nothing learns and nothing is random. A layer of the user's that takes
+        `training` or `rng` is believed to behave otherwise in training than outside; one that
+        holds layers is what these are, unless it says `random = True`.
+        """
+        if any(v.trainable or (self._trainable and not v.learnable) for v in self._own_weights):
+            return False
+        inner = list(self._sublayers())
+        if training and (self.random or (self._extra_arguments and not inner)):
+            return False
+        return all(layer.fixed(training) for layer in inner)
 
     @property
     def weights(self) -> list[Variable]:

@@ -79,6 +79,9 @@ class BatchNormalization(Layer):
             "moving_variance", (c,), self.moving_variance_initializer, trainable=False
         )
 
+    def fixed(self, training: bool) -> bool:
+        return not self.trainable  # frozen, it works as outside training
+
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         c = x.shape[-1]
         gamma = self.gamma if self.scale else Tensor(np.ones(c, x.dtype))

@@ -1,0 +1,189 @@
+"""A graph of calls: running it, and taking it apart.
+
+`run_nodes` is the loop that runs every model: a dictionary from symbolic tensor to value, filled
+in order. A `Graph` is such a list of calls with nested models opened up, so that it can be cut
+anywhere, also in the middle of a base that is one layer of a larger model.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from minitl.autograd import Tensor, Variable, as_tensor
+from minitl.digests import digest_of
+from minitl.layers.base import Layer, Node, SymbolicTensor
+
+
+def run_nodes(
+    nodes: Iterable[Node],
+    readers: Counter[int],
+    values: dict[int, Any],
+    training: bool,
+    rng: Any,
+) -> None:
+    """Call the layers in order. `values` has the inputs, by id of their symbolic tensor, and in
+    the end the outputs; a value is dropped as soon as the last of its `readers` has read it."""
+    unread = readers.copy()
+    for node in nodes:
+        arguments = []
+        for tensor in node.inputs:
+            unread[id(tensor)] -= 1
+            last = unread[id(tensor)] == 0
+            arguments.append(values.pop(id(tensor)) if last else values[id(tensor)])
+        mode = training if node.training is None else node.training
+        result = node.layer(arguments if node.as_list else arguments.pop(), training=mode, rng=rng)
+        for tensor, value in zip(
+            node.outputs, result if isinstance(result, list) else [result], strict=True
+        ):
+            if unread[id(tensor)]:
+                values[id(tensor)] = value
+
+
+class Graph:
+    """Calls between `inputs` and `outputs`, each after those whose outputs it reads."""
+
+    def __init__(
+        self,
+        inputs: Sequence[SymbolicTensor],
+        nodes: Sequence[Node],
+        outputs: Sequence[SymbolicTensor],
+    ):
+        self.inputs, self.nodes, self.outputs = list(inputs), list(nodes), list(outputs)
+        self._readers = Counter(id(t) for node in self.nodes for t in node.inputs)
+        self._readers.update(id(t) for t in self.outputs)
+
+    def run(self, given: Sequence[Any], training: bool = False, rng: Any = None) -> list[Tensor]:
+        """The outputs for these inputs."""
+        values: dict[int, Any] = {}
+        for tensor, value in zip(self.inputs, given, strict=True):
+            values[id(tensor)] = value
+        run_nodes(self.nodes, self._readers, values, training, rng)
+        return [as_tensor(values[id(t)], t.dtype) for t in self.outputs]
+
+    def between(self, inputs: Sequence[SymbolicTensor], outputs: Sequence[SymbolicTensor]) -> Graph:
+        """The part that leads from `inputs` to `outputs`; of the inputs only those it reads."""
+        given = {id(t) for t in inputs}
+        makers = {id(t): node for node in self.nodes for t in node.outputs}
+        needed: set[int] = set()
+        read: set[int] = set()
+        stack = list(outputs)
+        while stack:
+            tensor = stack.pop()
+            read.add(id(tensor))
+            node = makers.get(id(tensor))
+            if id(tensor) in given or node is None or id(node) in needed:
+                continue
+            needed.add(id(node))
+            stack += node.inputs
+        nodes = [node for node in self.nodes if id(node) in needed]
+        return Graph([t for t in inputs if id(t) in read], nodes, outputs)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Each layer once, in the order of its first call."""
+        return list({id(node.layer): node.layer for node in self.nodes}.values())
+
+    @property
+    def weights(self) -> list[Variable]:
+        """Each weight once, in the order of the layers."""
+        return list({id(v): v for layer in self.layers for v in layer.weights}.values())
+
+    def largest_step(self, input_shapes: Any = None) -> int:
+        """The numbers that one call reads and writes, for one sample, where it is most."""
+        steps = [sum(map(numbers, [*node.inputs, *node.outputs])) for node in self.nodes]
+        return max(steps, default=1)
+
+    def architecture(self) -> str:
+        """A digest of what is computed, except for the weights' values: the layers' settings and
+        how they are connected. Names, and what is frozen, do not count."""
+        place = {id(t): i for i, t in enumerate(self.inputs)}
+        calls: list[Any] = [[t.shape for t in self.inputs]]
+        for node in self.nodes:
+            where = [place[id(t)] for t in node.inputs]
+            calls.append([settings_of(node.layer), where, node.as_list, node.training])
+            for t in node.outputs:
+                place[id(t)] = len(place)
+        return digest_of([calls, [place[id(t)] for t in self.outputs]])
+
+
+def open_up(model: Any, input_shapes: Sequence[Any] | None = None) -> Graph:
+    """The model's graph, nested models opened up, with its shapes for inputs of `input_shapes`.
+
+    The symbolic tensors and nodes are new ones: the layers know nothing of them.
+    """
+    nodes: list[Node] = []
+
+    def call(
+        layer: Layer, inputs: list[SymbolicTensor], as_list: bool, training: bool | None
+    ) -> list[SymbolicTensor]:
+        inner = layer._as_graph()
+        if inner is not None:
+            return enter(inner, inputs, training)
+        node = Node(layer, inputs, training, as_list)
+        shapes = [t.shape for t in inputs]
+        found = layer.compute_output_shape(shapes if as_list else shapes[0])
+        node.outputs += [
+            SymbolicTensor(tuple(shape), layer.dtype, node, i)
+            for i, shape in enumerate(found if isinstance(found, list) else [found])
+        ]
+        nodes.append(node)
+        return node.outputs
+
+    def enter(
+        inner: Any, inputs: list[SymbolicTensor], training: bool | None
+    ) -> list[SymbolicTensor]:
+        tensors = {}
+        for symbolic, start, given in zip(inner.inputs, inner._input_layers, inputs, strict=True):
+            tensors[id(symbolic)] = call(start, [given], False, None)[0]
+        for node in inner._nodes_in_order:
+            made = call(
+                node.layer,
+                [tensors[id(t)] for t in node.inputs],
+                node.as_list,
+                training if node.training is None else node.training,
+            )
+            tensors.update((id(t), s) for t, s in zip(node.outputs, made, strict=True))
+        return [tensors[id(t)] for t in inner.outputs]
+
+    roots = []
+    shapes = input_shapes or [t.shape for t in model.inputs]
+    for start, shape in zip(model._input_layers, shapes, strict=True):
+        node = Node(start, [])
+        node.outputs.append(SymbolicTensor((None, *shape[1:]), start.dtype, node))
+        roots += node.outputs
+    outputs = enter(model, roots, None)
+    return Graph(roots, nodes, outputs)
+
+
+def settings_of(layer: Layer) -> Any:
+    """What a layer computes, except for its weights: its class, its settings, its layers."""
+    inner = layer._as_graph()
+    if inner is not None:
+        return open_up(inner).architecture()
+    names = [n for n in inspect.signature(type(layer).__init__).parameters if hasattr(layer, n)]
+    settings = {
+        n: getattr(layer, n)
+        for n in sorted(names)
+        if n not in ("name", "trainable") and not n.endswith(("_initializer", "_regularizer"))
+    }
+    plain = {n: v for n, v in settings.items() if not isinstance(v, Layer)}
+    return [type(layer), plain, [settings_of(each) for each in layer._sublayers()]]
+
+
+def numbers(tensor: SymbolicTensor) -> int:
+    """How many numbers one sample of the tensor has; sizes that are not known count 1."""
+    return math.prod(n or 1 for n in tensor.shape[1:])
+
+
+def work(node: Node) -> int:
+    """Multiply-adds of the call for one sample. A layer of the user's that does not say has one
+    for each of its weights."""
+    shapes = [t.shape for t in node.inputs]
+    found = node.layer.multiply_adds(shapes if node.as_list else shapes[0])
+    if not found and type(node.layer).multiply_adds is Layer.multiply_adds:
+        return node.layer.count_params()
+    return found
