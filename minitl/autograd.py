@@ -119,13 +119,14 @@ class Variable(Tensor):
     often it was written, for those who keep what follows from several weights.
     """
 
-    __slots__ = ("learnable", "name", "trainable", "version")
+    __slots__ = ("learnable", "name", "rate_multiplier", "trainable", "version")
 
     def __init__(self, data: Any, name: str = "variable", learnable: bool = True):
         super().__init__(np.array(data))
         self.name = name
         self.learnable = learnable  # what gradients may update; a moving average is not
         self.trainable = learnable  # what they do update: not while the layer is frozen
+        self.rate_multiplier = 1.0  # how far they move it, as a multiple of the optimizer's rate
         self.cache = {}
         self.version = 0
 

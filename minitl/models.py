@@ -181,6 +181,18 @@ class Model(Trainer, Layer):
         """Multiply-adds of one sample through the whole model."""
         return sum(_work(node) for node in self._nodes_in_order)
 
+    def freeze_until(self, layer: str | Layer) -> list[Layer]:
+        """Freeze all layers that `layer` (or a block) is computed from: `transfer.freeze_until`."""
+        from minitl import transfer
+
+        return transfer.freeze_until(self, layer)
+
+    def unfreeze_from(self, layer: str | Layer, batch_norm: bool = False) -> list[Layer]:
+        """Unfreeze `layer` and what does not come before it: `transfer.unfreeze_from`."""
+        from minitl import transfer
+
+        return transfer.unfreeze_from(self, layer, batch_norm)
+
     # --- Summary ---
 
     def summary(

@@ -135,6 +135,9 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
     for layer in _input_layers(model):
         if layer.name in notes.get("input_ranges", {}):
             layer.expected_range = InputRange(*notes["input_ranges"][layer.name])
+    multipliers = notes.get("rate_multipliers", {})
+    for place, inner in named_layers(model):
+        inner.rate_multiplier = multipliers.get(place, 1.0)
     settings = notes.get("compile")
     if compile and settings and settings["loss"] is not None:
         model.compile(**settings)
@@ -162,11 +165,25 @@ def _notes(model: Model) -> dict[str, Any]:
         for layer in _input_layers(model)
         if layer.expected_range is not None
     }
+    multipliers = {
+        path: layer.rate_multiplier
+        for path, layer in named_layers(model)
+        if layer.rate_multiplier != 1
+    }
     return {
         "metadata": model.metadata,
+        "rate_multipliers": multipliers,
         "input_ranges": ranges,
         "compile": model._compile_settings,
     }
+
+
+def named_layers(layer: Layer, path: str = "") -> Iterable[tuple[str, Layer]]:
+    """('vgg16/block1_conv1', layer) ... of the layers that hold no others."""
+    for inner in layer._sublayers():
+        yield from named_layers(inner, f"{path}{inner.name}/")
+    if path and not list(layer._sublayers()):
+        yield path[:-1], layer
 
 
 def _input_layers(layer: Layer) -> Iterable[InputLayer]:

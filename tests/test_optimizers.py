@@ -116,6 +116,65 @@ def test_weights_cache_is_emptied():
     assert w.cache == {}
 
 
+# --- Rate multipliers ---
+
+
+@pytest.mark.parametrize("multiplier", [1.0, 0.1, 3.0])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rate: SGD(rate),
+        lambda rate: SGD(rate, 0.9, nesterov=True, weight_decay=0.1),
+        lambda rate: Adam(rate),
+        lambda rate: AdamW(rate, weight_decay=0.1, clipnorm=0.7),
+    ],
+)
+def test_a_multiplier_is_another_rate_to_the_bit(make, multiplier):
+    scaled, plain, beside = Variable(np.ones(3)), Variable(np.ones(3)), Variable(np.ones(3))
+    scaled.rate_multiplier = multiplier
+    together, alone, usual = make(0.03), make(0.03 * multiplier), make(0.03)
+    untouched = Variable(np.ones(3))
+    for g in np.random.default_rng(0).standard_normal((5, 3)):
+        together.apply([g, g], [scaled, beside])
+        alone.apply([g], [plain])
+        usual.apply([g], [untouched])
+    assert scaled.data.tobytes() == plain.data.tobytes()
+    assert beside.data.tobytes() == untouched.data.tobytes()
+
+
+def test_adam_moves_by_the_multiplied_rate():
+    """Its first step is the rate in the direction of -g, whatever the size of g: to scale the
+    gradient instead would change nothing."""
+    w = Variable(np.zeros(2))
+    w.rate_multiplier = 0.25
+    Adam(0.1, epsilon=0.0).apply([np.array([1e-3, -7.0])], [w])
+    np.testing.assert_allclose(w.data, [-0.025, 0.025], rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [lambda: SGD(0.1, 0.9), lambda: AdamW(0.1)])
+def test_a_multiplier_of_zero_is_no_move_even_with_momentum_left(make):
+    w, optimizer = Variable(np.array([1.0, -0.0])), make()
+    optimizer.apply([np.array([1.0, 0.0])], [w])
+    before, state = w.data.tobytes(), {k: a.tobytes() for k, a in optimizer.state_of(w).items()}
+    w.rate_multiplier = 0
+    optimizer.apply([np.array([2.0, -1.0])], [w])
+    assert w.data.tobytes() == before
+    assert {k: a.tobytes() for k, a in optimizer.state_of(w).items()} == state
+
+
+def test_a_clone_goes_its_own_way():
+    for one in (SGD(0.1, 0.9), Adam(0.1)):
+        w = Variable(np.ones(2))
+        one.apply([np.ones(2)], [w])
+        state = {k: a.copy() for k, a in one.state_of(w).items()}
+        other = one.clone()
+        other.learning_rate = 5.0
+        other.apply([np.ones(2)], [w])
+        assert one.iterations == 1 and other.iterations == 2 and one.learning_rate == 0.1
+        for k, a in one.state_of(w).items():
+            assert np.array_equal(a, state[k]) and not np.array_equal(other.state_of(w)[k], a)
+
+
 # --- Clipping ------------------------------------------------------------------------------------
 
 

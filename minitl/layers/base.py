@@ -93,6 +93,9 @@ class Layer(Configurable, metaclass=LayerType):
             but gradients pass through it to trainable layers before it. May be changed at any
             time and holds from the next `fit` on, without compiling again.
         dtype: 'float32' or 'float64'; None is `minitl.config.floatx()`.
+
+    `layer.rate_multiplier = 0.1` makes its weights learn at a tenth of the optimizer's rate; of a
+    model it sets those of all layers inside. 0 lets them stand still.
     """
 
     # Number of axes that the input must have, batch included; None when any will do.
@@ -123,6 +126,7 @@ class Layer(Configurable, metaclass=LayerType):
         self.dtype = config.checked_dtype(dtype or config.floatx())
         self.built = False
         self._trainable = bool(trainable)
+        self._rate_multiplier = 1.0
         self._own_weights: list[Variable] = []
         self._regularized: list[tuple[Variable, Any]] = []
         self._nodes: list[Node] = []
@@ -187,6 +191,7 @@ class Layer(Configurable, metaclass=LayerType):
         values = initializers.get(initializer)(tuple(shape), self.dtype)
         variable = Variable(values, name=name, learnable=trainable)
         variable.trainable = trainable and self._trainable
+        variable.rate_multiplier = self._rate_multiplier
         self._own_weights.append(variable)
         if regularizer is not None:
             self._regularized.append((variable, regularizers.get(regularizer)))
@@ -203,6 +208,20 @@ class Layer(Configurable, metaclass=LayerType):
             variable.trainable = variable.learnable and self._trainable
         for layer in self._sublayers():
             layer.trainable = value
+
+    @property
+    def rate_multiplier(self) -> float:
+        return self._rate_multiplier
+
+    @rate_multiplier.setter
+    def rate_multiplier(self, value: float) -> None:
+        if not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+            raise ValueError(f"a rate_multiplier is a number of at least 0, got {value!r}")
+        self._rate_multiplier = float(value)
+        for variable in self._own_weights:
+            variable.rate_multiplier = self._rate_multiplier
+        for layer in self._sublayers():
+            layer.rate_multiplier = value
 
     def _sublayers(self) -> Iterable[Layer]:
         """Layers inside this one; a Model has some."""

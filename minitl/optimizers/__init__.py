@@ -7,6 +7,7 @@ a weight that was seen before goes on with its state, a new one starts with zero
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ class Optimizer(Configurable):
 
     Before each step the gradients are clipped, then every weight is shrunk by
     w -= rate * weight_decay * w (decoupled decay: Loshchilov & Hutter 2019, arXiv 1711.05101).
+
+    The rate of a weight is learning_rate times the `rate_multiplier` of its layer. It is the rate
+    that is scaled, not the gradient, to which Adam's step is all but indifferent. A weight whose
+    multiplier is 0 is left alone, and its state too.
 
     Args:
         learning_rate: a number or a schedule of the step.
@@ -74,10 +79,13 @@ class Optimizer(Configurable):
         gradients = self._clipped(gradients)
         rate = self.learning_rate
         for variable, gradient in zip(variables, gradients, strict=True):
+            if variable.rate_multiplier == 0:
+                continue
+            own_rate = rate * variable.rate_multiplier
             with variable.writing() as w:
                 if self.weight_decay:
-                    w *= w.dtype.type(1 - rate * self.weight_decay)
-                self.update(w, gradient, self.state_of(variable), rate)
+                    w *= w.dtype.type(1 - own_rate * self.weight_decay)
+                self.update(w, gradient, self.state_of(variable), own_rate)
         self.iterations += 1
 
     def apply_gradients(self, grads_and_vars: Any) -> None:
@@ -98,6 +106,16 @@ class Optimizer(Configurable):
         """Drop all state: the next step is a first step."""
         self._state.clear()
         self.iterations = 0
+
+    def clone(self) -> Optimizer:
+        """Another one with the same settings, for the same weights, with a state of its own: a copy
+        of this one's."""
+        other = copy.copy(self)
+        other._state = {
+            key: (variable, {name: a.copy() for name, a in state.items()})
+            for key, (variable, state) in self._state.items()
+        }
+        return other
 
     def _clipped(self, gradients: Sequence[Array]) -> Sequence[Array]:
         if self.clipvalue is not None:
