@@ -24,13 +24,20 @@ NAMES = (
     "compare_keras",
     "readable",
     "threads",
+    "elpv",
 )
+LONG = ("elpv",)  # run only when named: an hour and more
 
 
 def main() -> None:
     parser = arguments_parser((benchmarks.__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help="see --list"
+        "--only",
+        nargs="+",
+        choices=NAMES,
+        default=[name for name in NAMES if name not in LONG],
+        metavar="NAME",
+        help="see --list",
     )
     parser.add_argument("--list", action="store_true", help="show the names and their questions")
     arguments = parser.parse_args()
