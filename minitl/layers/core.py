@@ -257,6 +257,8 @@ class Dropout(Layer):
             can be repeated and resumed.
     """
 
+    random = True
+
     def __init__(
         self,
         rate: float,
