@@ -118,8 +118,9 @@ def _pixels(at, length, mode):
 @compiled
 def _pixel(at, length, mode):
     """The pixel nearest to a coordinate, -1 outside."""
-    if not 0 <= at <= length - 1:
-        at = _folded(at, length, mode)
+    if 0 <= at <= length - 1:
+        return int(at + 0.5)
+    at = _folded(at, length, mode)
     return _index(math.trunc(at + math.copysign(0.5, at)), length, mode)
 
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Augmentation(Layer):
     Called directly, `layer(images)`, they augment, as Keras's do; say `training=False` otherwise.
     """
 
-    input_rank = 4
+    input_rank: ClassVar[int | None] = 4
     random = True
     _training_unless_told = True
 
@@ -110,25 +110,17 @@ def choose(seeds: Array, *choices: int) -> list[Array]:
     ]
 
 
-def as_range(
-    name: str, value: Any, low: float = -1.0, high: float = 1.0, open_below: bool = False
-) -> tuple[float, float]:
-    """Keras's factors: a number f means (-|f|, |f|), a pair its two ends; both in [low, high]."""
+def as_range(name: str, value: Any) -> tuple[float, float]:
+    """Keras's factors: a number f means (-|f|, |f|), a pair its two ends; all from -1 to 1."""
     numbers = [value] if np.ndim(value) == 0 else list(value)
-    try:
-        ends = sorted(float(number) for number in numbers)
-    except (TypeError, ValueError):
-        ends = []
-    if len(ends) == 1:
-        ends = [-abs(ends[0]), abs(ends[0])]
-    inside = all(low < n <= high if open_below else low <= n <= high for n in ends)
-    if len(ends) != 2 or not inside:
-        bracket = "(" if open_below else "["
+    fits = all(isinstance(n, (int, float, np.number)) and -1 <= n <= 1 for n in numbers)
+    if not fits or len(numbers) not in (1, 2):
         raise ValueError(
-            f"{name} is a number f, for (-f, f), or a pair, in {bracket}{low:g}, {high:g}]; "
+            f"{name} is a number f from -1 to 1, standing for (-f, f), or a pair (lower, upper); "
             f"got {value!r}"
         )
-    return ends[0], ends[1]
+    ends = sorted(float(n) for n in numbers)
+    return (ends[0], ends[1]) if len(ends) == 2 else (-abs(ends[0]), abs(ends[0]))
 
 
 # --- Geometry ------------------------------------------------------------------------------------
@@ -397,8 +389,8 @@ class RandomZoom(Resampling):
     One pixel of the output spans 1 + factor pixels of the input: -0.5 shows the middle half.
 
     Args:
-        height_factor, width_factor: the largest factor to either side, or a pair (lower, upper),
-            in (-1, 1]. width_factor=None keeps the proportions.
+        height_factor, width_factor: the largest factor to either side, or a pair (lower, upper).
+            At -1 nothing is left but the centre's pixel. width_factor=None keeps the proportions.
         fill_mode, interpolation, fill_value: as for `RandomRotation`.
     """
 
@@ -426,10 +418,10 @@ class RandomZoom(Resampling):
             trainable=trainable,
             dtype=dtype,
         )
-        self._vertical = as_range("height_factor", height_factor, open_below=True)
+        self._vertical = as_range("height_factor", height_factor)
         self._horizontal = self._vertical
         if width_factor is not None:
-            self._horizontal = as_range("width_factor", width_factor, open_below=True)
+            self._horizontal = as_range("width_factor", width_factor)
         self.height_factor, self.width_factor = height_factor, width_factor
 
     def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
