@@ -15,7 +15,13 @@ import numpy as np
 
 from minitl.autograd import as_tensor
 from minitl.layers import augmentation as layers_module
-from minitl.layers.augmentation import Augmentation, Geometric, RandomCrop, Resampling
+from minitl.layers.augmentation import (
+    Augmentation,
+    Geometric,
+    RandomCrop,
+    Resampling,
+    view_seeds,
+)
 
 CHUNK = 32  # images at a time: what is between the layers stays small
 
@@ -76,24 +82,6 @@ def _view(
         place += len(run)
         x = _at_once(x, run, seeds) if len(run) > 1 else run[0].with_seeds(x, seeds[0])
     return x
-
-
-def view_seeds(seed: int, view: int, samples: Any, place: int) -> np.ndarray:
-    """The seeds (N,) uint64 of these samples for the layer at this place: a function of the four
-    numbers only."""
-    mixed = np.asarray(samples, np.uint64)
-    for number in (place, view, seed):
-        mixed = _mix(mixed + np.uint64(number))
-    return mixed
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """The output function of splitmix64 (Steele, Lea & Flood 2014): near numbers become far."""
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
 
 
 def _run(stack: Sequence[Any], size: tuple[int, ...]) -> list[Any]:

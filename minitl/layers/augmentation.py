@@ -94,6 +94,27 @@ class Augmentation(Layer):
         return x
 
 
+def view_seeds(seed: int, view: int, samples: Any, place: int) -> Array:
+    """A seed, uint64, for each of these samples (N,), in the layer at this place, of this view.
+
+    Depends on the four numbers only; each is mixed in before the next, so that no two of them can
+    stand for each other.
+    """
+    mixed = _mix(np.asarray(samples, np.uint64))
+    for number in (place, view, seed):
+        mixed = _mix(mixed ^ np.uint64(number))
+    return mixed
+
+
+def _mix(x: Array) -> Array:
+    """The output function of splitmix64 (Steele, Lea & Flood 2014): near numbers become far."""
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
 def draw(seeds: Array, *ranges: tuple[float, float]) -> list[Array]:
     """For each range (low, high) one uniform number a seed, (N,)."""
     drawn = np.array([np.random.default_rng(s).random(len(ranges)) for s in seeds])
