@@ -58,6 +58,9 @@ def augment(
                 f"augment takes augmentation layers, such as RandomFlip('horizontal'); got "
                 f"{layer!r}"
             )
+    for name, number in (("seed", seed), ("view", view), ("first", first)):
+        if not isinstance(number, (int, np.integer)) or number < 0:
+            raise ValueError(f"{name} is a non-negative integer, got {number!r}")
     x = np.asarray(images)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf" or 0 in x.shape[1:]:
         raise ValueError(f"augment takes images (N, H, W, C) or (N, H, W), got {x.dtype} {x.shape}")
@@ -154,8 +157,19 @@ def augmentation_layers(
     contrast          up to this fraction more or less
     noise             standard deviation, in the units of the images
 
-    What is 0 or None is left out. Values out of range are reported as by the layers themselves.
+    What is 0 or None is left out. Raises ValueError for what is out of range.
     """
+    for name, value, most, unit in (
+        ("rotate", rotate, 360, " degrees"),
+        ("shift", shift, 1, ""),
+        ("zoom", zoom, 1, ""),
+        ("brightness", brightness, 1, ""),
+        ("contrast", contrast, 1, ""),
+        ("noise", noise, np.inf, ""),
+    ):
+        if not 0 <= value <= most or value == np.inf:
+            least = "at least 0" if most == np.inf else f"from 0 to {most}{unit}"
+            raise ValueError(f"{name} must be {least}, got {value:g}")
     beyond: dict[str, Any] = {"fill_mode": fill_mode, "fill_value": fill_value}
     tone: dict[str, Any] = {"value_range": value_range}
     made: list[Augmentation] = []

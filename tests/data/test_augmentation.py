@@ -135,6 +135,28 @@ def test_errors(images, stack, error, message):
         augment(images, stack)
 
 
+def test_numbers_are_not_negative():
+    with pytest.raises(ValueError, match="seed is a non-negative integer, got -1"):
+        augment(X, STACK, seed=-1)
+    with pytest.raises(ValueError, match=r"view is a non-negative integer, got 0\.5"):
+        augment(X, STACK, view=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rotate": 400}, "rotate must be from 0 to 360 degrees, got 400"),
+        ({"zoom": -0.1}, "zoom must be from 0 to 1, got -0.1"),
+        ({"noise": -1}, "noise must be at least 0, got -1"),
+        ({"shift": float("nan")}, "shift must be from 0 to 1, got nan"),
+        ({"flip": "up"}, "mode is 'horizontal', 'vertical'"),
+    ],
+)
+def test_words_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        augmentation_layers(**settings)
+
+
 def test_layers_from_the_words_of_the_command_line():
     made = augmentation_layers(
         flip="both", turn=True, rotate=9, shift=0.1, zoom=0.2, crop=(5, 6), brightness=0.3,
