@@ -16,6 +16,7 @@ NAMES = (
     "frozen_base",
     "dense_head",
     "optimizer",
+    "augmentation",
     "startup",
     "memory",
     "accuracy",
