@@ -3,8 +3,9 @@
 A pixel's place in the input is computed in float64, its value in the dtype of the images. Nearly
 all pixels lie inside, where nothing has to be folded back: they take the short way.
 
-One core, 224x224x3, float32: 0.5 ms an image for a rotation, 0.15 ms for a flip, 0.3 ms for a
-change of contrast. (The same rotation by `scipy.ndimage.affine_transform` takes 9 ms.)
+One core, 224x224x3, float32: 0.9 ms an image for a rotation, 0.5 for a flip, 0.4 for a change of
+contrast, 1.8 for noise (which NumPy draws); half of it on two cores. One such rotation by
+`scipy.ndimage.affine_transform` takes 5 ms, by Keras on TensorFlow 3 ms on both cores.
 """
 
 from __future__ import annotations
