@@ -18,6 +18,7 @@ NAMES = (
     "dense_head",
     "recurrent",
     "optimizer",
+    "augmentation",
     "startup",
     "memory",
     "accuracy",

@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_augment(commands)
     _add_weights(commands)
     warmup = commands.add_parser(
         "warmup",
@@ -90,6 +91,126 @@ def demo_run(arguments: argparse.Namespace) -> None:
         arguments.seed,
         fine_tune_epochs=arguments.epochs,
     )
+
+
+# -------------------------------------------------------------------------- minitl augment
+
+
+def _add_augment(commands: argparse._SubParsersAction) -> None:
+    augment = commands.add_parser(
+        "augment",
+        help="show what augmentation does to your images, as a contact sheet",
+        description="Draw images and augmented views of them as one picture, to see whether a "
+        "view still shows what its image shows. View v is that of `minitl.data.augment(images, "
+        "layers, seed, view=v)`. Needs `pip install 'minitl[plot]'`.",
+        epilog="example: minitl augment photos/ --flip horizontal --rotate 10 --zoom 0.1",
+    )
+    augment.add_argument("path", metavar="DIR_OR_IMAGE", help="an image, or a folder of them")
+    augment.add_argument(
+        "--preview",
+        default="augmentation.png",
+        metavar="FILE",
+        help="where to draw (default: %(default)s)",
+    )
+    augment.add_argument(
+        "--images", type=int, default=4, metavar="N", help="of a folder (default: %(default)s)"
+    )
+    augment.add_argument(
+        "--views", type=int, default=6, metavar="N", help="of each image (default: %(default)s)"
+    )
+    augment.add_argument(
+        "--size",
+        type=_size,
+        default=(224, 224),
+        metavar="HxW",
+        help="to which images are cropped and scaled first (default: 224)",
+    )
+    augment.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_augmentation(augment)
+    augment.set_defaults(run=augment_run)
+
+
+def add_augmentation(parser: argparse.ArgumentParser) -> None:
+    """The options that say how to augment; `augmentation_of` reads them."""
+    group = parser.add_argument_group("augmentation")
+    group.add_argument("--flip", choices=("horizontal", "vertical", "both"), help="mirror half")
+    group.add_argument("--turn", action="store_true", help="by 0, 90, 180 or 270 degrees")
+    for name, unit, text in (
+        ("rotate", "DEGREES", "up to so many degrees to either side"),
+        ("zoom", "PART", "in or out by up to this part: 0.1 is 10 %%"),
+        ("shift", "PART", "up to this part of the height and width"),
+        ("brightness", "PART", "lighter or darker by up to this part of 255"),
+        ("contrast", "PART", "more or less by up to this part"),
+        ("noise", "SD", "standard deviation of what is added to pixels 0-255"),
+    ):
+        group.add_argument(f"--{name}", type=float, default=0.0, metavar=unit, help=text)
+    group.add_argument("--crop", type=_size, metavar="HxW", help="a window of so many pixels")
+    group.add_argument(
+        "--fill",
+        choices=("reflect", "wrap", "constant", "nearest"),
+        default="reflect",
+        help="what is seen beyond the border; 'constant' is black (default: %(default)s)",
+    )
+
+
+def augmentation_of(arguments: argparse.Namespace) -> list:
+    """The augmentation layers that the options of `add_augmentation` ask for."""
+    from minitl.data import augmentation_layers
+
+    return augmentation_layers(
+        flip=arguments.flip,
+        turn=arguments.turn,
+        rotate=arguments.rotate,
+        shift=arguments.shift,
+        zoom=arguments.zoom,
+        crop=arguments.crop,
+        brightness=arguments.brightness,
+        contrast=arguments.contrast,
+        noise=arguments.noise,
+        fill_mode=arguments.fill,
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """'224' or '200x300' as (H, W)."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give pixels as 224 or 200x300")
+    return int(parts[0]), int(parts[-1])
+
+
+def augment_run(arguments: argparse.Namespace) -> None:
+    from minitl.data import augment, image_dataset_from_directory, img_to_array, load_img
+    from minitl.report import augmentation_sheet
+
+    layers = augmentation_of(arguments)
+    if not layers:
+        raise ValueError("say how to augment, e.g. --flip horizontal --rotate 10")
+    for name in ("images", "views"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    if Path(arguments.path).is_dir():
+        folder = image_dataset_from_directory(
+            arguments.path,
+            labels=None,
+            batch_size=arguments.images,
+            image_size=arguments.size,
+            seed=arguments.seed,
+            crop_to_aspect_ratio=True,
+            verbose=False,
+        )
+        images = next(iter(folder))
+    else:
+        image = load_img(
+            arguments.path,
+            target_size=arguments.size,
+            interpolation="bilinear",
+            keep_aspect_ratio=True,
+        )
+        images = img_to_array(image)[None]
+    views = [augment(images, layers, arguments.seed, view) for view in range(arguments.views)]
+    augmentation_sheet(images, views, arguments.preview)
+    print(f"{len(images)} images, {len(views)} views of each: {arguments.preview}")
 
 
 # -------------------------------------------------------------------------- minitl weights

@@ -563,7 +563,7 @@ def plan(
     for name in in_model:
         if name in in_file:
             _match_layer(name, in_file[name], in_model[name], pairs, problems)
-    if not pairs and not problems:
+    if not pairs and not problems and (in_file or in_model):  # else there is nothing to load
         problems.append("not one layer of the file is in the model")
     if problems:
         raise WeightFileError(

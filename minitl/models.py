@@ -45,6 +45,7 @@ class Model(Trainer, Layer):
     """
 
     several_inputs = None
+    _training_unless_told = None  # each layer's own
 
     def __init__(
         self,
@@ -92,7 +93,9 @@ class Model(Trainer, Layer):
 
     # --- Running ---
 
-    def call(self, x: Any, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+    def call(
+        self, x: Any, training: bool | None = None, rng: np.random.Generator | None = None
+    ) -> Any:
         given = x if isinstance(x, list) else [x]
         if len(given) != len(self.inputs):
             raise ValueError(f"{self.name!r} has {len(self.inputs)} inputs, got {len(given)}")

@@ -473,6 +473,61 @@ def dropout(x: Any, rate: float, rng: np.random.Generator) -> Tensor:
     return record("dropout", x.storage * mask, (x, lambda g: g * mask))
 
 
+# --- Augmentation's work -------------------------------------------------------------------------
+
+
+def affine_transform(
+    x: Any,
+    matrices: Array,
+    size: Pair,
+    interpolation: str = "bilinear",
+    fill_mode: str = "reflect",
+    fill_value: Any = 0.0,
+) -> Tensor:
+    """Images (N, H, W, C) seen through affine maps, each its own: (N, OH, OW, C).
+
+    matrices (N, 2, 3) lead from a pixel of the output to its place in the input, rows before
+    columns; see `kernels.affine_transform`. fill_value is a number, or one a channel.
+    """
+    x = as_tensor(x)
+    fits = x.ndim == 4 and matrices.shape == (len(x.storage), 2, 3) and 0 not in x.shape[1:3]
+    _check(fits, "affine_transform", "images (N, H, W, C) and a matrix (2, 3) for each", x)
+    m = np.ascontiguousarray(matrices, np.float64)
+    fill = np.broadcast_to(np.asarray(fill_value, np.float64), x.shape[3:]).copy()
+    y = kernels.affine_transform(x.storage, m, size, interpolation, fill_mode, fill)
+    before = x.shape[1:3]
+
+    def vjp(g: Array) -> Array:
+        return kernels.affine_transform_gradient(g, m, before, interpolation, fill_mode)
+
+    return record("affine_transform", y, (x, vjp))
+
+
+def adjust_tone(x: Any, contrast: Array, shift: Array, low: Array, high: Array) -> Tensor:
+    """Contrast (N,) and brightness (N, C) of images (N, H, W, C), held in [low, high], (C,) each.
+
+    See `kernels.adjust_tone`. As for `clip`, the gradient passes where nothing was cut off.
+    """
+    x = as_tensor(x)
+    n, c = x.shape[0], x.shape[-1]
+    fits = x.ndim == 4 and [a.shape for a in (contrast, shift, low)] == [(n,), (n, c), (c,)]
+    _check(fits and high.shape == (c,), "adjust_tone", "images (N, H, W, C) and their settings", x)
+    a = x.storage
+    y = kernels.adjust_tone(a, contrast, shift, low, high)
+    return record(
+        "adjust_tone",
+        y,
+        (x, lambda g: kernels.adjust_tone_gradient(g, a, contrast, shift, low, high)),
+    )
+
+
+def gaussian_noise(x: Any, deviation: float, seeds: Array) -> Tensor:
+    """y = x + deviation * (normal numbers, for each sample from its own seed)."""
+    x = as_tensor(x)
+    y = kernels.gaussian_noise(x.storage, deviation, seeds)
+    return record("gaussian_noise", y, (x, lambda g: g))
+
+
 # --- Losses' work --------------------------------------------------------------------------------
 
 

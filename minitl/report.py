@@ -198,6 +198,44 @@ def prediction_sheet(
     _save(figure, path, title or f"{right} of {len(chosen)} right{legend}")
 
 
+def augmentation_sheet(
+    images: Any, views: Sequence[Any], path: Path, title: str | None = None
+) -> None:
+    """Draw a contact sheet: in each row an image as it is, and beside it its augmented views.
+
+    images  (N, H, W, C) or (N, H, W), as for `prediction_sheet`
+    views   arrays (N, OH, OW, C), one a view: what `minitl.data.augment` returns
+
+    Values that augmentation (noise, say) took out of 0-255 are drawn as black and white. Raises
+    ValueError when there is nothing to draw or a view has another number of images.
+    """
+    images = np.asarray(images)
+    if len(images) == 0 or len(views) == 0:
+        raise ValueError(f"{len(images)} images and {len(views)} views: nothing to draw")
+    columns = [_visible(images)]
+    white = 1 if images.dtype.kind == "f" and images.max() <= 1 else 255
+    for number, view in enumerate(views):
+        if len(view) != len(images):
+            raise ValueError(f"view {number} has {len(view)} images, of {len(images)}")
+        pixels = np.clip(np.asarray(view, np.float32), 0, white) * (255 / white)
+        columns.append(_visible(np.rint(pixels).astype(np.uint8)))
+    high, wide = columns[0].shape[1:3]
+    figure = _figure(
+        1.5 * len(columns) + 0.2, (1.5 * min(high / wide, 3) + 0.1) * len(images) + 0.5
+    )
+    for row in range(len(images)):
+        for column, pixels in enumerate(columns):
+            axes = figure.add_subplot(len(images), len(columns), row * len(columns) + column + 1)
+            axes.imshow(pixels[row])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for spine in axes.spines.values():
+                spine.set(color="black", linewidth=0.6 if column else 2.5)
+            if row == 0:
+                axes.set_title(f"view {column - 1}" if column else "original", fontsize=9, pad=4)
+    _save(figure, path, title)
+
+
 def reliability_diagram(
     reliability: Sequence[ReliabilityBin], path: Path, title: str | None = None
 ) -> None:

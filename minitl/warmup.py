@@ -14,7 +14,10 @@ def warm_up(dtype: str = "float32") -> None:
     """Compile every kernel that training and prediction use, by running tiny ones of each."""
     x = layers.Input((12, 12, 3), dtype=dtype, name="warm_up")
     settings: Any = {"dtype": dtype}
-    h = layers.Conv2D(16, 3, padding="same", activation="relu", **settings)(x)
+    h = layers.RandomFlip(**settings)(x)
+    h = layers.RandomRotation(0.1, **settings)(h)
+    h = layers.RandomContrast(0.1, (-9, 9), **settings)(h)
+    h = layers.Conv2D(16, 3, padding="same", activation="relu", **settings)(h)
     h = layers.Conv2D(32, 3, padding="same", activation="relu", **settings)(h)
     h = layers.Conv2D(16, 5, strides=2, padding="same", **settings)(h)
     h = layers.BatchNormalization(**settings)(h)

@@ -220,3 +220,36 @@ def test_importing_these_modules_loads_nothing_heavy():
         "assert not found, found\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_augmentation_sheet(tmp_path, figures):
+    images = RNG.integers(0, 256, (3, 12, 10, 3)).astype(np.uint8)
+    views = [images[:, ::-1], images[:, :8].astype(np.float32) * 3 - 200]
+    path = tmp_path / "sheet.png"
+    report.augmentation_sheet(images, views, path)
+    assert_picture(path)
+    cells = figures[0].axes
+    assert [axes.get_title() for axes in cells[:3]] == ["original", "view 0", "view 1"]
+    assert len(cells) == 9
+    shown = [np.asarray(axes.images[0].get_array()) for axes in cells]
+    np.testing.assert_array_equal(shown[3], images[1])
+    np.testing.assert_array_equal(shown[4], images[1, ::-1])
+    np.testing.assert_array_equal(shown[8], np.clip(views[1][2], 0, 255))
+
+
+def test_augmentation_sheet_of_gray_and_scaled_images(tmp_path, figures):
+    gray = RNG.random((1, 6, 6)).astype(np.float32)
+    report.augmentation_sheet(gray, [gray * 2, gray[..., np.newaxis] - 0.5], tmp_path / "a.png")
+    first, second, third = (np.asarray(a.images[0].get_array()) for a in figures[0].axes)
+    np.testing.assert_array_equal(second[..., 0], np.rint(np.minimum(gray[0] * 2, 1) * 255))
+    np.testing.assert_array_equal(third[..., 2], np.rint(np.maximum(gray[0] - 0.5, 0) * 255))
+    assert first.shape == (6, 6, 3)
+
+
+def test_augmentation_sheet_needs_something_to_draw(tmp_path):
+    images = np.zeros((2, 5, 5, 3))
+    with pytest.raises(ValueError, match="2 images and 0 views: nothing to draw"):
+        report.augmentation_sheet(images, [], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="view 1 has 1 images, of 2"):
+        report.augmentation_sheet(images, [images, images[:1]], tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())

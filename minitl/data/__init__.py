@@ -1,5 +1,6 @@
 """Data: images and folders of images, data sets, and how to split them."""
 
+from minitl.data.augmentation import augment, augmentation_layers
 from minitl.data.folder import ImageDataset, image_dataset_from_directory
 from minitl.data.images import (
     array_to_img,
@@ -13,6 +14,8 @@ from minitl.data.images import (
 __all__ = [
     "ImageDataset",
     "array_to_img",
+    "augment",
+    "augmentation_layers",
     "image_dataset_from_directory",
     "img_to_array",
     "load_img",

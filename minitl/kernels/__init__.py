@@ -1,7 +1,7 @@
 """The kernels, and the ONE place that chooses among them.
 
 Every kernel exists twice under one name and signature: as its formula in `reference.py`, and
-fast, in `direct.py`, `pooling.py`, `pointwise.py` or `updates.py`. The functions of this module
+fast, in `direct.py`, `pooling.py`, `pointwise.py` and so on. The functions of this module
 look up, call by call, which of the two is wanted now, and where there are several fast ones,
 which is the fastest for these shapes. `use_kernels("reference")` switches all of them.
 
@@ -181,6 +181,12 @@ softmax_cross_entropy = _switching(reference.softmax_cross_entropy, "pointwise")
 batch_norm_statistics = _switching(reference.batch_norm_statistics, "pointwise")
 scale_shift = _switching(reference.scale_shift, "pointwise")
 batch_norm_gradient = _switching(reference.batch_norm_gradient, "pointwise")
+
+affine_transform = _switching(reference.affine_transform, "augmentation")
+affine_transform_gradient = _switching(reference.affine_transform_gradient, "augmentation")
+adjust_tone = _switching(reference.adjust_tone, "augmentation")
+adjust_tone_gradient = _switching(reference.adjust_tone_gradient, "augmentation")
+gaussian_noise = _switching(reference.gaussian_noise, "augmentation")
 
 sgd_update = _switching(reference.sgd_update, "updates")
 adam_update = _switching(reference.adam_update, "updates")

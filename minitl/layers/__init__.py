@@ -1,5 +1,16 @@
 """Layers, by Keras's names."""
 
+from minitl.layers.augmentation import (
+    GaussianNoise,
+    RandomBrightness,
+    RandomContrast,
+    RandomCrop,
+    RandomFlip,
+    RandomRotation,
+    RandomTranslation,
+    RandomTurn,
+    RandomZoom,
+)
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.convolution import Conv2D, ZeroPadding2D
 from minitl.layers.core import (
@@ -42,6 +53,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
+    "GaussianNoise",
     "GlobalAveragePooling2D",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
@@ -51,6 +63,14 @@ __all__ = [
     "Layer",
     "MaxPool2D",
     "MaxPooling2D",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomTranslation",
+    "RandomTurn",
+    "RandomZoom",
     "ReLU",
     "Softmax",
     "SymbolicTensor",

@@ -105,6 +105,8 @@ class Layer(Configurable, metaclass=LayerType):
     several_inputs: ClassVar[bool | None] = False
     # Whether `call` draws random numbers in training.
     random: ClassVar[bool] = False
+    # What `training` is where nobody says; None leaves it to the layers inside.
+    _training_unless_told: ClassVar[bool | None] = False
     _extra_arguments: ClassVar[frozenset[str]] = frozenset()
     # Settings in Keras's configurations that do nothing unless another is on; see from_config.
     _idle_settings: ClassVar[frozenset[str]] = frozenset()
@@ -318,7 +320,8 @@ class Layer(Configurable, metaclass=LayerType):
         shapes = [t.shape for t in tensors]
         several = isinstance(x, (list, tuple))
         self._prepare(shapes if several else shapes[0])
-        extra = {"training": bool(training), "rng": rng}
+        mode = self._training_unless_told if training is None else bool(training)
+        extra = {"training": mode, "rng": rng}
         wanted = {k: v for k, v in extra.items() if k in self._extra_arguments}
         return self.call(tensors if several else tensors[0], **wanted)
 

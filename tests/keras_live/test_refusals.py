@@ -59,6 +59,7 @@ REFUSED = {
     "other optimizers": (lambda k: k.optimizers.get("rmsprop"), "unknown optimizer"),
     "other losses": (lambda k: k.losses.get("kl_divergence"), "unknown loss"),
     "several thresholds": (lambda k: k.metrics.Precision(thresholds=[0.2, 0.8]), "one threshold"),
+    "one image without a batch": (lambda k: k.layers.RandomFlip()(IMAGE[0]), "N, H, W, C"),
     "NaN in the data": (lambda k: fit(k, BAD, Y), "NaN"),
     "a column of weights": (lambda k: fit(k, X, Y, sample_weight=Y), "sample_weight"),
     "no epochs": (lambda k: fit(k, X, Y, epochs=0), "epochs"),
@@ -68,6 +69,7 @@ ACCEPTED = {
         "sgd", "mse", metrics="accuracy"
     ),
     "Constant by name": lambda k: k.initializers.get("constant")((2,)),
+    "noise in the units of pixels": lambda k: k.layers.GaussianNoise(10.0),
     "average pooling without a size": lambda k: k.layers.AveragePooling2D(),
 }
 

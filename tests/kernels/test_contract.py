@@ -21,6 +21,9 @@ X, Y = normal(rng, (2, 7, 6, 4)), normal(rng, (2, 4, 6, 5))
 KERNEL, BIAS = normal(rng, (3, 3, 4, 5)), normal(rng, 5)
 POOLED, WINNERS = reference.max_pool2d_with_winners(X, GEOMETRY)
 F, W, G = normal(rng, (6, 8)), normal(rng, (8, 5)), normal(rng, (6, 5))
+MAPS, NO_FILL = normal(rng, (2, 2, 3)), np.zeros(4)
+TONES = abs(normal(rng, 2)), normal(rng, (2, 4)), np.full(4, -1.0), np.full(4, 1.0)
+SEEDS = np.array([3, 4], np.uint64)
 P, CHANNELS = reference.softmax(G), abs(normal(rng, (3, 4))) + 1
 
 CALLS = {
@@ -45,7 +48,13 @@ CALLS = {
     "batch_norm_statistics": (X,),
     "scale_shift": (X, *CHANNELS[:2]),
     "batch_norm_gradient": (X**2, X, *CHANNELS),
+    "affine_transform": (X, MAPS, (5, 8), "bilinear", "reflect", NO_FILL),
+    "affine_transform_gradient": (Y, MAPS, (7, 6), "bilinear", "wrap"),
+    "adjust_tone": (X, *TONES),
+    "adjust_tone_gradient": (X**2, X, *TONES),
+    "gaussian_noise": (X, 0.5, SEEDS),
 }
+CONSTANT = (KERNEL, BIAS, W, NO_FILL, *TONES[2:])  # arrays without a batch axis
 UPDATES = {"sgd_update", "adam_update"}
 
 
@@ -108,7 +117,7 @@ def test_an_empty_batch_goes_through(name):
     if name in ("batch_norm_statistics", "batch_norm_gradient"):
         pytest.skip("there is no mean of nothing")
     arguments = [
-        a[:0] if isinstance(a, np.ndarray) and not any(a is b for b in (KERNEL, BIAS, W)) else a
+        a[:0] if isinstance(a, np.ndarray) and not any(a is b for b in CONSTANT) else a
         for a in CALLS[name]
     ]
     if name == "scale_shift":
@@ -252,7 +261,7 @@ def test_the_choice_reaches_every_kernel(name, which, monkeypatch):
     assert inspect.signature(exported) == inspect.signature(formula)
     assert exported.__doc__ == formula.__doc__
 
-    rooms = ("direct", "pooling", "pointwise", "updates")
+    rooms = ("direct", "pooling", "pointwise", "augmentation", "updates")
     modules = [kernels._fast(room) for room in rooms]
     (room,) = [m for m in modules if inspect.isfunction(getattr(m, name, None))]
     fast = getattr(room, name)

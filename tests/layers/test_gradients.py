@@ -69,6 +69,10 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.GRU(2, use_bias=False, dropout=0.3, recurrent_dropout=0.3), STEPS),
         (lambda: layers.GRU(2, reset_after=False, recurrent_dropout=0.3), STEPS),
     ],
+    "GaussianNoise": [
+        (lambda: layers.GaussianNoise(0.3), IMAGES),
+        (lambda: layers.GaussianNoise(0), ROWS),
+    ],
     "GlobalAveragePooling2D": [
         (lambda: layers.GlobalAveragePooling2D(), IMAGES),
         (lambda: layers.GlobalAveragePooling2D(keepdims=True), IMAGES),
@@ -87,6 +91,38 @@ CASES: dict[str, list[tuple]] = {
     "MaxPooling2D": [
         (lambda: layers.MaxPooling2D(), IMAGES),
         (lambda: layers.MaxPooling2D((2, 3), strides=1, padding="same"), IMAGES),
+    ],
+    "RandomBrightness": [
+        (lambda: layers.RandomBrightness(0.2, (-4, 5)), IMAGES),
+        (lambda: layers.RandomBrightness((0.1, 0.2), ([-9, -8, -5], [9, 7, 9])), IMAGES),
+    ],
+    "RandomContrast": [
+        (lambda: layers.RandomContrast(0.4, (-4, 5)), IMAGES),
+        (lambda: layers.RandomContrast((1, 0.2), value_range=(-20, 20)), IMAGES),
+    ],
+    "RandomCrop": [
+        (lambda: layers.RandomCrop(3, 4), IMAGES),
+        (lambda: layers.RandomCrop(3, 9), IMAGES),
+    ],
+    "RandomFlip": [
+        (lambda: layers.RandomFlip(), IMAGES),
+        (lambda: layers.RandomFlip("vertical", seed=3), IMAGES),
+    ],
+    "RandomRotation": [
+        (lambda: layers.RandomRotation(0.3), IMAGES),
+        (lambda: layers.RandomRotation((0.1, 0.2), "constant", "nearest", None, 2.5), IMAGES),
+    ],
+    "RandomTranslation": [
+        (lambda: layers.RandomTranslation(0.3, (-0.2, 0.6), "wrap"), IMAGES),
+        (lambda: layers.RandomTranslation(1, 0, "constant", fill_value=[1, 2, 3]), IMAGES),
+    ],
+    "RandomTurn": [
+        (lambda: layers.RandomTurn(), (3, 4, 4, 2)),
+        (lambda: layers.RandomTurn((0, 2)), IMAGES),
+    ],
+    "RandomZoom": [
+        (lambda: layers.RandomZoom(0.5), IMAGES),
+        (lambda: layers.RandomZoom((-0.9, -0.2), 1, "nearest"), IMAGES),
     ],
     "ReLU": [(lambda: layers.ReLU(), ROWS)],
     "Softmax": [(lambda: layers.Softmax(), ROWS)],

@@ -1,0 +1,195 @@
+"""Augmented views of arrays of images, without a model.
+
+The layers are those of `minitl.layers`; here each sample gets seeds of its own, from its number,
+the view and the layer's place, so that view 3 of image 17 is the same whatever is computed with
+it. Neighbouring layers that move pixels become one: their matrices are multiplied, and the image
+is resampled once instead of once a layer, which keeps it sharper and is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minitl.autograd import as_tensor
+from minitl.layers import augmentation as layers_module
+from minitl.layers.augmentation import (
+    Augmentation,
+    Geometric,
+    RandomCrop,
+    Resampling,
+    view_seeds,
+)
+
+CHUNK = 32  # images at a time: what is between the layers stays small
+
+
+def augment(
+    images: Any,
+    layers: Augmentation | Iterable[Augmentation],
+    seed: int = 0,
+    view: int = 0,
+    first: int = 0,
+    compose: bool = True,
+) -> np.ndarray:
+    """One augmented view of each image.
+
+    images   (N, H, W, C) or (N, H, W), pixels or preprocessed. The dtype stays: the integers of
+             pixels are rounded and held within their type.
+    layers   an augmentation layer of `minitl.layers`, or several in order
+    seed     of all views; `view` is the number of this one
+    first    the number of images[0]: view v of image i is the same in every call that agrees on
+             the seed and the layers, whether it is computed with others or alone
+    compose  False resamples once a layer, exactly as the same layers in a model would
+
+    Returns (N, OH, OW, C) or (N, OH, OW). Raises TypeError for what is no augmentation layer and
+    ValueError for images of other shapes.
+
+    >>> from minitl.layers import RandomTurn
+    >>> augment(np.array([[[1, 2], [3, 4]]]), RandomTurn(turns=1)).tolist()
+    [[[2, 4], [1, 3]]]
+    """
+    stack = [layers] if isinstance(layers, Augmentation) else list(layers)
+    for layer in stack:
+        if not isinstance(layer, Augmentation):
+            raise TypeError(
+                f"augment takes augmentation layers, such as RandomFlip('horizontal'); got "
+                f"{layer!r}"
+            )
+    for name, number in (("seed", seed), ("view", view), ("first", first)):
+        if not isinstance(number, (int, np.integer)) or number < 0:
+            raise ValueError(f"{name} is a non-negative integer, got {number!r}")
+    x = np.asarray(images)
+    if x.ndim not in (3, 4) or x.dtype.kind not in "biuf" or 0 in x.shape[1:]:
+        raise ValueError(f"augment takes images (N, H, W, C) or (N, H, W), got {x.dtype} {x.shape}")
+    gray = x.ndim == 3
+    parts = []
+    for start in range(0, max(len(x), 1), CHUNK):
+        part = x[start : start + CHUNK, ..., np.newaxis] if gray else x[start : start + CHUNK]
+        numbers = np.arange(first + start, first + start + len(part))
+        parts.append(_in_dtype(_view(part, stack, seed, view, numbers, compose), x.dtype))
+    y = np.concatenate(parts)
+    return y[..., 0] if gray else y
+
+
+def _view(
+    x: np.ndarray, stack: Sequence[Any], seed: int, view: int, numbers: np.ndarray, compose: bool
+) -> np.ndarray:
+    """One chunk (N, H, W, C) through all layers."""
+    place = 0
+    while place < len(stack):
+        run = _run(stack[place:], x.shape[1:3]) if compose else [stack[place]]
+        seeds = [view_seeds(seed, view, numbers, place + i) for i in range(len(run))]
+        place += len(run)
+        x = _at_once(x, run, seeds) if len(run) > 1 else run[0].with_seeds(x, seeds[0])
+    return x
+
+
+def _run(stack: Sequence[Any], size: tuple[int, ...]) -> list[Any]:
+    """The layers at the front that can be one resampling of images of this size.
+
+    They move pixels, and those that look beyond the border see the same there. A crop ends it,
+    because behind it the border is another; one that does not fit scales, and stands alone.
+    """
+    run: list[Any] = []
+    beyond = None
+    for layer in stack:
+        if not isinstance(layer, Geometric):
+            break
+        if isinstance(layer, Resampling):
+            sees = (layer.interpolation, layer.fill_mode, layer.fill_value)
+            if beyond not in (None, sees):
+                break
+            beyond = sees
+        if isinstance(layer, RandomCrop):
+            return [*run, layer] if layer.fits(size) else run or [layer]
+        run.append(layer)
+    return run or [stack[0]]
+
+
+def _at_once(x: np.ndarray, run: Sequence[Any], seeds: Sequence[np.ndarray]) -> np.ndarray:
+    """Several geometric layers as one: M = M_1 M_2 ..., from the last output to the first input."""
+    size = x.shape[1:3]
+    total: Any = np.eye(3)
+    for layer, own in zip(run, seeds, strict=True):
+        layer._prepare((len(x), *size, x.shape[3]))
+        total = total @ layer.matrices(own, size)
+        size = layer.out_size(size)
+    filling = next((layer for layer in run if isinstance(layer, Resampling)), run[0])
+    x = np.asarray(x, filling.dtype)
+    return filling.transform(as_tensor(x), total, size).storage
+
+
+def _in_dtype(y: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Back in the dtype of the images."""
+    if dtype.kind == "f":
+        return y.astype(dtype, copy=False)
+    if dtype.kind == "b":
+        return y >= 0.5
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(y), limits.min, limits.max).astype(dtype)
+
+
+def augmentation_layers(
+    flip: str | None = None,
+    turn: bool = False,
+    rotate: float = 0,
+    shift: float = 0,
+    zoom: float = 0,
+    crop: tuple[int, int] | None = None,
+    brightness: float = 0,
+    contrast: float = 0,
+    noise: float = 0,
+    fill_mode: str = "reflect",
+    fill_value: Any = 0.0,
+    value_range: Any = (0, 255),
+) -> list[Augmentation]:
+    """The usual layers in the usual order, in the units that people think in; the CLI's options.
+
+    flip              'horizontal', 'vertical' or 'both'
+    turn              by quarters of a circle
+    rotate            up to so many degrees to either side
+    shift, zoom       up to this fraction of the image
+    crop              (height, width)
+    brightness        up to this fraction of the range, either way
+    contrast          up to this fraction more or less
+    noise             standard deviation, in the units of the images
+
+    What is 0 or None is left out. Raises ValueError for what is out of range.
+    """
+    for name, value, most, unit in (
+        ("rotate", rotate, 360, " degrees"),
+        ("shift", shift, 1, ""),
+        ("zoom", zoom, 1, ""),
+        ("brightness", brightness, 1, ""),
+        ("contrast", contrast, 1, ""),
+        ("noise", noise, np.inf, ""),
+    ):
+        if not 0 <= value <= most or value == np.inf:
+            least = "at least 0" if most == np.inf else f"from 0 to {most}{unit}"
+            raise ValueError(f"{name} must be {least}, got {value:g}")
+    beyond: dict[str, Any] = {"fill_mode": fill_mode, "fill_value": fill_value}
+    tone: dict[str, Any] = {"value_range": value_range}
+    made: list[Augmentation] = []
+    if flip:
+        both = "horizontal_and_vertical"
+        made.append(layers_module.RandomFlip(both if flip == "both" else flip))
+    if turn:
+        made.append(layers_module.RandomTurn())
+    if rotate:
+        made.append(layers_module.RandomRotation(rotate / 360, **beyond))
+    if zoom:
+        made.append(layers_module.RandomZoom(zoom, **beyond))
+    if shift:
+        made.append(layers_module.RandomTranslation(shift, shift, **beyond))
+    if crop:
+        made.append(layers_module.RandomCrop(*crop))
+    if brightness:
+        made.append(layers_module.RandomBrightness(brightness, **tone))
+    if contrast:
+        made.append(layers_module.RandomContrast(contrast, **tone))
+    if noise:
+        made.append(layers_module.GaussianNoise(noise))
+    return made

@@ -1,0 +1,654 @@
+"""Augmentation: layers that show each image a little differently every time, in training only.
+
+A class stays what it is when its image is flipped, turned, shifted or lit otherwise; a network
+that sees such views learns it from fewer images. What is drawn for a sample depends on that sample
+and its seed alone, not on the batch, so a view can be repeated (`with_seeds`) and kept.
+
+The geometric layers are all one thing: a matrix M that leads from a pixel (i, j) of the output to
+the place (r, s) = M (i, j, 1) in the input whose value it shows. Flips, turns and crops move whole
+pixels and copy them; the others mix the four pixels around the place.
+
+On images that have been preprocessed already (BGR minus mean, say) all but the tones work as they
+are. `RandomBrightness` and `RandomContrast` must be told the `value_range`, since they clip to it;
+and black, for `fill_mode='constant'`, is then another `fill_value`. Both may be given by channel:
+
+    low, high = (-103.939, -116.779, -123.68), (151.061, 138.221, 131.32)
+    RandomBrightness(0.1, value_range=(low, high))
+    RandomRotation(0.05, fill_mode="constant", fill_value=low)
+
+Simpler is to augment the pixels, 0-255, and to preprocess them then: see `minitl.data.augment`.
+Wherever they stand, what comes before them gets its gradients.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minitl import config, ops
+from minitl.autograd import Array, Tensor, as_tensor
+from minitl.kernels.reference import FILL_MODES
+from minitl.layers.base import Layer, Shape
+
+INTERPOLATIONS = ("bilinear", "nearest")
+
+
+class Augmentation(Layer):
+    """Base of these layers. Outside training they return what they are given.
+
+    Called directly, `layer(images)`, they augment, as Keras's do; say `training=False` otherwise.
+    """
+
+    input_rank: ClassVar[int | None] = 4
+    random = True
+    _training_unless_told = True
+
+    def __init__(self, seed: int | None, data_format: str | None = None, **settings: Any):
+        super().__init__(**settings)
+        if data_format not in (None, "channels_last"):
+            raise ValueError(f"minitl keeps images as (N, H, W, C), not {data_format!r}")
+        self.seed = seed  # for calls outside `fit`, which passes its own seeded generator
+        self.data_format = data_format
+        self._own_rng: np.random.Generator | None = None
+
+    @classmethod
+    def from_config(cls, settings: dict[str, Any]) -> Layer:
+        if settings.get("data_format") == "channels_last":  # Keras writes it for every layer
+            settings = settings | {"data_format": None}
+        return super().from_config(settings)
+
+    def call(
+        self, x: Tensor, training: bool = True, rng: np.random.Generator | None = None
+    ) -> Tensor:
+        if not training:
+            return self.outside_training(x)
+        if rng is None:
+            if self._own_rng is None:
+                seed = config.next_seed() if self.seed is None else self.seed
+                self._own_rng = np.random.default_rng(seed)
+            rng = self._own_rng
+        return self.change(x, rng.integers(2**64, size=x.shape[0], dtype=np.uint64))
+
+    def with_seeds(self, x: Array, seeds: Array) -> Array:
+        """x (N, ...) with each sample augmented by its own seed: seeds (N,), unsigned integers."""
+        x = np.asarray(x, self.dtype)
+        seeds = np.asarray(seeds)
+        if seeds.shape != x.shape[:1] or seeds.dtype.kind not in "iu":
+            raise ValueError(
+                f"with_seeds takes one integer a sample: {len(x)} samples, seeds {seeds.dtype} "
+                f"{seeds.shape}"
+            )
+        self._prepare(x.shape)
+        return self.change(as_tensor(x), seeds).storage
+
+    # --- To be defined by subclasses ---
+
+    def change(self, x: Tensor, seeds: Array) -> Tensor:
+        """x (N, ...) augmented, sample n by what seeds[n] says."""
+        raise NotImplementedError
+
+    def outside_training(self, x: Tensor) -> Tensor:
+        return x
+
+
+def view_seeds(seed: int, view: int, samples: Any, place: int) -> Array:
+    """A seed, uint64, for each of these samples (N,), in the layer at this place, of this view.
+
+    Depends on the four numbers only; each is mixed in before the next, so that no two of them can
+    stand for each other.
+    """
+    mixed = _mix(np.asarray(samples, np.uint64))
+    for number in (place, view, seed):
+        mixed = _mix(mixed ^ np.uint64(number))
+    return mixed
+
+
+def _mix(x: Array) -> Array:
+    """The output function of splitmix64 (Steele, Lea & Flood 2014): near numbers become far."""
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
+def draw(seeds: Array, *ranges: tuple[float, float]) -> list[Array]:
+    """For each range (low, high) one uniform number a seed, (N,)."""
+    drawn = np.array([np.random.default_rng(s).random(len(ranges)) for s in seeds])
+    drawn = drawn.reshape(len(seeds), len(ranges))  # also for no seeds
+    return [low + (high - low) * u for (low, high), u in zip(ranges, drawn.T, strict=True)]
+
+
+def choose(seeds: Array, *choices: int) -> list[Array]:
+    """For each number of choices one of 0 ... choices - 1 a seed, (N,)."""
+    numbers = draw(seeds, *((0, count) for count in choices))
+    return [
+        np.minimum(number.astype(np.intp), count - 1)
+        for number, count in zip(numbers, choices, strict=True)
+    ]
+
+
+def as_range(name: str, value: Any) -> tuple[float, float]:
+    """Keras's factors: a number f means (-|f|, |f|), a pair its two ends; all from -1 to 1."""
+    numbers = [value] if np.ndim(value) == 0 else list(value)
+    fits = all(isinstance(n, (int, float, np.number)) and -1 <= n <= 1 for n in numbers)
+    if not fits or len(numbers) not in (1, 2):
+        raise ValueError(
+            f"{name} is a number f from -1 to 1, standing for (-f, f), or a pair (lower, upper); "
+            f"got {value!r}"
+        )
+    ends = sorted(float(n) for n in numbers)
+    return (ends[0], ends[1]) if len(ends) == 2 else (-abs(ends[0]), abs(ends[0]))
+
+
+# --- Geometry ------------------------------------------------------------------------------------
+
+
+class Geometric(Augmentation):
+    """Base of layers that move pixels: each defines the matrices from output to input."""
+
+    interpolation = "nearest"  # where whole pixels move, any will do, and this copies them
+    fill_mode = "nearest"
+    fill_value: Any = 0.0
+
+    def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
+        """(N, 3, 3): (row, column, 1) of a pixel in the output to that in the input (H, W)."""
+        raise NotImplementedError
+
+    def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size
+
+    def change(self, x: Tensor, seeds: Array) -> Tensor:
+        size = (x.shape[1], x.shape[2])
+        return self.transform(x, self.matrices(seeds, size), self.out_size(size))
+
+    def transform(self, x: Tensor, matrices: Array, size: tuple[int, int]) -> Tensor:
+        """x (N, H, W, C) through these matrices, filled up as this layer says."""
+        return ops.affine_transform(
+            x, matrices[:, :2], size, self.interpolation, self.fill_mode, self.fill_value
+        )
+
+
+class Resampling(Geometric):
+    """Base of those that look between the pixels, and beyond the border."""
+
+    def __init__(
+        self,
+        fill_mode: str,
+        interpolation: str,
+        seed: int | None,
+        fill_value: Any,
+        data_format: str | None,
+        **settings: Any,
+    ):
+        super().__init__(seed, data_format, **settings)
+        for name, value, known in (
+            ("fill_mode", fill_mode, FILL_MODES),
+            ("interpolation", interpolation, INTERPOLATIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is one of {', '.join(map(repr, known))}; got {value!r}")
+        numbers = np.asarray(fill_value)
+        if numbers.ndim > 1 or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+            raise ValueError(f"fill_value is a number, or one a channel; got {fill_value!r}")
+        self.fill_mode = fill_mode
+        self.interpolation = interpolation
+        self.fill_value = numbers.tolist()
+
+    def build(self, input_shape: Shape) -> None:
+        if np.size(self.fill_value) not in (1, input_shape[-1]):
+            raise ValueError(
+                f"{self.name!r} has {np.size(self.fill_value)} fill values for images of "
+                f"{input_shape[-1]} channels"
+            )
+
+
+def _about_centre(linear: Array, size: tuple[int, int]) -> Array:
+    """linear (N, 2, 2) as maps that leave the centre of the image where it is: (N, 3, 3).
+
+    The centre lies between the first pixel, at 0, and the last, at H - 1.
+    """
+    centre = (np.array(size) - 1) / 2
+    matrices = np.zeros((len(linear), 3, 3))
+    matrices[:, :2, :2] = linear
+    matrices[:, :2, 2] = centre - linear @ centre
+    matrices[:, 2, 2] = 1
+    return matrices
+
+
+def _moved(rows: Array, columns: Array) -> Array:
+    """Maps to places so many rows below and columns to the right, (N,) each: (N, 3, 3)."""
+    matrices = np.tile(np.eye(3), (len(rows), 1, 1))
+    matrices[:, 0, 2], matrices[:, 1, 2] = rows, columns
+    return matrices
+
+
+class RandomFlip(Geometric):
+    """Mirrors half of the images, left to right or top to bottom, or both independently.
+
+    With 'horizontal_and_vertical' each of the four views is equally likely. (Keras 3 draws once
+    for both directions there, so that it shows the image either as it is or upside down.)
+
+    Args:
+        mode: 'horizontal', 'vertical' or 'horizontal_and_vertical'.
+    """
+
+    def __init__(
+        self,
+        mode: str = "horizontal_and_vertical",
+        seed: int | None = None,
+        data_format: str | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(seed, data_format, name=name, trainable=trainable, dtype=dtype)
+        if mode not in ("horizontal", "vertical", "horizontal_and_vertical"):
+            raise ValueError(
+                f"mode is 'horizontal', 'vertical' or 'horizontal_and_vertical'; got {mode!r}"
+            )
+        self.mode = mode
+
+    def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
+        linear = np.tile(np.eye(2), (len(seeds), 1, 1))
+        for axis, (direction, drawn) in enumerate(
+            zip(("vertical", "horizontal"), choose(seeds, 2, 2), strict=True)
+        ):
+            if direction in self.mode:
+                linear[drawn == 1, axis, axis] = -1
+        return _about_centre(linear, size)
+
+
+class RandomTurn(Geometric):
+    """Turns images by quarters of a circle, counter-clockwise, each of `turns` equally likely.
+
+    For images that have no top: cells, tissue, tiles seen from above. Quarter turns need H = W;
+    turns=(0, 2) does not. (Keras does not have this layer.)
+
+    Args:
+        turns: which numbers of quarter turns may come, out of 0, 1, 2, 3.
+    """
+
+    def __init__(
+        self,
+        turns: Any = (0, 1, 2, 3),
+        seed: int | None = None,
+        data_format: str | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(seed, data_format, name=name, trainable=trainable, dtype=dtype)
+        self.turns = tuple(turns) if np.ndim(turns) == 1 else (turns,)
+        if not self.turns or not set(self.turns) <= {0, 1, 2, 3}:
+            raise ValueError(f"turns are some of 0, 1, 2, 3 quarters of a circle; got {turns!r}")
+
+    def build(self, input_shape: Shape) -> None:
+        self._check(input_shape[1:3])
+
+    def _check(self, size: Any) -> None:
+        if size[0] != size[1] and None not in size and any(turn % 2 for turn in self.turns):
+            raise ValueError(
+                f"{self.name!r} turns by 90 degrees, for which images must be square, got "
+                f"{size[0]} x {size[1]} pixels; turns=(0, 2) suits any"
+            )
+
+    def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
+        self._check(size)
+        (drawn,) = choose(seeds, len(self.turns))
+        quarters = np.array(self.turns)[drawn]
+        cos, sin = np.array([1, 0, -1, 0])[quarters], np.array([0, 1, 0, -1])[quarters]
+        return _about_centre(_rotations(cos, sin), size)
+
+
+def _rotations(cos: Array, sin: Array) -> Array:
+    """r = cos i + sin j, s = -sin i + cos j: the image turns counter-clockwise. (N, 2, 2)"""
+    return np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2).astype(np.float64)
+
+
+class RandomRotation(Resampling):
+    """Rotates images about their centre, counter-clockwise for positive angles.
+
+    Args:
+        factor: the largest angle as a fraction of the circle, to either side, or a pair (lower,
+            upper): 0.1 is -36 to 36 degrees.
+        fill_mode: what is seen beyond the border: 'reflect', 'constant' (`fill_value`), 'wrap' or
+            'nearest'; see `kernels.affine_transform`.
+        interpolation: 'bilinear' or 'nearest'.
+        fill_value: a number, or one a channel.
+    """
+
+    def __init__(
+        self,
+        factor: Any,
+        fill_mode: str = "reflect",
+        interpolation: str = "bilinear",
+        seed: int | None = None,
+        fill_value: Any = 0.0,
+        data_format: str | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(
+            fill_mode,
+            interpolation,
+            seed,
+            fill_value,
+            data_format,
+            name=name,
+            trainable=trainable,
+            dtype=dtype,
+        )
+        self.factor = as_range("factor", factor)
+
+    def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
+        (part,) = draw(seeds, self.factor)
+        return _about_centre(_rotations(*_circle(part)), size)
+
+
+def _circle(part: Array) -> tuple[Array, Array]:
+    """cos and sin of so many circles; exact at quarters, where 2 pi is not."""
+    quarters = np.rint(4 * part)
+    rest = 2 * math.pi * (part - quarters / 4)
+    place = quarters.astype(np.intp) % 4
+    cos, sin = np.array([1, 0, -1, 0])[place], np.array([0, 1, 0, -1])[place]
+    return cos * np.cos(rest) - sin * np.sin(rest), sin * np.cos(rest) + cos * np.sin(rest)
+
+
+class RandomTranslation(Resampling):
+    """Shifts images, down and to the right for positive factors.
+
+    Args:
+        height_factor, width_factor: the largest shift to either side as a fraction of the height
+            or width, or a pair (lower, upper).
+        fill_mode, interpolation, fill_value: as for `RandomRotation`.
+    """
+
+    def __init__(
+        self,
+        height_factor: Any,
+        width_factor: Any,
+        fill_mode: str = "reflect",
+        interpolation: str = "bilinear",
+        seed: int | None = None,
+        fill_value: Any = 0.0,
+        data_format: str | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(
+            fill_mode,
+            interpolation,
+            seed,
+            fill_value,
+            data_format,
+            name=name,
+            trainable=trainable,
+            dtype=dtype,
+        )
+        self._down = as_range("height_factor", height_factor)
+        self._right = as_range("width_factor", width_factor)
+        self.height_factor, self.width_factor = height_factor, width_factor
+
+    def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
+        down, right = draw(seeds, self._down, self._right)
+        return _moved(-down * size[0], -right * size[1])
+
+
+class RandomZoom(Resampling):
+    """Scales images about their centre: factors above 0 zoom out, below 0 in.
+
+    One pixel of the output spans 1 + factor pixels of the input: -0.5 shows the middle half.
+
+    Args:
+        height_factor, width_factor: the largest factor to either side, or a pair (lower, upper).
+            At -1 nothing is left but the centre's pixel. width_factor=None keeps the proportions.
+        fill_mode, interpolation, fill_value: as for `RandomRotation`.
+    """
+
+    def __init__(
+        self,
+        height_factor: Any,
+        width_factor: Any = None,
+        fill_mode: str = "reflect",
+        interpolation: str = "bilinear",
+        seed: int | None = None,
+        fill_value: Any = 0.0,
+        data_format: str | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(
+            fill_mode,
+            interpolation,
+            seed,
+            fill_value,
+            data_format,
+            name=name,
+            trainable=trainable,
+            dtype=dtype,
+        )
+        self._vertical = as_range("height_factor", height_factor)
+        self._horizontal = self._vertical
+        if width_factor is not None:
+            self._horizontal = as_range("width_factor", width_factor)
+        self.height_factor, self.width_factor = height_factor, width_factor
+
+    def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
+        vertical, horizontal = draw(seeds, self._vertical, self._horizontal)
+        if self.width_factor is None:
+            horizontal = vertical
+        linear = np.zeros((len(seeds), 2, 2))
+        linear[:, 0, 0], linear[:, 1, 1] = 1 + vertical, 1 + horizontal
+        return _about_centre(linear, size)
+
+
+class RandomCrop(Geometric):
+    """Cuts a window of (height, width) out of each image, in training at a random place.
+
+    Outside training, and of images smaller than the window, it takes the largest centred part
+    with the window's proportions, scaled to its size: as Keras documents it. (Keras 3 returns
+    images uncropped outside training, distorts smaller ones, cuts all images of a batch at one
+    place, and does not move the window where height or width equals the image's.)
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        seed: int | None = None,
+        data_format: str | None = None,
+        name: str | None = None,
+        *,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(seed, data_format, name=name, trainable=trainable, dtype=dtype)
+        if not all(isinstance(n, (int, np.integer)) and n > 0 for n in (height, width)):
+            raise ValueError(f"height and width are positive integers, got {height!r}, {width!r}")
+        self.height, self.width = int(height), int(width)
+
+    def fits(self, size: tuple[int, ...]) -> bool:
+        """Whether the window finds room in images of this size (H, W)."""
+        return self.height <= size[0] and self.width <= size[1]
+
+    def change(self, x: Tensor, seeds: Array) -> Tensor:
+        fits = self.fits(x.shape[1:3])
+        return super().change(x, seeds) if fits else self.outside_training(x)
+
+    def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
+        return _moved(*choose(seeds, size[0] - self.height + 1, size[1] - self.width + 1))
+
+    def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self.height, self.width
+
+    def outside_training(self, x: Tensor) -> Tensor:
+        n, h, w, _ = x.shape
+        rows = max(1, min(h, w * self.height // self.width))
+        columns = max(1, min(w, h * self.width // self.height))
+        top, left = (h - rows) // 2, (w - columns) // 2
+        part = ops.getitem(x, np.s_[:, top : top + rows, left : left + columns])
+        # Pixel centres lie at i + 1/2, in the part as in the window.
+        scale = np.array([rows / self.height, columns / self.width])
+        matrix = np.column_stack([np.diag(scale), (scale - 1) / 2])
+        matrices = np.tile(matrix, (n, 1, 1))
+        return ops.affine_transform(part, matrices, (self.height, self.width), "bilinear")
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], self.height, self.width, input_shape[3])
+
+
+# --- Tones ---------------------------------------------------------------------------------------
+
+
+class Tone(Augmentation):
+    """Base of layers that change values; they must know between which these lie."""
+
+    def __init__(self, value_range: Any, seed: int | None, **settings: Any):
+        super().__init__(seed, **settings)
+        try:
+            low, high = (np.asarray(end, np.float64) for end in value_range)
+            ordered = low.ndim <= 1 and high.ndim <= 1 and bool((low < high).all())
+        except (TypeError, ValueError):
+            ordered = False
+        if not ordered:
+            raise ValueError(
+                "value_range is (lowest, highest) of the values that images can have, as numbers "
+                f"or by channel, such as (0, 255); got {value_range!r}"
+            )
+        self.value_range = tuple(np.asarray(end).tolist() for end in value_range)
+        self._low, self._high = low, high
+        self._looked = False
+
+    def change(self, x: Tensor, seeds: Array) -> Tensor:
+        low, high = (np.broadcast_to(end, x.shape[3:]).copy() for end in (self._low, self._high))
+        self._look(x.storage, low, high)
+        contrast, brightness = self.settings(seeds)
+        return ops.adjust_tone(x, contrast, brightness[:, np.newaxis] * (high - low), low, high)
+
+    def settings(self, seeds: Array) -> tuple[Array, Array]:
+        """Contrast, as a factor, and brightness, as a part of the range: (N,) each."""
+        raise NotImplementedError
+
+    def build(self, input_shape: Shape) -> None:
+        if not {self._low.size, self._high.size} <= {1, input_shape[-1]}:
+            raise ValueError(
+                f"{self.name!r} has value_range={self.value_range!r} for images of "
+                f"{input_shape[-1]} channels"
+            )
+
+    def _look(self, x: Array, low: Array, high: Array) -> None:
+        """Warn, once, of images that cannot have this range: they would be clipped to nothing."""
+        if self._looked or x.size == 0:
+            return
+        self._looked = True
+        least, most, span = float(x.min()), float(x.max()), float((high - low).max())
+        outside = least < low.min() - span / 4 or most > high.max() + span / 4
+        if outside or (span > 2 and least >= 0 and 0 < most <= 1):
+            warnings.warn(
+                f"{self.name!r} works on values from {low.min():g} to {high.max():g}, but its "
+                f"images have {least:.4g} to {most:.4g}: tell it their value_range, or augment "
+                "before preprocessing",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+class RandomBrightness(Tone):
+    """y = x + b (high - low), clipped to the range: one b an image.
+
+    Args:
+        factor: the largest b to either side, or a pair (lower, upper), in [-1, 1].
+        value_range: (low, high) of the images, each a number or one a channel.
+    """
+
+    def __init__(
+        self,
+        factor: Any,
+        value_range: Any = (0, 255),
+        seed: int | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(value_range, seed, name=name, trainable=trainable, dtype=dtype)
+        self.factor = as_range("factor", factor)
+
+    def settings(self, seeds: Array) -> tuple[Array, Array]:
+        (brightness,) = draw(seeds, self.factor)
+        return np.ones(len(seeds)), brightness
+
+
+class RandomContrast(Tone):
+    """y = (x - mean) c + mean, clipped to the range: one c an image; the mean is each channel's.
+
+    Args:
+        factor: c lies in [1 - factor, 1 + factor]; a pair (lower, upper) means [1 - lower,
+            1 + upper]. (Keras 3 documents the same, but of a single number makes [1, 1 + factor],
+            and sorts a pair first.)
+        value_range: (low, high) of the images, each a number or one a channel.
+    """
+
+    def __init__(
+        self,
+        factor: Any,
+        value_range: Any = (0, 255),
+        seed: int | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(value_range, seed, name=name, trainable=trainable, dtype=dtype)
+        lower, upper = factor if np.ndim(factor) == 1 and len(factor) == 2 else (factor, factor)
+        numbers = all(isinstance(n, (int, float, np.number)) for n in (lower, upper))
+        if not numbers or not 0 <= 1 - lower <= 1 + upper:
+            raise ValueError(
+                "factor is a number from 0 to 1, or a pair (lower, upper) for contrasts from "
+                f"1 - lower, at least 0, to 1 + upper; got {factor!r}"
+            )
+        self.factor = (lower, upper)
+
+    def settings(self, seeds: Array) -> tuple[Array, Array]:
+        (contrast,) = draw(seeds, (1 - self.factor[0], 1 + self.factor[1]))
+        return contrast, np.zeros(len(seeds))
+
+
+class GaussianNoise(Augmentation):
+    """y = x + stddev * (a normal number for every value), not clipped.
+
+    Args:
+        stddev: in the units of the images: 10 is much for 0-255. (Keras allows at most 1.)
+    """
+
+    input_rank = None
+    _training_unless_told = False  # in Keras it is no layer of preprocessing, and waits for fit
+
+    def __init__(
+        self,
+        stddev: float,
+        seed: int | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(seed, name=name, trainable=trainable, dtype=dtype)
+        if not isinstance(stddev, (int, float, np.number)) or not 0 <= stddev < np.inf:
+            raise ValueError(f"stddev is a number of at least 0, got {stddev!r}")
+        self.stddev = float(stddev)
+
+    def change(self, x: Tensor, seeds: Array) -> Tensor:
+        return ops.gaussian_noise(x, self.stddev, seeds) if self.stddev else x
