@@ -13,6 +13,7 @@ difference between frameworks.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import numpy as np
 
 from benchmarks.accuracy import L2, MAX, relative_l2
 from benchmarks.common import Claim, Options, Report, main, number
-from benchmarks.contest import Contender, alone, calls_for, timed
+from benchmarks.contest import alone, calls_for, timed
 from benchmarks.networks import Array, colour_photographs, photographs
 from benchmarks.peers import NEEDS, keras_and_tensorflow
 from minitl import pretrained
@@ -69,7 +70,7 @@ def measure(options: Options) -> Report:
     images, repetitions = options.pick((3, 5), (1, 1))
     told = {"image": options.size, "photographs": images, "repetitions": TURNS * repetitions}
     report = LayerReport("compare_keras", (__doc__ or "").splitlines()[0], told)
-    there = Contender("Keras", keras_outputs, needs=NEEDS["Keras"]).installed
+    there = all(importlib.util.find_spec(package) for package in NEEDS["Keras"])
     if not there:
         report.missing.append("Keras")
     layer_by_layer(report, photographs(images, options.size), repetitions, there)

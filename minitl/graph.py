@@ -38,7 +38,7 @@ def run_nodes(
     readers: Counter[int],
     pools: dict[int, Node],
     values: dict[int, Any],
-    training: bool,
+    training: bool | None,
     rng: Any,
 ) -> None:
     """Call the layers in order. `values` has the inputs, by id of their symbolic tensor, and in

@@ -396,7 +396,7 @@ def _read_classes(path: Path) -> list[tuple[str, str]]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not an ImageNet class index: expected "
-            f'{{"0": ["n01440764", "tench"], ... "999": [...]}} ({_reason(error)})'
+            f'{{"0": ["n01440764", "tench"], ... "999": [...]}} ({reason(error)})'
         ) from None
 
 

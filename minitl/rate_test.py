@@ -82,11 +82,11 @@ def learning_rate_range_test(
     def run() -> bool:
         """Train; returns whether the loss ran away."""
         model.optimizer = model.optimizer.clone()
-        caching = Caching(model, cache_features, None, seed, epochs=2, say=None)
+        caching = Caching(model, cache_features, None, epochs=2, say=None)
         walk = caching.wrap(data, training=True)
         mean, epoch = 0.0, 0
         try:
-            caching.begin()
+            caching.begin(seed, epoch)
             while True:
                 rng = np.random.default_rng((seed, epoch))
                 walk.epoch = epoch

@@ -78,9 +78,12 @@ class _Recurrent(Layer):
         self.bias: Any = None
 
     @property
-    def random(self) -> bool:
+    def random(self) -> bool:  # type: ignore[override]
         """Whether `call` draws random numbers in training."""
         return bool(self.dropout or self.recurrent_dropout)
+
+    def fixed(self, training: bool) -> bool:
+        return super().fixed(training and self.random)  # only dropout behaves otherwise in training
 
     def __call__(self, x: Any, training: bool | None = None, rng: Any = None, **others: Any) -> Any:
         for name, value in others.items():

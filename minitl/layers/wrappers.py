@@ -26,7 +26,7 @@ class _Wrapper(Layer):
         return [getattr(self, name) for name in self.inner]
 
     @property
-    def random(self) -> bool:
+    def random(self) -> bool:  # type: ignore[override]
         return any(getattr(layer, "random", False) for layer in self._sublayers())
 
     def get_config(self) -> dict[str, Any]:
