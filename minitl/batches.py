@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minitl.autograd import Array, Tensor
+from minitl.state_file import Changes, fingerprint, restore, state_of
+
+SMALL = 2**20  # bytes: larger arrays in a data set are its data, not its state
 
 
 class Batch(NamedTuple):
@@ -56,6 +59,19 @@ class ArrayData:
         weight = None if self.weight is None else self.weight[where]
         return Batch([a[where] for a in xs], [a[where] for a in self.y], weight)
 
+    def identity(self) -> list[str]:
+        """What tells these data from others: shapes, dtypes and a digest of every number."""
+        arrays = [*self.x, *self.y, *([] if self.weight is None else [self.weight])]
+        shapes = ", ".join(f"{a.shape} {a.dtype}" for a in arrays)
+        return [shapes, f"batches of {self.batch_size}", fingerprint(arrays)]
+
+    def state(self, within: bool = False) -> dict[str, Any]:
+        """Nothing: arrays stay as they are."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""
+
     def split(self, fraction: float) -> tuple[ArrayData, ArrayData]:
         """The first part for training, the last `fraction` for validation (as Keras splits)."""
         if not 0 < fraction < 1:
@@ -78,7 +94,12 @@ class ArrayData:
 
 
 class StreamData:
-    """An iterable of batches. A one-shot generator goes on where the last epoch stopped."""
+    """An iterable of batches. A one-shot generator goes on where the last epoch stopped.
+
+    To take up an interrupted training, the batches that it had taken from a one-shot generator are
+    taken again and dropped. Another iterable begins the epoch again, after what has changed in its
+    plain attributes (a counter of epochs, a random generator) has been put back.
+    """
 
     def __init__(
         self,
@@ -100,14 +121,45 @@ class StreamData:
         self.length = length if length is not None else steps
         self.iterator = iter(source) if iter(source) is source else None
         self.weight = None
+        self.taken = 0  # batches, since the beginning
+        self.changes: Changes | None = None  # of the source, once somebody follows them
+        self.begun: dict[str, Any] = {}  # those at the start of the epoch
 
     def __len__(self) -> int:
         return self.length or 0
+
+    def identity(self) -> list[str]:
+        """What can be told of a stream without taking anything from it."""
+        told = getattr(self.source, "identity", None)
+        known = [told()] if callable(told) else []
+        return [type(self.source).__name__, f"{self.length} batches", f"{self.steps} steps", *known]
+
+    def follow(self) -> None:
+        """From now on `state` tells what has changed."""
+        if self.iterator is None:
+            self.changes = Changes(lambda: state_of(self.source, largest=SMALL))
+
+    def state(self, within: bool = False) -> dict[str, Any]:
+        """What decides which batches come next; `within` an epoch, how that epoch began."""
+        source = self.begun if within or self.changes is None else self.changes.now()
+        return {"taken": self.taken, "source": source}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be where `state` was told."""
+        restore(self.source, state["source"])
+        self.begun = state["source"]
+        while self.iterator is not None and self.taken < state["taken"]:
+            next(self.iterator, None)
+            self.taken += 1
 
     def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch of which `first` are done already; of a generator that is walked
         over once, those that are left."""
         count, items = first, self.iterator
+        if self.changes is not None and count == 0:
+            self.begun = self.changes.now()
+        if self.steps is not None and count >= self.steps:
+            return
         if items is None:
             items = itertools.islice(iter(self.source), first, None)
         for item in items:
@@ -121,6 +173,7 @@ class StreamData:
             batch = make_arrays(x, y, weight, *self.names)
             if self.check is not None:
                 self.check(batch)
+            self.taken += 1
             yield batch
             count += 1
             if self.steps is not None and count >= self.steps:

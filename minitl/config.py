@@ -40,3 +40,14 @@ def set_random_seed(seed: int) -> None:
 def next_seed() -> int:
     """A fresh seed, drawn from the sequence that `set_random_seed` started."""
     return int(_seeds.integers(2**31))
+
+
+def random_state() -> np.random.Generator:
+    """The generator that `next_seed` draws from, for whoever has to bring it back later."""
+    return _seeds
+
+
+def set_random_state(generator: np.random.Generator) -> None:
+    """Go on from a generator that `random_state` gave."""
+    global _seeds
+    _seeds = generator

@@ -26,6 +26,7 @@ from minitl.autograd import Array, Tensor, Variable, backward, no_grad
 from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays, weights_by_class
 from minitl.caching import CachedData, Caching, Recalled, Store
 from minitl.naming import check_keywords, did_you_mean, serialize
+from minitl.state_file import restore, state_of
 
 # Bytes that one layer's inputs and outputs may take together while predicting. VGG16 at 224x224
 # then runs 10 images at a time; more are not faster.
@@ -34,6 +35,66 @@ MEMORY = 256 * 2**20
 
 class TrainingDiverged(FloatingPointError):
     """The loss or a gradient stopped being a finite number."""
+
+
+class Place:
+    """Where a `fit` stands: with the model, the optimizer and the callbacks, all that decides how
+    it goes on. `state` and `restore` are for BackupAndRestore.
+
+    data, held_out  what is trained on, what is validated on
+    seed            all that is random in an epoch follows from it and the epoch
+    epoch, step     those under way, from 0: `step` batches of the epoch are done
+    rng, tally      within an epoch: the random numbers to come, the losses and metrics so far
+    logs            of the last whole epoch
+    good            the weights to go back to when the loss becomes NaN
+    """
+
+    def __init__(self, model: Any, data: Any, held_out: Any, seed: int, epoch: int):
+        self.data, self.held_out, self.seed = data, held_out, seed
+        self.epoch, self.step, self.first_epoch = epoch, 0, epoch
+        self.rng = np.random.default_rng(0)
+        self.tally = _Tally(model)
+        self.logs: dict[str, Any] = {}
+        self.good: list[tuple[Variable, Array]] = model._snapshot()
+        self.settings: dict[str, Any] = {}
+        self.finished = False
+        self._weights = model.weights
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for this fit to be the continuation of another."""
+        held_out = None if self.held_out is None else self.held_out.identity()
+        settings = self.settings | {"initial_epoch": self.first_epoch}
+        return {"data": self.data.identity(), "validation data": held_out, "settings": settings}
+
+    def follow(self) -> None:
+        """Take note of how the data stand, to know what changes in them."""
+        for data in (self.data, self.held_out):
+            if isinstance(data, StreamData):
+                data.follow()
+
+    def state(self) -> dict[str, Any]:
+        number = {id(v): i for i, v in enumerate(self._weights)}
+        return {
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "step": self.step,
+            "rng": self.rng,
+            "tally": [state_of(part) for part in self.tally.parts()],
+            "logs": self.logs,
+            "good": {number[id(v)]: values for v, values in self.good},
+            "data": self.data.state(within=self.step > 0),
+            "held_out": None if self.held_out is None else self.held_out.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.seed, self.epoch, self.step = state["seed"], state["epoch"], state["step"]
+        self.rng, self.logs = state["rng"], state["logs"]
+        for part, values in zip(self.tally.parts(), state["tally"], strict=True):
+            restore(part, values)
+        self.good = [(self._weights[i], values) for i, values in state["good"].items()]
+        self.data.restore(state["data"])
+        if self.held_out is not None:
+            self.held_out.restore(state["held_out"])
 
 
 class Trainer:
@@ -53,7 +114,7 @@ class Trainer:
         self.optimizer: Any = None
         self.stop_training = False
         self.history: Any = None
-        self._good: list[tuple[Variable, Array]] = []  # weights to go back to
+        self._place: Place | None = None  # while `fit` runs
         self._losses: list[losses.Loss | None] = []
         self._loss_weights: list[float] = []
         self._metric_settings: tuple[Any, Any] = (None, None)
@@ -197,9 +258,9 @@ class Trainer:
             augment_copies: k, where augmentation stands before frozen layers: k augmented views
                 of each image are kept, and epoch e trains on view e % k.
 
-        Raises ValueError for bad data before anything is changed, and TrainingDiverged when the
-        loss becomes NaN or infinite: the weights are then those at the start of the last epoch
-        that began with a finite loss.
+        Raises ValueError for bad data before anything is changed, and TrainingDiverged (unless the
+        callback TerminateOnNaN takes it) when the loss becomes NaN or infinite: the weights are
+        then those at the start of the last epoch that began with a finite loss.
         """
         self._need_compile("fit")
         for what, n, least in (("epochs", epochs, 1), ("initial_epoch", initial_epoch, 0)):
@@ -236,67 +297,78 @@ class Trainer:
         )
         self.history = history
         self.stop_training = False
-        seed = config.next_seed()
+        self._place = place = Place(self, data, held_out, config.next_seed(), initial_epoch)
+        place.settings = {
+            "shuffle": bool(shuffle),
+            "validation_freq": int(validation_freq),
+            "augment_copies": augment_copies,
+        }
         say = (lambda text: print(text, flush=True)) if level else None
         caching = Caching(self, cache_features, augment_copies, epochs - initial_epoch, say)
         walk = caching.wrap(data, training=True)
         held_out = None if held_out is None else caching.wrap(held_out, training=False)
-        run.on_train_begin({})
-        self._good = self._snapshot()
-        logs: dict[str, Any] = {}
+        run.on_train_begin({})  # where BackupAndRestore moves the place on
         try:
-            caching.begin(seed, initial_epoch)
-            for epoch in range(initial_epoch, epochs):
-                # All that is random in an epoch follows from the fit's seed and the epoch.
-                rng = np.random.default_rng((seed, epoch))
-                run.on_epoch_begin(epoch, {})
-                logs = self._run_epoch(walk, epoch, shuffle, rng, run)
+            caching.begin(place.seed, place.epoch)
+            for epoch in range(place.epoch, epochs):
+                if place.step == 0:
+                    run.on_epoch_begin(epoch, {})
+                elif bars:  # within the epoch, the others began it before the interruption
+                    bars[0].on_epoch_begin(epoch, {})
+                logs = self._run_epoch(walk, place, shuffle, run)
                 if held_out is not None and (epoch + 1) % validation_freq == 0:
                     logs |= {f"val_{k}": v for k, v in self._measure(held_out, run).items()}
-                logs = dict(sorted(logs.items()))  # the order of Keras's history
-                run.on_epoch_end(epoch, logs)
+                place.logs = dict(sorted(logs.items()))  # the order of Keras's history
+                place.epoch, place.step = epoch + 1, 0
+                run.on_epoch_end(epoch, place.logs)
                 if self.stop_training:
                     break
+            place.finished = True
+        except TrainingDiverged as error:
+            if not run.accept(error):
+                raise
         finally:
-            self._good = []
+            self._place = None
             caching.end()
-            run.on_train_end(logs)
+            run.on_train_end(place.logs)
         return history
 
     def _snapshot(self) -> list[tuple[Variable, Array]]:
         """Copies of what training may change: weights that learn, and moving averages."""
         return [(v, v.numpy()) for v in self.weights if v.trainable or not v.learnable]
 
-    def _run_epoch(
-        self, data: CachedData, epoch: int, shuffle: bool, rng: np.random.Generator, run: Any
-    ) -> dict[str, Any]:
-        """One pass over the training data; returns the logs."""
-        now = self._snapshot()
-        tally = _Tally(self)
+    def _run_epoch(self, data: CachedData, place: Place, shuffle: bool, run: Any) -> dict[str, Any]:
+        """One pass over the training data, or what a backup left of it; returns the logs."""
+        # All that is random in an epoch follows from the fit's seed and the epoch.
+        rng = np.random.default_rng((place.seed, place.epoch))
         order = None
-        data.epoch = epoch
+        data.epoch = place.epoch
         if shuffle and data.samples is not None:
             order = rng.permutation(data.samples)
+        if place.step == 0:
+            place.rng, place.tally, now = rng, _Tally(self), self._snapshot()
+        where = f"epoch {place.epoch + 1}, step {place.step}"
         try:
-            for step, batch in enumerate(data.batches(order)):
+            for step, batch in enumerate(data.batches(order, place.step), place.step):
                 run.on_train_batch_begin(step, {})
-                where = f"epoch {epoch + 1}, step {step + 1}"
-                found, outputs = self._train_step(batch, rng, where)
+                where = f"epoch {place.epoch + 1}, step {step + 1}"
+                found, outputs = self._train_step(batch, place.rng, where)
                 if step == 0:  # the weights that this epoch began with gave a finite loss
-                    self._good = now
-                tally.add(found, outputs, batch)
-                run.on_train_batch_end(step, tally.logs())
+                    place.good = now
+                place.tally.add(found, outputs, batch)
+                place.step = step + 1
+                run.on_train_batch_end(step, place.tally.logs())
                 if self.stop_training:
                     break
             for v in self.trainable_weights:  # the last update is followed by no loss
                 if not np.isfinite(v.storage).all():
                     raise self._diverged(f"{v.name!r} is not finite", f"the end of {where}")
         except TrainingDiverged:
-            for variable, values in self._good:
+            for variable, values in place.good:
                 variable.assign(values)
             self.optimizer.forget()
             raise
-        return tally.logs()
+        return place.tally.logs()
 
     def _train_step(
         self, batch: Batch, rng: np.random.Generator, where: str
@@ -616,6 +688,10 @@ class _Tally:
         for row in self.metrics:
             for metric, _ in row:
                 metric.reset_state()
+
+    def parts(self) -> list[metrics_module.Metric]:
+        """All that gathers something."""
+        return [*self.losses, *(metric for row in self.metrics for metric, _ in row)]
 
     def add(self, losses: list[float], outputs: list[Array], batch: Batch) -> None:
         for mean, value in zip(self.losses, losses, strict=False):

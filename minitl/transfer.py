@@ -363,7 +363,7 @@ def fine_tune(
 class _Best(EarlyStopping):
     """EarlyStopping that carries the best weights from one `fit` to the next."""
 
-    carried: tuple[float, Any] | None = None
+    carried: tuple[float | None, Any] | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
@@ -377,7 +377,7 @@ class _Best(EarlyStopping):
             self.carried = self.best, self.best_weights
 
     def report(self) -> str:
-        if math.isinf(self.best):
+        if self.best is None:
             return f"{self.monitor!r} is not among what fit measures: nothing was compared."
         if self.before is not None and self.best == self.before[0]:
             return f"{self.monitor} did not get better than {self.best:.4f}: the stage is undone."

@@ -17,7 +17,7 @@ ROOT = Path(minitl.__file__).parent
 ROOMS = """
 kernels
 config files
-naming
+naming state_file
 autograd
 ops
 recurrence

@@ -29,6 +29,7 @@ from minitl.data.images import (
     decode,
     resize_images,
 )
+from minitl.state_file import fingerprint
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 LABEL_MODES = ("int", "categorical", "binary", None)
@@ -84,6 +85,13 @@ class ImageDataset:
     def __len__(self) -> int:
         """Number of batches (of images, with `batch_size=None`)."""
         return -(-len(self.file_paths) // (self.batch_size or 1))
+
+    def identity(self) -> str:
+        """A digest of what is yielded as far as it can be told without reading the images: names
+        (with that of their folder) and sizes of the files, labels, and every setting."""
+        files = [[*Path(p).parts[-2:], os.path.getsize(p)] for p in self.file_paths]
+        settings = {k: v for k, v in vars(self).items() if k not in ("file_paths", "_iteration")}
+        return fingerprint([files, settings])
 
     def __iter__(self) -> Iterator[Any]:
         rows = np.arange(len(self.file_paths))

@@ -8,6 +8,7 @@ a weight that was seen before goes on with its state, a new one starts with zero
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,7 +133,10 @@ class Optimizer(Configurable):
 
 
 def _norm(g: Array) -> float:
-    return float(np.sqrt(np.vdot(g, g)))
+    """The L2 norm. Not by BLAS: the bits of its sums depend on the number of its threads."""
+    flat = g.reshape(-1)
+    pieces = (flat[i : i + 2**16] for i in range(0, flat.size, 2**16))
+    return math.sqrt(sum(float(np.square(p).sum(dtype=np.float64)) for p in pieces))
 
 
 def _scaled_down(g: Array, norm: float, bound: float) -> Array:

@@ -221,7 +221,8 @@ def test_csv_logger(tmp_path):
     )
     with open(path, newline="") as file:
         table = list(csv.reader(file))
-    assert table[0] == ["epoch", "loss"] and [line[0] for line in table[1:]] == ["0", "1", "2"]
+    assert table[0] == ["epoch", "loss", "val_loss"] and table[3][2] == "NA"
+    assert [line[0] for line in table[1:]] == ["0", "1", "2"]
     assert float(table[3][1]) == history.history["loss"][0]
 
 
@@ -242,7 +243,7 @@ def test_format_logs():
         (lambda: EarlyStopping(mode="down"), ValueError, "mode must be .*, got 'down'"),
         (lambda: EarlyStopping(patence=2), TypeError, r"EarlyStopping\(\) has .*'patience'"),
         (lambda: ReduceLROnPlateau(factor=1), ValueError, "factor must be below 1, got 1"),
-        (lambda: ModelCheckpoint("x.h5", save_freq=5), ValueError, "save_freq must be 'epoch'"),
+        (lambda: ModelCheckpoint("x.h5", save_freq=0), ValueError, "number of batches, got 0"),
         (lambda: LambdaCallback(on_epoch_ends=print), TypeError, "Did you mean 'on_epoch_end'"),
         (lambda: regression().fit(X, Y, callbacks=[EarlyStopping]), TypeError, "is it a class"),
     ],

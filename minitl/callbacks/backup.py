@@ -1,0 +1,260 @@
+"""A training that was killed goes on where it was, as if it had not been."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from minitl import config, state_file
+from minitl.callbacks.base import Callback, Logs
+from minitl.callbacks.control import check_save_freq
+from minitl.files import locked
+from minitl.naming import serialize
+
+
+class BackupAndRestore(Callback):
+    """A training that was killed goes on where it was, as if it had not been.
+
+    Every epoch, or every `save_freq` batches, all that decides how the training goes on is
+    written to `backup_dir`: weights, the optimizer's state, the losses, metrics and random numbers
+    of the epoch, the history, and what the other callbacks remember. Run the same program again
+    after a power cut: weights, history and callbacks end with the same bits as without it. For
+    that,
+
+    - the program must reach `fit` with the same model, data and optimizer. A backup of something
+      else is refused; a seed (`minitl.utils.set_random_seed`) is not needed;
+    - a callback of your own keeps its memory in plain attributes (see `Callback.get_state`): a
+      function's local variables, or another object, cannot be kept;
+    - an iterable of batches yields the same ones again (see `minitl.batches.StreamData`).
+
+    A backup is written beside its place and renamed into it, so killing the process while it is
+    written leaves the one before. When the training has ended, the backup is deleted.
+
+    Args:
+        backup_dir: a folder for the backups of this one training.
+        save_freq: 'epoch', or a number of batches.
+        double_checkpoint: keep the backup before the last one as well, and fall back to it if the
+            last is damaged (by a failing disk: an interruption does not damage it).
+        delete_checkpoint: False keeps the backup of the finished training: the program, run again,
+            does not train again.
+    """
+
+    comes_last = True  # so that what the others remember is in the backup
+
+    def __init__(
+        self,
+        backup_dir: str | Path,
+        save_freq: str | int = "epoch",
+        double_checkpoint: bool = False,
+        delete_checkpoint: bool = True,
+    ):
+        if not str(backup_dir):
+            raise ValueError("backup_dir is empty: give the name of a folder")
+        self.backup_dir, self.save_freq = Path(backup_dir), check_save_freq(save_freq)
+        self.double_checkpoint, self.delete_checkpoint = double_checkpoint, delete_checkpoint
+
+    def set_others(self, others: list[Callback]) -> None:
+        self.others = [c for c in others if not c.comes_last]
+
+    # --- When ---
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.backup_dir.mkdir(parents=True, exist_ok=True)
+        self.latest = self.backup_dir / "latest.backup"
+        self.previous = self.backup_dir / "previous.backup"
+        self.lock = contextlib.ExitStack()
+        self.lock.enter_context(
+            locked(
+                self.backup_dir / "training",
+                f"minitl: another process trains with the backup in {self.backup_dir}; waiting",
+            )
+        )
+        try:
+            for left in self.backup_dir.glob(".*.part.backup"):  # by a process that was killed
+                left.unlink()
+            self._begin()
+        except BaseException:
+            self.lock.close()
+            raise
+
+    def _begin(self) -> None:
+        self.place = self.model._place
+        self.place.follow()
+        self.batches = 0
+        self.weights = self.model.weights
+        self.kept = {i for i, v in enumerate(self.weights) if v.trainable or not v.learnable}
+        self.identity = self._identity()
+        self.layers = [state_file.Changes(_reader(x)) for x in _with_sublayers(self.model)]
+        self.settings = state_file.Changes(_reader(self.model.optimizer, skip=("_state",)))
+        self.memories = [(type(c).__name__, c, _memory(c)) for c in self.others]
+        backup = self._read()
+        if backup is None:
+            self._save()  # at once: a seed that nobody chose must not be lost either
+        else:
+            self._restore(backup)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self.batches += 1
+        if self.save_freq != "epoch" and self.batches >= self.save_freq:
+            self.batches = 0
+            if not self.model.stop_training:  # then the epoch is at its end, though not all of it
+                self._save()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.save_freq == "epoch":
+            self._save()
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        with self.lock:
+            if self.place.finished and self.delete_checkpoint:
+                for path in (self.latest, self.previous, self.backup_dir / ".training.lock"):
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                with contextlib.suppress(OSError):
+                    self.backup_dir.rmdir()  # unless somebody keeps something else there
+            elif self.place.finished:
+                self._save()
+        del self.place  # and the arrays that it holds
+
+    # --- What ---
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a backup to be one of this training."""
+        model = self.model
+        frozen = [v.storage for i, v in enumerate(self.weights) if i not in self.kept]
+        try:
+            architecture = model.to_json()
+        except ValueError:  # a function of the user's
+            architecture = str([(x.name, type(x).__name__) for x in _with_sublayers(model)])
+        shapes = [(v.name, v.shape, v.trainable) for v in self.weights]
+        chosen = (model._losses, model._loss_weights, model._metric_settings)
+        return {
+            "architecture": state_file.fingerprint([architecture, shapes]),
+            "frozen weights": state_file.fingerprint(frozen),
+            "optimizer": _described(model.optimizer),
+            "loss and metrics": [_described(part) for part in chosen],
+            **self.place.identity(),
+        }
+
+    def _save(self) -> None:
+        self.kept |= {i for i, v in enumerate(self.weights) if v.trainable}
+        optimizer = self.model.optimizer
+        backup = {
+            "identity": self.identity,
+            "place": self.place.state(),
+            "random": config.random_state(),
+            "weights": {i: self.weights[i].storage for i in sorted(self.kept)},
+            "trainable": [v.trainable for v in self.weights],
+            "optimizer": self.settings.now(),
+            "optimizer state": {
+                i: optimizer.state_of(v)
+                for i, v in enumerate(self.weights)
+                if id(v) in optimizer._state
+            },
+            "layers": [layer.now() for layer in self.layers],
+            "callbacks": [(name, memory()) for name, _, memory in self.memories],
+        }
+        if self.double_checkpoint and self.latest.exists():
+            os.replace(self.latest, self.previous)
+        state_file.write_state(self.latest, backup)
+
+    def _read(self) -> dict[str, Any] | None:
+        """The last backup that is whole, checked to be one of this training; None without any."""
+        damaged = []
+        for path in (self.latest, self.previous):
+            try:
+                backup = state_file.read_state(path)
+                found = backup["identity"]
+            except FileNotFoundError:
+                continue
+            except (state_file.DamagedState, KeyError, TypeError) as error:
+                damaged.append(str(error))
+                continue
+            differs = [
+                f"\n  {name}: {_short_text(found.get(name))} in the backup, {_short_text(mine)} now"
+                for name, mine in self.identity.items()
+                if found.get(name) != mine
+            ]
+            if differs:
+                raise ValueError(
+                    f"the backup in {self.backup_dir} is of another training:{''.join(differs)}\n"
+                    f"Delete it to begin anew, or give another backup_dir."
+                )
+            if damaged:
+                warnings.warn(f"{damaged[0]}; going on from {path}", UserWarning, stacklevel=2)
+            return backup
+        if damaged:
+            raise state_file.DamagedState(
+                f"{'; '.join(damaged)}. Delete {self.backup_dir} to begin anew "
+                f"(double_checkpoint=True would have kept an earlier backup)."
+            )
+        return None
+
+    def _restore(self, backup: dict[str, Any]) -> None:
+        mine = [name for name, _, _ in self.memories]
+        theirs = [name for name, _ in backup["callbacks"]]
+        if mine != theirs:
+            raise ValueError(
+                f"the backup in {self.backup_dir} was made with the callbacks {theirs}, now there "
+                f"are {mine}. Delete it to begin anew, or give the same callbacks."
+            )
+        for i, values in backup["weights"].items():
+            self.weights[i].assign(values)
+        self.kept |= set(backup["weights"])
+        for variable, trainable in zip(self.weights, backup["trainable"], strict=True):
+            variable.trainable = trainable
+        optimizer, states = self.model.optimizer, backup["optimizer state"]
+        state_file.restore(optimizer, backup["optimizer"])
+        for i, variable in enumerate(self.weights):
+            optimizer._state.pop(id(variable), None)
+            if i in states:
+                optimizer.state_of(variable).update(states[i])
+        layers = list(_with_sublayers(self.model))
+        for layer, state in zip(layers, backup["layers"], strict=True):
+            state_file.restore(layer, state)
+        for (_, callback, _), (_, state) in zip(self.memories, backup["callbacks"], strict=True):
+            callback.set_state(state)
+        config.set_random_state(backup["random"])
+        place = self.place
+        place.restore(backup["place"])
+        params = self.params or {}
+        if self.model.stop_training:  # some callback had ended it
+            place.epoch = max(place.epoch, params["epochs"])
+        if params["verbose"] and place.epoch < params["epochs"]:
+            within = f", step {place.step + 1}" if place.step else ""
+            print(f"Going on from a backup: epoch {place.epoch + 1}{within}.", flush=True)
+
+
+def _with_sublayers(layer: Any) -> Iterator[Any]:
+    yield layer
+    for inner in layer._sublayers():
+        yield from _with_sublayers(inner)
+
+
+def _reader(thing: Any, skip: Sequence[str] = ()) -> Callable[[], dict[str, Any]]:
+    return lambda: state_file.state_of(thing, skip)
+
+
+def _memory(callback: Callback) -> Callable[[], dict[str, Any]]:
+    """What the callback remembers: its own account, else those attributes that have changed."""
+    if type(callback).get_state is not Callback.get_state:
+        return callback.get_state
+    return state_file.Changes(callback.get_state).now
+
+
+def _described(part: Any) -> str:
+    try:
+        return json.dumps(serialize(part))
+    except (ValueError, TypeError):  # a function of the user's: its name must do
+        name = getattr(part, "__qualname__", type(part).__name__)
+        return str([_described(p) for p in part]) if isinstance(part, (list, tuple)) else name
+
+
+def _short_text(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 160 else f"{text[:150]} ..."

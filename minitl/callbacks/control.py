@@ -1,0 +1,294 @@
+"""Callbacks that act on a training: its rate, its end, the files that it leaves."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minitl.callbacks.base import Callback, Logs
+
+# Words in the names of what should rise, and of what should fall.
+RISING = {"acc", "accuracy", "auc", "precision", "recall", "f1", "score", "similarity"}
+FALLING = {"loss", "error", "mse", "mae", "crossentropy", "entropy", "hinge"}
+
+
+class _Monitor(Callback):
+    """Base of the callbacks that watch one number and know whether it got better."""
+
+    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0):
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"mode must be 'auto', 'min' or 'max', got {mode!r}")
+        self.monitor, self.mode, self.min_delta = monitor, mode, abs(min_delta)
+
+    @property
+    def rises(self) -> bool:
+        """Whether larger is better: by `mode`, else by the words of the name."""
+        if self.mode != "auto":
+            return self.mode == "max"
+        words = set(re.split(r"[\W_]+", self.monitor.lower()))
+        if bool(words & RISING) == bool(words & FALLING):
+            raise ValueError(
+                f"{type(self).__name__} cannot tell whether {self.monitor!r} should rise or fall: "
+                f"pass mode='max' or mode='min'"
+            )
+        return bool(words & RISING)
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether value is better than best by more than min_delta; anything is than None."""
+        if best is None or math.isnan(value):
+            return not math.isnan(value)
+        return value - self.min_delta > best if self.rises else value + self.min_delta < best
+
+    def value(self, logs: Logs | None) -> float | None:
+        logs = logs or {}
+        if self.monitor not in logs:
+            warnings.warn(
+                f"{type(self).__name__} watches {self.monitor!r}, which is not there; "
+                f"there are {', '.join(sorted(logs))}",
+                UserWarning,
+                stacklevel=2,
+            )
+            return None
+        return float(logs[self.monitor])
+
+
+class EarlyStopping(_Monitor):
+    """Stops when the monitored number has not improved for `patience` epochs.
+
+    Args:
+        monitor: e.g. 'val_loss'.
+        min_delta: an improvement is larger than this.
+        patience: epochs without improvement after which training stops.
+        verbose: 1 says so.
+        mode: 'min', 'max', or 'auto' (by the name).
+        baseline: the number must be better than this to count at all.
+        restore_best_weights: go back to the best epoch's weights at the end.
+        start_from_epoch: do not watch before this epoch.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ):
+        super().__init__(monitor, mode, min_delta)
+        self.patience, self.verbose, self.baseline = patience, verbose, baseline
+        self.restore_best_weights = restore_best_weights
+        self.start_from_epoch = start_from_epoch
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.wait, self.stopped_epoch, self.best_epoch = 0, 0, 0
+        self.best: float | None = None
+        self.best_weights: list[np.ndarray] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        value = self.value(logs)
+        if value is None or epoch < self.start_from_epoch:
+            return
+        if self.restore_best_weights and self.best_weights is None:
+            self.best_weights, self.best_epoch = self.model.get_weights(), epoch
+        self.wait += 1
+        if self.better(value, self.best):
+            self.best, self.best_epoch = value, epoch
+            if self.restore_best_weights:
+                self.best_weights = self.model.get_weights()
+            if self.baseline is None or self.better(value, self.baseline):
+                self.wait = 0
+            return
+        if self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self.stopped_epoch and self.verbose:
+            print(f"Epoch {self.stopped_epoch + 1}: early stopping")
+        if self.best_weights is not None:
+            if self.verbose:
+                print(f"Restoring the weights of the best epoch, {self.best_epoch + 1}.")
+            self.model.set_weights(self.best_weights)
+
+
+class ModelCheckpoint(_Monitor):
+    """Saves the model (or its weights) after every epoch, or only when it is the best so far.
+
+    Args:
+        filepath: ends in .h5; may hold '{epoch:02d}' and names of logs, e.g.
+            'm-{epoch:02d}-{val_loss:.2f}.h5', and '{batch}' where `save_freq` is a number.
+        monitor, mode: as for EarlyStopping.
+        verbose: 1 says when a file is written.
+        save_best_only: write only when the monitored number improved.
+        save_weights_only: weights without the architecture.
+        save_freq: 'epoch', or a number of batches (the monitored number is then that of the
+            epoch so far, and cannot be one of validation).
+        initial_value_threshold: what the first save must improve upon.
+    """
+
+    def __init__(
+        self,
+        filepath: str | Path,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+        initial_value_threshold: float | None = None,
+    ):
+        super().__init__(monitor, mode)
+        self.save_freq = check_save_freq(save_freq)
+        self.filepath, self.verbose = str(filepath), verbose
+        self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
+        self.initial_value_threshold = initial_value_threshold
+        self.best, self.epoch, self.batches = initial_value_threshold, 0, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self.batches += 1
+        if self.save_freq != "epoch" and self.batches >= self.save_freq:
+            self.batches = 0
+            self._save({"batch": batch + 1} | (logs or {}))
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.epoch = epoch
+        if self.save_freq == "epoch":
+            self._save(logs or {})
+
+    def _save(self, logs: Logs) -> None:
+        if self.save_best_only:
+            value = self.value(logs)  # without it every model is saved, as in Keras
+            if value is not None:
+                if not self.better(value, self.best):
+                    return
+                self.best = value
+        try:
+            path = self.filepath.format(epoch=self.epoch + 1, **logs)
+        except KeyError as missing:
+            raise ValueError(
+                f"filepath {self.filepath!r} uses {missing}, which is not among "
+                f"{', '.join(sorted(logs))}"
+            ) from None
+        (self.model.save_weights if self.save_weights_only else self.model.save)(path)
+        if self.verbose:
+            print(f"Epoch {self.epoch + 1}: saved {path}")
+
+
+def check_save_freq(save_freq: Any) -> Any:
+    whole = isinstance(save_freq, (int, np.integer)) and not isinstance(save_freq, bool)
+    if save_freq != "epoch" and not (whole and save_freq >= 1):
+        raise ValueError(f"save_freq must be 'epoch' or a number of batches, got {save_freq!r}")
+    return save_freq
+
+
+class ReduceLROnPlateau(_Monitor):
+    """Multiplies the rate by `factor` when the monitored number has stopped improving.
+
+    Args:
+        monitor, min_delta, mode: as for EarlyStopping.
+        factor: below 1.
+        patience: epochs without improvement before it acts.
+        cooldown: epochs to wait after acting.
+        min_lr: the rate is never set below it.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: int = 0,
+        mode: str = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ):
+        super().__init__(monitor, mode, min_delta)
+        if factor >= 1:
+            raise ValueError(f"factor must be below 1, got {factor}")
+        self.factor, self.patience, self.verbose = factor, patience, verbose
+        self.cooldown, self.min_lr = cooldown, min_lr
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.best: float | None = None
+        self.wait, self.cooldown_counter = 0, 0
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        rate = self.model.optimizer.learning_rate
+        if logs is not None:
+            logs["learning_rate"] = rate
+        value = self.value(logs)
+        if value is None:
+            return
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.wait = 0
+        if self.better(value, self.best):
+            self.best, self.wait = value, 0
+        elif self.cooldown_counter <= 0:
+            self.wait += 1
+            if self.wait >= self.patience and rate > self.min_lr:
+                rate = max(rate * self.factor, self.min_lr)
+                self.model.optimizer.learning_rate = rate
+                self.cooldown_counter, self.wait = self.cooldown, 0
+                if self.verbose:
+                    print(f"Epoch {epoch + 1}: learning rate reduced to {rate:.3e}")
+
+
+class LearningRateScheduler(Callback):
+    """Sets the rate before each epoch to schedule(epoch, current rate), or schedule(epoch)."""
+
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0):
+        self.schedule, self.verbose = schedule, verbose
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        given: tuple[Any, ...] = (epoch, self.model.optimizer.learning_rate)
+        try:
+            inspect.signature(self.schedule).bind(*given)
+        except TypeError:
+            given = given[:1]
+        except ValueError:  # a function without a signature, written in C
+            pass
+        rate = self.schedule(*given)
+        if not isinstance(rate, (int, float, np.number)) or not rate >= 0:
+            raise ValueError(f"the schedule must return a rate of at least 0, got {rate!r}")
+        self.model.optimizer.learning_rate = rate = float(rate)
+        if self.verbose:
+            print(f"Epoch {epoch + 1}: learning rate {rate:.3e}")
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = self.model.optimizer.learning_rate
+
+
+class TerminateOnNaN(Callback):
+    """Ends the training when the loss is no finite number, instead of TrainingDiverged.
+
+    `fit` then returns the history of the whole epochs before, and the model has the last weights
+    that gave a finite loss. (In Keras its weights are NaN.)
+
+    Args:
+        raise_error: RuntimeError instead.
+    """
+
+    def __init__(self, raise_error: bool = False):
+        self.raise_error = raise_error
+
+    def takes(self, error: Exception) -> bool:
+        if self.raise_error:
+            raise RuntimeError(f"TerminateOnNaN: {error}") from error
+        print(f"TerminateOnNaN: {error}")
+        return True

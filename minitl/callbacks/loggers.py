@@ -1,0 +1,123 @@
+"""Callbacks that show or write down how a training goes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minitl.callbacks.base import Callback, Logs
+
+
+class ProgbarLogger(Callback):
+    """`verbose=1`: a progress bar an epoch; `verbose=2`: one printed line an epoch."""
+
+    def __init__(self, verbose: int = 1):
+        self.verbose = verbose
+        self.bar: Any = None
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        params = self.params or {}
+        self.title = f"Epoch {epoch + 1}/{params.get('epochs')}"
+        if self.verbose == 1:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=params.get("steps"), desc=self.title, leave=True)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        if self.bar is not None:
+            self.bar.update(batch + 1 - self.bar.n)
+            self.bar.set_postfix_str(format_logs(logs), refresh=False)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix_str(format_logs(logs))
+            self.bar.close()
+            self.bar = None
+        elif self.verbose == 2:
+            print(f"{self.title} - {format_logs(logs)}", flush=True)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def format_logs(logs: Logs | None) -> str:
+    """'accuracy: 0.9100 - loss: 0.2500'"""
+    return " - ".join(f"{name}: {_short(value)}" for name, value in (logs or {}).items())
+
+
+def _short(value: Any) -> str:
+    if np.ndim(value):
+        return "[" + " ".join(_short(v) for v in np.asarray(value)) + "]"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
+
+
+class CSVLogger(Callback):
+    """One line an epoch in a CSV file: its number, from 0, then all logs by name.
+
+    The columns are those of the first epoch; if it was not validated, columns 'val_...' are added
+    for what comes later, and 'NA' stands where there is no value.
+
+    Args:
+        filename: of the CSV file.
+        separator: between values.
+        append: go on after what the file holds; else it is written anew.
+    """
+
+    def __init__(self, filename: str | Path, separator: str = ",", append: bool = False):
+        self.filename, self.separator, self.append = Path(filename), separator, append
+        self.file: Any = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.file = open(self.filename, "ab" if self.append else "wb")  # noqa: SIM115
+        self.before = self.file.tell()  # bytes of earlier trainings
+        self.text = ""  # all lines of this one
+        self.keys: list[str] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        logs = logs or {}
+        if self.keys is None:
+            self.keys = sorted(logs)
+            if not any(k.startswith("val_") for k in self.keys):
+                self.keys += [f"val_{k}" for k in self.keys]
+            if not self.before:
+                self._write(["epoch", *self.keys])
+        self._write([epoch, *(_as_cell(logs.get(k, "NA")) for k in self.keys)])
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def _write(self, cells: list[Any]) -> None:
+        line = io.StringIO()
+        csv.writer(line, delimiter=self.separator).writerow(cells)
+        self.text += line.getvalue()
+        self.file.write(line.getvalue().encode())
+        self.file.flush()
+
+    def get_state(self) -> dict[str, Any]:
+        return {"before": self.before, "text": self.text, "keys": self.keys}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The file becomes what it was: an interruption may have added lines or lost some."""
+        super().set_state(state)
+        self.file.truncate(min(self.before, self.file.seek(0, os.SEEK_END)))
+        self.file.seek(0, os.SEEK_END)
+        self.file.write(self.text.encode())
+        self.file.flush()
+
+
+def _as_cell(value: Any) -> Any:
+    """A number as it is, several in brackets (with Keras's quotes around them)."""
+    if isinstance(value, str) or np.ndim(value) == 0:
+        return value
+    return '"[' + ", ".join(map(str, value)) + ']"'
