@@ -123,7 +123,7 @@ def _undone(model: Model, run: Callable[[], Any], keep_features: bool) -> Any:
 
     What `fit` will not compute again, F of the same images, may stay.
     """
-    names = ["optimizer", "history", "stop_training", "_good"]
+    names = ["optimizer", "history", "stop_training", "_place"]
     kept = {name: getattr(model, name) for name in names + ["_stores"] * (not keep_features)}
     weights = model._snapshot()
     drawn = config._seeds.bit_generator.state

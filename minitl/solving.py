@@ -161,7 +161,9 @@ def _minimise(
     # L-BFGS compares losses, whose rounding ends it at a gradient of about sqrt(1e-16) of the
     # first one; and where l2 is small, so that L hardly curves, it creeps. Newton's method looks
     # at gradients alone, and solves for its step by conjugate gradients.
-    while not there() and steps < max_iterations + NEWTON:
+    for _ in range(NEWTON):
+        if there():
+            break
         v, before = unit * flat.reshape(-1, m), norms[-1]
         unit = units(v)
         gradient = loss((v / unit).ravel(), unit)[1]

@@ -33,6 +33,7 @@ callbacks
 batches
 feature_file
 caching
+progress
 training
 models
 hdf5 onnx

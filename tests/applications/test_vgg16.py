@@ -165,7 +165,7 @@ def test_images_divided_by_255_are_noticed():
 
 def test_decode_predictions(monkeypatch):
     classes = [(f"n{i:08}", f"thing_{i}") for i in range(1000)]
-    monkeypatch.setattr(pretrained, "imagenet_classes", lambda: classes)
+    monkeypatch.setattr(pretrained, "imagenet_classes", lambda path: classes)
     p = np.zeros((2, 1000))
     p[0, [3, 700]], p[1, 5] = [0.75, 0.25], 1
     found = vgg16.decode_predictions(p, top=2)
