@@ -194,6 +194,7 @@ class Caching:
         copies: augment_copies.
         epochs: how many are to come.
         say: prints a line; None is silent.
+        bars: whether to show progress.
     """
 
     def __init__(
@@ -203,6 +204,7 @@ class Caching:
         copies: int | None,
         epochs: int,
         say: Callable[[str], None] | None,
+        bars: bool = False,
     ):
         if not isinstance(cache, (bool, str, Path)):
             raise ValueError(f"cache_features is True, False or the path of a file, got {cache!r}")
@@ -211,7 +213,7 @@ class Caching:
         self.model, self.cache, self.copies = model, cache, copies
         self.epochs, self.seed = epochs, 0
         self.say = say or (lambda text: None)
-        self.quiet = say is None
+        self.bars = bars
         self.walks: list[CachedData] = []
         self.stores: list[Store] = []
         # What the fit before this left; with a path, F goes there and comes from there alone.
@@ -237,7 +239,7 @@ class Caching:
                     f"every epoch on every image. With augmentation, augment_copies=k keeps what "
                     f"they give for k views of each image",
                     UserWarning,
-                    stacklevel=5,
+                    stacklevel=4,
                 )
         if cut is not None:
             self.say(self._report(cut))
@@ -396,7 +398,7 @@ class CachedData:
         n, found = self.data.samples, []
         text = "frozen part, training" if self.training else "frozen part, validation"
         text += f", view {view + 1}" if cut.views else ""
-        with _bar(n, text, self.caching.quiet) as bar:
+        with _bar(n, text, not self.caching.bars) as bar:
             for start in range(0, n, CHUNK):
                 samples = np.arange(start, min(start + CHUNK, n))
                 views = Views(self.caching.seed, view, samples) if cut.views else None

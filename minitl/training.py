@@ -244,7 +244,8 @@ class Trainer:
             "augment_copies": augment_copies,
         }
         say = (lambda text: print(text, flush=True)) if level else None
-        caching = Caching(self, cache_features, augment_copies, epochs - initial_epoch, say)
+        left = epochs - initial_epoch
+        caching = Caching(self, cache_features, augment_copies, left, say, bars=level == 1)
         walk = caching.wrap(data, training=True)
         held_out = None if held_out is None else caching.wrap(held_out, training=False)
         run.on_train_begin({})  # where BackupAndRestore moves the place on

@@ -17,6 +17,8 @@ from minitl.layers import (
     GlobalAveragePooling2D,
     Input,
     MaxPooling2D,
+    RandomFlip,
+    RandomRotation,
 )
 from minitl.utils import set_random_seed
 
@@ -451,6 +453,19 @@ def test_epoch_e_trains_on_view_e_modulo_k():
     assert model._stores == []  # the next fit draws other views
     assert seen[0] == seen[2] == seen[4] != seen[1]
     assert seen[1] == seen[3]
+
+
+def test_views_of_real_augmentation(images_computed):
+    def make():
+        x = Input((8, 8, 3))
+        turned = Sequential([RandomFlip(), RandomRotation(0.1)], name="turned")
+        inner = Model(x, base(x), name="base")
+        inner.trainable = False
+        return Model(x, head(inner(turned(x))))
+
+    found = [train(make, augment_copies=3, epochs=4, validation_split=0.3) for _ in range(2)]
+    assert sum(images_computed) == 2 * (3 * 16 + 7)
+    assert_same(*found)
 
 
 def test_validation_is_not_augmented():
