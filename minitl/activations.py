@@ -44,8 +44,12 @@ def elu(x: Any, alpha: float = 1.0) -> Tensor:
 
 
 def selu(x: Any) -> Tensor:
-    """1.0507 elu(x, 1.6733): keeps mean 0 and variance 1. Klambauer et al. 2017 (1706.02515)."""
-    return elu(x, 1.6732632423543772) * 1.0507009873554805
+    """y = 1.0507 elu(x, 1.6733): keeps mean 0, variance 1. Klambauer et al. 2017 (1706.02515)."""
+    x = as_tensor(x)
+    a, scale, alpha = x.storage, 1.0507009873554805, 1.6732632423543772
+    below = scale * alpha * np.expm1(np.minimum(a, 0))
+    slope = np.where(a >= 0, scale, below + scale * alpha)  # at 0, where there are two, as in Keras
+    return _elementwise("selu", x, np.where(a > 0, scale * a, below), slope)
 
 
 def gelu(x: Any, approximate: bool = False) -> Tensor:

@@ -249,7 +249,8 @@ class BinaryFocalCrossentropy(Loss):
 
         (1 - q)^gamma * -log q,    q = p where t = 1, 1 - p where t = 0
 
-    averaged over the last axis. Lin et al. 2017 (arXiv 1708.02002): for classes of very different frequency.
+    averaged over the last axis; for classes of very different frequency. Lin et al. 2017 (arXiv
+    1708.02002).
 
     Args:
         apply_class_balancing: weigh the ones by alpha, the zeros by 1 - alpha.

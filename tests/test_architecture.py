@@ -29,6 +29,7 @@ callbacks
 batches
 training
 models
+plain_hdf5 matching
 hdf5 onnx
 pretrained
 saving

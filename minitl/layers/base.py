@@ -12,6 +12,7 @@ A subclass defines `build` (make the weights, once the input's shape is known), 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -182,6 +183,7 @@ class Layer(Configurable, metaclass=LayerType):
         regularizer: Any = None,
     ) -> Variable:
         """Make a weight and register it. The order of these calls is the order in files."""
+        config.allow_weight(math.prod(shape) * np.dtype(self.dtype).itemsize)
         values = initializers.get(initializer)(tuple(shape), self.dtype)
         variable = Variable(values, name=name, learnable=trainable)
         variable.trainable = trainable and self._trainable

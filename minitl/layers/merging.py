@@ -66,7 +66,7 @@ class Maximum(_Merge):
 
 
 class Minimum(_Merge):
-    """y = the smallest of x1, x2, ..., place by place. Of equal ones the first gets the gradient."""
+    """y = the smallest of x1, x2, ..., place by place; the gradient as in Maximum."""
 
     @staticmethod
     def combine(a: Any, b: Any) -> Tensor:

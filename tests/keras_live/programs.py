@@ -1,4 +1,4 @@
-"""A random configuration is a small program that runs in minitl and in Keras and must find the same.
+"""A random configuration is a small program: run in minitl and in Keras, it must find the same.
 
 The program is text. It sees `k`, the library, draws its numbers from a seed, and returns what it
 found by name: arrays, which are compared within a bound, and plain values, which must be equal.
@@ -350,7 +350,10 @@ def train(k, model, data, rng, optimizer, loss, compiled=None, **fit):
         special = {"moving_variance": 1.0, "gamma": 1.0}.get(v.name, 0.0)
         weights.append(special or numbers(rng, shape, scale))
     model.set_weights(
-        [np.full(v.shape, w) if isinstance(w, float) else w for v, w in zip(model.weights, weights)]
+        [
+            np.full(v.shape, w) if isinstance(w, float) else w
+            for v, w in zip(model.weights, weights, strict=True)
+        ]
     )
     x, y = data
     x = [each.astype(dtype) for each in x] if isinstance(x, list) else x.astype(dtype)

@@ -48,11 +48,24 @@ def draw(seed, name=None):
     name = name or drawn
     program = ENTRIES[name](rng, name.partition(":")[0])
     program.seed, program.component = seed, name
+    if any(word in program.body for word in CONSTANTS) and program.judge.get("dtype") != "float32":
+        program.judge.setdefault("fraction", IN_FLOAT32)
     return program
 
 
 # Keras passes numbers of Python through float32 in places, even where it computes in float64. So
 # rates, penalties and their like are fractions that float32 holds exactly: 1/8 rather than 0.1.
+
+# Where Keras has such a number built in, the two can agree to its precision only.
+CONSTANTS = {
+    "leaky_relu": 0.2,
+    "LeakyReLU": 0.3,
+    "gelu": 0.044715,
+    "log_cosh": np.log(2),
+    "LogCosh": np.log(2),
+    "Rescaling": 1 / 255,
+}
+IN_FLOAT32 = 2.0**-22
 
 # --- Drawing -------------------------------------------------------------------------------------
 
@@ -360,13 +373,12 @@ def dropout(rng, name):
 layer = {call(name, {"seed": number(rng)}, rate)}
 y = as_array(layer(np.ones({shape}), training=True)).astype(np.float64)
 n = {100_000 if "Spatial" in name else int(np.prod(shape))}  # independent draws
-deviation = max({rate}, 1e-9)
 found = {{"mean": float((y.mean() - 1) * n**0.5 / max(y.std(), 1e-9))}}
 if "Gaussian" in {name!r}:
     return found | {{"spread": float(np.log(y.std() + 1e-9) * (2 * n) ** 0.5)}}
 p = {rate}
 zeros = float(((y == 0).mean() - p) * n**0.5 / max((p * (1 - p)) ** 0.5, 1e-9))
-together = bool((y.std(axis=tuple(range(1, y.ndim - 1))) == 0).all())
+together = bool((np.ptp(y, axis=tuple(range(1, y.ndim - 1))) == 0).all())
 return {{"kept": float(y.max()), "zeros": zeros, "together": together}}
 """
     # Five standard errors on either side.
@@ -460,27 +472,27 @@ LOSSES = {
     "CategoricalCrossentropy": (
         ("one-hot", "distribution"),
         ("probabilities", "logits"),
-        {"label_smoothing": (0.0, 0.1, 0.5)},
+        {"label_smoothing": (0.0, 0.125, 0.5)},
     ),
     "SparseCategoricalCrossentropy": (("labels", "column"), ("probabilities", "logits"), {}),
     "BinaryCrossentropy": (
         ("binary", "fractions"),
         ("sigmoid", "logits"),
-        {"label_smoothing": (0.0, 0.1, 0.5)},
+        {"label_smoothing": (0.0, 0.125, 0.5)},
     ),
     "CategoricalFocalCrossentropy": (
         ("one-hot", "distribution"),
         ("probabilities", "logits"),
-        {"alpha": (0.25, 0.7), "gamma": (2.0, 1.0, 3.5), "label_smoothing": (0.0, 0.2)},
+        {"alpha": (0.25, 0.75), "gamma": (2.0, 1.0, 3.5), "label_smoothing": (0.0, 0.25)},
     ),
     "BinaryFocalCrossentropy": (
         ("binary",),
         ("sigmoid", "logits"),
         {
             "apply_class_balancing": (True, False),
-            "alpha": (0.25, 0.7),
+            "alpha": (0.25, 0.75),
             "gamma": (2.0, 1.0, 3.5),
-            "label_smoothing": (0.0, 0.2),
+            "label_smoothing": (0.0, 0.25),
         },
     ),
     "MeanSquaredError": (("numbers",), ("numbers",), {}),
@@ -509,8 +521,8 @@ def values(kind, shape):
         "binary": f"rng.integers(0, 2, {shape}).astype(float)",
         "fractions": f"positive(rng, {shape})",
         "sigmoid": f"positive(rng, {shape}, 0.01, 0.99)",
-        "probabilities": f"rng.dirichlet(np.ones({m}), {rows}).astype('float32').astype(float)",
-        "distribution": f"rng.dirichlet(np.ones({m}), {rows}).astype('float32').astype(float)",
+        "probabilities": f"rng.dirichlet(np.ones({m}), {rows})",
+        "distribution": f"rng.dirichlet(np.ones({m}), {rows})",
         "one-hot": f"np.eye({m})[rng.integers(0, {m}, {rows})]",
         "labels": f"rng.integers(0, {m}, {rows})",
         "column": f"rng.integers(0, {m}, {(*rows, 1)})",
@@ -657,7 +669,7 @@ return found | {{"afresh": np.asarray(metric.result(), np.float64)}}
 @entry("regularizers.L1", "regularizers.L2", "regularizers.L1L2")
 def regularizer(rng, name):
     names = {"L1": ("l1",), "L2": ("l2",), "L1L2": ("l1", "l2")}[name.split(".")[-1]]
-    settings = sometimes(rng, **{each: (2**-7, 0.5, 0.0) for each in names})
+    settings = {each: pick(rng, 2**-7, 0.5, 0.0) for each in names}
     body = f"""
 rng = np.random.default_rng({number(rng)})
 return derive(k, {call(name, settings)}, [numbers(rng, {shape_of_rank(rng, 1, 4)})], rng)
@@ -711,7 +723,8 @@ if {ends}:
     found["ends"] = np.array([w.min(), w.max()]) / w.std()
 return found
 """
-    bounds = {"mean": 5 * 2**0.5, "spread": 5 * 2**0.5, "ends": 0.01}
+    # The ends are in units of the spread, which itself is known to 1/sqrt(2n), twice.
+    bounds = {"mean": 5 * 2**0.5, "spread": 5 * 2**0.5, "ends": 0.05}
     if name.endswith("RandomUniform"):  # whose mean is not zero: measured by its own ends
         body = body.replace("(w.mean() - 0.0)", "(w.mean() - (w.min() + w.max()) / 2)")
         bounds["mean"] = 8 * 2**0.5
@@ -804,11 +817,17 @@ OPTIMIZERS = {
 }
 
 
-def optimizer(rng, short, rate=None):
-    """The text of an optimizer with random settings."""
+def optimizer(rng, short, rate=None, tame=False):
+    """The text of an optimizer with random settings.
+
+    tame: no small epsilon. Where a gradient is zero but for rounding, as that of a bias before a
+    BatchNormalization is, Adam with a small epsilon makes steps of what is left.
+    """
     settings = {"learning_rate": rate or pick(rng, 0.125, 2**-10, Text(schedule(rng)))}
     # All of them: the defaults, 0.9 and 0.999, are no such fractions (test_optimizers.py has them).
     settings |= {name: pick(rng, *values) for name, values in OPTIMIZERS[short].items()}
+    if tame and "epsilon" in settings:
+        settings["epsilon"] = 2**-10
     settings |= sometimes(rng, weight_decay=(None, 2**-8, 0.125)) if short != "AdamW" else {}
     clip = pick(rng, None, "clipnorm", "clipvalue", "global_clipnorm")
     if clip:
@@ -918,7 +937,13 @@ def calls(rng, name):
     validation = pick(
         rng, {}, {"validation_split": 0.5}, {"validation_split": 0.5, "validation_freq": 2}
     )
-    moments = ["on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_batch_end", "on_train_end"]
+    moments = [
+        "on_train_begin",
+        "on_epoch_begin",
+        "on_epoch_end",
+        "on_train_batch_end",
+        "on_train_end",
+    ]
     body = f"""
 spy, story = count_calls(k)
 model = k.Sequential([k.Input((2,)), k.layers.Dense(1)])
