@@ -104,11 +104,13 @@ def _match_layer(
     problems: list[str],
 ) -> None:
     """Match the weights of one layer; add to `pairs` what fits and to `problems` what does not."""
-    if {_owner(name) for name, _ in stored} == {_owner(name) for name, _ in slots}:
+    owners, others = ([_owner(name) for name, _ in side] for side in (stored, slots))
+    rank, other_rank = _ranks(owners), _ranks(others)
+    if set(rank.values()) == set(other_rank.values()):
         # Sorting is stable, so within an owner the position decides. Keras writes a nested
         # model's frozen weights behind the others, but a layer's own always in one order.
-        stored = sorted(stored, key=lambda item: _owner(item[0]))
-        slots = sorted(slots, key=lambda item: _owner(item[0]))
+        stored = sorted(stored, key=lambda item: rank[_owner(item[0])])
+        slots = sorted(slots, key=lambda item: other_rank[_owner(item[0])])
     if len(stored) != len(slots):
         problems.append(
             f"layer {layer!r}: expected {_listing(slots)}, found {_listing(stored)} in the file"
@@ -138,6 +140,21 @@ def _match_layer(
 def _owner(weight_name: str) -> str:
     """'head/dense/kernel:0' -> 'dense': the inner layer that a weight belongs to."""
     return weight_name.rpartition("/")[0].rpartition("/")[2]
+
+
+def _ranks(owners: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Names as (kind, which of its kind): 'dense_4' and 'dense_7' are the first and the second
+    'dense'. Automatic names go on counting when a model is built again."""
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for name in set(owners):
+        kind, _, number = name.rpartition("_")
+        if not number.isdecimal():
+            kind, number = name, "0"
+        kinds.setdefault(kind, []).append((int(number), name))
+    ranks = {}
+    for kind, found in kinds.items():
+        ranks |= {name: (kind, i) for i, (_, name) in enumerate(sorted(found))}
+    return ranks
 
 
 def not_finite_numbers(array: np.ndarray) -> str:

@@ -7,6 +7,7 @@ loaded by `keras.models.load_model`, and the other way round, as long as both kn
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -88,9 +89,36 @@ def load_weights(
         by_name = True
     else:
         layers = stored.layers
+        if not by_name:
+            layers = _renumbered(layers, model)
     pairs = hdf5.plan(layers, wanted, by_name=by_name, source=filepath)
     for variable, array in pairs:
         variable.assign(array)
+
+
+def _renumbered(stored: hdf5.Inventory, model: Model) -> hdf5.Inventory:
+    """The file's layers under the model's names, where both are automatic and differ in number.
+
+    A model that is built twice in one process has 'dense' and 'dense_1' at first, then 'dense_2'
+    and 'dense_3'. Where file and model have as many layers of a kind, they are taken in order.
+    """
+    new_names: dict[str, str] = {}
+    with_weights = [layer for layer in model._layers if layer.weights]
+    for kind in {snake_case(_class_name(layer)) for layer in with_weights}:
+        automatic = re.compile(re.escape(kind) + r"(?:_(\d+))?")
+        here, there = (
+            sorted(
+                (name for name in names if automatic.fullmatch(name)),
+                key=lambda name: int(automatic.fullmatch(name)[1] or 0),  # type: ignore[index]
+            )
+            for names in (
+                [layer.name for layer in with_weights],
+                [name for name, weights in stored if weights],
+            )
+        )
+        if len(here) == len(there):
+            new_names |= dict(zip(there, here, strict=True))
+    return [(new_names.get(name, name), weights) for name, weights in stored]
 
 
 def _arrays(of: Inventory) -> list[tuple[str, list[tuple[str, Any]]]]:

@@ -101,6 +101,11 @@ def call(what, settings, *places):
     return f"k.{what}({', '.join(parts)})"
 
 
+def arguments(settings):
+    """', a=1, b=2' as text."""
+    return "".join(f", {name}={value!r}" for name, value in settings.items())
+
+
 class Text(str):
     """A piece of program among the settings."""
 
@@ -456,7 +461,7 @@ def activation_function(rng, name):
     scale = pick(rng, 1, 1, 30, 700)
     scale = 10 if short == "exponential" else scale
     of = pick(rng, f"numbers(rng, {{}}, {scale})", "rng.integers(-8, 9, {}).astype(float)")
-    extra = "".join(f", {key}={value!r}" for key, value in settings.items())
+    extra = arguments(settings)
     body = f"""
 rng = np.random.default_rng({number(rng)})
 x = {of.format(shape_of_rank(rng, 2, 4))}
@@ -563,7 +568,7 @@ return derive(k, lambda y: loss(y_true, y, weight), [y_pred], rng)
 def loss_function(rng, name):
     kind = {minitl.naming.snake_case(each): each for each in LOSSES}[name.split(".")[-1]]
     _, truth, guess, settings = loss_arrays(rng, kind)
-    extra = "".join(f", {key}={value!r}" for key, value in settings.items())
+    extra = arguments(settings)
     body = f"""
 rng = np.random.default_rng({number(rng)})
 y_true, y_pred = {truth}, {guess}
@@ -846,7 +851,8 @@ def optimizer_by_step(rng, name):
     body = f"""
 rng = np.random.default_rng({number(rng)})
 optimizer = {optimizer(rng, name.split(".")[-1])}
-return optimize(k, optimizer, rng, {pick(rng, 3, 12)}, {shapes}, {pick(rng, (0.01, 1.0, 10.0), (1.0,))})
+scales = {pick(rng, (0.01, 1.0, 10.0), (1.0,))}
+return optimize(k, optimizer, rng, {pick(rng, 3, 12)}, {shapes}, scales)
 """
     # The rates of schedules are Keras's in float32 (see above); the steps follow them.
     scheduled = "schedules" in body
@@ -920,48 +926,42 @@ def rate_scheduler(rng, name):
 
 @entry("callbacks.CSVLogger")
 def csv_logger(rng, name):
-    settings = sometimes(rng, separator=(",", ";"), append=(True, False))
+    extra = arguments(sometimes(rng, separator=(",", ";"), append=(True, False)))
     body = f"""
 with swap_files() as folder:
+    path = str(folder / "log.csv")
     for losses in {walk(rng)[:4]}, {walk(rng)[:3]}:
-        play(k, k.{name}(folder / "log.csv"{"".join(f", {n}={v!r}" for n, v in settings.items())}), losses)
+        play(k, k.{name}(path{extra}), losses)
     return {{"text": (folder / "log.csv").read_text()}}
 """
-    return Program(name, body.replace('folder / "log.csv"{', 'str(folder / "log.csv"){'), {})
+    return Program(name, body, {})
 
 
 @entry("callbacks.LambdaCallback", "callbacks.Callback", "callbacks.TerminateOnNaN")
 def calls(rng, name):
     """Which methods `fit`, `evaluate` and `predict` call, in what order, with which numbers."""
     n, batch = int(rng.integers(2, 9)), int(rng.integers(1, 5))
-    validation = pick(
-        rng, {}, {"validation_split": 0.5}, {"validation_split": 0.5, "validation_freq": 2}
-    )
-    moments = [
-        "on_train_begin",
-        "on_epoch_begin",
-        "on_epoch_end",
-        "on_train_batch_end",
-        "on_train_end",
-    ]
+    halves = {"validation_split": 0.5}
+    extra = arguments(pick(rng, {}, halves, halves | {"validation_freq": 2}))
+    callbacks = "[spy]"
+    if name.endswith("LambdaCallback"):
+        moments = ("train_begin", "epoch_begin", "epoch_end", "train_batch_end")
+        functions = [
+            f"on_{m}=lambda *a, **b: story.append(({m!r}, *(n for n in a if isinstance(n, int))))"
+            for m in moments
+            if rng.integers(2)
+        ]
+        callbacks = f"[k.{name}({', '.join(functions)})]"
+    elif name.endswith("TerminateOnNaN"):
+        callbacks = f"[spy, k.{name}()]"
     body = f"""
 spy, story = count_calls(k)
+callbacks = {callbacks}
 model = k.Sequential([k.Input((2,)), k.layers.Dense(1)])
 model.compile("sgd", "mse")
 x, y = np.ones(({n}, 2)), np.ones(({n}, 1))
-settings = dict(batch_size={batch}, verbose=0, callbacks=[spy])
-"""
-    if name.endswith("LambdaCallback"):
-        chosen = [m for m in moments if rng.integers(2)]
-        functions = ", ".join(
-            f"{m}=lambda *a, **logs: story.append(({m!r}, *(n for n in a if isinstance(n, int))))"
-            for m in chosen
-        )
-        body += f"story, settings['callbacks'] = [], []\nsettings['callbacks'] = [k.{name}({functions})]\n"
-        body = body.replace("story, settings['callbacks'] = [], []\n", "story.clear()\n")
-    elif name.endswith("TerminateOnNaN"):
-        body += f"settings['callbacks'] += [k.{name}()]\n"
-    body += f"""model.fit(x, y, epochs={pick(rng, 1, 3)}, **settings{"".join(f", {a}={b!r}" for a, b in validation.items())})
+settings = dict(batch_size={batch}, verbose=0, callbacks=callbacks)
+model.fit(x, y, epochs={pick(rng, 1, 3)}, **settings{extra})
 model.evaluate(x, y, **settings)
 model.predict(x, **settings)
 return {{"story": story}}

@@ -3,6 +3,8 @@
 More entries for `random_cases.py`, which see.
 """
 
+import textwrap
+
 from tests.keras_live.programs import Program
 from tests.keras_live.random_cases import (
     OPTIMIZERS,
@@ -109,19 +111,22 @@ def graph(rng, name):
         build = f"model = k.Sequential([{first}{', '.join(blocks)}, {pick(rng, *ENDS)}])"
         build += "" if first else "\nmodel.build((None, 6, 6, 2))"
         inputs = 1
+    x = "numbers(rng, (3, 6, 6, 2))"
+    x = x if inputs == 1 else f"[{x}, {x}]"
     body = f"""
 {build}
 {freezing(rng)}
 rng = np.random.default_rng({number(rng)})
 found = {{
-    "layers": [(layer.name, [tuple(w.shape) for w in layer.get_weights()]) for layer in model.layers],
+    "layers": [layer.name for layer in model.layers],
+    "arrays": [[tuple(w.shape) for w in layer.get_weights()] for layer in model.layers],
     "weights": [v.name for v in model.weights],
     "trained": [tuple(v.shape) for v in model.trainable_weights],
     "count": model.count_params(),
     "shapes": str((model.input_shape, model.output_shape)),
 }}
 model.set_weights([positive(rng, w.shape) / w.size for w in model.get_weights()])
-y = model.predict([numbers(rng, (3, 6, 6, 2)) for _ in range({inputs})][: {inputs}]{"[0]" if inputs == 1 else ""}, verbose=0)
+y = model.predict({x}, verbose=0)
 return found | {{f"y{{i}}": a for i, a in enumerate(y if isinstance(y, list) else [y])}}
 """
     return Program(name, body, {"terms": 1000})

@@ -12,7 +12,7 @@ from minitl import kernels, layers
 from minitl.autograd import Tensor, backward, check_gradients
 from minitl.layers import Layer
 
-IMAGES, ROWS = (2, 5, 4, 3), (4, 6)
+IMAGES, STEPS, ROWS = (2, 5, 4, 3), (2, 5, 3), (4, 6)
 
 
 def apart(*shape):
@@ -41,6 +41,8 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.BatchNormalization(scale=False), ROWS),
         (lambda: layers.BatchNormalization(center=False, epsilon=0.1), ROWS),
     ],
+    "Average": [(lambda: layers.Average(), [ROWS, ROWS, ROWS])],
+    "AveragePooling1D": [(lambda: layers.AveragePooling1D(2, padding="same"), STEPS)],
     "Concatenate": [
         (lambda: layers.Concatenate(), [ROWS, (4, 2)]),
         (lambda: layers.Concatenate(axis=1), [IMAGES, (2, 1, 4, 3)]),
@@ -51,6 +53,7 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.Conv2D(2, 1, activation="relu", bias_initializer="ones"), IMAGES),
         (lambda: layers.Conv2D(2, 1, activation="sigmoid"), IMAGES),
     ],
+    "Cropping2D": [(lambda: layers.Cropping2D(((1, 0), (2, 1))), IMAGES)],
     "Dense": [
         (lambda: layers.Dense(3, bias_initializer="random_normal"), ROWS),
         (lambda: layers.Dense(3, use_bias=False), ROWS),
@@ -58,7 +61,12 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.Dense(2, activation="relu", bias_initializer="ones"), ROWS),
     ],
     "Dropout": [(lambda: layers.Dropout(0.4), ROWS)],
+    "ELU": [(lambda: layers.ELU(0.5), ROWS)],
     "Flatten": [(lambda: layers.Flatten(), IMAGES)],
+    "GaussianDropout": [(lambda: layers.GaussianDropout(0.4), ROWS)],
+    "GaussianNoise": [(lambda: layers.GaussianNoise(0.4), ROWS)],
+    "GlobalAveragePooling1D": [(lambda: layers.GlobalAveragePooling1D(), STEPS)],
+    "GlobalMaxPooling1D": [(lambda: layers.GlobalMaxPooling1D(keepdims=True), STEPS)],
     "GlobalAveragePooling2D": [
         (lambda: layers.GlobalAveragePooling2D(), IMAGES),
         (lambda: layers.GlobalAveragePooling2D(keepdims=True), IMAGES),
@@ -67,13 +75,35 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.GlobalMaxPooling2D(), IMAGES),
         (lambda: layers.GlobalMaxPooling2D(keepdims=True), IMAGES),
     ],
+    "Identity": [(lambda: layers.Identity(), ROWS)],
     "InputLayer": [(lambda: layers.InputLayer((6,)), ROWS)],
+    "LayerNormalization": [
+        (lambda: layers.LayerNormalization(), IMAGES),
+        (lambda: layers.LayerNormalization(center=False, epsilon=0.1), ROWS),
+    ],
+    "LeakyReLU": [(lambda: layers.LeakyReLU(), ROWS)],
+    "MaxPooling1D": [(lambda: layers.MaxPooling1D(3, strides=1), STEPS)],
+    "Maximum": [(lambda: layers.Maximum(), [ROWS, ROWS, ROWS])],
+    "Minimum": [(lambda: layers.Minimum(), [ROWS, ROWS])],
+    "Multiply": [(lambda: layers.Multiply(), [ROWS, ROWS, ROWS])],
     "MaxPooling2D": [
         (lambda: layers.MaxPooling2D(), IMAGES),
         (lambda: layers.MaxPooling2D((2, 3), strides=1, padding="same"), IMAGES),
     ],
-    "ReLU": [(lambda: layers.ReLU(), ROWS)],
-    "Softmax": [(lambda: layers.Softmax(), ROWS)],
+    "Permute": [(lambda: layers.Permute((3, 1, 2)), IMAGES)],
+    "ReLU": [
+        (lambda: layers.ReLU(), ROWS),
+        (lambda: layers.ReLU(max_value=0.7, negative_slope=0.1, threshold=0.2), ROWS),
+    ],
+    "RepeatVector": [(lambda: layers.RepeatVector(3), ROWS)],
+    "Rescaling": [(lambda: layers.Rescaling(1 / 127.5, -1), IMAGES)],
+    "Reshape": [(lambda: layers.Reshape((6, -1)), IMAGES)],
+    "Softmax": [(lambda: layers.Softmax(), ROWS), (lambda: layers.Softmax(axis=1), IMAGES)],
+    "SpatialDropout1D": [(lambda: layers.SpatialDropout1D(0.4), STEPS)],
+    "SpatialDropout2D": [(lambda: layers.SpatialDropout2D(0.4), IMAGES)],
+    "Subtract": [(lambda: layers.Subtract(), [ROWS, ROWS])],
+    "UnitNormalization": [(lambda: layers.UnitNormalization(), ROWS)],
+    "UpSampling2D": [(lambda: layers.UpSampling2D((2, 3)), IMAGES)],
     "ZeroPadding2D": [(lambda: layers.ZeroPadding2D(((1, 0), (2, 3))), IMAGES)],
 }
 ALL = [
@@ -97,7 +127,9 @@ def run(layer, x, training=True):
 
 
 def arrays(shape):
-    return [apart(*s) for s in shape] if isinstance(shape, list) else [apart(*shape)]
+    shapes = shape if isinstance(shape, list) else [shape]
+    # The second and third turned round and shifted: inputs do not tie with each other either.
+    return [apart(*s) * (-1) ** i + 0.03 * i for i, s in enumerate(shapes)]
 
 
 @pytest.mark.parametrize("kind", ["fast", "reference"])
