@@ -8,6 +8,7 @@ far. A callback may read and change the model (`self.model`), stop the training
 from __future__ import annotations
 
 import csv
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -302,7 +303,14 @@ class LearningRateScheduler(Callback):
         self.schedule, self.verbose = schedule, verbose
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        rate = float(self.schedule(epoch, self.model.optimizer.learning_rate))
+        given: tuple[Any, ...] = (epoch, self.model.optimizer.learning_rate)
+        try:
+            inspect.signature(self.schedule).bind(*given)
+        except TypeError:
+            given = given[:1]
+        except ValueError:  # a function without a signature, written in C
+            pass
+        rate = float(self.schedule(*given))
         self.model.optimizer.learning_rate = rate
         if self.verbose:
             print(f"Epoch {epoch + 1}: learning rate {rate:.3e}")

@@ -62,6 +62,19 @@ CASES: dict[str, list[tuple]] = {
         ("all", ops.max, [apart(2, 3)]),
         ("axes", lambda x: ops.max(x, axis=(1, 2)), [apart(2, 3, 2, 2)]),
     ],
+    "absolute": [("", ops.absolute, [apart(2, 3)])],
+    "maximum": [
+        ("", ops.maximum, [apart(2, 3), apart(2, 3)[::-1] + 0.03]),
+        ("a number", lambda x: ops.maximum(x, 0.2), [apart(2, 3)]),
+    ],
+    "normalize": [
+        ("", lambda x: ops.normalize(x, 1e-7), [normal(2, 3)]),
+        ("short", lambda x: ops.normalize(x, 10.0), [normal(2, 3)]),
+    ],
+    "transpose": [("", lambda x: ops.transpose(x, (2, 0, 1)), [normal(2, 3, 4)])],
+    "along_last": [
+        ("", lambda x: ops.along_last(ops.softmax, x, 1), [normal(2, 3, 2)]),
+    ],
     "reshape": [("", lambda x: ops.reshape(x, (3, -1)), [normal(2, 3)])],
     "getitem": [
         ("slice", lambda x: x[1:, ::2], [normal(3, 4)]),
@@ -74,12 +87,17 @@ CASES: dict[str, list[tuple]] = {
         ("axis 0", lambda a, b: ops.concatenate([a, b, a], 0), [normal(2, 3), normal(1, 3)]),
     ],
     "zero_pad2d": [("", lambda x: ops.zero_pad2d(x, (1, 0, 2, 3)), [normal(1, 2, 2, 2)])],
-    "relu": [("", ops.relu, [apart(3, 4)])],
+    "relu": [
+        ("", ops.relu, [apart(3, 4)]),
+        ("leaky", lambda x: ops.relu(x, 0.1), [apart(3, 4)]),
+        ("all", lambda x: ops.relu(x, 0.1, 0.4, 0.2), [apart(3, 4) + 0.01]),
+    ],
     "sigmoid": [("", ops.sigmoid, [normal(2, 3)])],
     "tanh": [("", ops.tanh, [normal(2, 3)])],
     "softmax": [
         ("", ops.softmax, [normal(2, 3)]),
         ("three axes", ops.softmax, [normal(2, 2, 3)]),
+        ("another axis", lambda x: ops.softmax(x, axis=0), [normal(2, 3)]),
     ],
     "linear": [("", ops.linear, [normal(2, 3)])],
     "dense": [

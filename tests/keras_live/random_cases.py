@@ -46,7 +46,7 @@ def draw(seed, name=None):
     names = [each for each in ENTRIES if exists(each.partition(":")[0])]
     drawn = names[int(rng.integers(len(names)))]
     name = name or drawn
-    program = ENTRIES[name](rng, name.partition(":")[0])
+    program = ENTRIES[name](rng, name)
     program.seed, program.component = seed, name
     if any(word in program.body for word in CONSTANTS) and program.judge.get("dtype") != "float32":
         program.judge.setdefault("fraction", IN_FLOAT32)
@@ -822,6 +822,14 @@ OPTIMIZERS = {
 }
 
 
+USUAL = {
+    "SGD": {"learning_rate": (0.1, 0.003), "momentum": (0.9, 0.99), "weight_decay": (1e-4, 0.1)},
+    "Adam": {"learning_rate": (1e-3, 1e-5), "beta_1": (0.9, 0.8), "clipnorm": (1.0, 0.3)},
+    "AdamW": {"learning_rate": (1e-3, 1e-5), "weight_decay": (1e-4, 0.01), "clipvalue": (0.3,)},
+    "RMSprop": {"learning_rate": (1e-3, 1e-5), "momentum": (0.0, 0.9), "rho": (0.9, 0.99)},
+}
+
+
 def optimizer(rng, short, rate=None, tame=False):
     """The text of an optimizer with random settings.
 
@@ -848,15 +856,23 @@ def optimizer(rng, short, rate=None, tame=False):
 @entry(*(f"optimizers.{name}" for name in OPTIMIZERS))
 def optimizer_by_step(rng, name):
     shapes = [shape_of_rank(rng, 1, 4) for _ in range(int(rng.integers(1, 4)))]
+    short = name.split(".")[-1]
+    steps = pick(rng, 3, 12)
+    # As users write them, with numbers that float32 rounds; or with those that it holds.
+    usual = rng.integers(3) == 0
+    text = call(name, sometimes(rng, **USUAL[short])) if usual else optimizer(rng, short)
     body = f"""
 rng = np.random.default_rng({number(rng)})
-optimizer = {optimizer(rng, name.split(".")[-1])}
+optimizer = {text}
 scales = {pick(rng, (0.01, 1.0, 10.0), (1.0,))}
-return optimize(k, optimizer, rng, {pick(rng, 3, 12)}, {shapes}, scales)
+return optimize(k, optimizer, rng, {steps}, {shapes}, scales)
 """
+    if usual:
+        # Every step rounds a few operations of float32, 1 - beta^t among them.
+        judge = {"dtype": "float32", "truth": "float32", "fraction": steps * IN_FLOAT32 * 10}
+        return Program(name, body, judge)
     # The rates of schedules are Keras's in float32 (see above); the steps follow them.
-    scheduled = "schedules" in body
-    return Program(name, body, {"fraction": 1e-6} if scheduled else {})
+    return Program(name, body, {"fraction": 1e-6} if "schedules" in body else {})
 
 
 # --- Callbacks -----------------------------------------------------------------------------------

@@ -228,7 +228,7 @@ def build(k):
     return model
 rng = np.random.default_rng({number(rng)})
 model = build(k)
-model.set_weights([positive(rng, w.shape, 0.1) for w in model.get_weights()])
+model.set_weights([positive(rng, w.shape, 0.1) / w.size for w in model.get_weights()])
 with swap_files() as folder:
     path = folder / "file{ending}"
     weights = model.get_weights()
