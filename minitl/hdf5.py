@@ -4,60 +4,74 @@ A file is an *inventory*: the layers in order, each with its arrays in order,
 
     [("block1_conv1", [("block1_conv1/kernel", array), ("block1_conv1/bias", array)]), ...]
 
-`read_weights` reads it from the three layouts that Keras has used: legacy `.h5` (the official
-files and `model.save("m.h5")`), `.weights.h5`, and the one inside `.keras`. `write_weights`
-writes the legacy layout, which Keras, Keras 2 and minitl all read. `plan` lays an inventory over
-a model's layers and checks everything before anything is assigned.
+`read_weights` reads it from the three forms that Keras has used; each has its writer:
 
-The legacy layout is a group a layer, an attribute `layer_names` that gives their order and in
-each group an attribute `weight_names`; both are split into `layer_names0`, `layer_names1`, ...
-past 64,512 bytes. A whole-model file has all this in a group `model_weights`.
+    legacy `.h5`    a group a layer, an attribute `layer_names` that gives their order, and in each
+                    group an attribute `weight_names`; both are split into `layer_names0`,
+                    `layer_names1`, ... past 64,512 bytes. The official files, and, in a group
+                    `model_weights`, `model.save("m.h5")`.
+    `.weights.h5`   a group a layer, named by its class ('layers/conv2d_1'), with the arrays as
+                    numbers ('vars/0') and the layer's own name as an attribute.
+    `.keras`        a zip archive: the latter as `model.weights.h5`, beside `config.json`.
 
-A weight file comes from strangers. Nothing in it is unpickled, no link and no data set leads out
-of it, and what it declares is held against its size before memory is taken.
+A weight file comes from strangers. Nothing in it is unpickled, nothing is followed out of it, and
+what it declares is held against its size before memory is taken: see `plain_hdf5.py`. Which array
+goes into which weight is planned in `matching.py`.
 """
 
 from __future__ import annotations
 
-import difflib
-import math
-import mmap
+import lzma
 import os
-import re
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from minitl.files import replacing
+from minitl.matching import (
+    Layers,
+    WeightFileError,
+    nearest,
+    not_finite_numbers,
+    plan,
+    refuse_twice,
+)
+from minitl.plain_hdf5 import SIGNATURE, SPARE, File, Hdf5Error, Object
 
-Layers = Sequence[tuple[str, Sequence[tuple[str, Any]]]]
+__all__ = [
+    "WeightFile",
+    "WeightFileError",
+    "plan",
+    "read_weights",
+    "write_archive",
+    "write_keras3",
+    "write_weights",
+]
+
+Inventory = list[tuple[str, list[tuple[str, np.ndarray]]]]
 
 ATTRIBUTE_LIMIT = 64512  # bytes: an HDF5 object header holds no larger attribute
-SPARE_MEMORY = 200_000_000  # bytes that a file may ask for beyond its own size
-
-
-class WeightFileError(ValueError):
-    """A weight file that cannot be read or does not fit; `problems` has one line for each."""
-
-    def __init__(self, headline: str, problems: Sequence[str] = ()):
-        super().__init__("\n  - ".join([headline, *problems]))
-        self.problems = list(problems)
+DEEPEST = 64  # models within models: what is nested deeper is no model
+CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 
 
 @dataclass
 class WeightFile:
-    """What a weight file holds: `layers` in order, the root's `attributes`, and its `layout`."""
+    """What a weight file holds: `layers` in order, the root's `attributes`, and its `layout`.
+
+    Of a `.keras` archive the attributes hold its `config.json`, as 'model_config'.
+    """
 
     path: Path
-    layers: list[tuple[str, list[tuple[str, np.ndarray]]]]
+    layers: Inventory
     attributes: dict[str, Any] = field(default_factory=dict)
     layout: str = "legacy"  # or "keras3"
 
@@ -80,282 +94,197 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
     if not path.exists():
         raise FileNotFoundError(f"there is no weight file {path}{_similar_files(path)}")
     with path.open("rb") as file:
-        start = file.read(512)
-    if start[:4] == b"PK\x03\x04":
-        return _read_keras_archive(path)
-    _expect_hdf5(path, start)
-    with path.open("rb") as file:
-        return _read_hdf5(path, path.stat().st_size, file)
+        if file.read(4) == b"PK\x03\x04":
+            return _read_archive(path)
+        return _read_hdf5(path, file)
 
 
-def _read_hdf5(path: Path, size: int, source: IO[bytes]) -> WeightFile:
-    """Take the inventory of an open file of `size` bytes."""
-    import h5py
-
+def _read_hdf5(path: Path, source: IO[bytes]) -> WeightFile:
+    """Take the inventory of an open file."""
+    source.seek(0)
+    _expect_hdf5(path, source.read(512))
     try:
-        _check_string_heaps(source)
-        # A temporary file has a number for a name; h5py can read it through Python.
-        named = isinstance(source.name, str | bytes | os.PathLike)
-        with h5py.File(source.name if named else source, "r", locking=False) as file:
-            reader = _Reader(file, size)
-            if reader.has_names(file, "layer_names"):
-                layers, layout = reader.legacy(file), "legacy"
-            elif reader.has(file, "model_weights"):
-                layers, layout = reader.legacy(reader.group(file, "model_weights")), "legacy"
-            elif reader.has(file, "layers") or reader.has(file, "_layer_checkpoint_dependencies"):
-                layers, layout = reader.keras3(file), "keras3"
-            else:
-                found = ", ".join(repr(name) for name in list(file)[:5]) or "nothing"
-                raise WeightFileError(
-                    f"{path} is an HDF5 file, but not one of Keras's weights: expected the "
-                    f"attribute 'layer_names' or a group 'model_weights' or 'layers', "
-                    f"found {found}"
-                )
-            return WeightFile(path, layers, reader.attributes(file), layout)
-    except WeightFileError as error:
-        if str(path) in str(error):
-            raise
-        raise WeightFileError(f"{path}: {error}") from None
-    except Exception as error:
-        # The HDF5 library reports damage through nearly every exception there is: OSError,
-        # RuntimeError, KeyError, ValueError, TypeError, UnicodeDecodeError, MemoryError ...
-        raise WeightFileError(_explain_damage(path, size, error)) from error
+        root = File(source).root
+        attributes = root.attributes
+        if _split_names(attributes, "layer_names"):
+            layers, layout = _Reader().legacy(root), "legacy"
+        elif "model_weights" in root:
+            layers, layout = _Reader().legacy(root["model_weights"]), "legacy"
+        elif "layers" in root or "_layer_checkpoint_dependencies" in root:
+            layers, layout = _Reader().keras3(root), "keras3"
+        else:
+            found = ", ".join(repr(name) for name in list(root.links)[:5]) or "nothing"
+            raise WeightFileError(
+                f"{path} is an HDF5 file, but not one of Keras's weights: expected the "
+                f"attribute 'layer_names' or a group 'model_weights' or 'layers', found {found}"
+            )
+    except Hdf5Error as error:
+        text = str(error)
+        again = "; copy or download it again" if text.startswith("truncated") else ""
+        link = " is" if text.startswith("truncated") else ":"
+        raise WeightFileError(f"{path}{link} {text}{again}") from None
+    single = {
+        name: values[0] if isinstance(values[0], str) else values[0].item()
+        for name, values in attributes.items()
+        if values is not None and values.size == 1 and not name.startswith("layer_names")
+    }
+    return WeightFile(path, layers, single, layout)
 
 
 class _Reader:
-    """Takes arrays out of one open file; every way into the file goes through here."""
+    """Takes the arrays out of one file, each only once: a second way to one is a trap."""
 
-    def __init__(self, file: Any, size: int):
-        self.size = size
-        self.left = size + SPARE_MEMORY  # bytes that all arrays together may still take
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
 
-    def legacy(self, root: Any) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
-        names = self.names(root, "layer_names")
-        _refuse_twice(names, "layer")
-        layers = [(name, self.weights(self.group(root, name), name)) for name in names]
+    def once(self, found: Object) -> Object:
+        if found.address in self.seen:
+            raise Hdf5Error(f"{found.path} is reached twice")
+        self.seen.add(found.address)
+        return found
+
+    def legacy(self, root: Object) -> Inventory:
+        names = _names(root, "layer_names")
+        refuse_twice(names, "layer")
+        layers = [(name, self.weights(root[name], name)) for name in names]
         # Weights that belong to no layer: Keras keeps them beside the layers, unlisted.
-        if self.has(root, "top_level_model_weights") and "top_level_model_weights" not in names:
-            extra = self.weights(self.group(root, "top_level_model_weights"), "the model itself")
-            if extra:
-                layers.append(("top_level_model_weights", extra))
+        extra = "top_level_model_weights"
+        if extra in root and extra not in names and (more := self.weights(root[extra], extra)):
+            layers.append((extra, more))
         return layers
 
-    def weights(self, group: Any, layer: str) -> list[tuple[str, np.ndarray]]:
-        names = self.names(group, "weight_names")
-        _refuse_twice(names, f"weight of layer {layer!r}")
-        return [(name, self.array(group, name)) for name in names]
+    def weights(self, group: Object, layer: str) -> list[tuple[str, np.ndarray]]:
+        names = _names(self.once(group), "weight_names")
+        refuse_twice(names, f"weight of layer {layer!r}")
+        return [(name, self.once(group[name]).read()) for name in names]
 
-    def keras3(self, root: Any) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
+    def keras3(self, root: Object) -> Inventory:
         """Read `.weights.h5`: layers/<class name>/vars/0, 1, ...; the layer's name is an attribute.
 
         Nothing in the file tells the order of the layers. They are taken in the order in which
         their arrays lie in it, in which Keras 3.15 writes the model's layers (a test looks);
         `plan` needs no order.
         """
-        import h5py
-
-        seen: set[int] = set()
-
-        def children(group: Any) -> Iterator[tuple[str, Any]]:
-            for name in group:
-                child = self.member(group, name)
-                if isinstance(child, h5py.Group):
-                    address = _address(child)
-                    if address in seen:
-                        raise WeightFileError(f"group {child.name} is reached twice")
-                    seen.add(address)
-                    yield name, child
-
-        def collect(group: Any, owner: str) -> tuple[int, list[tuple[str, np.ndarray]]]:
-            """Where the weights of `group` and of all inside it begin, and the weights."""
-            blocks = []
-            for name, child in children(group):
-                if name == "vars":
-                    numbers = sorted(child, key=int)
-                    weights = [(f"{owner}/{i}", self.array(child, i)) for i in numbers]
-                    blocks.append((_address(child[numbers[0]]) if numbers else 0, weights))
-                elif name == "layers":
-                    for inner, inner_group in children(child):
-                        inner = layer_name(inner_group, inner)
-                        blocks.append(collect(inner_group, f"{owner}/{inner}"))
-                elif name != "seed_generator":  # the state of a dropout, not a weight
-                    blocks.append(collect(child, f"{owner}/{layer_name(child, name)}"))
-            blocks = sorted((block for block in blocks if block[1]), key=lambda block: block[0])
-            place = blocks[0][0] if blocks else 0
-            return place, [weight for _, weights in blocks for weight in weights]
-
-        def layer_name(group: Any, fallback: str | None) -> str:
-            values = self.group(group, "vars") if self.has(group, "vars") else group
-            if "name" in values.attrs:
-                return self.strings(values, "name")[0]
-            if fallback is None:
-                raise WeightFileError(
-                    "this .weights.h5 keeps no layer names (an early Keras 3 wrote it), so its "
-                    "arrays cannot be told apart; load it in Keras and write it again with "
-                    "model.save('weights.h5')"
-                )
-            return fallback
-
-        if not self.has(root, "layers"):
-            layer_name(self.group(root, "_layer_checkpoint_dependencies"), None)
+        if "layers" not in root:
+            _layer_name(root["_layer_checkpoint_dependencies"], None)
         found = []
-        for _, group in children(self.group(root, "layers")):
-            name = layer_name(group, None)
-            place, weights = collect(group, name)
-            found.append((place, name, weights))
-        _refuse_twice([name for _, name, _ in found], "layer")
-        return [(name, weights) for _, name, weights in sorted(found, key=lambda layer: layer[0])]
+        for key in root["layers"].links:
+            group = root[f"layers/{key}"]
+            name = _layer_name(group, None)
+            found.append((*self.collect(group, name), name))
+        refuse_twice([name for _, _, name in found], "layer")
+        return [(name, weights) for _, weights, name in sorted(found, key=lambda f: f[0])]
 
-    def array(self, group: Any, name: str) -> np.ndarray:
-        """Read one data set, after everything it declares has been held against the file."""
-        import h5py
-
-        dataset = self.member(group, name)
-        if not isinstance(dataset, h5py.Dataset):
-            raise WeightFileError(f"{dataset.name} is not an array")
-        where = dataset.name
-        made_with = dataset.id.get_create_plist()
-        if made_with.get_layout() == h5py.h5d.VIRTUAL or made_with.get_external_count():
-            raise WeightFileError(
-                f"{where} keeps its values in another file (a virtual or external data set); "
-                f"expected the values themselves"
-            )
-        if made_with.get_nfilters():
-            # Inflating can take a thousand times the file's size; Keras never compresses.
-            raise WeightFileError(
-                f"{where} is compressed; unpack the file with: h5repack -f NONE in.h5 out.h5"
-            )
-        if dataset.dtype.kind not in "fiub":
-            raise WeightFileError(f"{where}: expected an array of numbers, found {dataset.dtype}")
-        if dataset.shape is None:
-            raise WeightFileError(f"{where} has no values")
-        declared = math.prod(dataset.shape) * dataset.dtype.itemsize
-        stored = dataset.id.get_storage_size()
-        if declared > min(stored, self.size):
-            raise WeightFileError(
-                f"{where} declares {declared:,} bytes (shape {_shape(dataset.shape)}), but the "
-                f"file holds {min(stored, self.size):,} of them"
-            )
-        self.left -= declared
-        if self.left < 0:
-            raise WeightFileError(
-                f"its arrays declare more than the {self.size:,} bytes of the file"
-            )
-        return np.asarray(dataset[()], dtype=dataset.dtype.newbyteorder("="))
-
-    def group(self, parent: Any, name: str) -> Any:
-        import h5py
-
-        child = self.member(parent, name)
-        if not isinstance(child, h5py.Group):
-            raise WeightFileError(f"{child.name} is not a group")
-        return child
-
-    def member(self, group: Any, name: str) -> Any:
-        """`group[name]`, one step at a time, and only along links that stay in this file."""
-        import h5py
-
-        for step in name.split("/"):
-            if not self.has(group, step):
-                raise WeightFileError(f"expected {name!r} in {group.name}, found nothing there")
-            if group.id.links.get_info(step.encode()).type != h5py.h5l.TYPE_HARD:
-                raise WeightFileError(
-                    f"{name!r} in {group.name} is a link to somewhere else; links are not followed"
-                )
-            group = group[step]
-        return group
-
-    def has(self, group: Any, name: str) -> bool:
-        """Whether `group` has a member of this name; unlike `in`, opens nothing to find out."""
-        return name not in ("", ".") and group.id.links.exists(name.encode())
-
-    def has_names(self, group: Any, attribute: str) -> bool:
-        return attribute in group.attrs or f"{attribute}0" in group.attrs
-
-    def names(self, group: Any, attribute: str) -> list[str]:
-        """A list of names from an attribute, or from its pieces `<attribute>0`, `..1`, ..."""
-        if attribute in group.attrs:
-            pieces = [attribute]
-        else:
-            pieces = []
-            while f"{attribute}{len(pieces)}" in group.attrs:
-                pieces.append(f"{attribute}{len(pieces)}")
-        if not pieces:
-            raise WeightFileError(f"{group.name} has no attribute {attribute!r}")
-        return [name for piece in pieces for name in self.strings(group, piece)]
-
-    def attribute(self, group: Any, name: str) -> np.ndarray | None:
-        """An attribute of strings or numbers as a 1-D array; None when it is anything else.
-
-        The library crashes on damaged attributes of the other types (lists, references ...).
-        """
-        import h5py
-
-        attribute = h5py.h5a.open(group.id, name.encode())
-        kind = attribute.get_type().get_class()
-        plain = kind in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT)
-        if not plain or attribute.shape is None:
-            return None
-        if math.prod(attribute.shape) * attribute.dtype.itemsize > self.size:
-            raise WeightFileError(f"attribute {name!r} of {group.name} is larger than the file")
-        return np.ravel(group.attrs[name])
-
-    def strings(self, group: Any, name: str) -> list[str]:
-        values = self.attribute(group, name)
-        if values is None:
-            raise WeightFileError(f"attribute {name!r} of {group.name}: expected strings")
-        return [_text(value) for value in values]
-
-    def attributes(self, file: Any) -> dict[str, Any]:
-        """The root's attributes that are one string or number (versions, provenance ...)."""
-        found: dict[str, Any] = {}
-        for name in file.attrs:
-            values = self.attribute(file, name)
-            if values is not None and values.size == 1 and not name.startswith("layer_names"):
-                value = values[0]
-                found[name] = _text(value) if isinstance(value, bytes | str) else value.item()
-        return found
+    def collect(
+        self, group: Object, owner: str, depth: int = 0
+    ) -> tuple[int, list[tuple[str, np.ndarray]]]:
+        """Where the weights of `group` and of all inside it begin, and the weights."""
+        if depth > DEEPEST:
+            raise Hdf5Error(f"{group.path[:80]}... is nested too deeply")
+        blocks = []
+        for name in self.once(group).links:
+            child = group[name]
+            if child.is_array or name == "seed_generator":  # a dropout's state, no weight
+                continue
+            if name == "vars":
+                numbers = sorted(child.links, key=_as_number)
+                arrays = [self.once(child[number]) for number in numbers]
+                weights = [(f"{owner}/{n}", a.read()) for n, a in zip(numbers, arrays, strict=True)]
+                blocks.append((arrays[0].address if arrays else 0, weights))
+            elif name == "layers":
+                for key in child.links:
+                    inner = child[key]
+                    path = f"{owner}/{_layer_name(inner, key)}"
+                    blocks.append(self.collect(inner, path, depth + 1))
+            else:
+                path = f"{owner}/{_layer_name(child, name)}"
+                blocks.append(self.collect(child, path, depth + 1))
+        blocks = sorted((block for block in blocks if block[1]), key=lambda block: block[0])
+        place = blocks[0][0] if blocks else 0
+        return place, [weight for _, weights in blocks for weight in weights]
 
 
-def _address(member: Any) -> int:
-    """Where in the file a group or a data set begins."""
-    import h5py
-
-    return h5py.h5o.get_info(member.id).addr
-
-
-def _text(name: Any) -> str:
-    """Old h5py and old Keras give bytes, new ones str."""
-    if isinstance(name, bytes):
-        return name.decode("utf-8")
-    if isinstance(name, str):
-        return str(name)
-    raise WeightFileError(f"expected a name, found {name!r}")
+def _as_number(text: str) -> int:
+    if not text.isdecimal():
+        raise Hdf5Error(f"expected numbers for the names of arrays, found {text!r}")
+    return int(text)
 
 
-def _read_keras_archive(path: Path) -> WeightFile:
+def _layer_name(group: Object, fallback: str | None) -> str:
+    holder = "vars" if "vars" in group else ""
+    name = (group[holder] if holder else group).attributes.get("name")
+    if name is not None and name.size == 1 and isinstance(name[0], str):
+        return str(name[0])
+    if fallback is None:
+        raise Hdf5Error(
+            "this .weights.h5 keeps no layer names (an early Keras 3 wrote it), so its "
+            "arrays cannot be told apart; load it in Keras and write it again with "
+            "model.save('weights.h5')"
+        )
+    return fallback
+
+
+def _split_names(attributes: Mapping[str, Any], attribute: str) -> list[str]:
+    """The attributes in which a list of names is kept: itself, or `<attribute>0`, `..1`, ..."""
+    if attribute in attributes:
+        return [attribute]
+    pieces: list[str] = []
+    while f"{attribute}{len(pieces)}" in attributes:
+        pieces.append(f"{attribute}{len(pieces)}")
+    return pieces
+
+
+def _names(group: Object, attribute: str) -> list[str]:
+    attributes = group.attributes
+    pieces = _split_names(attributes, attribute)
+    if not pieces:
+        raise Hdf5Error(f"{group.path} has no attribute {attribute!r}")
+    names: list[str] = []
+    for piece in pieces:
+        values = attributes[piece]
+        if values is None or (values.size and values.dtype != object):
+            raise Hdf5Error(f"attribute {piece!r} of {group.path}: expected strings")
+        names += map(str, values)
+    return names
+
+
+def _read_archive(path: Path) -> WeightFile:
     """A `.keras` file: a zip archive with config.json and model.weights.h5."""
+    limit = path.stat().st_size + SPARE
     try:
-        with zipfile.ZipFile(path) as archive:
-            if "model.weights.h5" not in archive.namelist():
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as weights:
+            members = archive.namelist()
+            if WEIGHTS not in members:
                 raise WeightFileError(
-                    f"{path} is a zip archive without 'model.weights.h5', so not a .keras file"
+                    f"{path} is a zip archive without {WEIGHTS!r}, so not a .keras file"
                 )
-            info = archive.getinfo("model.weights.h5")
-            if info.file_size > path.stat().st_size + SPARE_MEMORY:
-                raise WeightFileError(f"{path} declares {info.file_size:,} bytes of weights")
-            with archive.open(info) as member, tempfile.TemporaryFile() as file:
-                shutil.copyfileobj(member, file)
-                file.seek(0)
-                _expect_hdf5(path, file.read(512))
-                return _read_hdf5(path, info.file_size, file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            for name in {WEIGHTS, CONFIG} & set(members):
+                size = archive.getinfo(name).file_size
+                if size > (limit if name == WEIGHTS else path.stat().st_size + SPARE // 10):
+                    raise WeightFileError(f"{path} declares {size:,} bytes of {name}")
+            with archive.open(WEIGHTS) as member:
+                shutil.copyfileobj(member, weights)
+            found = _read_hdf5(path, weights)
+            if CONFIG in members:
+                found.attributes["model_config"] = archive.read(CONFIG).decode("utf-8", "replace")
+            return found
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        RuntimeError,  # encrypted
+        NotImplementedError,
+        OverflowError,
+        struct.error,
+        lzma.LZMAError,
+    ) as error:
         raise WeightFileError(f"{path} is a damaged zip archive ({error})") from error
 
 
 def _expect_hdf5(path: Path, start: bytes) -> None:
     """Raise with what the file seems to be instead, by its first bytes."""
-    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+    if start.startswith(SIGNATURE):
         return
     if not start:
         kind = "is empty"
@@ -372,64 +301,11 @@ def _expect_hdf5(path: Path, start: bytes) -> None:
     raise WeightFileError(f"{path} is not an HDF5 file: it {kind}")
 
 
-def _check_string_heaps(file: IO[bytes]) -> None:
-    """Raise for damaged strings, before the HDF5 library (1.14.6) hangs or runs out of memory.
-
-    Variable-length strings, such as layer names, lie in collections: 'GCOL', version 1, three
-    bytes, the collection's size, then objects of index (2 bytes), count (2), 4 bytes, size (8)
-    and data, padded to 8. Index 0 is free space, whose size includes its 16 bytes. The library
-    steps from object to object by size, and never gets past a step of zero. A string is kept as
-    a reference: length (4 bytes), address of the collection (8), index (4). The library takes
-    memory for the length before it looks whether the object is so long.
-    """
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-
-        def number(at: int, size: int) -> int:
-            return int.from_bytes(data[at : at + size], "little")
-
-        version = data[8]
-        if (data[13:15] if version < 2 else data[9:11]) != b"\x08\x08":
-            raise WeightFileError("expected offsets and lengths of 8 bytes, found others")
-        declared = 0
-        heap = data.find(b"GCOL\x01")
-        while heap >= 0:
-            sizes = {}
-            end, at = heap + number(heap + 8, 8), heap + 16
-            while end <= len(data) and at + 16 <= end:
-                index, size = number(at, 2), number(at + 8, 8)
-                step = 16 + -(-size // 8) * 8 if index else size
-                if not 16 <= step <= end - at:
-                    raise WeightFileError(f"the strings at byte {at:,} are damaged")
-                sizes[index] = size
-                at += step
-            address = heap.to_bytes(8, "little")
-            reference = data.find(address)
-            while reference >= 0:
-                length, index = number(reference - 4, 4), number(reference + 8, 4)
-                # The mapping of a virtual data set is kept here too (layout version 4, class 3).
-                if index and index in sizes and length >> 16 != 0x0304:
-                    declared += length
-                    if length > sizes[index] or declared > len(data) + SPARE_MEMORY:
-                        raise WeightFileError(f"the string at byte {reference:,} is damaged")
-                reference = data.find(address, reference + 1)
-            heap = data.find(b"GCOL\x01", heap + 5)
-
-
-def _explain_damage(path: Path, size: int, error: Exception) -> str:
-    stored = re.search(r"truncated file:.*stored_eof = (\d+)", str(error))
-    if stored:
-        return (
-            f"{path} is truncated: expected {int(stored[1]):,} bytes, found {size:,}; "
-            f"copy or download it again"
-        )
-    return f"{path} is damaged ({type(error).__name__}: {error}); copy or download it again"
-
-
 def _similar_files(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f" (nor a folder {folder})"
-    return _did_you_mean(path.name, (other.name for other in folder.iterdir()))
+    return nearest(path.name, (other.name for other in folder.iterdir()))
 
 
 # ---------------------------------------------------------------------------------- writing
@@ -484,9 +360,9 @@ def _write_names(group: Any, attribute: str, names: Sequence[str]) -> None:
 
 def _check_writable(layers: Layers) -> None:
     problems = []
-    _refuse_twice([name for name, _ in layers], "layer")
+    refuse_twice([name for name, _ in layers], "layer")
     for layer, weights in layers:
-        _refuse_twice([name for name, _ in weights], f"weight of layer {layer!r}")
+        refuse_twice([name for name, _ in weights], f"weight of layer {layer!r}")
         for name in (layer, *(weight for weight, _ in weights)):
             if any(step in ("", ".") for step in name.split("/")) or "\0" in name:
                 problems.append(f"{name!r} cannot be a name in an HDF5 file")
@@ -495,201 +371,68 @@ def _check_writable(layers: Layers) -> None:
         problems += [
             f"{layer}: {name}: {wrong}"
             for name, array in weights
-            if (wrong := _not_finite_numbers(np.asarray(array)))
+            if (wrong := not_finite_numbers(np.asarray(array)))
         ]
     if problems:
         raise WeightFileError("these weights cannot be written:", problems)
 
 
-def _refuse_twice(names: Sequence[str], what: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise WeightFileError(f"the same {what} twice: {', '.join(map(repr, twice))}")
+# ----------------------------------------------------------------------- Keras 3's two forms
+
+# A place in a `.weights.h5`: the path of its group, the name of what it belongs to, its arrays.
+Places = Sequence[tuple[str, str, Sequence[Any]]]
 
 
-# --------------------------------------------------------------------------------- planning
-
-
-def plan(
-    file_layers: Layers,
-    model_layers: Layers,
-    *,
-    skip: Sequence[str] = (),
-    keep: Sequence[str] = (),
-    rename: Mapping[str, str] | None = None,
-    by_name: bool = False,
-    source: str | os.PathLike[str] = "the file",
-) -> list[tuple[Any, np.ndarray]]:
-    """Pair every weight of a model with its array; check all of it; return (slot, array) pairs.
-
-    `file_layers`  what `read_weights` gave: [(layer, [(weight, array), ...]), ...].
-    `model_layers` the same with slots for arrays: anything with `shape` and `dtype`, or a tuple
-                   that is the shape (float32 then). Layers without weights are not in question.
-    `skip`         layers of the file that may go unused, as names or patterns ('fc*').
-    `keep`         layers of the model that may keep what they have, likewise.
-    `rename`       {name in the file: name in the model}.
-    `by_name`      as in Keras: only layers that both sides have; short for skip='*', keep='*'.
-
-    Layers are matched by name. Inside a layer weights are matched by position and must have the
-    same shape; a nested model's weights are first sorted by the inner layer that owns them, where
-    both sides name the same owners. Neither the order of layers nor freezing matters.
-
-    The arrays come in the slot's dtype, finite and C-contiguous; where nothing had to be
-    converted they are the inventory's own, so copy them into the slots. Raises ONE
-    WeightFileError with all that is missing, surplus, misshapen or not finite.
-    """
-    skip, keep = ("*",) if by_name else skip, ("*",) if by_name else keep
-    renamed = [((rename or {}).get(name, name), weights) for name, weights in file_layers]
-    _refuse_twice([name for name, _ in renamed], "layer in the file")
-    _refuse_twice([name for name, _ in model_layers], "layer in the model")
-    in_file = {name: weights for name, weights in renamed if weights}
-    in_model = {name: weights for name, weights in model_layers if weights}
-    problems: list[str] = []
-    pairs: list[tuple[Any, np.ndarray]] = []
-
-    missing = [n for n in in_model if n not in in_file and not _matches(n, keep)]
-    surplus = [n for n in in_file if n not in in_model and not _matches(n, skip)]
-    for name in missing:
-        wanted = ", ".join(_shape(_shape_of(slot)) for _, slot in in_model[name])
-        hint = _did_you_mean(name, surplus, " Then pass rename={{{0!r}: {1!r}}}")
-        problems.append(f"layer {name!r}: expected in the file ({wanted}), found nothing{hint}")
-    for name in surplus:
-        found = ", ".join(_shape(_shape_of(array)) for _, array in in_file[name])
-        hint = _did_you_mean(name, missing)
-        problems.append(f"layer {name!r}: found in the file ({found}), not in the model{hint}")
-    if hint := _explain_top(missing, surplus):
-        problems.append(hint)
-
-    for name in in_model:
-        if name in in_file:
-            _match_layer(name, in_file[name], in_model[name], pairs, problems)
-    if not pairs and not problems and (in_file or in_model):  # else there is nothing to load
-        problems.append("not one layer of the file is in the model")
-    if problems:
-        raise WeightFileError(
-            f"the weights in {source} do not fit the model; nothing was changed:", problems
-        )
-    return pairs
-
-
-def _match_layer(
-    layer: str,
-    stored: Sequence[tuple[str, Any]],
-    slots: Sequence[tuple[str, Any]],
-    pairs: list[tuple[Any, np.ndarray]],
-    problems: list[str],
+def write_keras3(
+    path: str | os.PathLike[str], places: Places, attributes: Mapping[str, Any] | None = None
 ) -> None:
-    """Match the weights of one layer; add to `pairs` what fits and to `problems` what does not."""
-    if {_owner(name) for name, _ in stored} == {_owner(name) for name, _ in slots}:
-        # Sorting is stable, so within an owner the position decides. Keras writes a nested
-        # model's frozen weights behind the others, but a layer's own always in one order.
-        stored = sorted(stored, key=lambda item: _owner(item[0]))
-        slots = sorted(slots, key=lambda item: _owner(item[0]))
-    if len(stored) != len(slots):
-        problems.append(
-            f"layer {layer!r}: expected {_listing(slots)}, found {_listing(stored)} in the file"
-        )
-        return
-    for (name, slot), (stored_name, array) in zip(slots, stored, strict=True):
-        expected, found = _shape_of(slot), _shape_of(array)
-        where = f"{layer}: {name}"
-        if stored_name != name:
-            where += f" ({stored_name} in the file)"
-        if expected != found:
-            cause = _likely_cause(expected, found)
-            problems.append(
-                f"{where}: expected shape {_shape(expected)}, found {_shape(found)}{cause}"
-            )
-        elif array.dtype.kind != "f":
-            problems.append(f"{where}: expected floating-point numbers, found {array.dtype}")
-        else:
-            dtype = np.dtype(getattr(slot, "dtype", np.float32))
-            with np.errstate(over="ignore"):  # an overflow is found as 'not finite'
-                cast = np.asarray(array, dtype=dtype, order="C")
-            if wrong := _not_finite_numbers(cast):
-                problems.append(f"{where}: {wrong}")
-            pairs.append((slot, cast))
+    """Write `.weights.h5`, where `places` say what lies where: ('layers/dense', 'fc1', arrays).
 
-
-def _owner(weight_name: str) -> str:
-    """'head/dense/kernel:0' -> 'dense': the inner layer that a weight belongs to.
-
-    Keras's recurrent layers keep theirs in a cell: 'both/forward_lstm/lstm_cell/kernel' is
-    forward_lstm's.
+    Raises WeightFileError for arrays that are not finite numbers; nothing is written then.
     """
-    path = weight_name.split("/")[:-1]
-    while len(path) > 1 and path[-1] in ("lstm_cell", "gru_cell"):
-        path.pop()
-    return path[-1] if path else ""
+    with replacing(path) as part:
+        _write_places(part, places, attributes)
 
 
-def _not_finite_numbers(array: np.ndarray) -> str:
-    if array.dtype.kind not in "fiub":
-        return f"expected numbers, found {array.dtype}"
-    finite = np.isfinite(array)
-    if finite.all():
-        return ""
-    first = tuple(int(i) for i in np.argwhere(~finite)[0])
-    return (
-        f"expected finite numbers, found {np.count_nonzero(~finite):,} of {array.size:,} that "
-        f"are not (the first, {array[first]}, at {_shape(first)})"
-    )
+def _write_places(path: Path, places: Places, attributes: Mapping[str, Any] | None) -> None:
+    import h5py
+
+    problems = [
+        f"{name}: {wrong}"
+        for _, name, arrays in places
+        for array in arrays
+        if (wrong := not_finite_numbers(np.asarray(array)))
+    ]
+    if problems:
+        raise WeightFileError("these weights cannot be written:", problems)
+    with h5py.File(path, "w") as file:
+        for inside, name, arrays in places:
+            group = file.create_group(f"{inside}/vars" if inside else "vars")
+            group.attrs["name"] = name
+            for i, array in enumerate(arrays):
+                group.create_dataset(str(i), data=np.asarray(array))
+        for key, value in (attributes or {}).items():
+            file.attrs[key] = value
 
 
-def _likely_cause(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
-    """What usually lies behind two shapes that differ."""
-    if len(expected) == len(found) == 4:
-        if expected == (found[2], found[3], found[1], found[0]):
-            return " (OIHW, as PyTorch and ONNX keep it; minitl wants HWIO: transpose(2, 3, 1, 0))"
-        if expected[:2] == found[:2] and expected[3] == found[3]:
-            return f" (the input has {expected[2]} channels here, {found[2]} in the file)"
-    if len(expected) == len(found) == 2:
-        if expected == found[::-1]:
-            return " (transposed, as PyTorch keeps dense kernels)"
-        if expected[1] == found[1]:
-            return " (another number of inputs: was the model built with another input_shape?)"
-        if expected[0] == found[0]:
-            return " (another number of units or classes)"
-    return ""
-
-
-def _explain_top(missing: Sequence[str], surplus: Sequence[str]) -> str:
-    """Say so when the two sides differ by the classifier of a published network."""
-    tops = {"fc1", "fc2", "fc1000", "predictions"}
-    if tops & set(surplus):
-        names = ", ".join(repr(name) for name in surplus)
-        return (
-            f"likely cause: the file has the classifier on top and the model was built with "
-            f"include_top=False; take the file without top ('_notop'), or pass skip=({names},)"
-        )
-    if tops & set(missing):
-        return (
-            "likely cause: the file has no classifier on top and the model was built with "
-            "include_top=True; take the file with top, or build with include_top=False"
-        )
-    return ""
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _did_you_mean(name: str, others: Iterable[str], advice: str = "") -> str:
-    close = difflib.get_close_matches(name, list(others), n=1, cutoff=0.7)
-    if not close:
-        return ""
-    return f"; is it {close[0]!r}?{advice.format(close[0], name)}"
-
-
-def _shape_of(slot: Any) -> tuple[int, ...]:
-    return tuple(int(n) for n in (slot if isinstance(slot, tuple | list) else slot.shape))
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
-
-
-def _listing(weights: Sequence[tuple[str, Any]]) -> str:
-    names = ", ".join(f"{name} {_shape(_shape_of(slot))}" for name, slot in weights)
-    return f"{len(weights)} weights ({names})" if len(weights) != 1 else f"1 weight ({names})"
+def write_archive(
+    path: str | os.PathLike[str],
+    places: Places,
+    config: str,
+    metadata: str,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `.keras`: a zip archive, nothing compressed, of the model's description and weights."""
+    with (
+        replacing(path) as part,
+        tempfile.TemporaryDirectory(dir=part.parent) as folder,
+        zipfile.ZipFile(part, "w") as archive,
+    ):
+        weights = Path(folder) / WEIGHTS
+        _write_places(weights, places, attributes)
+        for name, text in ((METADATA, metadata), (CONFIG, config)):
+            archive.writestr(
+                zipfile.ZipInfo(name), text
+            )  # dated 1980: the same model, the same file
+        with weights.open("rb") as source, archive.open(zipfile.ZipInfo(WEIGHTS), "w") as member:
+            shutil.copyfileobj(source, member)

@@ -201,6 +201,18 @@ class Orthogonal(_Random):
         return self.gain * (q if rows >= columns else q.T).reshape(shape)
 
 
+class Identity(Initializer):
+    """`gain` times the identity matrix: a square layer that at first changes nothing."""
+
+    def __init__(self, gain: float = 1.0):
+        self.gain = gain
+
+    def values(self, shape: Shape) -> Array:
+        if len(shape) != 2:
+            raise ValueError(f"an identity matrix has two axes, got shape {shape}")
+        return self.gain * np.eye(*shape)
+
+
 def fans(shape: Shape) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight: how many numbers feed one output, and are fed by one input.
 
@@ -238,8 +250,9 @@ TABLE = {
         LecunNormal,
         LecunUniform,
         Orthogonal,
+        Identity,
     )
-}
+} | {"uniform": RandomUniform, "normal": RandomNormal, "zero": Zeros, "one": Ones}
 
 
 def get(identifier: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minitl import ops
-from minitl.autograd import Array, Tensor, as_tensor
+from minitl.autograd import Array, Tensor, as_tensor, record
 from minitl.naming import Configurable, look_up, snake_case
 
 # Keras's fuzz: probabilities that are not from logits are kept this far from 0 and 1.
@@ -244,27 +244,265 @@ class BinaryCrossentropy(Loss):
         return -ops.mean(ops.log(p) * targets + ops.log(1 - p) * (1 - targets), axis=-1)
 
 
-class MeanSquaredError(Loss):
+class BinaryFocalCrossentropy(Loss):
+    """Binary cross-entropy in which what is already right counts little.
+
+        (1 - q)^gamma * -log q,    q = p where t = 1, 1 - p where t = 0
+
+    averaged over the last axis; for classes of very different frequency. Lin et al. 2017 (arXiv
+    1708.02002).
+
+    Args:
+        apply_class_balancing: weigh the ones by alpha, the zeros by 1 - alpha.
+        gamma: 0 is plain cross-entropy.
+        from_logits, label_smoothing: as in BinaryCrossentropy.
+    """
+
+    def __init__(
+        self,
+        apply_class_balancing: bool = False,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        *,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "binary_focal_crossentropy",
+    ):
+        super().__init__(name, reduction)
+        self.apply_class_balancing, self.alpha, self.gamma = apply_class_balancing, alpha, gamma
+        self.from_logits, self.label_smoothing = from_logits, label_smoothing
+
+    check = BinaryCrossentropy.check
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        t = _smoothed(_like(y_true, y_pred), self.label_smoothing, 0.5)
+        logits = _logits(y_pred.sigmoid_of, y_pred, self.from_logits)
+        if logits is None:
+            held = ops.clip(y_pred, EPSILON, 1 - EPSILON)
+            losses = -(ops.log(held) * t + ops.log(1 - held) * (1 - t))
+        else:
+            losses = ops.sigmoid_cross_entropy(logits, t)
+            y_pred = ops.sigmoid(logits)
+        q = y_pred * t + (1 - y_pred) * (1 - t)
+        losses = (1 - q) ** self.gamma * losses
+        if self.apply_class_balancing:
+            losses = losses * (t * self.alpha + (1 - t) * (1 - self.alpha))
+        return ops.mean(losses, axis=-1)
+
+
+class CategoricalFocalCrossentropy(Loss):
+    """-alpha sum_j (1 - p_j)^gamma t_j log p_j, for one-hot targets t (N, m).
+
+    The arguments are those of BinaryFocalCrossentropy; the source, too.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        *,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "categorical_focal_crossentropy",
+    ):
+        super().__init__(name, reduction)
+        self.alpha, self.gamma = alpha, gamma
+        self.from_logits, self.label_smoothing = from_logits, label_smoothing
+
+    check = CategoricalCrossentropy.check
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        t = _smoothed(_like(y_true, y_pred), self.label_smoothing, 1 / y_pred.shape[-1])
+        p = ops.softmax(y_pred) if self.from_logits else y_pred
+        p = p / ops.sum(p, axis=-1, keepdims=True)
+        p = ops.clip(p, EPSILON, 1 - EPSILON)
+        return -ops.sum((1 - p) ** self.gamma * ops.log(p) * (t * self.alpha), axis=-1)
+
+
+class _Pointwise(Loss):
+    """Base: a function of each target t and prediction y, averaged over the last axis."""
+
+    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
+        super().__init__(name, reduction)
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        """The values, and their derivatives by y."""
+        raise NotImplementedError
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        values, slopes = self.formula(_like(y_true, y_pred), y_pred.storage)
+        values, slopes = (a.astype(y_pred.dtype, copy=False) for a in (values, slopes))
+        return ops.mean(record(self.name, values, (y_pred, lambda g: g * slopes)), axis=-1)
+
+
+class MeanSquaredError(_Pointwise):
     """(t - y)^2, averaged over the last axis."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        return (y - t) ** 2, 2 * (y - t)
+
+
+class MeanAbsoluteError(_Pointwise):
+    """|t - y|, averaged over the last axis."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        return np.abs(y - t), np.sign(y - t)
+
+
+class MeanAbsolutePercentageError(_Pointwise):
+    """100 |t - y| / |t|, averaged over the last axis."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        share = 100 / np.maximum(np.abs(t), t.dtype.type(EPSILON))
+        return np.abs(y - t) * share, np.sign(y - t) * share
+
+
+class MeanSquaredLogarithmicError(_Pointwise):
+    """(log(1 + t) - log(1 + y))^2, averaged over the last axis; negative numbers count as 0."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        held, target = np.maximum(y, EPSILON), np.maximum(t, EPSILON)
+        difference = np.log(held + 1) - np.log(target + 1)
+        return difference**2, np.where(y >= EPSILON, 2 * difference / (held + 1), 0)
+
+
+class Huber(_Pointwise):
+    """d^2 / 2 where |d| <= delta, else delta |d| - delta^2 / 2, for d = y - t; averaged.
+
+    Huber 1964: the squared error of small differences, the absolute one of large.
+    """
+
+    def __init__(
+        self,
+        delta: float = 1.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "huber_loss",
+    ):
+        super().__init__(reduction, name)
+        self.delta = delta
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        d = y - t
+        near, far = d * d / 2, self.delta * np.abs(d) - self.delta**2 / 2
+        small = np.abs(d) <= self.delta
+        return np.where(small, near, far), np.clip(d, -self.delta, self.delta)
+
+
+class LogCosh(_Pointwise):
+    """log cosh(y - t), averaged over the last axis: like Huber's, without a seam."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        d = y - t
+        return d + np.logaddexp(-2 * d, 0) - np.log(2), np.tanh(d)
+
+
+class Poisson(_Pointwise):
+    """y - t log y, averaged over the last axis: for counts t and predicted means y."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        return y - t * np.log(y + EPSILON), 1 - t / (y + EPSILON)
+
+
+class _Hinge(_Pointwise):
+    """Base: a function of how far t y falls short of 1, for targets -1 and 1 (or 0 and 1)."""
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        t = _like(y_true, y_pred)
+        return super().call(2 * t - 1 if np.isin(t, (0, 1)).all() else t, y_pred)
+
+
+class Hinge(_Hinge):
+    """max(1 - t y, 0), averaged over the last axis: what a support vector machine minimises."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        short = 1 - t * y
+        return np.maximum(short, 0), np.where(short >= 0, -t, 0)
+
+
+class SquaredHinge(_Hinge):
+    """max(1 - t y, 0)^2, averaged over the last axis."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        short = np.maximum(1 - t * y, 0)
+        return short**2, -2 * t * short
+
+
+class CategoricalHinge(Loss):
+    """max(1 + (largest score of the other classes) - (score of the true one), 0)."""
 
     def __init__(
         self,
         reduction: str | None = "sum_over_batch_size",
-        name: str | None = "mean_squared_error",
+        name: str | None = "categorical_hinge",
     ):
         super().__init__(name, reduction)
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
-        difference = y_pred - _like(y_true, y_pred)
-        return ops.mean(difference * difference, axis=-1)
+        t = _like(y_true, y_pred)
+        others = ops.max(y_pred * (1 - t), axis=-1)
+        return ops.maximum(others - ops.sum(y_pred * t, axis=-1) + 1, 0)
 
 
-TABLE: dict[str, Any] = {
-    "categorical_crossentropy": CategoricalCrossentropy,
-    "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
-    "binary_crossentropy": BinaryCrossentropy,
-    "mean_squared_error": MeanSquaredError,
+class KLDivergence(Loss):
+    """sum_j t_j log(t_j / p_j): how far the distribution p is from t. Both are held above 1e-7."""
+
+    def __init__(
+        self, reduction: str | None = "sum_over_batch_size", name: str | None = "kl_divergence"
+    ):
+        super().__init__(name, reduction)
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        t = np.clip(_like(y_true, y_pred), EPSILON, 1)
+        p = ops.clip(y_pred, EPSILON, 1)
+        return ops.sum((np.log(t) - ops.log(p)) * t, axis=-1)
+
+
+class CosineSimilarity(Loss):
+    """-<t, y> / (|t| |y|) along the last axis: -1 for vectors of one direction."""
+
+    def __init__(
+        self,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "cosine_similarity",
+    ):
+        super().__init__(name, reduction)
+        if axis != -1:
+            raise ValueError(f"minitl's CosineSimilarity is along the last axis (-1), not {axis}")
+        self.axis = axis
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        t = ops.normalize(_like(y_true, y_pred), EPSILON)
+        return -ops.sum(ops.normalize(y_pred, EPSILON) * t.storage, axis=-1)
+
+
+_ALL = (
+    CategoricalCrossentropy,
+    SparseCategoricalCrossentropy,
+    BinaryCrossentropy,
+    BinaryFocalCrossentropy,
+    CategoricalFocalCrossentropy,
+    MeanSquaredError,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredLogarithmicError,
+    Huber,
+    LogCosh,
+    Poisson,
+    Hinge,
+    SquaredHinge,
+    CategoricalHinge,
+    KLDivergence,
+    CosineSimilarity,
+)
+TABLE: dict[str, Any] = {snake_case(cls.__name__): cls for cls in _ALL} | {
     "mse": MeanSquaredError,
+    "mae": MeanAbsoluteError,
+    "mape": MeanAbsolutePercentageError,
+    "msle": MeanSquaredLogarithmicError,
+    "kld": KLDivergence,
 }
 
 
@@ -309,4 +547,17 @@ def _function(cls: type[Loss]) -> Callable[..., Tensor]:
 categorical_crossentropy = _function(CategoricalCrossentropy)
 sparse_categorical_crossentropy = _function(SparseCategoricalCrossentropy)
 binary_crossentropy = _function(BinaryCrossentropy)
+binary_focal_crossentropy = _function(BinaryFocalCrossentropy)
+categorical_focal_crossentropy = _function(CategoricalFocalCrossentropy)
 mean_squared_error = _function(MeanSquaredError)
+mean_absolute_error = _function(MeanAbsoluteError)
+mean_absolute_percentage_error = _function(MeanAbsolutePercentageError)
+mean_squared_logarithmic_error = _function(MeanSquaredLogarithmicError)
+huber = _function(Huber)
+log_cosh = _function(LogCosh)
+poisson = _function(Poisson)
+hinge = _function(Hinge)
+squared_hinge = _function(SquaredHinge)
+categorical_hinge = _function(CategoricalHinge)
+kl_divergence = _function(KLDivergence)
+cosine_similarity = _function(CosineSimilarity)

@@ -74,6 +74,13 @@ class Mean(Metric):
         return self.total / self.count if self.count else 0.0
 
 
+class Sum(Mean):
+    """The weighted sum of numbers: sum w v."""
+
+    def result(self) -> float:
+        return self.total
+
+
 class _MeanOf(Mean):
     """The mean of a function of (y_true, y_pred) that gives one number a sample."""
 
@@ -128,6 +135,13 @@ class TopKCategoricalAccuracy(_MeanOf):
         return (y_pred > score).sum(axis=-1) < self.k
 
 
+class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
+    """The same, under the name that goes with integer labels."""
+
+    def __init__(self, k: int = 5, name: str | None = "sparse_top_k_categorical_accuracy"):
+        super().__init__(k, name)
+
+
 class _LossMetric(_MeanOf):
     """A loss, as a metric."""
 
@@ -155,91 +169,219 @@ class MeanSquaredError(_LossMetric):
         super().__init__(losses.MeanSquaredError(), name)
 
 
-class _Counts(Metric):
-    """Counts true and false positives and negatives at one threshold.
+class RootMeanSquaredError(_LossMetric):
+    """The root of the mean of (t - y)^2, in the targets' own unit."""
 
-    A prediction is positive when y_pred > threshold. One-hot targets are counted place by place;
-    `class_id` looks at one column only.
-    """
+    def __init__(self, name: str | None = "root_mean_squared_error"):
+        super().__init__(losses.MeanSquaredError(), name)
+
+    def result(self) -> float:
+        return super().result() ** 0.5
+
+
+class MeanAbsoluteError(_LossMetric):
+    """The mean of |t - y|."""
+
+    def __init__(self, name: str | None = "mean_absolute_error"):
+        super().__init__(losses.MeanAbsoluteError(), name)
+
+
+class CosineSimilarity(_LossMetric):
+    """The mean of <t, y> / (|t| |y|): 1 for vectors of one direction. The loss has a minus."""
+
+    def __init__(self, name: str | None = "cosine_similarity"):
+        super().__init__(losses.CosineSimilarity(), name)
+
+    def values(self, y_true: Array, y_pred: Array) -> Array:
+        return -super().values(y_true, y_pred)
+
+
+class BinaryCrossentropy(_LossMetric):
+    """The loss of that name, as a metric."""
 
     def __init__(
         self,
-        thresholds: float | None = None,
+        name: str | None = "binary_crossentropy",
         *,
-        class_id: int | None = None,
-        name: str | None = None,
+        from_logits: bool = False,
+        label_smoothing: float = 0,
     ):
-        if isinstance(thresholds, (list, tuple)):
-            raise ValueError(f"{type(self).__name__} takes one threshold, got {thresholds}")
-        self.thresholds = 0.5 if thresholds is None else float(thresholds)
-        self.class_id = class_id
+        self.from_logits, self.label_smoothing = from_logits, label_smoothing
+        super().__init__(losses.BinaryCrossentropy(from_logits, label_smoothing), name)
+
+
+class CategoricalCrossentropy(_LossMetric):
+    """The loss of that name, as a metric."""
+
+    def __init__(
+        self,
+        name: str | None = "categorical_crossentropy",
+        *,
+        from_logits: bool = False,
+        label_smoothing: float = 0,
+    ):
+        self.from_logits, self.label_smoothing = from_logits, label_smoothing
+        super().__init__(losses.CategoricalCrossentropy(from_logits, label_smoothing), name)
+
+
+class SparseCategoricalCrossentropy(_LossMetric):
+    """The loss of that name, as a metric."""
+
+    def __init__(
+        self,
+        name: str | None = "sparse_categorical_crossentropy",
+        *,
+        from_logits: bool = False,
+    ):
+        self.from_logits = from_logits
+        super().__init__(losses.SparseCategoricalCrossentropy(from_logits), name)
+
+
+class _Counts(Metric):
+    """Base: counts true and false positives and negatives, at one threshold or several.
+
+    A prediction is positive when y_pred > threshold. One-hot targets are counted place by place.
+    The result is one number, or for a list of thresholds an array.
+    """
+
+    top_k: int | None = None
+    class_id: int | None = None
+
+    def __init__(self, thresholds: Any = None, name: str | None = None):
+        self.thresholds = thresholds
+        single = (-np.inf if self.top_k else 0.5) if thresholds is None else thresholds
+        self._levels = np.atleast_1d(np.asarray(single, np.float64))
+        if thresholds is not None and not np.all((self._levels >= 0) & (self._levels <= 1)):
+            raise ValueError(f"thresholds are in [0, 1], got {thresholds!r}")
         super().__init__(name)
 
     def reset_state(self) -> None:
-        self.true_positives = self.false_positives = self.false_negatives = 0.0
+        zeros = np.zeros(len(self._levels))
+        self.true_positives, self.false_positives = zeros, zeros
+        self.false_negatives, self.true_negatives = zeros, zeros
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_pred = np.asarray(y_pred)
+        y_pred = y_pred if y_pred.dtype.kind == "f" else y_pred.astype(np.float32)
         truth = np.asarray(y_true)
         if truth.ndim == 1 and y_pred.ndim == 2 and y_pred.shape[1] > 1:
             raise ValueError(
                 f"{type(self).__name__} takes one-hot targets {y_pred.shape} or class_id; "
                 f"y_true has shape {truth.shape}"
             )
-        truth = truth.reshape(y_pred.shape) > 0.5
-        guess = y_pred > self.thresholds
+        truth = truth.reshape(y_pred.shape) != 0
+        w = np.asarray(1.0 if sample_weight is None else sample_weight, dtype=np.float64)
+        w = np.broadcast_to(w.reshape(w.shape + (1,) * (truth.ndim - w.ndim)), truth.shape)
+        if self.top_k:
+            best = np.argsort(-y_pred, axis=-1, kind="stable")[..., : self.top_k]
+            chosen = np.zeros(y_pred.shape, bool)
+            np.put_along_axis(chosen, best, True, axis=-1)
+            y_pred = np.where(chosen, y_pred, -np.inf)
         if self.class_id is not None:
-            truth, guess = truth[..., self.class_id], guess[..., self.class_id]
-        w = 1.0 if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-        if np.ndim(w):
-            w = np.broadcast_to(
-                np.reshape(w, np.shape(w) + (1,) * (truth.ndim - np.ndim(w))), truth.shape
-            )
-        self.true_positives += float((truth & guess).astype(float).ravel() @ _flat(w, truth))
-        self.false_positives += float((~truth & guess).astype(float).ravel() @ _flat(w, truth))
-        self.false_negatives += float((truth & ~guess).astype(float).ravel() @ _flat(w, truth))
+            truth, y_pred, w = (a[..., self.class_id] for a in (truth, y_pred, w))
+        # (thresholds, places), compared in the dtype of the predictions
+        guess: Any = y_pred.reshape(1, -1) > self._levels.astype(y_pred.dtype)[:, None]
+        positive, negative = (w * truth).ravel(), (w * np.logical_not(truth)).ravel()
+        self.true_positives = self.true_positives + guess @ positive
+        self.false_positives = self.false_positives + guess @ negative
+        self.false_negatives = self.false_negatives + ~guess @ positive
+        self.true_negatives = self.true_negatives + ~guess @ negative
+
+    def counted(self) -> Array:
+        """The result at each threshold."""
+        raise NotImplementedError
+
+    def result(self) -> Any:
+        found = self.counted()
+        return float(found[0]) if len(found) == 1 else found
 
 
-def _flat(w: Any, like: Array) -> Array:
-    return np.broadcast_to(w, like.shape).ravel()
+class TruePositives(_Counts):
+    """How many positives were found."""
+
+    def counted(self) -> Array:
+        return self.true_positives
 
 
-class Precision(_Counts):
+class TrueNegatives(_Counts):
+    """How many negatives were left alone."""
+
+    def counted(self) -> Array:
+        return self.true_negatives
+
+
+class FalsePositives(_Counts):
+    """How many negatives were taken for positives."""
+
+    def counted(self) -> Array:
+        return self.false_positives
+
+
+class FalseNegatives(_Counts):
+    """How many positives were missed."""
+
+    def counted(self) -> Array:
+        return self.false_negatives
+
+
+class _Retrieval(_Counts):
+    """Base of Precision and Recall.
+
+    Args:
+        thresholds: one or several; 0.5 by default.
+        top_k: the k largest outputs of a sample are its positives (above the threshold, if any).
+        class_id: look at one column only.
+    """
+
+    def __init__(
+        self,
+        thresholds: Any = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
+        name: str | None = None,
+    ):
+        self.top_k, self.class_id = top_k, class_id
+        super().__init__(thresholds, name)
+
+
+class Precision(_Retrieval):
     """TP / (TP + FP): how many of the positives found are ones."""
 
-    def result(self) -> float:
-        found = self.true_positives + self.false_positives
-        return self.true_positives / found if found else 0.0
+    def counted(self) -> Array:
+        return _ratio(self.true_positives, self.true_positives + self.false_positives)
 
 
-class Recall(_Counts):
+class Recall(_Retrieval):
     """TP / (TP + FN): how many of the positives were found."""
 
-    def result(self) -> float:
-        there = self.true_positives + self.false_negatives
-        return self.true_positives / there if there else 0.0
+    def counted(self) -> Array:
+        return _ratio(self.true_positives, self.true_positives + self.false_negatives)
 
 
-class F1Score(Metric):
-    """2 P R / (P + R) for each class: the harmonic mean of precision and recall.
+class FBetaScore(Metric):
+    """(1 + beta^2) P R / (beta^2 P + R) for each class, of precision P and recall R.
 
     Args:
         average: None (one number a class), 'macro' (their mean), 'weighted' (their mean, by the
             number of true samples), 'micro' (over all classes' counts together).
+        beta: how many times as much recall counts as precision.
         threshold: None takes the largest output as the prediction; else every output above it.
     """
 
     def __init__(
         self,
         average: str | None = None,
+        beta: float = 1.0,
         threshold: float | None = None,
-        name: str | None = "f1_score",
+        name: str | None = "fbeta_score",
     ):
         if average not in (None, "macro", "micro", "weighted"):
             raise ValueError(
                 f"average must be None, 'macro', 'micro' or 'weighted', got {average!r}"
             )
-        self.average, self.threshold = average, threshold
+        if not beta > 0:
+            raise ValueError(f"beta must be positive, got {beta}")
+        self.average, self.beta, self.threshold = average, beta, threshold
         super().__init__(name)
 
     def reset_state(self) -> None:
@@ -252,8 +394,8 @@ class F1Score(Metric):
         m = y_pred.shape[-1]
         if y_true.shape != y_pred.shape:
             y_true = np.eye(m)[_true_labels(y_true, y_pred)] if m > 1 else y_true.reshape(-1, 1)
-        if self.threshold is None:
-            guess = y_pred == y_pred.max(axis=-1, keepdims=True)
+        if self.threshold is None:  # the largest, unless it is 0
+            guess = (y_pred == y_pred.max(axis=-1, keepdims=True)) & (np.abs(y_pred) > 1e-9)
         else:
             guess = y_pred > self.threshold
         w = np.ones(len(y_pred)) if sample_weight is None else np.asarray(sample_weight, float)
@@ -266,17 +408,34 @@ class F1Score(Metric):
         tp, found, there = map(np.asarray, (self.true_positives, self.found, self.there))
         if self.average == "micro":
             tp, found, there = tp.sum(), found.sum(), there.sum()
-        f1 = 2 * tp / (found + there + EPSILON)
+        precision, recall, square = tp / (found + EPSILON), tp / (there + EPSILON), self.beta**2
+        f = (1 + square) * precision * recall / (square * precision + recall + EPSILON)
         if self.average == "weighted":
-            return float((f1 * there).sum() / max(there.sum(), EPSILON))
-        return f1 if self.average is None else float(f1.mean())
+            return float((f * there).sum() / (there.sum() + EPSILON))
+        return f if self.average is None else float(f.mean())
+
+
+class F1Score(FBetaScore):
+    """2 P R / (P + R) for each class: the harmonic mean of precision and recall.
+
+    The arguments are those of FBetaScore.
+    """
+
+    def __init__(
+        self,
+        average: str | None = None,
+        threshold: float | None = None,
+        name: str | None = "f1_score",
+    ):
+        super().__init__(average, 1.0, threshold, name)
 
 
 class AUC(Metric):
     """Area under the ROC curve (or the precision-recall curve), from counts at fixed thresholds.
 
-    Keras's approximation: `num_thresholds` thresholds evenly spaced in [0, 1], trapezoids between
-    them. `minitl.evaluation.roc_auc` gives the exact area.
+    Keras's approximation: `num_thresholds` thresholds evenly spaced in [0, 1] (the outer two just
+    outside, so that 0 and 1 themselves are counted), trapezoids between them.
+    `minitl.evaluation.roc_auc` gives the exact area.
 
     Args:
         num_thresholds: at least 2.
@@ -289,30 +448,30 @@ class AUC(Metric):
         if num_thresholds < 2:
             raise ValueError(f"num_thresholds must be at least 2, got {num_thresholds}")
         self.num_thresholds, self.curve = num_thresholds, curve
-        inner = (np.arange(num_thresholds - 2) + 1) / (num_thresholds - 1)
-        # The outer two are just outside [0, 1], so that 0 and 1 themselves are counted.
-        self.thresholds = np.concatenate([[-EPSILON], inner, [1 + EPSILON]])
         super().__init__(name)
 
     def reset_state(self) -> None:
-        self.positives = np.zeros(len(self.thresholds))  # true positives at each threshold
-        self.negatives = np.zeros(len(self.thresholds))  # false positives
+        self.positives = np.zeros(self.num_thresholds)  # true positives at each threshold
+        self.negatives = np.zeros(self.num_thresholds)  # false positives
         self.all_positives = self.all_negatives = 0.0
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        y_pred = np.asarray(y_pred, dtype=np.float64)
-        truth = np.asarray(y_true).reshape(y_pred.shape).ravel() > 0.5
-        w = np.ones(y_pred.shape)
+        # In float32, as Keras does: which side of a threshold a number falls on must not differ.
+        scores = np.clip(np.asarray(y_pred, dtype=np.float32), 0, 1)
+        truth = np.asarray(y_true, dtype=np.float64).reshape(scores.shape).ravel()
+        w: Array = np.ones(scores.shape)
         if sample_weight is not None:
             weights = np.asarray(sample_weight, dtype=float)
-            w = w * weights.reshape(weights.shape + (1,) * (y_pred.ndim - weights.ndim))
-        w, scores = w.ravel(), y_pred.ravel()
-        for side, counts in ((truth, self.positives), (~truth, self.negatives)):
-            order = np.argsort(scores[side])
-            weights_from = np.append(np.cumsum(w[side][order][::-1])[::-1], 0.0)
-            counts += weights_from[np.searchsorted(scores[side][order], self.thresholds, "right")]
-        self.all_positives += float(w[truth].sum())
-        self.all_negatives += float(w[~truth].sum())
+            w = w * weights.reshape(weights.shape + (1,) * (scores.ndim - weights.ndim))
+        w, levels = w.ravel(), self.num_thresholds
+        # Above how many thresholds, less one: 0.5 of three (0, 0.5, 1) is above the first only.
+        bucket = np.ceil(scores.ravel() * np.float32(levels - 1)).astype(np.int64) - 1
+        bucket = np.maximum(bucket, 0)
+        # A target between 0 and 1 counts as a part of each side.
+        for side, counts in ((truth * w, self.positives), ((1 - truth) * w, self.negatives)):
+            counts += np.cumsum(np.bincount(bucket, side, levels)[::-1])[::-1]
+        self.all_positives += float((truth * w).sum())
+        self.all_negatives += float(((1 - truth) * w).sum())
 
     def result(self) -> float:
         tp, fp = self.positives, self.negatives
@@ -346,13 +505,22 @@ TABLE: dict[str, Any] = {
         SparseCategoricalAccuracy,
         BinaryAccuracy,
         TopKCategoricalAccuracy,
+        SparseTopKCategoricalAccuracy,
+        TruePositives,
+        TrueNegatives,
+        FalsePositives,
+        FalseNegatives,
         Precision,
         Recall,
+        FBetaScore,
         F1Score,
         AUC,
         MeanSquaredError,
+        RootMeanSquaredError,
+        MeanAbsoluteError,
+        CosineSimilarity,
     )
-} | {"mse": MeanSquaredError, "auc": AUC}
+} | {"mse": MeanSquaredError, "mae": MeanAbsoluteError, "auc": AUC}
 
 
 def get(

@@ -362,12 +362,17 @@ class Sequential(Model):
         self._readers: Counter[int] = Counter()
         self._pools: dict[int, Node] = {}
         for layer in layers or []:
-            self.add(layer)
+            self._append(layer)
+        self._connect_chain()
         if not trainable:
             self.trainable = False
 
     def add(self, layer: Any) -> None:
         """Append a layer."""
+        self._append(layer)
+        self._connect_chain()
+
+    def _append(self, layer: Any) -> None:
         if isinstance(layer, SymbolicTensor):
             layer = layer.node.layer
         if not isinstance(layer, Layer):
@@ -384,7 +389,6 @@ class Sequential(Model):
         if self._path:
             self._path.append(layer(self._path[-1]))
         self._chain.append(layer)
-        self._connect_chain()
 
     def pop(self) -> Layer:
         """Remove the last layer and return it."""
@@ -399,6 +403,8 @@ class Sequential(Model):
     def _connect_chain(self) -> None:
         if self._path and self._chain:
             self._connect_graph(self._path[0], self._path[-1])
+            # Keras makes a functional model inside at this point; it takes one of the names.
+            unique_name("functional")
         else:  # no shapes yet
             self.inputs, self.outputs = [], []
             self._layers = list(self._chain)

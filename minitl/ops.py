@@ -11,7 +11,7 @@ D features in, m features out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,38 @@ def sqrt(x: Any) -> Tensor:
     x = as_tensor(x)
     y = np.sqrt(x.storage)
     return record("sqrt", y, (x, lambda g: g / (2 * y)))
+
+
+def absolute(x: Any) -> Tensor:
+    """y = |x|. The derivative at 0 is taken as 0."""
+    x = as_tensor(x)
+    a = x.storage
+    return record("absolute", np.abs(a), (x, lambda g: g * np.sign(a)))
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """y = the larger of a and b, with broadcasting. The gradient goes to it; of equals, to a."""
+    a, b = _pair(a, b)
+    first = a.storage >= b.storage
+    y = np.where(first, a.storage, b.storage)
+    return record("maximum", y, (a, lambda g: g * first), (b, lambda g: g * ~first))
+
+
+def normalize(x: Any, epsilon: float) -> Tensor:
+    """y = x / |x| along the last axis, and x / epsilon where |x| < epsilon."""
+    x = as_tensor(x)
+    a = x.storage
+    with np.errstate(divide="ignore"):
+        inverse = 1 / np.sqrt((a * a).sum(axis=-1, keepdims=True))
+    short = inverse > 1 / epsilon
+    inverse = np.where(short, a.dtype.type(1 / epsilon), inverse)
+    y = a * inverse
+
+    def vjp(g: Array) -> Array:  # where x is not short, a change along y changes nothing
+        along = np.where(short, 0, (g * y).sum(axis=-1, keepdims=True))
+        return inverse * (g - y * along)
+
+    return record("normalize", y, (x, vjp))
 
 
 def clip(x: Any, low: float, high: float) -> Tensor:
@@ -219,6 +251,14 @@ def concatenate(tensors: Sequence[Any], axis: int = -1) -> Tensor:
     return record("concatenate", y, *((t, piece(i)) for i, t in enumerate(tensors)))
 
 
+def transpose(x: Any, axes: Sequence[int]) -> Tensor:
+    """The same numbers with the axes in another order: y.shape[i] = x.shape[axes[i]]."""
+    x = as_tensor(x)
+    back = np.argsort(axes)
+    y = np.ascontiguousarray(x.storage.transpose(axes))
+    return record("transpose", y, (x, lambda g: np.ascontiguousarray(g.transpose(back))))
+
+
 def zero_pad2d(x: Any, pads: tuple[int, int, int, int]) -> Tensor:
     """x (N, H, W, C) with `pads` = (top, bottom, left, right) rows and columns of zeros around."""
     x = as_tensor(x)
@@ -234,11 +274,32 @@ def zero_pad2d(x: Any, pads: tuple[int, int, int, int]) -> Tensor:
 # --- Activations ---------------------------------------------------------------------------------
 
 
-def relu(x: Any) -> Tensor:
-    """y = max(x, 0). The derivative at 0 is taken as 0, as in Keras."""
+def relu(
+    x: Any, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
+) -> Tensor:
+    """y = max(x, 0). The derivative at 0 is taken as 0, as in Keras.
+
+    With the other arguments y = x where x > threshold, held within [0, max_value], and
+    negative_slope * (x - threshold) elsewhere.
+    """
     x = as_tensor(x)
-    y = kernels.relu(x.storage)
-    return record("relu", y, (x, lambda g: kernels.relu_gradient(g, y)))
+    a = x.storage
+    if negative_slope == 0 and max_value is None and threshold == 0:
+        y = kernels.relu(a)
+        return record("relu", y, (x, lambda g: kernels.relu_gradient(g, y)))
+    y = np.where(a > threshold, a, 0)
+    slope = (a > threshold).astype(a.dtype)
+    if max_value is not None:
+        # Keras takes TensorFlow's relu6 where that is what is meant; there the slope at 6 is 0.
+        six = max_value == 6 and threshold == 0
+        slope *= (y >= 0) & ((y < max_value) if six else (y <= max_value))
+        y = np.clip(y, 0, max_value)
+    if negative_slope:
+        leaky = max_value is None and threshold == 0  # for which the slope at 0 is this one
+        slope += negative_slope * ((a <= threshold) if leaky else (a < threshold))
+        y = y - negative_slope * np.maximum(threshold - a, 0)
+    slope, y = slope.astype(a.dtype, copy=False), y.astype(a.dtype, copy=False)
+    return record("relu", y, (x, lambda g: g * slope))
 
 
 def sigmoid(x: Any) -> Tensor:
@@ -262,13 +323,22 @@ def tanh(x: Any) -> Tensor:
     return record("tanh", y, (x, lambda g: g * (1 - y * y)))
 
 
-def softmax(x: Any) -> Tensor:
-    """p_j = e^(x_j) / sum_k e^(x_k) over the last axis; dL/dx = p * (g - <g, p>)."""
+def softmax(x: Any, axis: int = -1) -> Tensor:
+    """p_j = e^(x_j) / sum_k e^(x_k) over one axis; dL/dx = p * (g - <g, p>)."""
     x = as_tensor(x)
+    if axis not in (-1, x.ndim - 1):
+        return along_last(softmax, x, axis)
     p = kernels.softmax(x.storage)
     out = record("softmax", p, (x, lambda g: kernels.softmax_gradient(g, p)))
     out.softmax_of = x
     return out
+
+
+def along_last(function: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
+    """A function of the last axis, applied along another one."""
+    order = list(range(x.ndim))
+    order[axis], order[-1] = order[-1], order[axis]  # its own inverse
+    return transpose(function(transpose(x, order)), order)
 
 
 def linear(x: Any) -> Tensor:
@@ -444,17 +514,19 @@ def _per_channel(op: str, x: Tensor, *parameters: Tensor) -> None:
     _check(fits, op, "x (..., C) and two parameters (C,)", x, *parameters)
 
 
-def normalize(x: Any, gamma: Tensor, beta: Tensor, mean: Array, inv_std: Array) -> Tensor:
+def batch_norm_inference(
+    x: Any, gamma: Tensor, beta: Tensor, mean: Array, inv_std: Array
+) -> Tensor:
     """Normalise each channel by given statistics (C,): what `batch_norm` does outside training.
 
     y = gamma * (x - mean) * inv_std + beta,    computed as x * scale + shift
     dL/dx = g * scale        dL/dgamma = sum of g * (x - mean) * inv_std        dL/dbeta = sum of g
     """
     x = as_tensor(x)
-    _per_channel("normalize", x, gamma, beta)
+    _per_channel("batch_norm_inference", x, gamma, beta)
     a, scale = x.storage, gamma.storage * inv_std
     return record(
-        "normalize",
+        "batch_norm_inference",
         kernels.scale_shift(a, scale, beta.storage - mean * scale),
         (x, lambda g: kernels.scale_shift(g, scale, np.zeros_like(scale))),
         (

@@ -4,22 +4,46 @@ from __future__ import annotations
 
 from typing import Any
 
+from minitl import ops
 from minitl.autograd import Tensor
 from minitl.naming import Configurable, look_up
 
 
-class L2(Configurable):
-    """l2 * sum(w^2): pulls every weight towards zero in proportion to its size."""
+class L1L2(Configurable):
+    """l1 * sum |w| + l2 * sum w^2."""
 
-    def __init__(self, l2: float = 0.01):
-        if l2 < 0:
-            raise ValueError(f"l2 must not be negative, got {l2}")
-        self.l2 = float(l2)
+    def __init__(self, l1: float = 0.0, l2: float = 0.0):
+        for name, value in (("l1", l1), ("l2", l2)):
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+        self.l1, self.l2 = float(l1), float(l2)
 
     def __call__(self, weight: Tensor) -> Tensor:
-        return (weight * weight).sum() * self.l2
+        terms = []
+        if self.l1 or not self.l2:
+            terms.append(ops.absolute(weight).sum() * self.l1)
+        if self.l2:
+            terms.append((weight * weight).sum() * self.l2)
+        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+
+class L1(L1L2):
+    """l1 * sum |w|: pulls every weight towards zero at the same speed, many of them all the way."""
+
+    def __init__(self, l1: float = 0.01):
+        super().__init__(l1=l1)
+
+
+class L2(L1L2):
+    """l2 * sum w^2: pulls every weight towards zero in proportion to its size."""
+
+    def __init__(self, l2: float = 0.01):
+        super().__init__(l2=l2)
+
+
+TABLE = {"l1": L1, "l2": L2, "L1": L1, "L2": L2, "l1_l2": L1L2, "L1L2": L1L2}
 
 
 def get(identifier: Any) -> Any:
     """A regularizer from its name, configuration, or itself; None stays None."""
-    return None if identifier is None else look_up(identifier, {"l2": L2, "L2": L2}, "regularizer")
+    return None if identifier is None else look_up(identifier, TABLE, "regularizer")

@@ -7,18 +7,21 @@ loaded by `keras.models.load_model`, and the other way round, as long as both kn
 from __future__ import annotations
 
 import json
+import re
 import tempfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from minitl import hdf5
+from minitl import config, hdf5
 from minitl import layers as layers_module
 from minitl.autograd import Variable
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer, InputRange
-from minitl.models import Model, Sequential
-from minitl.naming import did_you_mean, without_idle
+from minitl.models import Model, Sequential, _class_name
+from minitl.naming import did_you_mean, snake_case, without_idle
 
 Inventory = list[tuple[str, list[tuple[str, Variable]]]]
 
@@ -60,9 +63,14 @@ def _named_weights(layer: Layer) -> list[tuple[str, Variable]]:
 
 
 def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> None:
-    """Write the model's weights as legacy HDF5, which Keras reads too."""
+    """Write the model's weights as HDF5: in Keras 3's form where the name ends in `.weights.h5`,
+    as Keras does, else in the older one. Keras reads both, and tells them apart by the name."""
     path = _target(filepath, overwrite)
-    hdf5.write_weights(path, _arrays(inventory(model)), {"minitl": json.dumps(_notes(model))})
+    notes = {"minitl": json.dumps(_notes(model))}
+    if path.name.endswith("weights.h5"):
+        hdf5.write_keras3(path, keras3_places(model), notes)
+    else:
+        hdf5.write_weights(path, _arrays(inventory(model)), notes)
 
 
 def load_weights(
@@ -86,6 +94,8 @@ def load_weights(
         by_name = True
     else:
         layers = stored.layers
+        if not by_name:
+            layers = _renumbered(layers, model)
     theirs, ours = {name for name, _ in layers}, {name for name, _ in wanted}
     rename = {
         old: new
@@ -97,14 +107,73 @@ def load_weights(
         variable.assign(array)
 
 
+def _renumbered(stored: hdf5.Inventory, model: Model) -> hdf5.Inventory:
+    """The file's layers under the model's names, where both are automatic and differ in number.
+
+    A model that is built twice in one process has 'dense' and 'dense_1' at first, then 'dense_2'
+    and 'dense_3'. Where file and model have as many layers of a kind, they are taken in order.
+    """
+    new_names: dict[str, str] = {}
+    with_weights = [layer for layer in model._layers if layer.weights]
+    for kind in {snake_case(_class_name(layer)) for layer in with_weights}:
+        automatic = re.compile(re.escape(kind) + r"(?:_(\d+))?")
+        here, there = (
+            sorted(
+                (name for name in names if automatic.fullmatch(name)),
+                key=lambda name: int(automatic.fullmatch(name)[1] or 0),  # type: ignore[index]
+            )
+            for names in (
+                [layer.name for layer in with_weights],
+                [name for name, weights in stored if weights],
+            )
+        )
+        if len(here) == len(there):
+            new_names |= dict(zip(there, here, strict=True))
+    return [(new_names.get(name, name), weights) for name, weights in stored]
+
+
 def _arrays(of: Inventory) -> list[tuple[str, list[tuple[str, Any]]]]:
     return [(name, [(path, v.storage) for path, v in weights]) for name, weights in of]
 
 
-def _target(filepath: str | Path, overwrite: bool) -> Path:
+def keras3_places(layer: Layer, path: str = "") -> list[tuple[str, str, list[Any]]]:
+    """Where Keras 3 keeps the weights of a model: (group, name of the layer, its own arrays).
+
+    The groups of a model's layers are named by their class and numbered in order. A layer that
+    belongs to several models is kept in the first.
+    """
+    return list(_places(layer, path, set()))
+
+
+def _places(layer: Layer, path: str, seen: set[int]) -> Iterator[tuple[str, str, list[Any]]]:
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    own = [v.storage for v in sorted(layer._own_weights, key=lambda v: not v.learnable)]
+    if type(layer).__name__ in ("LSTM", "GRU"):  # which keep theirs in a part of their own
+        yield path, layer.name, []
+        yield f"{path}/cell", f"{snake_case(type(layer).__name__)}_cell", own
+    else:
+        yield path, layer.name, own
+    if isinstance(layer, Model):
+        taken: Counter[str] = Counter()
+        for each in layer.layers:
+            name = snake_case(_class_name(each))
+            number = f"_{taken[name]}" if taken[name] else ""
+            taken[name] += 1
+            yield from _places(each, f"{path}/layers/{name}{number}".lstrip("/"), seen)
+    else:  # a layer around others
+        for attribute in getattr(layer, "inner", ()):
+            yield from _places(getattr(layer, attribute), f"{path}/{attribute}", seen)
+
+
+def _target(filepath: str | Path, overwrite: bool, *endings: str) -> Path:
     path = Path(filepath)
-    if path.suffix not in (".h5", ".hdf5"):
-        raise ValueError(f"minitl writes HDF5 files: the name must end in .h5, got {path.name!r}")
+    if path.suffix not in (".h5", ".hdf5", *endings):
+        known = " or ".join((".h5", *endings))
+        raise ValueError(
+            f"minitl writes HDF5 files: the name must end in {known}, got {path.name!r}"
+        )
     if not overwrite and path.exists():
         raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
     return path
@@ -114,17 +183,40 @@ def _target(filepath: str | Path, overwrite: bool) -> Path:
 
 
 def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> None:
-    """Write architecture, weights and metadata to one HDF5 file."""
+    """Write architecture, weights and metadata to one file: HDF5 (`.h5`), or Keras 3's `.keras`."""
     if not model.outputs:
         raise ValueError(f"{model.name!r} has no shapes yet; build it, or fit it, before saving")
-    path = _target(filepath, overwrite)
-    attributes = {"model_config": model.to_json(), "minitl": json.dumps(_notes(model))}
+    path = _target(filepath, overwrite, ".keras")
+    notes = json.dumps(_notes(model))
+    if path.suffix == ".keras":
+        described = json.loads(model.to_json()) | {"minitl": notes}
+        versions = json.dumps({"keras_version": "3.0.0"})
+        hdf5.write_archive(path, keras3_places(model), json.dumps(_for_keras3(described)), versions)
+        return
+    attributes = {"model_config": model.to_json(), "minitl": notes}
     arrays = _arrays(inventory_as_frozen(model))
     hdf5.write_weights(path, arrays, attributes, group="model_weights")
 
 
+def _for_keras3(described: dict[str, Any]) -> dict[str, Any]:
+    """The description of a layer or model, and of all inside it, with the modules in which Keras 3
+    looks for the classes."""
+    name = described["class_name"]
+    module = {"Functional": "keras.src.models.functional", "Sequential": "keras"}
+    settings = dict(described["config"])
+    if "layers" in settings:
+        settings["layers"] = [each | _for_keras3(each) for each in settings["layers"]]
+    if name == "Sequential":  # it knows its input from the first layer
+        settings.setdefault("build_input_shape", None)
+    return described | {
+        "module": module.get(name, "keras.layers"),
+        "registered_name": name if name == "Functional" else None,
+        "config": settings,
+    }
+
+
 def load_model(filepath: str | Path, compile: bool = True) -> Model:
-    """The model in a file of `save_model`, or of Keras's `model.save('name.h5')`.
+    """The model in a file of `save_model`, or of Keras's `model.save` ('name.h5', 'name.keras').
 
     With compile=True it is compiled as it was, except that the optimizer starts afresh; what
     cannot be named (a function as loss) is left for the user to compile.
@@ -135,23 +227,26 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
             f"{filepath} holds weights without an architecture; build the model and call "
             f"model.load_weights"
         )
-    described = _json(stored.attributes["model_config"], filepath)
-    model = layer_from(described["class_name"], described["config"])
-    if not isinstance(model, Model):
-        raise hdf5.WeightFileError(f"{filepath} describes a {described['class_name']}, no model")
+    numbers = sum(array.size for _, weights in stored.layers for _, array in weights)
+    with _described_well(filepath):
+        described = _json(stored.attributes["model_config"], filepath)
+        notes = _json(stored.attributes.get("minitl") or described.get("minitl", "{}"), filepath)
+        with config.weights_within(8 * numbers):  # in float64; a description can ask for anything
+            model = layer_from(described["class_name"], described["config"])
+        if not isinstance(model, Model):
+            raise ValueError(f"it describes a {described['class_name']}, no model")
+        model.metadata = dict(notes.get("metadata", {}))
+        for layer in _input_layers(model):
+            if layer.name in notes.get("input_ranges", {}):
+                layer.expected_range = InputRange(*notes["input_ranges"][layer.name])
+        multipliers = notes.get("rate_multipliers", {})
+        for place, inner in named_layers(model):
+            inner.rate_multiplier = multipliers.get(place, 1.0)
+        settings = notes.get("compile")
+        if compile and settings and settings["loss"] is not None:
+            model.compile(**settings)
     for variable, array in hdf5.plan(stored.layers, inventory(model), source=filepath):
         variable.assign(array)
-    notes = _json(stored.attributes.get("minitl", "{}"), filepath)
-    model.metadata = notes.get("metadata", {})
-    for layer in _input_layers(model):
-        if layer.name in notes.get("input_ranges", {}):
-            layer.expected_range = InputRange(*notes["input_ranges"][layer.name])
-    multipliers = notes.get("rate_multipliers", {})
-    for place, inner in named_layers(model):
-        inner.rate_multiplier = multipliers.get(place, 1.0)
-    settings = notes.get("compile")
-    if compile and settings and settings["loss"] is not None:
-        model.compile(**settings)
     return model
 
 
@@ -169,10 +264,29 @@ def from_bytes(data: bytes) -> Model:
         return load_model(Path(folder) / "model.h5")
 
 
+@contextmanager
+def _described_well(filepath: str | Path) -> Iterator[None]:
+    """Whatever goes wrong in building what a file describes is the file's fault."""
+    try:
+        yield
+    except hdf5.WeightFileError:
+        raise
+    except MemoryError as error:
+        raise hdf5.WeightFileError(
+            f"{filepath} describes a model of more weights than it holds ({error})"
+        ) from None
+    except ValueError as error:
+        raise hdf5.WeightFileError(f"{filepath}: {error}") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise hdf5.WeightFileError(
+            f"{filepath}: its description of the model is damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
 def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise hdf5.WeightFileError(f"{filepath}: its description of the model is damaged")

@@ -390,7 +390,7 @@ class Trainer:
         if verbose not in (0, False):
             print(callbacks_module.format_logs(logs), flush=True)
         if return_dict:
-            return logs
+            return dict(sorted(logs.items()))  # the order of Keras's
         values = list(logs.values())
         return values if len(values) > 1 else values[0]
 

@@ -36,6 +36,7 @@ caching
 progress
 training
 models
+plain_hdf5 matching
 hdf5 onnx
 downloads
 pretrained

@@ -62,6 +62,19 @@ CASES: dict[str, list[tuple]] = {
         ("all", ops.max, [apart(2, 3)]),
         ("axes", lambda x: ops.max(x, axis=(1, 2)), [apart(2, 3, 2, 2)]),
     ],
+    "absolute": [("", ops.absolute, [apart(2, 3)])],
+    "maximum": [
+        ("", ops.maximum, [apart(2, 3), apart(2, 3)[::-1] + 0.03]),
+        ("a number", lambda x: ops.maximum(x, 0.2), [apart(2, 3)]),
+    ],
+    "normalize": [
+        ("", lambda x: ops.normalize(x, 1e-7), [normal(2, 3)]),
+        ("short", lambda x: ops.normalize(x, 10.0), [normal(2, 3)]),
+    ],
+    "transpose": [("", lambda x: ops.transpose(x, (2, 0, 1)), [normal(2, 3, 4)])],
+    "along_last": [
+        ("", lambda x: ops.along_last(ops.softmax, x, 1), [normal(2, 3, 2)]),
+    ],
     "reshape": [("", lambda x: ops.reshape(x, (3, -1)), [normal(2, 3)])],
     "swap_axes": [("", lambda x: ops.swap_axes(x, 0, 1), [normal(2, 3, 4)])],
     "getitem": [
@@ -76,12 +89,17 @@ CASES: dict[str, list[tuple]] = {
         ("axis 0", lambda a, b: ops.concatenate([a, b, a], 0), [normal(2, 3), normal(1, 3)]),
     ],
     "zero_pad2d": [("", lambda x: ops.zero_pad2d(x, (1, 0, 2, 3)), [normal(1, 2, 2, 2)])],
-    "relu": [("", ops.relu, [apart(3, 4)])],
+    "relu": [
+        ("", ops.relu, [apart(3, 4)]),
+        ("leaky", lambda x: ops.relu(x, 0.1), [apart(3, 4)]),
+        ("all", lambda x: ops.relu(x, 0.1, 0.4, 0.2), [apart(3, 4) + 0.01]),
+    ],
     "sigmoid": [("", ops.sigmoid, [normal(2, 3)])],
     "tanh": [("", ops.tanh, [normal(2, 3)])],
     "softmax": [
         ("", ops.softmax, [normal(2, 3)]),
         ("three axes", ops.softmax, [normal(2, 2, 3)]),
+        ("another axis", lambda x: ops.softmax(x, axis=0), [normal(2, 3)]),
     ],
     "linear": [("", ops.linear, [normal(2, 3)])],
     "dense": [
@@ -127,10 +145,12 @@ CASES: dict[str, list[tuple]] = {
         ),
         ("rows", lambda *a: ops.batch_norm(*a, 1e-3)[0], [normal(4, 3), positive(3), normal(3)]),
     ],
-    "normalize": [
+    "batch_norm_inference": [
         (
             "",
-            lambda x, gamma, beta: ops.normalize(x, gamma, beta, normal(3), np.array([2, 1, 0.5])),
+            lambda x, gamma, beta: ops.batch_norm_inference(
+                x, gamma, beta, normal(3), np.array([2, 1, 0.5])
+            ),
             [normal(2, 2, 3), normal(3), normal(3, seed=1)],
         )
     ],
@@ -242,7 +262,9 @@ x34 = normal(3, 4)
         (ops.getitem(x34, (slice(None), 1)), x34[:, 1]),
         (ops.concatenate([x34, x34[:, :1]]), np.concatenate([x34, x34[:, :1]], axis=-1)),
         (
-            ops.normalize(x34, Tensor(normal(4)), Tensor(np.ones(4)), normal(4), np.full(4, 0.5)),
+            ops.batch_norm_inference(
+                x34, Tensor(normal(4)), Tensor(np.ones(4)), normal(4), np.full(4, 0.5)
+            ),
             normal(4) * (x34 - normal(4)) * 0.5 + 1,
         ),
     ],
@@ -381,8 +403,10 @@ T = Tensor
         (lambda: ops.average_pool2d(x34, (2, 2), (2, 2)), "average_pool2d takes images"),
         (lambda: ops.zero_pad2d(x34, (1, 1, 1, 1)), "zero_pad2d takes images"),
         (
-            lambda: ops.normalize(x34, T(np.ones(3)), T(np.ones(3)), np.ones(4), np.ones(4)),
-            r"normalize takes x \(..., C\)",
+            lambda: ops.batch_norm_inference(
+                x34, T(np.ones(3)), T(np.ones(3)), np.ones(4), np.ones(4)
+            ),
+            r"batch_norm_inference takes x \(..., C\)",
         ),
         (lambda: ops.batch_norm(x34, T(np.ones(3)), T(np.ones(3)), 0.1), "batch_norm takes"),
         (lambda: ops.softmax_cross_entropy(x34, np.ones((3, 1))), r"targets \(N, m\).*\(3, 1\)"),

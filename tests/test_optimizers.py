@@ -275,7 +275,7 @@ def test_get():
         (lambda: SGD("fast"), ValueError, "unknown learning rate schedule 'fast'"),
         (lambda: SGD(momentum=2), ValueError, r"momentum must be in \[0, 1\], got 2"),
         (lambda: Adam(beta_2=1.0), ValueError, r"beta_2 must be in \[0, 1\), got 1.0"),
-        (lambda: Adam(amsgrad=True), ValueError, "no amsgrad"),
+        (lambda: optimizers.RMSprop(rho=1), ValueError, r"rho must be in \[0, 1\), got 1"),
         (lambda: SGD(clipnorm=1, clipvalue=1), ValueError, "only one of clipnorm, clipvalue"),
         (lambda: SGD(clipnorm=0), ValueError, "bound of clipping must be positive, got 0"),
         (

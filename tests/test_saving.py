@@ -258,8 +258,10 @@ def test_descriptions_that_cannot_be_followed(tmp_path, change, message):
 
 def test_targets(tmp_path):
     model = sequential()
+    with pytest.raises(ValueError, match=r"must end in .h5 or .keras, got 'model.json'"):
+        model.save(tmp_path / "model.json")
     with pytest.raises(ValueError, match=r"the name must end in .h5, got 'model.keras'"):
-        model.save(tmp_path / "model.keras")
+        model.save_weights(tmp_path / "model.keras")
     model.save(tmp_path / "m.h5")
     written = (tmp_path / "m.h5").read_bytes()
     with pytest.raises(FileExistsError, match=r"pass overwrite=True to replace it"):

@@ -1,5 +1,6 @@
 """Layers, by Keras's names."""
 
+from minitl.layers.activation import ELU, Activation, LeakyReLU, ReLU, Softmax
 from minitl.layers.augmentation import (
     GaussianNoise,
     RandomBrightness,
@@ -12,57 +13,100 @@ from minitl.layers.augmentation import (
     RandomZoom,
 )
 from minitl.layers.base import Layer, SymbolicTensor
-from minitl.layers.convolution import Conv2D, ZeroPadding2D
-from minitl.layers.core import (
-    Activation,
-    Dense,
-    Dropout,
-    Flatten,
-    Input,
-    InputLayer,
-    ReLU,
-    Softmax,
+from minitl.layers.convolution import Conv2D
+from minitl.layers.core import Dense, Input, InputLayer
+from minitl.layers.merging import (
+    Add,
+    Average,
+    Concatenate,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
 )
-from minitl.layers.merging import Add, Concatenate
-from minitl.layers.normalization import BatchNormalization
+from minitl.layers.normalization import (
+    BatchNormalization,
+    LayerNormalization,
+    Rescaling,
+    UnitNormalization,
+)
 from minitl.layers.pooling import (
+    AveragePooling1D,
     AveragePooling2D,
+    GlobalAveragePooling1D,
     GlobalAveragePooling2D,
+    GlobalMaxPooling1D,
     GlobalMaxPooling2D,
+    MaxPooling1D,
     MaxPooling2D,
 )
 from minitl.layers.recurrent import GRU, LSTM
+from minitl.layers.regularization import (
+    Dropout,
+    GaussianDropout,
+    SpatialDropout1D,
+    SpatialDropout2D,
+)
+from minitl.layers.reshaping import (
+    Cropping2D,
+    Flatten,
+    Identity,
+    Permute,
+    RepeatVector,
+    Reshape,
+    UpSampling2D,
+    ZeroPadding2D,
+)
 from minitl.layers.wrappers import Bidirectional, TimeDistributed
 
-MaxPool2D = MaxPooling2D
-AvgPool2D = AveragePooling2D
-GlobalAvgPool2D = GlobalAveragePooling2D
-GlobalMaxPool2D = GlobalMaxPooling2D
+MaxPool1D, MaxPool2D = MaxPooling1D, MaxPooling2D
+AvgPool1D, AvgPool2D = AveragePooling1D, AveragePooling2D
+GlobalAvgPool1D, GlobalAvgPool2D = GlobalAveragePooling1D, GlobalAveragePooling2D
+GlobalMaxPool1D, GlobalMaxPool2D = GlobalMaxPooling1D, GlobalMaxPooling2D
 
 __all__ = [
+    "ELU",
     "GRU",
     "LSTM",
     "Activation",
     "Add",
+    "Average",
+    "AveragePooling1D",
     "AveragePooling2D",
+    "AvgPool1D",
     "AvgPool2D",
     "BatchNormalization",
     "Bidirectional",
     "Concatenate",
     "Conv2D",
+    "Cropping2D",
     "Dense",
     "Dropout",
     "Flatten",
+    "GaussianDropout",
     "GaussianNoise",
+    "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
+    "GlobalAvgPool1D",
     "GlobalAvgPool2D",
+    "GlobalMaxPool1D",
     "GlobalMaxPool2D",
+    "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
+    "Identity",
     "Input",
     "InputLayer",
     "Layer",
+    "LayerNormalization",
+    "LeakyReLU",
+    "MaxPool1D",
     "MaxPool2D",
+    "MaxPooling1D",
     "MaxPooling2D",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "Permute",
     "RandomBrightness",
     "RandomContrast",
     "RandomCrop",
@@ -72,9 +116,17 @@ __all__ = [
     "RandomTurn",
     "RandomZoom",
     "ReLU",
+    "RepeatVector",
+    "Rescaling",
+    "Reshape",
     "Softmax",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "Subtract",
     "SymbolicTensor",
     "TimeDistributed",
+    "UnitNormalization",
+    "UpSampling2D",
     "ZeroPadding2D",
 ]
 

@@ -199,6 +199,7 @@ class Layer(Configurable, metaclass=LayerType):
         regularizer: Any = None,
     ) -> Variable:
         """Make a weight and register it. The order of these calls is the order in files."""
+        config.allow_weight(math.prod(shape) * np.dtype(self.dtype).itemsize)
         values = initializers.get(initializer)(tuple(shape), self.dtype)
         variable = Variable(values, name=name, learnable=trainable)
         variable.trainable = trainable and self._trainable

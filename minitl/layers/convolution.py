@@ -1,4 +1,4 @@
-"""Conv2D and the padding around it."""
+"""Conv2D, and what layers on images have in common."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def pair(value: Any, what: str) -> Pair:
     return int(both[0]), int(both[1])
 
 
+def one(value: Any, what: str) -> int:
+    """A positive integer, perhaps within a tuple of its own."""
+    n = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
+    if not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"{what} must be a positive integer, got {value!r}")
+    return int(n)
+
+
 def slide_shape(input_shape: Shape, window: Pair, strides: Pair, padding: str) -> Shape:
     """(OH, OW) for an input (N, H, W, C) of which H and W may be unknown (None)."""
     _, h, w, _ = input_shape
@@ -28,6 +36,15 @@ def slide_shape(input_shape: Shape, window: Pair, strides: Pair, padding: str) -
     known = (h or max(window), w or max(window))
     oh, ow = sliding(known, window, strides, padding).out_size
     return (oh if h else None, ow if w else None)
+
+
+def sides(value: Any, what: str) -> tuple[Pair, Pair]:
+    """n, (rows, columns) or ((top, bottom), (left, right)) as the last of these."""
+    both = (value, value) if isinstance(value, int) else tuple(value)
+    found = [(n, n) if isinstance(n, int) else tuple(n) for n in both]
+    if len(found) != 2 or any(len(side) != 2 or min(side) < 0 for side in found):
+        raise ValueError(f"{what} must be n, (n, n) or ((n, n), (n, n)), got {value!r}")
+    return found[0], found[1]
 
 
 def channels_last(data_format: str | None) -> None:
@@ -49,7 +66,7 @@ class Conv2D(Layer):
         activation: a name or function; None is linear; 'relu' is fused into the kernel.
         use_bias: whether there is a b.
         kernel_initializer, bias_initializer: how the kernel and b start.
-        kernel_regularizer: a penalty on the kernel added to the loss.
+        kernel_regularizer, bias_regularizer: penalties on the kernel and b added to the loss.
         data_format, dilation_rate, groups: only Keras's defaults are there.
     """
 
@@ -69,6 +86,7 @@ class Conv2D(Layer):
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
         *,
         name: str | None = None,
         trainable: bool = True,
@@ -91,6 +109,7 @@ class Conv2D(Layer):
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel: Any = None
         self.bias: Any = None
 
@@ -105,7 +124,9 @@ class Conv2D(Layer):
             regularizer=self.kernel_regularizer,
         )
         if self.use_bias:
-            self.bias = self.add_weight("bias", (self.filters,), self.bias_initializer)
+            self.bias = self.add_weight(
+                "bias", (self.filters,), self.bias_initializer, regularizer=self.bias_regularizer
+            )
 
     def call(self, x: Tensor) -> Tensor:
         fused = "relu" if self.activation is ops.relu else None
@@ -137,37 +158,3 @@ class Conv2D(Layer):
     def multiply_adds(self, input_shape: Shape) -> int:
         places = math.prod(n or 1 for n in self.compute_output_shape(input_shape)[1:])
         return places * self.kernel_size[0] * self.kernel_size[1] * (input_shape[-1] or 1)
-
-
-class ZeroPadding2D(Layer):
-    """Rows and columns of zeros around images (N, H, W, C).
-
-    Args:
-        padding: n (all four sides), (rows, columns), or ((top, bottom), (left, right)).
-    """
-
-    input_rank = 4
-
-    def __init__(
-        self,
-        padding: Any = (1, 1),
-        data_format: str | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
-        channels_last(data_format)
-        rows, columns = (padding, padding) if isinstance(padding, int) else padding
-        sides = [(n, n) if isinstance(n, int) else tuple(n) for n in (rows, columns)]
-        if any(len(s) != 2 or min(s) < 0 for s in sides):
-            raise ValueError(f"padding must be n, (n, n) or ((n, n), (n, n)), got {padding!r}")
-        self.padding = tuple(sides)
-
-    def call(self, x: Tensor) -> Tensor:
-        return ops.zero_pad2d(x, (*self.padding[0], *self.padding[1]))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        n, h, w, c = input_shape
-        return (n, h and h + sum(self.padding[0]), w and w + sum(self.padding[1]), c)

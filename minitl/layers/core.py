@@ -1,4 +1,4 @@
-"""Input, Dense, and the layers that only rearrange, drop or activate."""
+"""Input and Dense: where data enter a model, and where it decides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl import activations, config, initializers, ops, regularizers
+from minitl import activations, initializers, ops, regularizers
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Node, Shape, SymbolicTensor
 
@@ -120,7 +120,7 @@ class Dense(Layer):
         activation: a name or function; None is linear.
         use_bias: whether there is a b.
         kernel_initializer, bias_initializer: how W and b start.
-        kernel_regularizer: a penalty on W added to the loss, e.g. 'l2'.
+        kernel_regularizer, bias_regularizer: penalties on W and b added to the loss, e.g. 'l2'.
     """
 
     def __init__(
@@ -131,6 +131,7 @@ class Dense(Layer):
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
         *,
         name: str | None = None,
         trainable: bool = True,
@@ -145,6 +146,7 @@ class Dense(Layer):
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel: Any = None
         self.bias: Any = None
 
@@ -159,7 +161,9 @@ class Dense(Layer):
             "kernel", (d, self.units), self.kernel_initializer, regularizer=self.kernel_regularizer
         )
         if self.use_bias:
-            self.bias = self.add_weight("bias", (self.units,), self.bias_initializer)
+            self.bias = self.add_weight(
+                "bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer
+            )
 
     def call(self, x: Tensor) -> Tensor:
         fused = "relu" if self.activation is ops.relu else None
@@ -174,115 +178,3 @@ class Dense(Layer):
 
     def multiply_adds(self, input_shape: Shape) -> int:
         return math.prod(n or 1 for n in input_shape[1:]) * self.units
-
-
-class Activation(Layer):
-    """y = activation(x), as a layer of its own."""
-
-    def __init__(
-        self,
-        activation: Any,
-        *,
-        name: str | None = None,
-        dtype: str | None = None,
-        trainable: bool = True,
-    ):
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
-        self.activation = activations.get(activation)
-
-    def call(self, x: Tensor) -> Tensor:
-        return self.activation(x)
-
-
-class ReLU(Layer):
-    """y = max(x, 0)."""
-
-    def call(self, x: Tensor) -> Tensor:
-        return ops.relu(x)
-
-
-class Softmax(Layer):
-    """p_j = e^(x_j) / sum_k e^(x_k), over the last axis (axis=-1 is the only one)."""
-
-    def __init__(
-        self,
-        axis: int = -1,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
-        if axis != -1:
-            raise ValueError(f"minitl's Softmax works over the last axis (-1), not axis={axis!r}")
-        self.axis = axis
-
-    def call(self, x: Tensor) -> Tensor:
-        return ops.softmax(x)
-
-
-class Flatten(Layer):
-    """(N, H, W, C) -> (N, H*W*C): feature maps become rows of F."""
-
-    def __init__(
-        self,
-        data_format: str | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
-        if data_format not in (None, "channels_last"):
-            raise ValueError(f"minitl keeps images as (N, H, W, C), not {data_format!r}")
-        self.data_format = data_format
-
-    def call(self, x: Tensor) -> Tensor:
-        return ops.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        rest = input_shape[1:]
-        return (input_shape[0], None if None in rest else math.prod(n or 1 for n in rest))
-
-
-class Dropout(Layer):
-    """In training, sets a fraction `rate` of the inputs to 0 and scales up the others.
-
-    Each number is kept with probability 1 - rate and multiplied by 1 / (1 - rate), so the expected
-    sum is unchanged; outside training, y = x. Srivastava et al. 2014.
-
-    Args:
-        rate: in [0, 1).
-        seed: for calls outside `fit`; `fit` passes its own seeded generator, so that a training
-            can be repeated and resumed.
-    """
-
-    random = True
-
-    def __init__(
-        self,
-        rate: float,
-        *,
-        seed: int | None = None,
-        name: str | None = None,
-        dtype: str | None = None,
-        trainable: bool = True,
-    ):
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate must be in [0, 1), got {rate}")
-        self.rate = rate
-        self.seed = seed
-        self._own_rng: np.random.Generator | None = None
-
-    def call(
-        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
-    ) -> Tensor:
-        if not training or self.rate == 0:
-            return x
-        if rng is None:
-            if self._own_rng is None:
-                seed = config.next_seed() if self.seed is None else self.seed
-                self._own_rng = np.random.default_rng(seed)
-            rng = self._own_rng
-        return ops.dropout(x, self.rate, rng)

@@ -1,29 +1,76 @@
-"""Layers with several inputs: Add and Concatenate."""
+"""Layers with several inputs: sums, products and extremes of equal shapes, and Concatenate."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
 
 from minitl import ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
 
 
-class Add(Layer):
-    """y = x1 + x2 + ..., for a list of inputs of one shape: a residual connection."""
+class _Merge(Layer):
+    """Base of the layers that combine inputs of one shape, place by place."""
 
     several_inputs = True
+    combine: Callable[[Any, Any], Tensor]
 
     def call(self, x: list[Tensor]) -> Tensor:
         self.compute_output_shape([t.shape for t in x])  # raises where sizes differ
-        total = x[0]
-        for other in x[1:]:
-            total = ops.add(total, other)
-        return total
+        return reduce(type(self).combine, x)
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         _two_or_more(self, input_shape)
         if any(shape[1:] != input_shape[0][1:] for shape in input_shape):
-            raise ValueError(f"Add {self.name!r} needs inputs of one shape, got {input_shape}")
+            what = type(self).__name__
+            raise ValueError(f"{what} {self.name!r} needs inputs of one shape, got {input_shape}")
         return input_shape[0]
+
+
+class Add(_Merge):
+    """y = x1 + x2 + ..., for a list of inputs of one shape: a residual connection."""
+
+    combine = staticmethod(ops.add)
+
+
+class Subtract(_Merge):
+    """y = x1 - x2, for a list of two inputs of one shape."""
+
+    combine = staticmethod(ops.subtract)
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        if len(input_shape) != 2:
+            raise ValueError(f"Subtract {self.name!r} takes two inputs, got {len(input_shape)}")
+        return super().compute_output_shape(input_shape)
+
+
+class Multiply(_Merge):
+    """y = x1 * x2 * ..., place by place."""
+
+    combine = staticmethod(ops.multiply)
+
+
+class Average(Add):
+    """y = (x1 + x2 + ...) / how many: an ensemble's vote."""
+
+    def call(self, x: list[Tensor]) -> Tensor:
+        return super().call(x) / len(x)
+
+
+class Maximum(_Merge):
+    """y = the largest of x1, x2, ..., place by place. Of equal ones the first gets the gradient."""
+
+    combine = staticmethod(ops.maximum)
+
+
+class Minimum(_Merge):
+    """y = the smallest of x1, x2, ..., place by place; the gradient as in Maximum."""
+
+    @staticmethod
+    def combine(a: Any, b: Any) -> Tensor:
+        return -ops.maximum(-a, -b)
 
 
 class Concatenate(Layer):

@@ -1,4 +1,4 @@
-"""BatchNormalization."""
+"""Layers that bring numbers to a common scale: by batch, by sample, by vector, or by a constant."""
 
 from __future__ import annotations
 
@@ -60,14 +60,7 @@ class BatchNormalization(Layer):
         self.moving_variance: Any = None
 
     def build(self, input_shape: Shape) -> None:
-        if self.axis not in (-1, len(input_shape) - 1):
-            raise ValueError(
-                f"BatchNormalization {self.name!r} normalises the last axis only, got axis="
-                f"{self.axis} for an input of shape {input_shape}"
-            )
-        c = input_shape[-1]
-        if c is None:
-            raise ValueError(f"BatchNormalization {self.name!r} needs a known number of channels")
+        c = _last_axis(self, input_shape)
         if self.scale:
             self.gamma = self.add_weight("gamma", (c,), self.gamma_initializer)
         if self.center:
@@ -94,4 +87,109 @@ class BatchNormalization(Layer):
                     average += (1 - self.momentum) * batch
             return y
         inv_std = 1 / np.sqrt(self.moving_variance.storage + x.dtype.type(self.epsilon))
-        return ops.normalize(x, gamma, beta, self.moving_mean.storage, inv_std)
+        return ops.batch_norm_inference(x, gamma, beta, self.moving_mean.storage, inv_std)
+
+
+class LayerNormalization(Layer):
+    """Normalises each vector along the last axis by its own mean and variance.
+
+        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+
+    The same in training and outside, whatever else is in the batch. Ba, Kiros & Hinton 2016
+    (arXiv 1607.06450).
+
+    Args:
+        axis: only the last one (-1) is there.
+        epsilon: added to the variance.
+        center, scale: whether there is a beta, a gamma.
+    """
+
+    _idle_settings = frozenset({"rms_scaling"})
+
+    def __init__(
+        self,
+        axis: int = -1,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        self.axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
+        self.epsilon, self.center, self.scale = epsilon, center, scale
+        self.beta_initializer = initializers.get(beta_initializer)
+        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.gamma: Any = None
+        self.beta: Any = None
+
+    def build(self, input_shape: Shape) -> None:
+        c = _last_axis(self, input_shape)
+        if self.scale:
+            self.gamma = self.add_weight("gamma", (c,), self.gamma_initializer)
+        if self.center:
+            self.beta = self.add_weight("beta", (c,), self.beta_initializer)
+
+    def call(self, x: Tensor) -> Tensor:
+        centred = x - ops.mean(x, axis=-1, keepdims=True)
+        variance = ops.mean(centred * centred, axis=-1, keepdims=True)
+        y = centred / ops.sqrt(variance + self.epsilon)
+        y = y if self.gamma is None else y * self.gamma
+        return y if self.beta is None else y + self.beta
+
+
+def _last_axis(layer: Any, input_shape: Shape) -> int:
+    """The size of the last axis, over which `layer` normalises; ValueError for another axis."""
+    what = f"{type(layer).__name__} {layer.name!r}"
+    if layer.axis not in (-1, len(input_shape) - 1):
+        raise ValueError(
+            f"{what} normalises the last axis only, got axis={layer.axis} for an input of shape "
+            f"{input_shape}"
+        )
+    if input_shape[-1] is None:
+        raise ValueError(f"{what} needs a known number of channels")
+    return input_shape[-1]
+
+
+class UnitNormalization(Layer):
+    """Each vector along the last axis, divided by its length: F on the unit sphere."""
+
+    def __init__(
+        self,
+        axis: int = -1,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        self.axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
+
+    def build(self, input_shape: Shape) -> None:
+        _last_axis(self, input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.normalize(x, 1e-12)
+
+
+class Rescaling(Layer):
+    """y = x * scale + offset, for numbers scale and offset: Rescaling(1 / 127.5, offset=-1)."""
+
+    def __init__(
+        self,
+        scale: float,
+        offset: float = 0.0,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        self.scale, self.offset = scale, offset
+
+    def call(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.offset

@@ -1,4 +1,4 @@
-"""Optimizers: how gradients move weights. SGD, then Adam; the formulae are Keras's.
+"""Optimizers: how gradients move weights. SGD, then Adam, RMSprop; the formulae are Keras's.
 
 An optimizer keeps its state (velocities, moments) in a dictionary by weight, made when a weight is
 first updated. Freezing or unfreezing layers between two calls of `fit` therefore needs nothing:
@@ -20,7 +20,7 @@ from minitl.naming import Configurable, look_up, serialize, snake_case
 from minitl.optimizers import schedules
 from minitl.optimizers.schedules import LearningRateSchedule
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "get", "schedules"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "get", "schedules"]
 
 
 class Optimizer(Configurable):
@@ -184,7 +184,8 @@ class Adam(Optimizer):
         w <- w - rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)
 
     t counts this weight's steps from 1, so the moments of a weight that is unfrozen late are
-    corrected as those of a first step should be. This is the form at the end of section 2 of
+    corrected as those of a first step should be. With `amsgrad` the largest v so far takes v's
+    place (Reddi et al. 2018, arXiv 1904.09237). This is the form at the end of section 2 of
     Kingma & Ba 2015 (arXiv 1412.6980), where epsilon stands beside the uncorrected sqrt(v)
     ('epsilon hat'), as in Keras. Defaults are Keras's.
     """
@@ -204,12 +205,10 @@ class Adam(Optimizer):
         name: str | None = None,
     ):
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
-        if amsgrad:
-            raise ValueError("minitl's Adam has no amsgrad variant")
         for what, beta in (("beta_1", beta_1), ("beta_2", beta_2)):
             if not 0 <= beta < 1:
                 raise ValueError(f"{what} must be in [0, 1), got {beta}")
-        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.beta_1, self.beta_2, self.epsilon, self.amsgrad = beta_1, beta_2, epsilon, amsgrad
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
         if not state:
@@ -218,6 +217,9 @@ class Adam(Optimizer):
         state["steps"] += 1
         t = int(state["steps"])
         corrected = rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
+        if self.amsgrad:
+            self._amsgrad(w, g, state, corrected)
+            return
         kernels.adam_update(
             w,
             g,
@@ -228,6 +230,14 @@ class Adam(Optimizer):
             self.beta_2,
             self.epsilon,
         )
+
+    def _amsgrad(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
+        m, v = state["momentum"], state["velocity"]
+        m += (g - m) * (1 - self.beta_1)
+        v += (g * g - v) * (1 - self.beta_2)
+        largest = state.setdefault("velocity_hat", np.zeros_like(w))
+        np.maximum(largest, v, out=largest)
+        w -= rate * m / (np.sqrt(largest) + self.epsilon)
 
 
 class AdamW(Adam):
@@ -261,7 +271,57 @@ class AdamW(Adam):
         )
 
 
-TABLE = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+class RMSprop(Optimizer):
+    """Each gradient is divided by the root of the running mean of its square.
+
+        v <- rho v + (1 - rho) g^2
+        step = rate * g / sqrt(v + epsilon)
+        w <- w - step                         without momentum
+        b <- momentum * b + step;  w <- w - b     with momentum
+
+    `centered` subtracts the square of the gradient's running mean from v, which makes it a
+    variance. Tieleman & Hinton 2012 (Coursera, lecture 6e); centred: Graves 2013 (arXiv 1308.0850).
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ):
+        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        if not 0 <= rho < 1:
+            raise ValueError(f"rho must be in [0, 1), got {rho}")
+        self.rho, self.momentum, self.epsilon, self.centered = rho, momentum, epsilon, centered
+
+    def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
+        v = state.setdefault("velocity", np.zeros_like(w))
+        v *= self.rho
+        v += (1 - self.rho) * g * g
+        spread = v
+        if self.centered:
+            mean = state.setdefault("average_gradient", np.zeros_like(w))
+            mean *= self.rho
+            mean += (1 - self.rho) * g
+            spread = v - mean * mean
+        step = rate * g / np.sqrt(spread + self.epsilon)
+        if self.momentum:
+            b = state.setdefault("momentum", np.zeros_like(w))
+            b *= self.momentum
+            b += step
+            step = b
+        w -= step
+
+
+TABLE = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
 
 
 def get(identifier: Any) -> Optimizer:

@@ -1,30 +1,10 @@
-"""Metrics over streams of batches, the last one partial, with and without sample weights."""
+"""Metrics by name within a model. Streams of batches: random_cases.py."""
 
 import numpy as np
 import pytest
 
-from minitl import metrics
-from tests.keras_live.compare import assert_close, pick, repeatable, seeds
+from tests.keras_live.compare import assert_close, pick
 from tests.tolerances import METRIC
-
-# name, settings to draw from, kind of targets, kind of predictions
-CASES = {
-    "Accuracy": ({}, "labels", "labels"),
-    "CategoricalAccuracy": ({}, "one-hot", "probabilities"),
-    "SparseCategoricalAccuracy": ({}, "labels", "probabilities"),
-    "BinaryAccuracy": ({"threshold": (0.5, 0.3)}, "binary", "sigmoid"),
-    "TopKCategoricalAccuracy": ({"k": (1, 2, 5)}, "one-hot", "probabilities"),
-    "Precision": ({"thresholds": (None, 0.3), "class_id": (None, 1)}, "one-hot", "probabilities"),
-    "Recall": ({"thresholds": (None, 0.3), "class_id": (None, 1)}, "one-hot", "probabilities"),
-    "F1Score": (
-        {"average": (None, "macro", "micro", "weighted"), "threshold": (None, 0.3)},
-        "one-hot",
-        "probabilities",
-    ),
-    "AUC": ({"num_thresholds": (200, 20, 3), "curve": ("ROC", "PR")}, "binary", "sigmoid"),
-    "MeanSquaredError": ({}, "numbers", "numbers"),
-    "Mean": ({}, None, "numbers"),
-}
 
 
 def draw(rng, kind, n, m):
@@ -41,30 +21,6 @@ def draw(rng, kind, n, m):
         p = rng.uniform(0, 1, (n, 1)).astype(np.float32)
         return pick(rng, p, np.round(p, 1), (p > 0.5).astype(np.float32))
     return rng.standard_normal((n, m)).astype(np.float32)
-
-
-@pytest.mark.parametrize("name", CASES)
-@seeds(16)
-def test_stream(keras, name, seed):
-    rng = np.random.default_rng(seed)
-    choices, truth, guess = CASES[name]
-    settings = {key: pick(rng, *values) for key, values in choices.items()}
-    weighted = pick(rng, True, False)
-    m = int(rng.integers(2, 8))
-    sizes = [int(k) for k in (*rng.integers(2, 40, 3), 1)]
-    mine, theirs = getattr(metrics, name)(**settings), getattr(keras.metrics, name)(**settings)
-    assert mine.name == theirs.name
-    with repeatable(seed, m=m, sizes=sizes, weighted=weighted, **settings):
-        for n in sizes:
-            given = [draw(rng, kind, n, m) for kind in (truth, guess) if kind]
-            weight = rng.uniform(0, 2, n).astype(np.float32) if weighted else None
-            for metric in (mine, theirs):
-                metric.update_state(*given, sample_weight=weight)
-            assert_close(mine.result(), np.asarray(theirs.result()), METRIC)
-        for metric in (mine, theirs):
-            metric.reset_state()
-            metric.update_state(*given)
-        assert_close(mine.result(), np.asarray(theirs.result()), METRIC)
 
 
 @pytest.mark.parametrize(

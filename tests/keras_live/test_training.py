@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minitl
-from tests.keras_live.compare import assert_close, pick, repeatable, seeds
+from tests.keras_live.compare import assert_close
 from tests.tolerances import (
     SAME_FORMULA_FLOAT32,
     TRAINING_FLOAT64,
@@ -320,87 +320,6 @@ def test_other_losses_and_their_accuracy(keras, float64, loss, m):
 
 
 # --- Callbacks -----------------------------------------------------------------------------------
-
-
-class Puppet:
-    """What a callback needs of a model: weights, a rate, and whether to stop."""
-
-    def __init__(self, k):
-        self.optimizer = k.optimizers.SGD(0.5)
-        self.stop_training = False
-        self.weights = [np.zeros(1)]
-        self.metrics = []
-
-    def get_weights(self):
-        return [w.copy() for w in self.weights]
-
-    def set_weights(self, weights):
-        self.weights = [w.copy() for w in weights]
-
-
-def play(k, callback, losses):
-    """Feed a callback the losses of epochs until it stops; returns all that it did."""
-    puppet, story = Puppet(k), []
-    callback.set_model(puppet)
-    callback.on_train_begin({})
-    for epoch, value in enumerate(losses):
-        puppet.weights = [np.array([epoch + 1.0])]
-        callback.on_epoch_begin(epoch, {})
-        logs = {"loss": 9.0, "val_loss": value}
-        callback.on_epoch_end(epoch, logs)
-        rate = float(np.asarray(puppet.optimizer.learning_rate))
-        story.append((epoch, puppet.stop_training, f"{rate:.5g}", sorted(logs)))
-        if puppet.stop_training:
-            break
-    callback.on_train_end({})
-    return story, float(puppet.weights[0][0])
-
-
-def draw_losses(rng):
-    """A walk in eighths (Keras compares in float32, in which they are exact), with ties."""
-    return (np.round(np.cumsum(rng.standard_normal(15) - 0.1) * 8) / 8).tolist()
-
-
-@seeds(40)
-def test_early_stopping(keras, seed):
-    rng = np.random.default_rng(seed)
-    settings = {
-        "patience": pick(rng, 0, 1, 3),
-        "min_delta": pick(rng, 0, 0.25, -0.25),
-        "mode": pick(rng, "auto", "min", "max"),
-        "baseline": pick(rng, None, None, 0.0, -2.0),
-        "restore_best_weights": pick(rng, True, False),
-        "start_from_epoch": pick(rng, 0, 0, 4),
-    }
-    losses = draw_losses(rng)
-    with repeatable(seed, losses=losses, **settings):
-        mine = play(minitl, minitl.callbacks.EarlyStopping(**settings), losses)
-        assert mine == play(keras, keras.callbacks.EarlyStopping(**settings), losses)
-
-
-@seeds(30)
-def test_reduce_on_plateau(keras, seed):
-    rng = np.random.default_rng(seed)
-    settings = {
-        "factor": pick(rng, 0.125, 0.5),
-        "patience": pick(rng, 0, 1, 2),
-        "min_delta": pick(rng, 1e-4, 0.25),
-        "mode": pick(rng, "auto", "min", "max"),
-        "cooldown": pick(rng, 0, 2),
-        "min_lr": pick(rng, 0.0, 0.02),
-    }
-    losses = draw_losses(rng)
-    with repeatable(seed, losses=losses, **settings):
-        mine = play(minitl, minitl.callbacks.ReduceLROnPlateau(**settings), losses)
-        assert mine == play(keras, keras.callbacks.ReduceLROnPlateau(**settings), losses)
-
-
-def test_learning_rate_scheduler(keras):
-    def schedule(epoch, rate):
-        return rate * 0.5 if epoch % 2 else rate
-
-    mine = play(minitl, minitl.callbacks.LearningRateScheduler(schedule), [0.0] * 5)
-    assert mine == play(keras, keras.callbacks.LearningRateScheduler(schedule), [0.0] * 5)
 
 
 def test_callbacks_within_fit(keras, float64):

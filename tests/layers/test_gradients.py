@@ -45,6 +45,8 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.BatchNormalization(scale=False), ROWS),
         (lambda: layers.BatchNormalization(center=False, epsilon=0.1), ROWS),
     ],
+    "Average": [(lambda: layers.Average(), [ROWS, ROWS, ROWS])],
+    "AveragePooling1D": [(lambda: layers.AveragePooling1D(2, padding="same"), STEPS)],
     "Concatenate": [
         (lambda: layers.Concatenate(), [ROWS, (4, 2)]),
         (lambda: layers.Concatenate(axis=1), [IMAGES, (2, 1, 4, 3)]),
@@ -55,6 +57,7 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.Conv2D(2, 1, activation="relu", bias_initializer="ones"), IMAGES),
         (lambda: layers.Conv2D(2, 1, activation="sigmoid"), IMAGES),
     ],
+    "Cropping2D": [(lambda: layers.Cropping2D(((1, 0), (2, 1))), IMAGES)],
     "Dense": [
         (lambda: layers.Dense(3, bias_initializer="random_normal"), ROWS),
         (lambda: layers.Dense(3, use_bias=False), ROWS),
@@ -62,6 +65,7 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.Dense(2, activation="relu", bias_initializer="ones"), ROWS),
     ],
     "Dropout": [(lambda: layers.Dropout(0.4), ROWS)],
+    "ELU": [(lambda: layers.ELU(0.5), ROWS)],
     "Flatten": [(lambda: layers.Flatten(), IMAGES)],
     "GRU": [
         (lambda: layers.GRU(3, bias_initializer="random_normal", return_sequences=True), STEPS),
@@ -73,6 +77,9 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.GaussianNoise(0.3), IMAGES),
         (lambda: layers.GaussianNoise(0), ROWS),
     ],
+    "GaussianDropout": [(lambda: layers.GaussianDropout(0.4), ROWS)],
+    "GlobalAveragePooling1D": [(lambda: layers.GlobalAveragePooling1D(), STEPS)],
+    "GlobalMaxPooling1D": [(lambda: layers.GlobalMaxPooling1D(keepdims=True), STEPS)],
     "GlobalAveragePooling2D": [
         (lambda: layers.GlobalAveragePooling2D(), IMAGES),
         (lambda: layers.GlobalAveragePooling2D(keepdims=True), IMAGES),
@@ -81,6 +88,7 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.GlobalMaxPooling2D(), IMAGES),
         (lambda: layers.GlobalMaxPooling2D(keepdims=True), IMAGES),
     ],
+    "Identity": [(lambda: layers.Identity(), ROWS)],
     "InputLayer": [(lambda: layers.InputLayer((6,)), ROWS)],
     "LSTM": [
         (lambda: layers.LSTM(3, bias_initializer="random_normal", return_sequences=True), STEPS),
@@ -88,6 +96,15 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.LSTM(2, unit_forget_bias=False, dropout=0.3), STEPS),
         (lambda: layers.LSTM(2, "linear", dropout=0.3, recurrent_dropout=0.3), STEPS),
     ],
+    "LayerNormalization": [
+        (lambda: layers.LayerNormalization(), IMAGES),
+        (lambda: layers.LayerNormalization(center=False, epsilon=0.1), ROWS),
+    ],
+    "LeakyReLU": [(lambda: layers.LeakyReLU(), ROWS)],
+    "MaxPooling1D": [(lambda: layers.MaxPooling1D(3, strides=1), STEPS)],
+    "Maximum": [(lambda: layers.Maximum(), [ROWS, ROWS, ROWS])],
+    "Minimum": [(lambda: layers.Minimum(), [ROWS, ROWS])],
+    "Multiply": [(lambda: layers.Multiply(), [ROWS, ROWS, ROWS])],
     "MaxPooling2D": [
         (lambda: layers.MaxPooling2D(), IMAGES),
         (lambda: layers.MaxPooling2D((2, 3), strides=1, padding="same"), IMAGES),
@@ -124,14 +141,26 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.RandomZoom(0.5), IMAGES),
         (lambda: layers.RandomZoom((-0.9, -0.2), 1, "nearest"), IMAGES),
     ],
-    "ReLU": [(lambda: layers.ReLU(), ROWS)],
-    "Softmax": [(lambda: layers.Softmax(), ROWS)],
     "TimeDistributed": [
         (lambda: layers.TimeDistributed(layers.Dense(3, "tanh")), STEPS),
         (lambda: layers.TimeDistributed(layers.Conv2D(2, 3)), (2, 3, 4, 4, 2)),
         (lambda: layers.TimeDistributed(layers.BatchNormalization()), STEPS),
         (lambda: layers.TimeDistributed(layers.TimeDistributed(layers.Dense(2))), (2, 2, 2, 3)),
     ],
+    "Permute": [(lambda: layers.Permute((3, 1, 2)), IMAGES)],
+    "ReLU": [
+        (lambda: layers.ReLU(), ROWS),
+        (lambda: layers.ReLU(max_value=0.7, negative_slope=0.1, threshold=0.2), ROWS),
+    ],
+    "RepeatVector": [(lambda: layers.RepeatVector(3), ROWS)],
+    "Rescaling": [(lambda: layers.Rescaling(1 / 127.5, -1), IMAGES)],
+    "Reshape": [(lambda: layers.Reshape((6, -1)), IMAGES)],
+    "Softmax": [(lambda: layers.Softmax(), ROWS), (lambda: layers.Softmax(axis=1), IMAGES)],
+    "SpatialDropout1D": [(lambda: layers.SpatialDropout1D(0.4), STEPS)],
+    "SpatialDropout2D": [(lambda: layers.SpatialDropout2D(0.4), IMAGES)],
+    "Subtract": [(lambda: layers.Subtract(), [ROWS, ROWS])],
+    "UnitNormalization": [(lambda: layers.UnitNormalization(), ROWS)],
+    "UpSampling2D": [(lambda: layers.UpSampling2D((2, 3)), IMAGES)],
     "ZeroPadding2D": [(lambda: layers.ZeroPadding2D(((1, 0), (2, 3))), IMAGES)],
 }
 ALL = [
@@ -164,7 +193,9 @@ def place_of(variable, layer):
 
 
 def arrays(shape):
-    return [apart(*s) for s in shape] if isinstance(shape, list) else [apart(*shape)]
+    shapes = shape if isinstance(shape, list) else [shape]
+    # The second and third turned round and shifted: inputs do not tie with each other either.
+    return [apart(*s) * (-1) ** i + 0.03 * i for i, s in enumerate(shapes)]
 
 
 @pytest.mark.parametrize("kind", ["fast", "reference"])

@@ -1,0 +1,112 @@
+"""Activation functions as layers of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minitl import activations, ops
+from minitl.autograd import Tensor
+from minitl.layers.base import Layer
+
+
+class Activation(Layer):
+    """y = activation(x), as a layer of its own."""
+
+    def __init__(
+        self,
+        activation: Any,
+        *,
+        name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        self.activation = activations.get(activation)
+
+    def call(self, x: Tensor) -> Tensor:
+        return self.activation(x)
+
+
+def _not_negative(**settings: Any) -> None:
+    for name, value in settings.items():
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name} must not be negative, got {value!r}")
+
+
+class ReLU(Layer):
+    """y = max(x, 0); the arguments are those of `ops.relu`."""
+
+    def __init__(
+        self,
+        max_value: float | None = None,
+        negative_slope: float = 0.0,
+        threshold: float = 0.0,
+        *,
+        name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        _not_negative(max_value=max_value, negative_slope=negative_slope, threshold=threshold)
+        self.max_value, self.negative_slope = max_value, negative_slope
+        self.threshold = threshold
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.relu(x, self.negative_slope, self.max_value, self.threshold)
+
+
+class LeakyReLU(Layer):
+    """y = x where x > 0, else negative_slope * x."""
+
+    def __init__(
+        self,
+        negative_slope: float = 0.3,
+        *,
+        name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        _not_negative(negative_slope=negative_slope)
+        self.negative_slope = negative_slope
+
+    def call(self, x: Tensor) -> Tensor:
+        return activations.leaky_relu(x, self.negative_slope)
+
+
+class ELU(Layer):
+    """y = x where x > 0, else alpha (e^x - 1)."""
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        name: str | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        self.alpha = alpha
+
+    def call(self, x: Tensor) -> Tensor:
+        return activations.elu(x, self.alpha)
+
+
+class Softmax(Layer):
+    """p_j = e^(x_j) / sum_k e^(x_k), over one axis."""
+
+    def __init__(
+        self,
+        axis: int = -1,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        if not isinstance(axis, int):
+            raise ValueError(f"minitl's Softmax works over one axis, got axis={axis!r}")
+        self.axis = axis
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.softmax(x, self.axis)

@@ -1,0 +1,235 @@
+"""Layers that compute nothing: they put the same numbers into another shape."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minitl import ops
+from minitl.autograd import Tensor
+from minitl.layers.base import Layer, Shape
+from minitl.layers.convolution import channels_last, pair, sides
+
+
+class Flatten(Layer):
+    """(N, H, W, C) -> (N, H*W*C): feature maps become rows of F."""
+
+    def __init__(
+        self,
+        data_format: str | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        channels_last(data_format)
+        self.data_format = data_format
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        rest = input_shape[1:]
+        return (input_shape[0], None if None in rest else math.prod(n or 1 for n in rest))
+
+
+class Identity(Layer):
+    """y = x."""
+
+    def call(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Reshape(Layer):
+    """(N, ...) -> (N, *target_shape); one -1 in it stands for what remains."""
+
+    def __init__(
+        self,
+        target_shape: Any,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        self.target_shape = tuple(int(n) for n in target_shape)
+        if self.target_shape.count(-1) > 1 or any(n < 1 and n != -1 for n in self.target_shape):
+            raise ValueError(
+                f"target_shape has positive sizes and at most one -1, got {target_shape!r}"
+            )
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.reshape(x, (x.shape[0], *self.compute_output_shape(x.shape)[1:]))  # type: ignore
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        n, rest = input_shape[0], input_shape[1:]
+        if None in rest:
+            return (n, *(None if size == -1 else size for size in self.target_shape))
+        total = math.prod(size or 1 for size in rest)
+        known = math.prod(size for size in self.target_shape if size != -1)
+        target = tuple(total // known if size == -1 else size for size in self.target_shape)
+        if math.prod(target) != total:
+            raise ValueError(
+                f"Reshape {self.name!r} cannot put {rest} ({total} numbers) into "
+                f"{self.target_shape}"
+            )
+        return (n, *target)
+
+
+class Permute(Layer):
+    """The axes in another order: dims = (2, 1) exchanges the two after the batch."""
+
+    def __init__(
+        self,
+        dims: Any,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        self.dims = tuple(dims)
+        if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
+            raise ValueError(f"dims must be the numbers from 1 on in some order, got {dims!r}")
+
+    def call(self, x: Tensor) -> Tensor:
+        self.compute_output_shape(x.shape)
+        return ops.transpose(x, (0, *self.dims))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != len(self.dims) + 1:
+            raise ValueError(
+                f"Permute {self.name!r} orders {len(self.dims)} axes after the batch, got shape "
+                f"{input_shape}"
+            )
+        return (input_shape[0], *(input_shape[d] for d in self.dims))
+
+
+class RepeatVector(Layer):
+    """(N, D) -> (N, n, D): the same row n times."""
+
+    input_rank = 2
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        if not isinstance(n, (int, np.integer)) or n < 1:
+            raise ValueError(f"n must be a positive integer, got {n!r}")
+        self.n = int(n)
+
+    def call(self, x: Tensor) -> Tensor:
+        rows = ops.reshape(x, (x.shape[0], 1, x.shape[1]))
+        return rows * Tensor(np.ones((1, self.n, 1), x.dtype))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], self.n, input_shape[1])
+
+
+class ZeroPadding2D(Layer):
+    """Rows and columns of zeros around images (N, H, W, C).
+
+    Args:
+        padding: n (all four sides), (rows, columns), or ((top, bottom), (left, right)).
+    """
+
+    input_rank = 4
+
+    def __init__(
+        self,
+        padding: Any = (1, 1),
+        data_format: str | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        channels_last(data_format)
+        self.padding = sides(padding, "padding")
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.zero_pad2d(x, (*self.padding[0], *self.padding[1]))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        n, h, w, c = input_shape
+        return (n, h and h + sum(self.padding[0]), w and w + sum(self.padding[1]), c)
+
+
+class Cropping2D(Layer):
+    """Takes rows and columns away from the sides of images (N, H, W, C).
+
+    Args:
+        cropping: n (from all four sides), (rows, columns), or ((top, bottom), (left, right)).
+    """
+
+    input_rank = 4
+
+    def __init__(
+        self,
+        cropping: Any = ((0, 0), (0, 0)),
+        data_format: str | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        channels_last(data_format)
+        self.cropping = sides(cropping, "cropping")
+
+    def call(self, x: Tensor) -> Tensor:
+        _, h, w, _ = self.compute_output_shape(x.shape)
+        (top, _), (left, _) = self.cropping
+        return x[:, top : top + (h or 0), left : left + (w or 0)]
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        n, h, w, c = input_shape
+        rows, columns = (sum(side) for side in self.cropping)
+        if (h is not None and h <= rows) or (w is not None and w <= columns):
+            raise ValueError(
+                f"Cropping2D {self.name!r} takes {rows} rows and {columns} columns away, which "
+                f"leaves nothing of {input_shape}"
+            )
+        return (n, h and h - rows, w and w - columns, c)
+
+
+class UpSampling2D(Layer):
+    """Every place of images (N, H, W, C) becomes a block of size[0] x size[1] equal ones."""
+
+    input_rank = 4
+
+    def __init__(
+        self,
+        size: Any = (2, 2),
+        data_format: str | None = None,
+        interpolation: str = "nearest",
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        channels_last(data_format)
+        if interpolation != "nearest":
+            raise ValueError(f"minitl's UpSampling2D has 'nearest' only, got {interpolation!r}")
+        self.size, self.interpolation = pair(size, "size"), interpolation
+
+    def call(self, x: Tensor) -> Tensor:
+        n, h, w, c = x.shape
+        rows, columns = self.size
+        blocks = ops.reshape(x, (n, h, 1, w, 1, c))
+        blocks = blocks * Tensor(np.ones((1, 1, rows, 1, columns, 1), x.dtype))
+        return ops.reshape(blocks, (n, h * rows, w * columns, c))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        n, h, w, c = input_shape
+        return (n, h and h * self.size[0], w and w * self.size[1], c)

@@ -1,0 +1,236 @@
+"""Which array of a file goes into which weight of a model: all is checked before any of it moves.
+
+Two inventories, the file's and the model's, are laid over each other: layers by name, weights
+within a layer by position and shape. What does not fit is told in one error that lists every
+missing, surplus, misshapen and non-finite array, with near misses and likely causes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+Layers = Sequence[tuple[str, Sequence[tuple[str, Any]]]]
+
+
+class WeightFileError(ValueError):
+    """A weight file that cannot be read or does not fit; `problems` has one line for each."""
+
+    def __init__(self, headline: str, problems: Sequence[str] = ()):
+        super().__init__("\n  - ".join([headline, *problems]))
+        self.problems = list(problems)
+
+
+def refuse_twice(names: Sequence[str], what: str) -> None:
+    """Raise WeightFileError for a name that is there more than once."""
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise WeightFileError(f"the same {what} twice: {', '.join(map(repr, twice))}")
+
+
+def plan(
+    file_layers: Layers,
+    model_layers: Layers,
+    *,
+    skip: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+    by_name: bool = False,
+    source: str | os.PathLike[str] = "the file",
+) -> list[tuple[Any, np.ndarray]]:
+    """Pair every weight of a model with its array; check all of it; return (slot, array) pairs.
+
+    `file_layers`  what `read_weights` gave: [(layer, [(weight, array), ...]), ...].
+    `model_layers` the same with slots for arrays: anything with `shape` and `dtype`, or a tuple
+                   that is the shape (float32 then). Layers without weights are not in question.
+    `skip`         layers of the file that may go unused, as names or patterns ('fc*').
+    `keep`         layers of the model that may keep what they have, likewise.
+    `rename`       {name in the file: name in the model}.
+    `by_name`      as in Keras: only layers that both sides have; short for skip='*', keep='*'.
+
+    Layers are matched by name. Inside a layer weights are matched by position and must have the
+    same shape; a nested model's weights are first sorted by the inner layer that owns them, where
+    both sides name the same owners. Neither the order of layers nor freezing matters.
+
+    The arrays come in the slot's dtype, finite and C-contiguous; where nothing had to be
+    converted they are the inventory's own, so copy them into the slots. Raises ONE
+    WeightFileError with all that is missing, surplus, misshapen or not finite.
+    """
+    skip, keep = ("*",) if by_name else skip, ("*",) if by_name else keep
+    renamed = [((rename or {}).get(name, name), weights) for name, weights in file_layers]
+    refuse_twice([name for name, _ in renamed], "layer in the file")
+    refuse_twice([name for name, _ in model_layers], "layer in the model")
+    in_file = {name: weights for name, weights in renamed if weights}
+    in_model = {name: weights for name, weights in model_layers if weights}
+    problems: list[str] = []
+    pairs: list[tuple[Any, np.ndarray]] = []
+
+    missing = [n for n in in_model if n not in in_file and not _matches(n, keep)]
+    surplus = [n for n in in_file if n not in in_model and not _matches(n, skip)]
+    for name in missing:
+        wanted = ", ".join(_shape(_shape_of(slot)) for _, slot in in_model[name])
+        hint = nearest(name, surplus, " Then pass rename={{{0!r}: {1!r}}}")
+        problems.append(f"layer {name!r}: expected in the file ({wanted}), found nothing{hint}")
+    for name in surplus:
+        found = ", ".join(_shape(_shape_of(array)) for _, array in in_file[name])
+        hint = nearest(name, missing)
+        problems.append(f"layer {name!r}: found in the file ({found}), not in the model{hint}")
+    if hint := _explain_top(missing, surplus):
+        problems.append(hint)
+
+    for name in in_model:
+        if name in in_file:
+            _match_layer(name, in_file[name], in_model[name], pairs, problems)
+    if not pairs and not problems and (in_file or in_model):  # else there is nothing to load
+        problems.append("not one layer of the file is in the model")
+    if problems:
+        raise WeightFileError(
+            f"the weights in {source} do not fit the model; nothing was changed:", problems
+        )
+    return pairs
+
+
+def _match_layer(
+    layer: str,
+    stored: Sequence[tuple[str, Any]],
+    slots: Sequence[tuple[str, Any]],
+    pairs: list[tuple[Any, np.ndarray]],
+    problems: list[str],
+) -> None:
+    """Match the weights of one layer; add to `pairs` what fits and to `problems` what does not."""
+    owners, others = ([_owner(name) for name, _ in side] for side in (stored, slots))
+    rank, other_rank = _ranks(owners), _ranks(others)
+    if set(rank.values()) == set(other_rank.values()):
+        # Sorting is stable, so within an owner the position decides. Keras writes a nested
+        # model's frozen weights behind the others, but a layer's own always in one order.
+        stored = sorted(stored, key=lambda item: rank[_owner(item[0])])
+        slots = sorted(slots, key=lambda item: other_rank[_owner(item[0])])
+    if len(stored) != len(slots):
+        problems.append(
+            f"layer {layer!r}: expected {_listing(slots)}, found {_listing(stored)} in the file"
+        )
+        return
+    for (name, slot), (stored_name, array) in zip(slots, stored, strict=True):
+        expected, found = _shape_of(slot), _shape_of(array)
+        where = f"{layer}: {name}"
+        if stored_name != name:
+            where += f" ({stored_name} in the file)"
+        if expected != found:
+            cause = _likely_cause(expected, found)
+            problems.append(
+                f"{where}: expected shape {_shape(expected)}, found {_shape(found)}{cause}"
+            )
+        elif array.dtype.kind != "f":
+            problems.append(f"{where}: expected floating-point numbers, found {array.dtype}")
+        else:
+            dtype = np.dtype(getattr(slot, "dtype", np.float32))
+            with np.errstate(over="ignore"):  # an overflow is found as 'not finite'
+                cast = np.asarray(array, dtype=dtype, order="C")
+            if wrong := not_finite_numbers(cast):
+                problems.append(f"{where}: {wrong}")
+            pairs.append((slot, cast))
+
+
+def _owner(weight_name: str) -> str:
+    """'head/dense/kernel:0' -> 'dense': the inner layer that a weight belongs to.
+
+    Keras's recurrent layers keep theirs in a cell: 'both/forward_lstm/lstm_cell/kernel' is
+    forward_lstm's.
+    """
+    path = weight_name.split("/")[:-1]
+    while len(path) > 1 and path[-1] in ("lstm_cell", "gru_cell"):
+        path.pop()
+    return path[-1] if path else ""
+
+
+def _ranks(owners: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Names as (kind, which of its kind): 'dense_4' and 'dense_7' are the first and the second
+    'dense'. Automatic names go on counting when a model is built again."""
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for name in set(owners):
+        kind, _, number = name.rpartition("_")
+        if not number.isdecimal():
+            kind, number = name, "0"
+        kinds.setdefault(kind, []).append((int(number), name))
+    ranks: dict[str, tuple[str, int]] = {}
+    for kind, found in kinds.items():
+        ranks |= {name: (kind, i) for i, (_, name) in enumerate(sorted(found))}
+    return ranks
+
+
+def not_finite_numbers(array: np.ndarray) -> str:
+    if array.dtype.kind not in "fiub":
+        return f"expected numbers, found {array.dtype}"
+    finite = np.isfinite(array)
+    if finite.all():
+        return ""
+    first = tuple(int(i) for i in np.argwhere(~finite)[0])
+    return (
+        f"expected finite numbers, found {np.count_nonzero(~finite):,} of {array.size:,} that "
+        f"are not (the first, {array[first]}, at {_shape(first)})"
+    )
+
+
+def _likely_cause(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
+    """What usually lies behind two shapes that differ."""
+    if len(expected) == len(found) == 4:
+        if expected == (found[2], found[3], found[1], found[0]):
+            return " (OIHW, as PyTorch and ONNX keep it; minitl wants HWIO: transpose(2, 3, 1, 0))"
+        if expected[:2] == found[:2] and expected[3] == found[3]:
+            return f" (the input has {expected[2]} channels here, {found[2]} in the file)"
+    if len(expected) == len(found) == 2:
+        if expected == found[::-1]:
+            return " (transposed, as PyTorch keeps dense kernels)"
+        if expected[1] == found[1]:
+            return " (another number of inputs: was the model built with another input_shape?)"
+        if expected[0] == found[0]:
+            return " (another number of units or classes)"
+    return ""
+
+
+def _explain_top(missing: Sequence[str], surplus: Sequence[str]) -> str:
+    """Say so when the two sides differ by the classifier of a published network."""
+    tops = {"fc1", "fc2", "fc1000", "predictions"}
+    if tops & set(surplus):
+        names = ", ".join(repr(name) for name in surplus)
+        return (
+            f"likely cause: the file has the classifier on top and the model was built with "
+            f"include_top=False; take the file without top ('_notop'), or pass skip=({names},)"
+        )
+    if tops & set(missing):
+        return (
+            "likely cause: the file has no classifier on top and the model was built with "
+            "include_top=True; take the file with top, or build with include_top=False"
+        )
+    return ""
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def nearest(name: str, others: Iterable[str], advice: str = "") -> str:
+    close = difflib.get_close_matches(name, list(others), n=1, cutoff=0.7)
+    if not close:
+        return ""
+    return f"; is it {close[0]!r}?{advice.format(close[0], name)}"
+
+
+def _shape_of(slot: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in (slot if isinstance(slot, tuple | list) else slot.shape))
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def _listing(weights: Sequence[tuple[str, Any]]) -> str:
+    names = ", ".join(f"{name} {_shape(_shape_of(slot))}" for name, slot in weights)
+    return f"{len(weights)} weights ({names})" if len(weights) != 1 else f"1 weight ({names})"

@@ -1,0 +1,400 @@
+"""The plain part of HDF5, read byte by byte: groups, arrays, and attributes of numbers and strings.
+
+Weight files come from strangers, and the HDF5 library trusts what it reads: a few flipped bits make
+it crash or hang, a crafted string makes it take gigabytes, a link leads it to another file. So it
+is never shown them. This file reads what h5py writes unless told otherwise, which is all that
+Keras's files consist of, and refuses the rest by name: links to elsewhere, arrays that are kept
+outside, compressed or in chunks. It is the format's specification, version 3.0, in short:
+
+    superblock          sizes, and the address of the root's header
+    object header       messages: of a group where its links are, of an array its type, shape and
+                        place, of either its attributes
+    group               a B-tree of nodes of (name, address), the names in a heap of their own; or
+                        the links as messages in the header
+    string attribute    fixed length, or a reference (length, address, index) into a 'global heap'
+
+Nothing is read outside the file, no memory taken for more than it holds, and what is read in all
+has a limit, so that a file cannot send the reader around for ever. All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# Bytes that may be read of arrays beyond the file's size, and of all else beyond four times that.
+SPARE = 200_000_000
+STRUCTURE = 2**26
+NOWHERE = 2**64 - 1  # the address of what has no place
+# Kinds of messages in a header.
+DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08
+FILTERS, ATTRIBUTE, CONTINUED, SYMBOL_TABLE, ATTRIBUTE_INFO = 0x0B, 0x0C, 0x10, 0x11, 0x15
+# size: bit offset, precision, exponent's place and size, mantissa's place and size, bias
+IEEE = {
+    2: (0, 16, 10, 5, 0, 10, 15),
+    4: (0, 32, 23, 8, 0, 23, 127),
+    8: (0, 64, 52, 11, 0, 52, 1023),
+}
+
+
+class Hdf5Error(ValueError):
+    """A file that is damaged, or that uses more of HDF5 than is read here."""
+
+
+class _Bytes:
+    """A piece of the file, taken from the front."""
+
+    def __init__(self, data: bytes):
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        self.at += count
+        if count < 0 or self.at > len(self.data):
+            raise Hdf5Error("a piece of it is shorter than it says")
+        return self.data[self.at - count : self.at]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.at
+
+
+class File:
+    """An open file; `root` is its first group.
+
+    Raises Hdf5Error, here and in all that comes from it, and nothing else.
+    """
+
+    def __init__(self, source: IO[bytes]):
+        self.source = source
+        self.size = source.seek(0, 2)
+        self._left = {
+            "arrays": self.size + SPARE,
+            "structure": min(4 * self.size, STRUCTURE) + 2**16,
+        }
+        self._heaps: dict[int, dict[int, bytes]] = {}
+        start = self.piece(0, min(self.size, 128))
+        if start.take(8) != SIGNATURE:
+            raise Hdf5Error("it does not begin as an HDF5 file")
+        version = start.number(1)
+        if version > 3:
+            raise Hdf5Error(f"its superblock has version {version}; known are 0 to 3")
+        start.take(4 if version < 2 else 0)
+        sizes = start.take(2)
+        start.take({0: 9, 1: 13}.get(version, 1))
+        base, _, end = start.number(8), start.number(8), start.number(8)
+        start.take(16 if version < 2 else 0)
+        if sizes != b"\x08\x08" or base != 0:
+            raise Hdf5Error("expected offsets and lengths of 8 bytes from its beginning on")
+        if end > self.size:
+            raise Hdf5Error(f"truncated: expected {end:,} bytes, found {self.size:,}")
+        self.root = Object(self, start.number(8), "/")
+
+    def read(self, at: int, count: int, what: str = "structure") -> bytes:
+        if count == 0:  # an empty array has no place
+            return b""
+        if at + count > self.size:
+            raise Hdf5Error(f"it points outside itself: to {count:,} bytes at {at:,}")
+        self._left[what] -= count
+        if self._left[what] < 0:
+            raise Hdf5Error(
+                f"its {what} would be larger than its {self.size:,} bytes: it leads around"
+            )
+        self.source.seek(at)
+        return self.source.read(count)
+
+    def piece(self, at: int, count: int, signature: bytes = b"") -> _Bytes:
+        found = _Bytes(self.read(at, count))
+        if found.take(len(signature)) != signature:
+            raise Hdf5Error(f"expected {signature.decode()} at byte {at:,}")
+        return found
+
+    def heap_string(self, reference: _Bytes) -> bytes:
+        """What a reference to a string of any length stands for."""
+        length, at, index = reference.number(4), reference.number(8), reference.number(4)
+        if at in (0, NOWHERE):
+            return b""
+        if at not in self._heaps:
+            self._heaps[at] = dict(self._heap(at))
+        found = self._heaps[at].get(index)
+        if found is None or length > len(found):
+            raise Hdf5Error(f"the string at byte {at:,}, number {index}, is damaged")
+        return found[:length]
+
+    def _heap(self, at: int) -> Iterator[tuple[int, bytes]]:
+        size = self.piece(at + 8, 8).number(8)
+        heap = self.piece(at, size, b"GCOL")
+        heap.take(12)
+        while heap.left >= 16:
+            index, _, size = heap.number(2), heap.number(6), heap.number(8)
+            if index == 0:
+                return  # the rest is free
+            yield index, heap.take(size)
+            heap.take(min(-size % 8, heap.left))
+
+
+class Object:
+    """A group or an array: what its header says. `path` is how it was reached."""
+
+    def __init__(self, file: File, address: int, path: str):
+        self.file, self.address, self.path = file, address, path
+        self.messages: dict[int, list[tuple[_Bytes, bool]]] = {}
+        for kind, shared, data in _messages(file, address):
+            self.messages.setdefault(kind, []).append((data, shared))
+        self._links: dict[str, int] | None = None
+
+    @property
+    def is_array(self) -> bool:
+        return LAYOUT in self.messages
+
+    def _only(self, kind: int, what: str) -> _Bytes:
+        found = self.messages.get(kind, [])
+        if len(found) != 1 or found[0][1]:
+            raise Hdf5Error(f"{self.path} has no {what} of its own")
+        return _Bytes(found[0][0].data)
+
+    # --- Groups ---
+
+    @property
+    def links(self) -> dict[str, int]:
+        """Name: address of the header, or NOWHERE for a link to elsewhere. Sorted by name."""
+        if self._links is None:
+            if self.is_array:
+                raise Hdf5Error(f"{self.path} is not a group")
+            found = dict(
+                self._symbols() if SYMBOL_TABLE in self.messages else self._link_messages()
+            )
+            self._links = dict(sorted(found.items()))
+        return self._links
+
+    def __contains__(self, name: str) -> bool:
+        return not self.is_array and name in self.links
+
+    def __getitem__(self, path: str) -> Object:
+        """A member, one step at a time, and only along links that stay in this file."""
+        here = self
+        for step in path.split("/"):
+            where = f"{here.path.rstrip('/')}/{step}"
+            if here.is_array or step not in here.links:
+                raise Hdf5Error(f"expected {path!r} in {self.path}, found nothing there")
+            if here.links[step] == NOWHERE:
+                raise Hdf5Error(f"{where} is a link to somewhere else; links are not followed")
+            here = Object(self.file, here.links[step], where)
+        return here
+
+    def _symbols(self) -> Iterator[tuple[str, int]]:
+        """The links of a group that keeps them in a B-tree."""
+        table = self._only(SYMBOL_TABLE, "table of links")
+        tree, heap_at = table.number(8), table.number(8)
+        heap = self.file.piece(heap_at, 32, b"HEAP")
+        heap.take(4)
+        length, _, start = heap.number(8), heap.number(8), heap.number(8)
+        names = self.file.read(start, length)
+        seen: set[int] = set()
+        nodes = [tree]
+        while nodes:
+            at = nodes.pop()
+            if at in seen:
+                raise Hdf5Error(f"the links of {self.path} run in a circle")
+            seen.add(at)
+            if self.file.read(at, 4) == b"TREE":
+                node = self.file.piece(at, 8, b"TREE")
+                node.take(2)
+                count = node.number(2)
+                children = self.file.piece(at + 24, 8 + 16 * count)
+                for _ in range(count):
+                    children.take(8)  # a key; the order of names is not needed
+                    nodes.append(children.number(8))
+                continue
+            count = self.file.piece(at + 6, 2).number(2)
+            node = self.file.piece(at, 8 + 40 * count, b"SNOD")
+            node.take(4)
+            for _ in range(count):
+                name, address, kind = node.number(8), node.number(8), node.number(4)
+                node.take(20)
+                text = names[name : names.find(b"\0", name)]
+                yield _text(text), NOWHERE if kind == 2 else address
+
+    def _link_messages(self) -> Iterator[tuple[str, int]]:
+        for info, _ in self.messages.get(LINK_INFO, []):
+            info = _Bytes(info.data)
+            info.take(1)
+            info.take(8 if info.number(1) & 1 else 0)
+            if info.number(8) != NOWHERE:
+                raise Hdf5Error(
+                    f"{self.path} keeps its links in a fractal heap; write the file again with "
+                    f"h5py's default settings"
+                )
+        for data, _ in self.messages.get(LINK, []):
+            link = _Bytes(data.data)
+            link.take(1)
+            flags = link.number(1)
+            kind = link.number(1) if flags & 8 else 0
+            link.take((8 if flags & 4 else 0) + (1 if flags & 16 else 0))
+            name = _text(link.take(link.number(1 << (flags & 3))))
+            yield name, link.number(8) if kind == 0 else NOWHERE
+
+    # --- Attributes ---
+
+    @property
+    def attributes(self) -> dict[str, np.ndarray | None]:
+        """The attributes by name, as 1-D arrays of numbers or str; None for other types."""
+        for info, _ in self.messages.get(ATTRIBUTE_INFO, []):
+            info = _Bytes(info.data)
+            info.take(1)
+            info.take(2 if info.number(1) & 1 else 0)
+            if info.number(8) != NOWHERE:
+                raise Hdf5Error(
+                    f"{self.path} keeps its attributes in a fractal heap; write the file again "
+                    f"with h5py's default settings"
+                )
+        return dict(self._attribute(data) for data, _ in self.messages.get(ATTRIBUTE, []))
+
+    def _attribute(self, data: _Bytes) -> tuple[str, np.ndarray | None]:
+        message = _Bytes(data.data)
+        version, shared = message.number(1), message.number(1)
+        sizes = [message.number(2) for _ in range(3)]
+        message.take(1 if version == 3 else 0)
+        padded = [-(-n // 8) * 8 if version == 1 else n for n in sizes]
+        name, kind, space = (message.take(n) for n in padded)
+        text = _text(name[: sizes[0]].rstrip(b"\0"))
+        dtype, shape = _datatype(_Bytes(kind)), _dataspace(_Bytes(space))
+        if shared & 3 and version > 1:
+            dtype = None
+        if dtype is None or shape is None:
+            return text, None
+        count = math.prod(shape)
+        if dtype == "string":
+            if count * 16 > message.left:
+                raise Hdf5Error(f"attribute {text!r} of {self.path} is shorter than it says")
+            strings = [_text(self.file.heap_string(message)) for _ in range(count)]
+            return text, np.array(strings, dtype=object)
+        values = np.frombuffer(message.take(count * dtype.itemsize), dtype)
+        if dtype.kind == "S":
+            return text, np.array([_text(value) for value in values], dtype=object)
+        return text, values.astype(dtype.newbyteorder("="))
+
+    # --- Arrays ---
+
+    def shape_and_dtype(self) -> tuple[tuple[int, ...], np.dtype]:
+        if not self.is_array:
+            raise Hdf5Error(f"{self.path} is not an array")
+        dtype = _datatype(self._only(DATATYPE, "type"))
+        if not isinstance(dtype, np.dtype) or dtype.kind == "S":
+            raise Hdf5Error(f"{self.path}: expected an array of numbers")
+        shape = _dataspace(self._only(DATASPACE, "shape"))
+        if shape is None:
+            raise Hdf5Error(f"{self.path} has no values")
+        return shape, dtype
+
+    def read(self) -> np.ndarray:
+        """The array, in the byte order of this machine."""
+        shape, dtype = self.shape_and_dtype()
+        layout = self._only(LAYOUT, "place")
+        version, kind = layout.number(1), layout.number(1)
+        if EXTERNAL in self.messages or kind == 3:
+            raise Hdf5Error(
+                f"{self.path} keeps its values in another file (a virtual or external data set); "
+                f"expected the values themselves"
+            )
+        if FILTERS in self.messages:
+            # Inflating can take a thousand times the file's size; Keras never compresses.
+            raise Hdf5Error(
+                f"{self.path} is compressed; unpack the file with: h5repack -f NONE in.h5 out.h5"
+            )
+        if version not in (3, 4) or kind > 1:
+            raise Hdf5Error(
+                f"{self.path} is kept in chunks; put it together with: "
+                f"h5repack -l CONTI in.h5 out.h5"
+            )
+        if kind == 0:
+            place, stored, data = 0, layout.number(2), layout.data[layout.at :]
+        else:
+            place, stored, data = layout.number(8), layout.number(8), b""
+            stored = 0 if place == NOWHERE else min(stored, max(self.file.size - place, 0))
+        declared = math.prod(shape) * dtype.itemsize
+        if declared > stored:
+            raise Hdf5Error(
+                f"{self.path} declares {declared:,} bytes (shape {shape}), but the file holds "
+                f"{stored:,} of them"
+            )
+        data = data[:declared] if kind == 0 else self.file.read(place, declared, "arrays")
+        values = np.frombuffer(bytearray(data), dtype, math.prod(shape)).reshape(shape)
+        return np.asarray(values, dtype.newbyteorder("="))
+
+
+def _messages(file: File, address: int) -> Iterator[tuple[int, bool, _Bytes]]:
+    """(kind, whether it only points to a shared one, contents) of an object header's messages."""
+    if file.read(address, 4) == b"OHDR":
+        start = file.piece(address, min(64, file.size - address), b"OHDR")
+        start.take(1)
+        flags = start.number(1)
+        start.take((16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0))
+        length = start.number(1 << (flags & 3))
+        chunks, new, ordered = [(address + start.at, length)], True, flags & 4
+    else:
+        start = file.piece(address, 16)
+        if start.number(1) != 1:
+            raise Hdf5Error(f"expected an object's header at byte {address:,}")
+        start.take(7)
+        chunks, new, ordered = [(address + 16, start.number(4))], False, 0
+    seen: set[int] = set()
+    while chunks:
+        at, length = chunks.pop(0)
+        if at in seen:
+            raise Hdf5Error(f"the header at byte {address:,} runs in a circle")
+        seen.add(at)
+        chunk = file.piece(at, length)
+        while chunk.left >= (4 if new else 8):
+            kind, size, flags = chunk.number(1 if new else 2), chunk.number(2), chunk.number(1)
+            chunk.take((2 if ordered else 0) if new else 3)
+            if size > chunk.left:
+                raise Hdf5Error(f"a message of the header at byte {address:,} is too long")
+            message = _Bytes(chunk.take(size))
+            if kind == CONTINUED:
+                place, count = message.number(8), message.number(8)
+                # A new-style chunk has a signature before and a checksum after its messages.
+                chunks.append((place + 4, count - 8) if new else (place, count))
+            else:
+                yield kind, bool(flags & 2), message
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Hdf5Error(f"expected a name, found {raw[:40]!r}") from None
+
+
+def _datatype(message: _Bytes) -> Any:
+    """A NumPy dtype, 'string' for strings of any length, None for what is not read here."""
+    kind, bits, size = message.number(1) & 15, message.take(3), message.number(4)
+    order = ">" if bits[0] & 1 else "<"
+    if kind == 0 and size in (1, 2, 4, 8):
+        whole = message.number(2) == 0 and message.number(2) == 8 * size
+        return np.dtype(f"{order}{'i' if bits[0] & 8 else 'u'}{size}") if whole else None
+    if kind == 1 and size in IEEE and bits[1] == 8 * size - 1 and not bits[0] & 64:
+        layout = tuple(message.number(n) for n in (2, 2, 1, 1, 1, 1, 4))
+        return np.dtype(f"{order}f{size}") if layout == IEEE[size] else None
+    if kind == 3 and 0 < size < 2**16:
+        return np.dtype(f"S{size}")
+    return "string" if kind == 9 and bits[0] & 15 == 1 else None
+
+
+def _dataspace(message: _Bytes) -> tuple[int, ...] | None:
+    """The shape; None for an object without values."""
+    version, rank, _ = message.number(1), message.number(1), message.number(1)
+    kind = message.number(1)
+    if version == 1:
+        message.take(4)
+    elif version != 2 or kind == 2:
+        return None
+    if rank > 32:
+        raise Hdf5Error(f"expected at most 32 axes, found {rank}")
+    return tuple(message.number(8) for _ in range(rank))

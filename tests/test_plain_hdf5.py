@@ -1,0 +1,96 @@
+"""The reader of plain HDF5 against the HDF5 library, on files that h5py writes in many ways."""
+
+import h5py
+import numpy as np
+import pytest
+
+from minitl.plain_hdf5 import File, Hdf5Error
+
+DTYPES = ["f2", "f4", "f8", ">f4", ">f8", "i1", "u1", "i2", ">i4", "u8"]
+
+
+def write(path, rng, **settings):
+    """Groups within groups, many members, arrays and attributes of all kinds, deletions."""
+    with h5py.File(path, "w", **settings) as file:
+        groups = [file]
+        for i in range(int(rng.integers(1, 40))):
+            group = groups[int(rng.integers(len(groups)))]
+            if rng.random() < 0.3:
+                groups.append(group.create_group(f"group {i} \u00e4"))
+                continue
+            shape = tuple(int(n) for n in rng.integers(0, 5, int(rng.integers(0, 4))))
+            dtype = DTYPES[int(rng.integers(len(DTYPES)))]
+            group[f"array {i}"] = rng.integers(0, 100, shape).astype(dtype)
+            if rng.random() < 0.2:
+                del group[f"array {i}"]
+        for group in groups:
+            for i in range(int(rng.integers(0, 7))):
+                group.attrs[f"a{i}"] = [
+                    "text of any length" * i,
+                    [b"fixed", b"strings"],
+                    ["any", "", "length", "\u00e9"],
+                    np.float32(i),
+                    np.arange(i),
+                    True,
+                    h5py.Empty("f4"),
+                ][int(rng.integers(7))]
+
+
+def compare(mine, theirs):
+    assert list(mine.links) == sorted(theirs)
+    for name, value in theirs.attrs.items():
+        found = mine.attributes[name]
+        if isinstance(value, h5py.Empty) or np.asarray(value).dtype == bool:
+            assert found is None
+            continue
+        expected = [v.decode() if isinstance(v, bytes) else v for v in np.atleast_1d(value)]
+        assert list(found) == expected
+    for name, child in theirs.items():
+        if isinstance(child, h5py.Group):
+            compare(mine[name], child)
+        else:
+            array = mine[name].read()
+            assert array.dtype == child.dtype.newbyteorder("=") and array.flags.writeable
+            np.testing.assert_array_equal(array, child[()])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_h5py_writes(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    write(tmp_path / "x.h5", rng)
+    with h5py.File(tmp_path / "x.h5") as theirs, open(tmp_path / "x.h5", "rb") as source:
+        compare(File(source).root, theirs)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_h5py_writes_in_the_newest_form(tmp_path, seed):
+    """Read where it is plain; else refused with advice."""
+    rng = np.random.default_rng(seed)
+    write(tmp_path / "x.h5", rng, libver="latest")
+    with h5py.File(tmp_path / "x.h5") as theirs, open(tmp_path / "x.h5", "rb") as source:
+        try:
+            compare(File(source).root, theirs)
+        except Hdf5Error as error:
+            assert "fractal heap; write the file again" in str(error)
+
+
+def test_thousands_of_members_and_of_strings(tmp_path):
+    """A B-tree of several levels; attributes of 60,000 bytes; heaps of several collections."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for i in range(3000):
+            file[f"array {i}"] = np.float32([i])
+        file.attrs["fixed"] = np.array([b"x" * 600] * 100)
+        file.attrs["any"] = ["y" * i for i in range(2000)]
+    with h5py.File(tmp_path / "x.h5") as theirs, open(tmp_path / "x.h5", "rb") as source:
+        compare(File(source).root, theirs)
+
+
+def test_groups_in_a_circle(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a/b/c"] = np.zeros(2)
+        file["a/b/up"] = file["a"]
+    with open(tmp_path / "x.h5", "rb") as source:
+        root = File(source).root
+        assert root["a/b/up/b/up/b/c"].read().shape == (2,)  # harmless to whoever does not walk
+        with pytest.raises(Hdf5Error, match="leads around"):
+            root["a" + "/b/up" * 10_000]
