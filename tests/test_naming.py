@@ -128,4 +128,4 @@ def test_activations():
     assert activations.get(None)(np.ones(2)).storage.tolist() == [1, 1]
     for name, function in activations.TABLE.items():
         assert activations.get(name) is function
-        assert serialize(function) == {"hard_swish": "hard_silu"}.get(name, name)
+        assert serialize(function) == {"hard_swish": "hard_silu", "swish": "silu"}.get(name, name)

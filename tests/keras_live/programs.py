@@ -102,8 +102,9 @@ def compare(program, dtype="float64", truth="float64", terms=100, fraction=None,
             fraction = gamma(slack, np.float32) * slack**0.5
     found = []
     for k, floats in ((minitl, dtype), (keras, truth)):
-        before = k.config.floatx()
-        k.config.set_floatx(floats)
+        before = [(library, library.config.floatx()) for library in (minitl, keras)]
+        for library, _ in before:  # a program may build the same in the other one
+            library.config.set_floatx(floats)
         k.utils.clear_session(**({"free_memory": False} if k is keras else {}))
         k.utils.set_random_seed(0)
         try:
@@ -111,7 +112,8 @@ def compare(program, dtype="float64", truth="float64", terms=100, fraction=None,
                 warnings.simplefilter("ignore")
                 found.append(program(k))
         finally:
-            k.config.set_floatx(before)
+            for library, floatx in before:
+                library.config.set_floatx(floatx)
     mine, theirs = found
     assert list(mine) == list(theirs), f"found {list(mine)}, Keras {list(theirs)}"
     wrong = [

@@ -211,7 +211,8 @@ def files(rng, name):
         write, read = "model.save(path)", "model = other.models.load_model(path)"
     else:
         write, read = (
-            "model.save_weights(path)",
+            # Keras 3 writes the old form only as a part of a whole model.
+            "(model.save if k is keras and path.suffixes == ['.h5'] else model.save_weights)(path)",
             "model = build(other)\n    model.load_weights(path)",
         )
     freeze = freezing(rng)
