@@ -46,6 +46,7 @@ class Evaluation:
     macro_f1: float
     weighted_f1: float
     auc: float  # of class 1 for two classes, else the mean of each class against the rest
+    auc_by_class: np.ndarray  # (m,) each class against the rest; NaN without images of it or them
     calibration_error: float
     reliability: tuple[ReliabilityBin, ...]
 
@@ -56,6 +57,7 @@ class Evaluation:
                 "precision": float(self.precision[c]),
                 "recall": float(self.recall[c]),
                 "f1": float(self.f1[c]),
+                "auc": _plain(float(self.auc_by_class[c])),
                 "support": int(self.support[c]),
             }
             for c, name in enumerate(self.class_names)
@@ -147,7 +149,7 @@ def evaluate_predictions(
     precision, recall, f1 = precision_recall_f1(matrix)
     support = matrix.sum(axis=1)
     reliability = reliability_bins(truth, p, bins)
-    areas = [roc_auc(truth == c, p[:, c]) for c in ([1] if classes == 2 else range(classes))]
+    areas = np.array([roc_auc(truth == c, p[:, c]) for c in range(classes)])
     return Evaluation(
         class_names=names,
         confusion=matrix,
@@ -161,21 +163,26 @@ def evaluate_predictions(
         support=support,
         macro_f1=float(f1.mean()),
         weighted_f1=float(f1 @ support / len(truth)),
-        auc=float(np.mean(areas)),
+        auc=float(areas[1] if classes == 2 else areas.mean()),
+        auc_by_class=areas,
         calibration_error=calibration_error(reliability),
         reliability=reliability,
     )
 
 
-def confusion_matrix(y_true: Any, y_pred: Any, num_classes: int) -> np.ndarray:
-    """Counts (m, m): entry [i, j] is the number of images of class i that were taken for j.
+def confusion_matrix(
+    y_true: Any, y_pred: Any, num_classes: int, sample_weight: Any = None
+) -> np.ndarray:
+    """Counts (m, m): entry [i, j] is the number of images of class i that were taken for j, or,
+    with weights (N,), the sum of theirs.
 
     >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
     truth = check_labels(y_true, len(np.asarray(y_true)), num_classes)
     predicted = check_labels(y_pred, len(truth), num_classes, "predicted labels")
-    pairs = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
+    weight = None if sample_weight is None else _weights(sample_weight, len(truth))
+    pairs = np.bincount(truth * num_classes + predicted, weight, num_classes**2)
     return pairs.reshape(num_classes, num_classes)
 
 
@@ -186,11 +193,7 @@ def accuracy(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
     right = np.asarray(y_true) == np.asarray(y_pred)
     if sample_weight is None:
         return float(right.mean())
-    weight = np.asarray(sample_weight, float)
-    if weight.shape != right.shape:
-        raise ValueError(f"sample_weight has shape {weight.shape} for {len(right)} labels")
-    if not np.isfinite(weight).all() or weight.min() < 0 or weight.sum() == 0:
-        raise ValueError("sample weights must be finite, not negative, and not all zero")
+    weight = _weights(sample_weight, len(right))
     return float(right @ weight / weight.sum())
 
 
@@ -205,31 +208,61 @@ def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     )
 
 
-def roc_auc(positive: Any, score: Any) -> float:
+def roc_auc(positive: Any, score: Any, sample_weight: Any = None) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative.
 
-        AUC = (R - P (P + 1) / 2) / (P Q)
+        AUC = sum_s P_s (Q_<s + Q_s / 2) / (P Q)
 
-    with R the sum of the ranks of the P positives among all P + Q scores; equal scores share
-    their mean rank, so a tie counts one half. `positive` (N,) bool, `score` (N,). NaN when there
-    are no positives or no negatives. (Mann and Whitney 1947.)
+    over all scores s, with P_s and Q_s the positives and negatives of that score (or the sums of
+    their weights), Q_<s the negatives below it, P and Q the totals: a tie counts one half.
+    `positive` (N,) bool, `score` (N,), `sample_weight` (N,) or None. NaN when there are no
+    positives or no negatives. (Mann and Whitney 1947.)
 
     >>> roc_auc([False, True, True], [0.1, 0.4, 0.1])
     0.75
     """
+    _, p, q = _by_score(positive, score, sample_weight)
+    if p.sum() == 0 or q.sum() == 0:
+        return math.nan
+    below = np.cumsum(q) - q
+    return float(p @ (below + q / 2) / (p.sum() * q.sum()))
+
+
+def roc_curve(
+    positive: Any, score: Any, sample_weight: Any = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ROC curve: what is found and what is mistaken if all scores >= a threshold count.
+
+    Returns false positive rates, true positive rates and thresholds, each (K + 1,) for K different
+    scores, from (0, 0) at an infinite threshold to (1, 1). Arguments as for `roc_auc`. A rate is
+    NaN where there are no negatives, or no positives.
+
+    >>> [list(map(float, row)) for row in roc_curve([0, 1, 1], [0.1, 0.4, 0.1])]
+    [[0.0, 0.0, 1.0], [0.0, 0.5, 1.0], [inf, 0.4, 0.1]]
+    """
+    levels, p, q = _by_score(positive, score, sample_weight)
+    rates = []
+    for counts in (q[::-1], p[::-1]):
+        total = counts.sum()
+        found = np.concatenate([[0], np.cumsum(counts)])
+        rates.append(found / total if total else np.full(len(found), math.nan))
+    return rates[0], rates[1], np.concatenate([[np.inf], levels[::-1]])
+
+
+def _by_score(
+    positive: Any, score: Any, sample_weight: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The different scores in ascending order, and the weights of positives and negatives there."""
     positive, score = np.asarray(positive, bool), np.asarray(score)
     if positive.shape != score.shape or positive.ndim != 1 or np.isnan(score).any():
         raise ValueError(
-            "roc_auc takes labels (N,) and scores (N,) without NaN, got shapes "
+            "an ROC curve takes labels (N,) and scores (N,) without NaN, got shapes "
             f"{positive.shape} and {score.shape}"
         )
-    _, level, counts = np.unique(score, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    p = int(positive.sum())
-    q = len(positive) - p
-    if p == 0 or q == 0:
-        return math.nan
-    return float((mean_rank[level][positive].sum() - p * (p + 1) / 2) / (p * q))
+    weight = _weights(sample_weight, len(score))
+    levels, place = np.unique(score, return_inverse=True)
+    counts = [np.bincount(place, weight * side, len(levels)) for side in (positive, ~positive)]
+    return levels, counts[0], counts[1]
 
 
 def reliability_bins(y_true: Any, probabilities: Any, bins: int = 10) -> tuple[ReliabilityBin, ...]:
@@ -272,6 +305,18 @@ def calibration_error(reliability: Sequence[ReliabilityBin]) -> float:
     full = [item for item in reliability if item.images]
     gaps = sum(item.images * abs(item.accuracy - item.confidence) for item in full)
     return float(gaps / sum(item.images for item in full))
+
+
+def _weights(sample_weight: Any, rows: int) -> np.ndarray:
+    """Weights (N,), checked; ones when None."""
+    if sample_weight is None:
+        return np.ones(rows)
+    weight = np.asarray(sample_weight, float)
+    if weight.shape != (rows,):
+        raise ValueError(f"sample_weight has shape {weight.shape} for {rows} labels")
+    if not np.isfinite(weight).all() or (weight < 0).any() or weight.sum() == 0:
+        raise ValueError("sample weights must be finite, not negative, and not all zero")
+    return weight
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ import numpy as np
 from minitl.autograd import Tensor
 from minitl.digests import arrays_digest
 from minitl.graph import Graph, numbers, open_up, work
+from minitl.layers.augmentation import view_seeds
 from minitl.layers.base import Layer, Node, SymbolicTensor
 
 # Multiply-adds that take as long as reading one kept number: 1 ns (gathering rows of F from
@@ -242,23 +243,11 @@ class Views:
 
     def seeds(self, place: int) -> np.ndarray:
         """(N,) uint64."""
-        mixed = np.asarray(self.samples, np.uint64)
-        for number in (place, self.view, self.seed):
-            mixed = _mix(mixed + np.uint64(number))
-        return mixed
+        return view_seeds(self.seed, self.view, self.samples, place)
 
     def tags(self) -> list[bytes]:
         """What tells these views of the samples from others."""
         return [f"{self.seed} {self.view} {int(i)}".encode() for i in self.samples]
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """The output function of splitmix64 (Steele, Lea & Flood 2014): near numbers become far."""
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
 
 
 def _drawn(node: Node, training: bool, views: bool) -> bool:

@@ -562,9 +562,11 @@ def affine_transform(
     columns; see `kernels.affine_transform`. fill_value is a number, or one a channel.
     """
     x = as_tensor(x)
-    fits = x.ndim == 4 and matrices.shape == (len(x.storage), 2, 3) and 0 not in x.shape[1:3]
-    _check(fits, "affine_transform", "images (N, H, W, C) and a matrix (2, 3) for each", x)
     m = np.ascontiguousarray(matrices, np.float64)
+    fits = x.ndim == 4 and m.shape == (len(x.storage), 2, 3) and 0 not in x.shape[1:3]
+    _check(fits, "affine_transform", "images (N, H, W, C) and a matrix (2, 3) for each", x)
+    if not (abs(m) < 1e9).all():  # a NaN too: the compiled loops would read anywhere
+        raise ValueError("affine_transform takes matrices of finite, moderate numbers")
     fill = np.broadcast_to(np.asarray(fill_value, np.float64), x.shape[3:]).copy()
     y = kernels.affine_transform(x.storage, m, size, interpolation, fill_mode, fill)
     before = x.shape[1:3]

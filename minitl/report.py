@@ -316,6 +316,52 @@ def rate_test_plot(test: Any, path: Path, title: str | None = None) -> None:
     _save(figure, path, title or end or None)
 
 
+def roc_plot(
+    y_true: Any,
+    probabilities: Any,
+    class_names: Sequence[str],
+    path: Path,
+    title: str | None = None,
+) -> None:
+    """Draw ROC curves: of class 1 for two classes, else of each class against the rest.
+
+    Arrays as in `minitl.evaluation.evaluate_predictions`. Classes without images (or without
+    others beside them) have no curve and are left out; raises ValueError when none is left.
+    """
+    from minitl.evaluation import check_labels, check_probabilities, roc_auc, roc_curve
+
+    p = check_probabilities(probabilities)
+    truth = check_labels(y_true, *p.shape)
+    if len(class_names) != p.shape[1]:
+        raise ValueError(f"{len(class_names)} class names for {p.shape[1]} classes")
+    wanted = [1] if p.shape[1] == 2 else range(p.shape[1])
+    drawn = [c for c in wanted if 0 < (truth == c).sum() < len(truth)]
+    if not drawn:
+        raise ValueError("an ROC curve needs images of a class and of others: nothing to draw")
+    figure = _figure(5.2, 5.2)
+    axes = figure.add_subplot()
+    colours, lines = (BLUE, RED, GREEN, ORANGE, GRAY), ("-", "--", "-.", ":")
+    for place, c in enumerate(drawn):
+        mistaken, found, _ = roc_curve(truth == c, p[:, c])
+        axes.plot(
+            mistaken,
+            found,
+            color=colours[place % len(colours)],
+            linestyle=lines[place // len(colours) % len(lines)],
+            linewidth=1.8,
+            label=f"{class_names[c]}, area {roc_auc(truth == c, p[:, c]):.3f}",
+        )
+    axes.plot([0, 1], [0, 1], color="#AAAAAA", linewidth=1, linestyle=":", label="chance")
+    axes.set_xlabel("false positive rate")
+    axes.set_ylabel("true positive rate")
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
+    axes.set_aspect("equal")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    _plain_axes(axes)
+    _save(figure, path, title)
+
+
 def _is_history(history: Any) -> bool:
     return isinstance(history, Mapping) or hasattr(history, "history")
 

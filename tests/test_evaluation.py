@@ -12,6 +12,7 @@ from minitl.evaluation import (
     precision_recall_f1,
     reliability_bins,
     roc_auc,
+    roc_curve,
 )
 
 
@@ -55,6 +56,66 @@ def test_against_scikit_learn(seed):
         assert e.auc == pytest.approx(sk.roc_auc_score(y, p[:, 1]), abs=1e-12)
     else:
         assert e.auc == pytest.approx(sk.roc_auc_score(y, p, multi_class="ovr"), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_with_weights_against_scikit_learn(seed):
+    """Some weights are 0, and sometimes all of a class."""
+    y, p, weight = random_case(seed)
+    weight[np.random.default_rng(seed).random(len(y)) < 0.3] = 0
+    if seed % 4 == 0:
+        weight[y == y[0]] = 0
+    if weight.sum() == 0:
+        weight[0] = 1
+    classes, predicted = range(p.shape[1]), p.argmax(axis=1)
+    options = {"labels": classes, "sample_weight": weight}
+    matrix = confusion_matrix(y, predicted, p.shape[1], weight)
+    np.testing.assert_allclose(matrix, sk.confusion_matrix(y, predicted, **options))
+    expected = sk.precision_recall_fscore_support(y, predicted, zero_division=0, **options)
+    for mine, theirs in zip(precision_recall_f1(matrix), expected, strict=False):
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
+    assert accuracy(y, predicted, weight) == pytest.approx(
+        sk.accuracy_score(y, predicted, sample_weight=weight)
+    )
+    for c in classes:
+        positive, score = y == c, p[:, c]
+        area = roc_auc(positive, score, weight)
+        if weight[positive].sum() == 0 or weight[~positive].sum() == 0:
+            assert np.isnan(area)
+            continue
+        theirs = sk.roc_auc_score(positive, score, sample_weight=weight)
+        assert area == pytest.approx(theirs, abs=1e-12)
+        mine = roc_curve(positive, score, weight)
+        theirs = sk.roc_curve(positive, score, sample_weight=weight, drop_intermediate=False)
+        kept = np.isin(mine[2], theirs[2])  # scikit-learn leaves out what has no weight
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(a[kept], b[np.isin(theirs[2], mine[2])], atol=1e-12)
+        assert sk.auc(*mine[:2]) == pytest.approx(area, abs=1e-12)
+
+
+def test_roc_curve_by_hand():
+    #   from above: 0.9 +   0.7 + -   0.2 -
+    mistaken, found, threshold = roc_curve([1, 1, 0, 0], [0.9, 0.7, 0.7, 0.2])
+    assert mistaken.tolist() == [0, 0, 0.5, 1]
+    assert found.tolist() == [0, 0.5, 1, 1]
+    assert threshold.tolist() == [np.inf, 0.9, 0.7, 0.2]
+    mistaken, found, _ = roc_curve([1, 1], [0.1, 0.2])
+    assert np.isnan(mistaken).all() and found.tolist() == [0, 0.5, 1]
+
+
+def test_one_class_only():
+    e = evaluate_predictions([1, 1, 1], [0.9, 0.2, 0.7])
+    assert np.isnan(e.auc) and np.isnan(e.auc_by_class).all()
+    assert e.confusion.tolist() == [[0, 0], [1, 2]]
+    assert e.f1[0] == 0 and e.f1[1] == pytest.approx(0.8) and e.macro_f1 == pytest.approx(0.4)
+
+
+def test_auc_by_class():
+    y, p, _ = random_case(12)
+    e = evaluate_predictions(y, p)
+    for c, area in enumerate(e.auc_by_class):
+        both = 0 < (y == c).sum() < len(y)
+        assert area == pytest.approx(sk.roc_auc_score(y == c, p[:, c])) if both else np.isnan(area)
 
 
 def test_the_random_cases_reach_every_branch():
@@ -227,7 +288,13 @@ def test_the_dict_is_strict_json():
     data = json.loads(json.dumps(e.to_dict(), allow_nan=False))
     assert data["accuracy"] == 1.0
     assert data["auc"] is None and data["weighted_accuracy"] is None
-    assert data["per_class"]["a"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}
+    assert data["per_class"]["a"] == {
+        "precision": 1.0,
+        "recall": 1.0,
+        "f1": 1.0,
+        "auc": None,
+        "support": 2,
+    }
     assert data["confusion"] == [[2, 0], [0, 0]]
     assert data["reliability"][0] == {
         "low": 0.0,

@@ -253,3 +253,27 @@ def test_augmentation_sheet_needs_something_to_draw(tmp_path):
     with pytest.raises(ValueError, match="view 1 has 1 images, of 2"):
         report.augmentation_sheet(images, [images, images[:1]], tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_roc_plot(tmp_path, figures):
+    y, p = np.array([0, 1, 1, 0, 1]), np.array([0.1, 0.9, 0.4, 0.6, 0.8])
+    report.roc_plot(y, p, ["sound", "defective"], tmp_path / "a.png", "test cells")
+    assert_picture(tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    assert [line.get_label() for line in axes.lines] == ["defective, area 0.833", "chance"]
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0, 0, 0, 0.5, 0.5, 1])
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0, 1 / 3, 2 / 3, 2 / 3, 1, 1])
+    assert "test cells" in texts(figures[0])
+
+
+def test_roc_plot_of_many_classes_leaves_out_those_without_images(tmp_path, figures):
+    y, p = np.arange(30) % 7, RNG.dirichlet(np.ones(8), 30)
+    report.roc_plot(y, p, list("abcdefgh"), tmp_path / "a.png")
+    labels = [line.get_label()[0] for line in figures[0].axes[0].lines]
+    assert labels == [*"abcdefg", "c"]  # the last is 'chance'
+    styles = {(line.get_color(), line.get_linestyle()) for line in figures[0].axes[0].lines}
+    assert len(styles) == 8
+    with pytest.raises(ValueError, match="2 class names for 8 classes"):
+        report.roc_plot(y, p, ["a", "b"], tmp_path / "b.png")
+    with pytest.raises(ValueError, match="needs images of a class and of others"):
+        report.roc_plot([0, 0], [0.1, 0.2], ["a", "b"], tmp_path / "b.png")

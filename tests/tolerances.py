@@ -76,6 +76,11 @@ SAME_FORMULA_FLOAT32 = 2 * gamma(100, np.float32)  # 1.2e-5
 # the largest number in the tile, not to the number itself. Measured on whole VGG16 at 2.4e-6.
 WINOGRAD = 1e-5
 
+# Images of up to 30 pixels a side and values 0-255, seen through a map: TensorFlow computes places
+# in float32, right to some 4 roundings of 2e-6, and from pixel to pixel a value changes by at most
+# 255 in each of two directions.
+RESAMPLED = 4 * 2e-6 * 2 * 255  # 4e-3
+
 # Metrics of Keras are float32 sums over the whole stream.
 METRIC = 2 * gamma(1000, np.float32)  # 1.2e-4: bound for a stream of 1000 numbers
 

@@ -82,6 +82,19 @@ def stratified_folds(labels: Any, folds: int, seed: Any) -> list[tuple[Rows, Row
     return [_both_sides(len(codes), np.sort(by_stratum[k::folds])) for k in range(folds)]
 
 
+def random_folds(rows: int, folds: int, seed: Any) -> list[tuple[Rows, Rows]]:
+    """`stratified_folds` of `rows` rows without labels: plain k-fold."""
+    return stratified_folds(np.zeros(rows, np.intp), folds, seed)
+
+
+def repeated_stratified_folds(
+    labels: Any, folds: int, repeats: int, seed: int
+) -> Iterator[tuple[Rows, Rows]]:
+    """`repeats` times `stratified_folds`, each dealt out anew: folds * repeats pairs."""
+    for child in np.random.SeedSequence(seed).spawn(repeats):
+        yield from stratified_folds(labels, folds, child)
+
+
 def grouped_split(groups: Any, fraction: float, seed: Any) -> tuple[Rows, Rows]:
     """Split into (kept, held out) so that no group of `groups` (N,) is on both sides.
 
@@ -98,6 +111,30 @@ def grouped_split(groups: Any, fraction: float, seed: Any) -> tuple[Rows, Rows]:
     rows_so_far = np.cumsum(np.bincount(codes)[order])[:-1]
     chosen = order[: np.argmin(np.abs(rows_so_far - fraction * len(codes))) + 1]
     return _both_sides(len(codes), np.flatnonzero(np.isin(codes, chosen)))
+
+
+def grouped_folds(groups: Any, folds: int, seed: Any) -> list[tuple[Rows, Rows]]:
+    """`folds` pairs (kept, held out); every group of `groups` (N,) is held out whole, once.
+
+    Groups go, the largest first and equals in random order, to the fold with the fewest rows so
+    far. With as many folds as groups each is held out alone.
+
+    Raises ValueError for fewer than 2 folds and for fewer groups than folds.
+    """
+    codes, names = _codes(groups)
+    if folds < 2:
+        raise ValueError(f"folds must be at least 2, got {folds}")
+    if len(names) < folds:
+        raise ValueError(f"{folds} folds need at least {folds} groups, found {len(names)}")
+    sizes = np.bincount(codes)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    fold_of, rows_in = np.empty(len(names), np.intp), np.zeros(folds, np.intp)
+    for group in order:
+        fold_of[group] = rows_in.argmin()
+        rows_in[fold_of[group]] += sizes[group]
+    place = fold_of[codes]
+    return [_both_sides(len(codes), np.flatnonzero(place == k)) for k in range(folds)]
 
 
 def block_split(rows: int, block: int, fraction: float, seed: Any) -> tuple[Rows, Rows]:

@@ -5,7 +5,10 @@ from hypothesis import strategies as st
 
 from minitl.data.splits import (
     block_split,
+    grouped_folds,
     grouped_split,
+    random_folds,
+    repeated_stratified_folds,
     repeated_stratified_splits,
     strata,
     stratified_folds,
@@ -112,6 +115,47 @@ def test_one_huge_group_still_leaves_both_sides():
             assert len(kept) and len(held_out)
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=10, max_size=100), st.integers(2, 4), st.integers(0))
+def test_grouped_folds_hold_out_every_group_once(groups, folds, seed):
+    groups = np.array(groups)
+    if len(set(groups)) < folds:
+        with pytest.raises(ValueError, match="folds need at least"):
+            grouped_folds(groups, folds, seed)
+        return
+    pairs = grouped_folds(groups, folds, seed)
+    for kept, held_out in pairs:
+        assert_partition(kept, held_out, len(groups))
+        assert not set(groups[kept]) & set(groups[held_out])
+    assert sorted(np.concatenate([held for _, held in pairs])) == list(range(len(groups)))
+    sizes = [len(held) for _, held in pairs]
+    assert max(sizes) - min(sizes) <= np.bincount(groups).max()
+
+
+def test_as_many_folds_as_groups_hold_out_each_alone():
+    groups = np.repeat(list("abcde"), [3, 1, 4, 1, 5])
+    held = [set(groups[rows]) for _, rows in grouped_folds(groups, 5, 0)]
+    assert sorted(map(sorted, held)) == [["a"], ["b"], ["c"], ["d"], ["e"]]
+    many = np.arange(40) // 2
+    runs = [grouped_folds(many, 4, seed)[0][1].tolist() for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_plain_and_repeated_folds():
+    pairs = random_folds(23, 5, seed=0)
+    assert sorted(len(held) for _, held in pairs) == [4, 4, 5, 5, 5]
+    assert sorted(np.concatenate([held for _, held in pairs])) == list(range(23))
+    labels = np.arange(30) % 3
+    runs = list(repeated_stratified_folds(labels, 5, 4, seed=1))
+    assert len(runs) == 20
+    for start in range(0, 20, 5):
+        held = np.concatenate([held for _, held in runs[start : start + 5]])
+        assert sorted(held) == list(range(30))
+    assert len({tuple(held) for _, held in runs}) == 20
+    again = list(repeated_stratified_folds(labels, 5, 4, seed=1))
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(runs, again, strict=True))
+
+
 def test_blocks_of_neighbours_stay_together():
     kept, held_out = block_split(2624, 60, 0.25, seed=1)
     assert_partition(kept, held_out, 2624)
@@ -131,6 +175,9 @@ def test_blocks_of_neighbours_stay_together():
         (lambda: stratified_folds(["a"] * 9 + ["b"] * 3, 4, 0), r"4 folds .* too few of \['b'\]"),
         (lambda: stratified_subset([0, 1], 3, 0), "size must be from 1 to 2 .*, got 3"),
         (lambda: grouped_split([4, 4], 0.5, 0), "at least 2 groups, found 1"),
+        (lambda: grouped_folds([1, 2, 3], 1, 0), "folds must be at least 2, got 1"),
+        (lambda: grouped_folds([1, 2, 2], 3, 0), "3 folds need at least 3 groups, found 2"),
+        (lambda: random_folds(3, 4, 0), "4 folds needs at least 4 rows"),
         (lambda: block_split(100, 0, 0.5, 0), "block must be at least 1 row, got 0"),
     ],
 )
