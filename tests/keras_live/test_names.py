@@ -41,6 +41,10 @@ METHODS = {
 ALLOWED = {
     ("layers.AveragePooling2D", "pool_size"): "Keras has no default here, though MaxPooling2D has",
     ("layers.AvgPool2D", "pool_size"): "as AveragePooling2D",
+    ("layers.AveragePooling1D", "pool_size"): "as AveragePooling2D",
+    ("layers.AvgPool1D", "pool_size"): "as AveragePooling2D",
+    ("layers.SpatialDropout1D", "trainable"): "every layer of minitl has it",
+    ("layers.SpatialDropout2D", "trainable"): "every layer of minitl has it",
     ("metrics.Metric", "name"): "comes second in Keras, after dtype, which minitl has not",
     ("metrics.get", "loss"): "minitl resolves 'accuracy' here",
     ("metrics.get", "output_shape"): "minitl resolves 'accuracy' here",
