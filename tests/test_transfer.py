@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minitl import Model, Sequential, config
-from minitl.callbacks import LambdaCallback
+from minitl.callbacks import BackupAndRestore, Callback, LambdaCallback
 from minitl.layers import (
     Add,
     BatchNormalization,
@@ -424,6 +424,52 @@ def test_normalisation_of_the_base_stays_in_inference_mode():
     assert changed == [False] * 2 + [True] * 4
 
 
+class Killed(BaseException):
+    pass
+
+
+class KillAt(Callback):
+    """Ends everything at the n-th batch that it sees."""
+
+    def __init__(self, n):
+        self.n, self.seen = n, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += 1
+        if self.seen == self.n:
+            raise Killed
+
+    def get_state(self):
+        return {}
+
+
+def test_a_fine_tuning_that_was_killed_goes_on(tmp_path):
+    """Killed again and again, within the head's stage and within both others."""
+
+    def run(kill_at=None):
+        net, model = classifier(dropout=0.5)
+        config.set_random_seed(7)
+        callbacks = [KillAt(kill_at), BackupAndRestore(tmp_path / "backup", save_freq=2)]
+        histories = fine_tune(
+            model, (X, Y), (X, Y), stages=["block3", "block1"], base=net, head_epochs=3, epochs=2,
+            learning_rate=0.01, callbacks=callbacks, **QUIET,
+        )  # fmt: skip
+        return model.get_weights(), [h.history for _, h in histories]
+
+    whole = run()
+    assert not (tmp_path / "backup").exists()
+    kills = 0
+    while kills < 20:
+        try:
+            found = run(kill_at=5)
+            break
+        except Killed:
+            kills += 1
+    assert kills >= 4
+    assert same(found[0], whole[0]) and found[1] == whole[1]
+    assert not (tmp_path / "backup").exists()
+
+
 def test_proofs_are_printed_on_request(capsys):
     net, model = classifier()
     fine_tune(
@@ -437,7 +483,7 @@ def test_data_sets_and_sample_weights():
     batches = _Stream([(X[:5], Y[:5]), (X[5:], Y[5:])])
     net, model = classifier()
     fine_tune(model, batches, stages=["block3"], base=net, epochs=1, head_epochs=1, verbose=0)
-    assert model.optimizer.learning_rate == 3e-5
+    assert model.optimizer.learning_rate == 1e-5
     other_net, other = classifier()
     zero = np.zeros(12)
     start = other.get_weights()
