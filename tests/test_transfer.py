@@ -353,11 +353,12 @@ def test_rates_of_the_stages():
 def test_a_stage_starts_afresh_and_ends_at_its_rate():
     net, model = classifier(optimizer=Adam(0.01, beta_1=0.8))
     compiled = model.optimizer
+    model.fit(X, Y, verbose=0, batch_size=4)
     fine_tune(
         model, (X, Y), stages=["block3"], base=net, head_epochs=1, epochs=2, learning_rate=0.002,
         **QUIET,
     )  # fmt: skip
-    assert model.optimizer is not compiled and compiled.iterations == 0
+    assert model.optimizer is not compiled and compiled.iterations == 3
     assert (model.optimizer.iterations, model.optimizer.beta_1) == (6, 0.8)
     assert model.optimizer.learning_rate == 0.002
 
@@ -468,6 +469,22 @@ def test_a_fine_tuning_that_was_killed_goes_on(tmp_path):
     assert kills >= 4
     assert same(found[0], whole[0]) and found[1] == whole[1]
     assert not (tmp_path / "backup").exists()
+
+
+def test_a_stage_of_nothing_but_normalisation_unfreezes_nothing():
+    _, model = classifier(nested=True, norm=True)
+    with pytest.raises(ValueError, match="the stage 'block3_norm1' unfreezes no layer"):
+        fine_tune(model, (X, Y), stages=["block3_conv2", "block3_norm1"])
+
+
+def test_sample_weights_among_the_arguments_of_fit():
+    net, model = classifier()
+    start = model.get_weights()
+    fine_tune(
+        model, (X, Y), stages=["block3"], base=net, head_epochs=1, epochs=1,
+        sample_weight=np.zeros(12), **QUIET,
+    )  # fmt: skip
+    assert same(start, model.get_weights())
 
 
 def test_proofs_are_printed_on_request(capsys):
