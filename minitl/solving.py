@@ -169,7 +169,8 @@ def _minimise(
         gradient = loss((v / unit).ravel(), unit)[1]
         product = partial(curvature, v, unit)
         hessian = LinearOperator((v.size, v.size), product, dtype=np.float64)
-        step = cg(hessian, gradient, maxiter=CG)[0]
+        enough = 1e-3 * float(np.linalg.norm(gradient))
+        step = cg(hessian, gradient, maxiter=CG, atol=enough)[0]
         for _ in range(10):
             flat = (v / unit).ravel() - step
             loss(flat, unit)
