@@ -108,7 +108,11 @@ def solve_head(
                 stacklevel=5,
             )
 
-    share_out(solve, 1, multiplies=True)  # BLAS with one thread: else their number shows in bits
+    # With one thread of BLAS, else their number would show in bits; SciPy has a BLAS of its own,
+    # which must be there to be told.
+    import scipy.linalg  # noqa: F401
+
+    share_out(solve, 1, multiplies=True)
     return found[0]
 
 
