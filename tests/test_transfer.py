@@ -6,6 +6,7 @@ import pytest
 from minitl import Model, Sequential, config
 from minitl.callbacks import BackupAndRestore, Callback, LambdaCallback
 from minitl.layers import (
+    LSTM,
     Add,
     BatchNormalization,
     Concatenate,
@@ -16,6 +17,7 @@ from minitl.layers import (
     GlobalAveragePooling2D,
     Input,
     MaxPooling2D,
+    TimeDistributed,
 )
 from minitl.models import load_model
 from minitl.optimizers import SGD, Adam, schedules
@@ -163,6 +165,21 @@ def test_a_sequential_that_has_no_shapes_yet():
     freeze_until(model, "b")
     model.build((None, 8, 8, 1))
     assert "a" not in learning(model) and "b" in learning(model)
+
+
+def test_a_base_that_reads_a_sequence():
+    """Inside TimeDistributed, too, before a layer is what it is computed from."""
+    net = base()
+    frames = Input((4, 8, 8, 3))
+    x = LSTM(3, name="lstm")(TimeDistributed(Flatten())(TimeDistributed(net, name="each")(frames)))
+    model = Model(frames, Dense(2, name="head")(x), name="net")
+    freeze_until(model, "block3")
+    assert learning(model) == {*BLOCKS[4:], "lstm", "head"}
+    model.trainable = False
+    unfreeze_from(model, "block2_conv2")
+    assert learning(model) == {*BLOCKS[3:], "lstm", "head"}
+    freeze_until(model, "lstm")
+    assert learning(model) == {"lstm", "head"}
 
 
 def test_batch_normalization_stays_frozen_unless_asked_for():
