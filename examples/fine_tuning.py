@@ -4,7 +4,7 @@ VGG16 is one layer of the new model. With all of it frozen, the head is trained 
 then block5 is unfrozen at a fraction of the head's rate, then block4 at a fraction of that. What
 does not improve on the best validation loss so far is undone.
 
-    python examples/fine_tuning.py [--images 80] [--epochs 2] [--curves curves.png]
+    python examples/fine_tuning.py [--images 80] [--epochs 3] [--curves curves.png]
 
 Needs the extra `demo` for the images.
 """
@@ -22,7 +22,7 @@ from minitl.utils import set_random_seed, to_categorical
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--images", type=int, default=80, help="default: %(default)s")
-parser.add_argument("--epochs", type=int, default=2, help="of a stage; default: %(default)s")
+parser.add_argument("--epochs", type=int, default=3, help="of a stage; default: %(default)s")
 parser.add_argument("--curves", help="draw the learning curves into this file")
 arguments = parser.parse_args()
 
@@ -42,7 +42,7 @@ model.compile(Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
 
 stages = fine_tune(
     model, (x[train], y[train]), (x[held_out], y[held_out]), stages=["block5", "block4"],
-    head_epochs=30, epochs=arguments.epochs, learning_rate=1e-4, batch_size=16, verbose=2,
+    head_epochs=30, epochs=arguments.epochs, learning_rate=1e-5, batch_size=16, verbose=2,
     prove=True,
 )  # fmt: skip
 for name, history in stages:

@@ -126,14 +126,16 @@ def _undone(model: Model, run: Callable[[], Any], keep_features: bool) -> Any:
     names = ["optimizer", "history", "stop_training", "_place"]
     kept = {name: getattr(model, name) for name in names + ["_stores"] * (not keep_features)}
     weights = model._snapshot()
-    drawn = config._seeds.bit_generator.state
+    generator = config.random_state()
+    drawn = generator.bit_generator.state
 
     def put_back() -> None:
         for variable, values in weights:
             variable.assign(values)
         for name, value in kept.items():
             setattr(model, name, value)
-        config._seeds.bit_generator.state = drawn
+        generator.bit_generator.state = drawn
+        config.set_random_state(generator)
 
     before, raised = signal.getsignal(signal.SIGINT), False
     if threading.current_thread() is not threading.main_thread() or not callable(before):

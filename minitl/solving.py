@@ -108,7 +108,11 @@ def solve_head(
                 stacklevel=5,
             )
 
-    share_out(solve, 1, multiplies=True)  # BLAS with one thread: else their number shows in bits
+    # With one thread of BLAS, else their number would show in bits; SciPy has a BLAS of its own,
+    # which must be there to be told.
+    import scipy.linalg  # noqa: F401
+
+    share_out(solve, 1, multiplies=True)
     return found[0]
 
 
@@ -169,7 +173,8 @@ def _minimise(
         gradient = loss((v / unit).ravel(), unit)[1]
         product = partial(curvature, v, unit)
         hessian = LinearOperator((v.size, v.size), product, dtype=np.float64)
-        step = cg(hessian, gradient, maxiter=CG)[0]
+        enough = 1e-3 * float(np.linalg.norm(gradient))
+        step = cg(hessian, gradient, maxiter=CG, atol=enough)[0]
         for _ in range(10):
             flat = (v / unit).ravel() - step
             loss(flat, unit)

@@ -12,15 +12,18 @@ is computed from, in whatever sub-model that may be.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import inspect
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from minitl.callbacks import Callback, EarlyStopping, History
+from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
 from minitl.digests import arrays_digest
 from minitl.frozen import find_cut
 from minitl.graph import open_up, work
@@ -258,7 +261,7 @@ def fine_tune(
     base: str | Layer | None = None,
     head_epochs: int = 50,
     epochs: int = 5,
-    learning_rate: float | LearningRateSchedule = 3e-5,
+    learning_rate: float | LearningRateSchedule = 1e-5,
     rate_decay: float = 1 / 2.6,
     warmup: float = 0.1,
     patience: int = 5,
@@ -292,6 +295,8 @@ def fine_tune(
         batch_norm: whether BatchNormalization of the base is unfrozen, too; see `unfreeze_from`.
         prove: print `proof_of_freezing` after every stage.
         fit: more arguments of `Model.fit`: batch_size, verbose, callbacks, class_weight ...
+            With BackupAndRestore among the callbacks, run the same program again after a power
+            cut: finished stages are not trained again, and the end is the same to the bit.
 
     The best weights so far, by `monitor`, are carried from stage to stage: what does not improve
     on them is undone. In the end they are the model's, the layers are as trainable as in the last
@@ -320,11 +325,13 @@ def fine_tune(
         each.trainable = False
     compiled = model.optimizer
     histories: list[tuple[str, History]] = []
+    given = fit.get("callbacks") or []
+    given = [given] if isinstance(given, Callback) else list(given)
 
     def train(name: str, count: int, rate: float | LearningRateSchedule | None) -> None:
         model.optimizer = compiled.clone()
         model.optimizer.forget()
-        callbacks: list[Callback] = [best, *_listed(fit.get("callbacks"))]
+        callbacks = [best, *_of_stage(given, len(histories) + 1)]
         if isinstance(rate, (int, float)):
             callbacks.insert(0, _WarmUpAndCosine(rate, warmup))
         elif rate is not None:
@@ -333,7 +340,7 @@ def fine_tune(
             "epochs": count,
             "callbacks": callbacks,
             "validation_data": validation_data,
-            "sample_weight": weights,
+            "sample_weight": fit.get("sample_weight") if weights is None else weights,
         }
         if fit.get("verbose", 1):
             learns = sum(v.storage.size for v in model.trainable_weights)
@@ -357,7 +364,25 @@ def fine_tune(
         where = stage.unfreeze if isinstance(stage.unfreeze, str) else stage.unfreeze.name
         rate = learning_rate if stage.learning_rate is None else stage.learning_rate
         train(f"{where} unfrozen", stage.epochs or epochs, rate)
+    for backup in given:
+        if isinstance(backup, BackupAndRestore) and backup.delete_checkpoint:
+            for folder in backup.backup_dir.glob("stage-*"):
+                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                backup.backup_dir.rmdir()  # unless somebody keeps something else there
     return histories
+
+
+def _of_stage(callbacks: Sequence[Any], number: int) -> list[Any]:
+    """The callbacks, BackupAndRestore with a folder of the stage's own: what it keeps of a finished
+    stage is needed until all are finished."""
+    found = []
+    for each in callbacks:
+        if isinstance(each, BackupAndRestore):
+            each = copy.copy(each)
+            each.backup_dir, each.delete_checkpoint = each.backup_dir / f"stage-{number}", False
+        found.append(each)
+    return found
 
 
 class _Best(EarlyStopping):
@@ -472,7 +497,3 @@ def _split(data: Any) -> tuple[Any, Any, Any]:
             raise ValueError("data must be (x, y), (x, y, sample_weight) or an iterable of batches")
         return (*data, None)[:3]
     return data, None, None
-
-
-def _listed(callbacks: Any) -> list[Callback]:
-    return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minitl import Model, Sequential, config
+from minitl.autograd import Variable
 from minitl.callbacks import LambdaCallback
 from minitl.layers import BatchNormalization, Dense, Dropout, Input, Layer
 from minitl.optimizers import SGD, Adam
@@ -101,6 +102,36 @@ def test_ctrl_c_leaves_everything_as_it_was():
     with pytest.raises(KeyboardInterrupt):
         learning_rate_range_test(model, X, Y, batch_size=8)
     assert state(model) == before and signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_ctrl_c_while_weights_are_put_back(step, monkeypatch):
+    """Twice: at one weight, and again at a later one."""
+    model, _ = network()
+    before, handler, calls = state(model), signal.getsignal(signal.SIGINT), []
+    assign = Variable.assign
+
+    def interrupted(variable, values):
+        calls.append(variable)
+        if len(calls) in (step + 1, step + 4):
+            os.kill(os.getpid(), signal.SIGINT)
+        assign(variable, values)
+
+    monkeypatch.setattr(Variable, "assign", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learning_rate_range_test(model, X, Y, steps=5, batch_size=8)
+    assert state(model) == before and signal.getsignal(signal.SIGINT) is handler
+
+
+def test_random_numbers_that_a_layer_draws_are_not_missed():
+    model, trap = network()
+    before = state(model)
+    trap.at, trap.action = trap.calls + 2, config.next_seed
+    learning_rate_range_test(model, X, Y, steps=5, batch_size=8)
+    assert state(model) == before
+    trap.at, trap.action = trap.calls + 2, lambda: config.set_random_seed(1)
+    learning_rate_range_test(model, X, Y, steps=5, batch_size=8)
+    assert state(model) == before
 
 
 def test_ctrl_c_at_any_moment():

@@ -1,5 +1,9 @@
 """The optimum of the softmax head: against scikit-learn, its gradient, and the gap to it."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -99,9 +103,37 @@ def test_more_features_than_rows_is_the_same_problem():
     """Zero columns make D > N of the same F; the way through F F^T must not be seen."""
     f, y = features(40, 30, 3)
     wide = np.concatenate([f, np.zeros((40, 50), np.float32)], axis=1)
-    a, b = solve_head(f, y, 1e-3), solve_head(wide, y, 1e-3)
+    a, b = (solve_head(x, y, 1e-3, tolerance=1e-13) for x in (f, wide))
     np.testing.assert_allclose(b.kernel[:30], a.kernel, atol=1e-9 * np.abs(a.kernel).max())
     assert np.abs(b.kernel[30:]).max() == 0 and b.loss == pytest.approx(a.loss, rel=1e-12)
+
+
+PROGRAM = """
+import hashlib
+import numpy as np
+from minitl import kernels
+from minitl.solving import solve_head
+
+kernels.dense(np.ones((2, 2)), np.ones((2, 2)), None)  # BLAS is looked for before SciPy is there
+rng = np.random.default_rng(0)
+f = rng.standard_normal((400, 900)).astype(np.float32)
+head = solve_head(f, rng.integers(0, 40, 400), 1e-3, standardize=True)
+print(hashlib.sha256(head.kernel.tobytes() + head.bias.tobytes()).hexdigest())
+"""
+
+
+def test_no_bit_depends_on_the_number_of_threads():
+    def run(threads):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": threads},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout
+
+    assert run("1") == run("2")
 
 
 def test_what_it_says_when_iterations_run_out():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from minitl import Model, Sequential, config
-from minitl.callbacks import LambdaCallback
+from minitl.callbacks import BackupAndRestore, Callback, LambdaCallback
 from minitl.layers import (
+    LSTM,
     Add,
     BatchNormalization,
     Concatenate,
@@ -16,6 +17,7 @@ from minitl.layers import (
     GlobalAveragePooling2D,
     Input,
     MaxPooling2D,
+    TimeDistributed,
 )
 from minitl.models import load_model
 from minitl.optimizers import SGD, Adam, schedules
@@ -163,6 +165,21 @@ def test_a_sequential_that_has_no_shapes_yet():
     freeze_until(model, "b")
     model.build((None, 8, 8, 1))
     assert "a" not in learning(model) and "b" in learning(model)
+
+
+def test_a_base_that_reads_a_sequence():
+    """Inside TimeDistributed, too, before a layer is what it is computed from."""
+    net = base()
+    frames = Input((4, 8, 8, 3))
+    x = LSTM(3, name="lstm")(TimeDistributed(Flatten())(TimeDistributed(net, name="each")(frames)))
+    model = Model(frames, Dense(2, name="head")(x), name="net")
+    freeze_until(model, "block3")
+    assert learning(model) == {*BLOCKS[4:], "lstm", "head"}
+    model.trainable = False
+    unfreeze_from(model, "block2_conv2")
+    assert learning(model) == {*BLOCKS[3:], "lstm", "head"}
+    freeze_until(model, "lstm")
+    assert learning(model) == {"lstm", "head"}
 
 
 def test_batch_normalization_stays_frozen_unless_asked_for():
@@ -353,11 +370,12 @@ def test_rates_of_the_stages():
 def test_a_stage_starts_afresh_and_ends_at_its_rate():
     net, model = classifier(optimizer=Adam(0.01, beta_1=0.8))
     compiled = model.optimizer
+    model.fit(X, Y, verbose=0, batch_size=4)
     fine_tune(
         model, (X, Y), stages=["block3"], base=net, head_epochs=1, epochs=2, learning_rate=0.002,
         **QUIET,
     )  # fmt: skip
-    assert model.optimizer is not compiled and compiled.iterations == 0
+    assert model.optimizer is not compiled and compiled.iterations == 3
     assert (model.optimizer.iterations, model.optimizer.beta_1) == (6, 0.8)
     assert model.optimizer.learning_rate == 0.002
 
@@ -424,6 +442,68 @@ def test_normalisation_of_the_base_stays_in_inference_mode():
     assert changed == [False] * 2 + [True] * 4
 
 
+class Killed(BaseException):
+    pass
+
+
+class KillAt(Callback):
+    """Ends everything at the n-th batch that it sees."""
+
+    def __init__(self, n):
+        self.n, self.seen = n, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += 1
+        if self.seen == self.n:
+            raise Killed
+
+    def get_state(self):
+        return {}
+
+
+def test_a_fine_tuning_that_was_killed_goes_on(tmp_path):
+    """Killed again and again, within the head's stage and within both others."""
+
+    def run(kill_at=None):
+        net, model = classifier(dropout=0.5)
+        config.set_random_seed(7)
+        callbacks = [KillAt(kill_at), BackupAndRestore(tmp_path / "backup", save_freq=2)]
+        histories = fine_tune(
+            model, (X, Y), (X, Y), stages=["block3", "block1"], base=net, head_epochs=3, epochs=2,
+            learning_rate=0.01, callbacks=callbacks, **QUIET,
+        )  # fmt: skip
+        return model.get_weights(), [h.history for _, h in histories]
+
+    whole = run()
+    assert not (tmp_path / "backup").exists()
+    kills = 0
+    while kills < 20:
+        try:
+            found = run(kill_at=5)
+            break
+        except Killed:
+            kills += 1
+    assert kills >= 4
+    assert same(found[0], whole[0]) and found[1] == whole[1]
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_stage_of_nothing_but_normalisation_unfreezes_nothing():
+    _, model = classifier(nested=True, norm=True)
+    with pytest.raises(ValueError, match="the stage 'block3_norm1' unfreezes no layer"):
+        fine_tune(model, (X, Y), stages=["block3_conv2", "block3_norm1"])
+
+
+def test_sample_weights_among_the_arguments_of_fit():
+    net, model = classifier()
+    start = model.get_weights()
+    fine_tune(
+        model, (X, Y), stages=["block3"], base=net, head_epochs=1, epochs=1,
+        sample_weight=np.zeros(12), **QUIET,
+    )  # fmt: skip
+    assert same(start, model.get_weights())
+
+
 def test_proofs_are_printed_on_request(capsys):
     net, model = classifier()
     fine_tune(
@@ -437,7 +517,7 @@ def test_data_sets_and_sample_weights():
     batches = _Stream([(X[:5], Y[:5]), (X[5:], Y[5:])])
     net, model = classifier()
     fine_tune(model, batches, stages=["block3"], base=net, epochs=1, head_epochs=1, verbose=0)
-    assert model.optimizer.learning_rate == 3e-5
+    assert model.optimizer.learning_rate == 1e-5
     other_net, other = classifier()
     zero = np.zeros(12)
     start = other.get_weights()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -160,7 +161,8 @@ if hasattr(os, "register_at_fork"):
 # --- BLAS ----------------------------------------------------------------------------------------
 
 _depth = 0  # how many kernels are inside `_one_blas_thread` now
-_before: list[int] = []  # the threads that BLAS had before the first of them
+# What sets the threads of each BLAS, and how many it had before the first of them.
+_before: list[tuple[Callable[[int], None], int]] = []
 
 
 @contextmanager
@@ -168,8 +170,8 @@ def _one_blas_thread() -> Iterator[None]:
     global _depth, _before
     with _lock:
         if _depth == 0:
-            _before = [get() for get, _ in _blas_switches()]
-            for _, set_to in _blas_switches():
+            _before = [(set_to, get()) for get, set_to in _blas_switches()]
+            for set_to, _ in _before:
                 set_to(1)
         _depth += 1
     try:
@@ -178,13 +180,18 @@ def _one_blas_thread() -> Iterator[None]:
         with _lock:
             _depth -= 1
             if _depth == 0:
-                for (_, set_to), threads in zip(_blas_switches(), _before, strict=True):
+                for set_to, threads in _before:
                     set_to(threads)
 
 
-@cache
 def _blas_switches() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
-    """Pairs (get, set) of the number of threads, one for each OpenBLAS in this process."""
+    """Pairs (get, set) of the number of threads, one for each OpenBLAS in this process: NumPy's,
+    and SciPy's once it has been imported."""
+    return _find_switches("scipy.linalg._fblas" in sys.modules)
+
+
+@cache
+def _find_switches(with_scipy: bool) -> list[tuple[Callable[[], int], Callable[[int], None]]]:
     switches = []
     for path in _openblas_files():
         library = ctypes.CDLL(path)
