@@ -224,7 +224,7 @@ def _count(text: str) -> int:
 
 
 def _widths(text: str) -> str:
-    if not all(part.isdecimal() and int(part) > 0 for part in text.split(",")):
+    if text and not all(part.isdecimal() and int(part) > 0 for part in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r} are no widths: give 256 or 256,64")
     return text
 

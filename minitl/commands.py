@@ -44,7 +44,9 @@ class Pictures:
     """The readable images of `paths`, (N, H, W, 3), 0-255, in a file that the system reads as it
     is used, so that memory does not grow with N; `kept` are their numbers, `faults` the others'."""
 
-    def __init__(self, paths: Sequence[str], size: tuple[int, int], how: Any, strict: bool, views=1):
+    def __init__(
+        self, paths: Sequence[str], size: tuple[int, int], how: Any, strict: bool, views=1
+    ):
         self.faults: list[str] = []
         self.kept: list[int] = []
         self.x = scratch((views * len(paths), *size, 3))
@@ -147,6 +149,8 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
     then, if asked for, blocks of the base with it. Augmentation adds views to the images."""
     started = time.perf_counter()
     out = checked_output(arguments.output, (".h5", ".keras"))
+    if arguments.crop and arguments.crop != arguments.size:
+        raise ValueError("--crop would change the size of the images; give --size instead")
     set_random_seed(arguments.seed)
     base = pretrained(arguments)
     pictures, labels, names = read_folder(arguments.directory, arguments.size, arguments.strict)
