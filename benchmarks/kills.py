@@ -86,6 +86,9 @@ def interrupted(
             return json.loads((folder / "end.json").read_text()), killed, writing
         if code != -signal.SIGKILL:
             raise RuntimeError(f"the training failed with exit code {code}")
+        if (folder / "fit-ended").exists():  # too late to count, and nothing left to kill
+            kills = killed
+            continue
         killed += 1
         writing += any((folder / "backup").glob(".*.part.backup"))
 
@@ -172,6 +175,7 @@ def train(folder: Path, save_freq: str | int) -> None:
         validation_split=0.3,
         callbacks=[backup, log, best, early, plateau, diary],
     )
+    (folder / "fit-ended").touch()
     end = {
         "history": history.history,
         "epochs": history.epoch,
