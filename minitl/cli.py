@@ -135,6 +135,7 @@ def _add_pictures(commands: argparse._SubParsersAction) -> None:
     for name, default, text in (
         ("epochs", 50, "of the head, at most"),
         ("fine-tune-epochs", 5, "of each unfrozen block"),
+        ("patience", 10, "the head ends after so many epochs without a better val_loss"),
         ("batch-size", 16, "images a step"),
         ("copies", 3, "augmented views beside each image, if augmentation is asked for"),
     ):

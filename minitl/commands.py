@@ -153,6 +153,9 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
         raise ValueError("--crop would change the size of the images; give --size instead")
     set_random_seed(arguments.seed)
     base = pretrained(arguments)
+    stages = arguments.unfreeze.split(",") if arguments.unfreeze else []
+    for stage in stages:
+        transfer.find_layers(base, stage)  # misspelt: say so before the work
     pictures, labels, names = read_folder(arguments.directory, arguments.size, arguments.strict)
     if len(names) < 2:
         raise ValueError(f"{arguments.directory} has one class only; training needs two or more")
@@ -198,16 +201,13 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
             "interrupted": False,
         },
     }
-    stages = arguments.unfreeze.split(",") if arguments.unfreeze else []
-    for stage in stages:
-        transfer.find_layers(model, stage)  # misspelt: say so before the work
     model.compile(Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
     cache = out.with_name(f"{out.name}.cache")
     cache.mkdir(exist_ok=True)
     common: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
     trained = False
     try:
-        stopping = callbacks.EarlyStopping(patience=10, restore_best_weights=True)
+        stopping = callbacks.EarlyStopping(patience=arguments.patience, restore_best_weights=True)
         model.fit(
             *data,
             epochs=arguments.epochs,
