@@ -228,6 +228,7 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
                 cache_features=cache / "stages.h5",
                 **common,
             )
+        p = model.predict(validation[0], verbose=0)
     except KeyboardInterrupt:
         if trained or (getattr(model, "history", None) and model.history.epoch):
             model.metadata["provenance"]["interrupted"] = True
@@ -235,7 +236,7 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
             print(f"\nThe model so far is in {out}.", file=sys.stderr)
         print(f"\nThe same command goes on from the features in {cache}.", file=sys.stderr)
         raise
-    found = evaluation.evaluate_predictions(y_val, model.predict(validation[0], verbose=0), names)
+    found = evaluation.evaluate_predictions(y_val, p, names)
     model.metadata["provenance"]["validation"] = {
         "accuracy": found.accuracy,
         "macro F1": found.macro_f1,
