@@ -26,6 +26,7 @@ NAMES = (
     "readable",
     "threads",
     "elpv",
+    "kills",
 )
 LONG = ("elpv",)  # run only when named: an hour and more
 

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # The commands import what they need when they run: `minitl --help` stays quick.
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # `minitl ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, ArithmeticError, MemoryError) as error:
         print(f"minitl: {error}", file=sys.stderr)
         return 1
     return 0
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_pictures(commands)
     _add_augment(commands)
     _add_weights(commands)
     warmup = commands.add_parser(
@@ -91,6 +93,152 @@ def demo_run(arguments: argparse.Namespace) -> None:
         arguments.seed,
         fine_tune_epochs=arguments.epochs,
     )
+
+
+# ------------------------------------------- minitl extract, train, evaluate, predict, info
+
+
+def _add_pictures(commands: argparse._SubParsersAction) -> None:
+    extract = commands.add_parser(
+        "extract",
+        help="features of a folder of images, by a frozen VGG16, into an HDF5 file",
+        description="Write F (N, D), one row an image, and a CSV file that says which row is of "
+        "which image. After an interruption the same command goes on where it was.",
+        epilog="example: minitl extract photos/ -o F.h5 --layers block4_pool,block5_pool",
+    )
+    _add_folder(extract, "F.h5")
+    extract.add_argument("--layers", metavar="A,B", help="side by side (default: the last)")
+    extract.add_argument(
+        "--pooling", choices=("avg", "max", "none"), default="avg", help="over places (%(default)s)"
+    )
+    extract.set_defaults(run=lambda arguments: _commands().extract(arguments))
+
+    train = commands.add_parser(
+        "train",
+        help="a classifier from a folder with one sub-folder of images a class",
+        description="Train a head on a frozen VGG16, then fine-tune blocks if asked for; evaluate "
+        "on the validation images and save the model. Ctrl-C saves the model so far; the same "
+        "command then begins anew from the features that were kept beside the model.",
+        epilog="example: minitl train photos/ -o model.h5 --unfreeze block5 --flip horizontal",
+    )
+    _add_folder(train, "model.h5")
+    train.add_argument(
+        "--head",
+        type=_widths,
+        default="",
+        metavar="WIDTHS",
+        help="hidden layers below the softmax, as 256 or 256,64 (default: none)",
+    )
+    train.add_argument(
+        "--unfreeze", metavar="BLOCKS", help="after the head, from the top: block5 or block5,block4"
+    )
+    for name, default, text in (
+        ("epochs", 50, "of the head, at most"),
+        ("fine-tune-epochs", 5, "of each unfrozen block"),
+        ("patience", 10, "the head ends after so many epochs without a better val_loss"),
+        ("batch-size", 16, "images a step"),
+        ("copies", 3, "augmented views beside each image, if augmentation is asked for"),
+    ):
+        train.add_argument(
+            f"--{name}", type=_count, default=default, metavar="N", help=f"{text} (%(default)s)"
+        )
+    train.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    train.add_argument(
+        "--validation",
+        type=_held_out,
+        default=0.2,
+        metavar="SHARE_OR_DIR",
+        help="a share of every class, or a folder of its own (default: %(default)s)",
+    )
+    train.add_argument(
+        "--verbose", type=int, choices=(0, 1, 2), default=1, help="2: a line an epoch (%(default)s)"
+    )
+    add_augmentation(train)
+    train.set_defaults(
+        run=lambda arguments: _commands().train(arguments, augmentation_of(arguments))
+    )
+
+    evaluate = commands.add_parser(
+        "evaluate", help="how good a trained model is on a folder with one sub-folder a class"
+    )
+    evaluate.add_argument("model", metavar="MODEL")
+    evaluate.add_argument("directory", metavar="DIR")
+    evaluate.add_argument("--json", action="store_true", help="every number, for programs")
+    _add_strict(evaluate)
+    evaluate.set_defaults(run=lambda arguments: _commands().evaluate(arguments))
+
+    predict = commands.add_parser(
+        "predict",
+        help="what a trained model says about images",
+        description="The model itself says how images are scaled. Exit code 1 if some image could "
+        "not be read; the others are predicted all the same.",
+    )
+    predict.add_argument("model", metavar="MODEL")
+    predict.add_argument("images", metavar="IMAGE_OR_DIR", nargs="+")
+    form = predict.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="all probabilities, as JSON")
+    form.add_argument("--csv", action="store_true", help="all probabilities, as CSV")
+    predict.set_defaults(run=lambda arguments: _commands().predict(arguments))
+
+    info = commands.add_parser("info", help="what a model, weights, feature or backup file holds")
+    info.add_argument("file", metavar="FILE")
+    info.set_defaults(run=lambda arguments: _commands().info(arguments))
+
+
+def _commands() -> Any:
+    from minitl import commands
+
+    return commands
+
+
+def _add_folder(parser: argparse.ArgumentParser, output: str) -> None:
+    parser.add_argument("directory", metavar="DIR", help="a folder, one sub-folder a class")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=f"e.g. {output}")
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default=(224, 224),
+        metavar="HxW",
+        help="to which images are scaled, at least 32 (default: 224)",
+    )
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="FILE",
+        help="of VGG16 without top: a file, 'imagenet' (default), or 'none' for random ones",
+    )
+    _add_strict(parser)
+
+
+def _add_strict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail on unreadable images; else they are named and left out",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
+
+
+def _widths(text: str) -> str:
+    if text and not all(part.isdecimal() and int(part) > 0 for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} are no widths: give 256 or 256,64")
+    return text
+
+
+def _held_out(text: str) -> float | str:
+    """A share between 0 and 1, or a folder."""
+    try:
+        share = float(text)
+    except ValueError:
+        return text
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
+    return share
 
 
 # -------------------------------------------------------------------------- minitl augment

@@ -55,6 +55,7 @@ sklearn
 report
 warmup
 demo
+commands
 cli
 """
 LEVEL = {room: i for i, line in enumerate(ROOMS.split("\n")) for room in line.split()}

@@ -1,0 +1,177 @@
+"""`minitl extract, train, evaluate, predict, info` on drawn pictures; exit codes; Ctrl-C."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from minitl.cli import main
+from minitl.models import load_model
+
+SMALL = ["--size", "32", "--weights", "none"]
+
+
+def draw(folder, each=6):
+    """Dark and light pictures, 40 x 36 pixels."""
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 180)):
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            pixels = rng.integers(low, low + 70, (40, 36, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("pictures") / "photos")
+
+
+@pytest.fixture(scope="module")
+def trained(photos):
+    """A model, trained with everything on; what is behind it is deleted."""
+    model = photos.parent / "model.h5"
+    options = ["--epochs", "2", "--fine-tune-epochs", "1", "--unfreeze", "block5", "--head", "8"]
+    more = ["--flip", "horizontal", "--copies", "1", "--validation", "0.34", "--seed", "3"]
+    assert main(["train", str(photos), "-o", str(model), *SMALL, *options, *more]) == 0
+    return model
+
+
+def test_train_says_in_the_model_what_predict_needs(trained):
+    about = load_model(trained).metadata
+    assert about["class_names"] == ["dark", "light"] and about["size"] == [32, 32]
+    assert about["preprocessing"] == "caffe" and about["interpolation"] == "bilinear"
+    origin = about["provenance"]
+    assert origin["images"] == {"training": 8, "validation": 4} and origin["seed"] == 3
+    assert origin["augmentation"] == ["RandomFlip"] and not origin["interrupted"]
+    assert 0 <= origin["validation"]["accuracy"] <= 1
+    assert not (trained.parent / "model.h5.cache").exists()
+
+
+def test_predict_agrees_with_itself_and_with_evaluate(trained, photos, capsys):
+    images = sorted(map(str, photos.glob("*/*.png")))
+    assert main(["predict", str(trained), "--json", *images]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["path"] for row in rows] == images
+    for row in rows:
+        p = row["probabilities"]
+        assert sum(p.values()) == pytest.approx(1, abs=1e-5)
+        assert max(p, key=p.get) == row["class"] and p[row["class"]] == row["probability"]
+    assert main(["predict", str(trained), "--csv", str(photos)]) == 0
+    table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [line["class"] for line in table] == [row["class"] for row in rows]
+    assert main(["predict", str(trained), images[0]]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == [images[0], rows[0]["class"]]
+    assert main(["evaluate", str(trained), str(photos), "--json"]) == 0
+    right = np.mean([f"/{row['class']}/" in row["path"] for row in rows])
+    assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(right)
+
+
+def test_evaluate_a_folder_of_other_classes(trained, tmp_path, capsys):
+    draw(tmp_path / "others", 1)
+    (tmp_path / "others" / "dark").rename(tmp_path / "others" / "gray")
+    assert main(["evaluate", str(trained), str(tmp_path / "others")]) == 1
+    assert "['gray'], which are not among the classes ['dark', 'light']" in capsys.readouterr().err
+
+
+def test_unreadable_images_are_left_out_or_refused(trained, tmp_path, capsys):
+    folder = draw(tmp_path / "photos", 2)
+    broken = folder / "light" / "broken.png"
+    broken.write_bytes(b"nothing")
+    assert main(["evaluate", str(trained), str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "4 images. 1 unreadable images were left out." in out and f"cannot read {broken}" in err
+    assert main(["evaluate", str(trained), str(folder), "--strict"]) == 1
+    assert "minitl: 1 of 5 images cannot be read" in capsys.readouterr().err
+    assert main(["predict", str(trained), str(folder / "dark" / "0.png"), str(broken)]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and "1 of 2 images cannot be read" in err
+
+
+def test_extract_once_and_info(photos, trained, tmp_path, capsys):
+    out = tmp_path / "F.h5"
+    # random weights would be others in the second call: these are kept in a file
+    weights = tmp_path / "vgg.h5"
+    from minitl.applications import VGG16
+
+    VGG16(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(weights)
+    options = ["--size", "32", "--weights", str(weights), "--layers", "block4_pool,block5_pool"]
+    assert main(["extract", str(photos), "-o", str(out), *options]) == 0
+    assert "F (12, 1024)" in capsys.readouterr().out
+    with h5py.File(out) as file:
+        first = file["F"][:]
+    assert main(["extract", str(photos), "-o", str(out), *options]) == 0
+    with h5py.File(out) as file:
+        np.testing.assert_array_equal(file["F"][:], first)
+    rows = list(csv.DictReader(out.with_suffix(".csv").read_text().splitlines()))
+    assert [row["class"] for row in rows] == ["dark"] * 6 + ["light"] * 6
+    capsys.readouterr()
+    for file, words in (
+        (out, ["a feature file", "(12, 1024)", "complete"]),
+        (weights, [": weights", "block5_conv3", "14,714,688 numbers"]),
+        (trained, ["a model", "class_names", "dark"]),
+    ):
+        assert main(["info", str(file)]) == 0
+        text = capsys.readouterr().out
+        assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-o", "m.txt"], "must end in .h5 or .keras"),
+        (["-o", "nowhere/m.h5"], "there is no folder"),
+        (["-o", "m.h5", "--unfreeze", "blok5"], "blok5"),
+        (["-o", "m.h5", "--crop", "16"], "--crop would change the size"),
+    ],
+)
+def test_errors_come_before_the_work(photos, tmp_path, monkeypatch, capsys, options, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", str(photos), *SMALL, *options]) == 1
+    err = capsys.readouterr().err
+    assert words in err and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_usage_is_2(photos):
+    for options in ([], ["-o", "m.h5", "--validation", "2"], ["-o", "m.h5", "--epochs", "0"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", str(photos), *options])
+        assert stopped.value.code == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_saves_the_model_so_far(photos, tmp_path):
+    out = tmp_path / "model.h5"
+    options = ["--epochs", "100000", "--verbose", "2", "--patience", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "minitl", "train", str(photos), "-o", str(out)]
+        + [*SMALL, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # not ignored, as by `&`
+    )
+    for line in process.stdout:
+        if line.startswith("Epoch 3/"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert f"The model so far is in {out}" in err and "Traceback" not in err
+    assert load_model(out).metadata["provenance"]["interrupted"]
+    assert (tmp_path / "model.h5.cache" / "head.h5").exists()
+
+
+@pytest.mark.weights
+def test_real_weights_tell_dark_from_light(photos, tmp_path, capsys):
+    out = tmp_path / "model.h5"
+    options = ["--size", "32", "--epochs", "20", "--validation", "0.34"]
+    assert main(["train", str(photos), "-o", str(out), *options]) == 0
+    assert load_model(out).metadata["provenance"]["validation"]["accuracy"] == 1
