@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl import __version__, callbacks, evaluation, feature_file, state_file, transfer
+from minitl import callbacks, evaluation, feature_file, state_file, transfer
 from minitl.applications import VGG16
 from minitl.applications.vgg16 import preprocess_input
 from minitl.config import set_random_seed
@@ -192,7 +192,7 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
         "preprocessing": "caffe",
         **HOW,
         "provenance": {
-            "minitl": __version__,
+            "minitl": sys.modules["minitl"].__version__,
             "base": f"vgg16, weights {arguments.weights}",
             "folder": str(Path(arguments.directory).absolute().name),
             "images": {"training": len(x), "validation": len(x_val)},
