@@ -371,6 +371,7 @@ def info(arguments: argparse.Namespace) -> None:
     if state_file.is_state(start):
         backup = state_file.read_state(path)
         print(f"{path}: a backup of a training (BackupAndRestore)")
+        print(f"epochs done: {backup['place']['epoch']}, steps: {backup['place']['step']}")
         for name, value in backup["identity"].items():
             print(f"{name}: {str(value)[:100]}")
         print(f"weights: {sum(np.size(w) for w in backup['weights'].values()):,} numbers")
