@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl import __version__, callbacks, evaluation, feature_file, state_file, transfer
+from minitl import callbacks, evaluation, feature_file, state_file, transfer
 from minitl.applications import VGG16
 from minitl.applications.vgg16 import preprocess_input
 from minitl.config import set_random_seed
@@ -192,7 +192,7 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
         "preprocessing": "caffe",
         **HOW,
         "provenance": {
-            "minitl": __version__,
+            "minitl": sys.modules["minitl"].__version__,
             "base": f"vgg16, weights {arguments.weights}",
             "folder": str(Path(arguments.directory).absolute().name),
             "images": {"training": len(x), "validation": len(x_val)},
@@ -371,6 +371,7 @@ def info(arguments: argparse.Namespace) -> None:
     if state_file.is_state(start):
         backup = state_file.read_state(path)
         print(f"{path}: a backup of a training (BackupAndRestore)")
+        print(f"epochs done: {backup['place']['epoch']}, steps: {backup['place']['step']}")
         for name, value in backup["identity"].items():
             print(f"{name}: {str(value)[:100]}")
         print(f"weights: {sum(np.size(w) for w in backup['weights'].values()):,} numbers")
