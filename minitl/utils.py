@@ -9,6 +9,7 @@ import numpy as np
 from minitl.config import set_random_seed
 from minitl.data.folder import image_dataset_from_directory
 from minitl.data.images import array_to_img, img_to_array, load_img, save_img
+from minitl.kernels import workspace
 from minitl.naming import forget_names
 
 __all__ = [
@@ -27,9 +28,12 @@ __all__ = [
 def clear_session(free_memory: bool = True) -> None:
     """Count layers' automatic names from the beginning again: 'dense', 'dense_1' ...
 
-    `free_memory` is taken as Keras's scripts give it; minitl keeps nothing that could be freed.
+    `free_memory` gives back to the system what kernels keep for the next call: see
+    `kernels/workspace.py`.
     """
     forget_names()
+    if free_memory:
+        workspace.release()
 
 
 def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
