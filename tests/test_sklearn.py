@@ -159,7 +159,7 @@ def test_models_are_copied_whole():
 @pytest.mark.parametrize(
     ("settings", "x", "message"),
     [
-        ({"model": "vgg61"}, np.ones((2, 32, 32)), r"'vgg61' is unknown. Did you mean 'vgg1[69]'\?"),
+        ({"model": "vgg61"}, np.ones((2, 32, 32)), r"'vgg61' is unknown. Did you mean 'vgg1[69]'"),
         ({}, np.ones((2, 64)), "X has rows of 64 numbers: image_shape must say which"),
         ({"image_shape": (8, 9)}, np.ones((2, 64)), r"64 numbers are no images of \(8, 9\)"),
         (
