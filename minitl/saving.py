@@ -67,7 +67,7 @@ def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> 
     as Keras does, else in the older one. Keras reads both, and tells them apart by the name."""
     path = _target(filepath, overwrite)
     notes = {"minitl": json.dumps(_notes(model))}
-    if path.name.endswith("weights.h5"):
+    if path.name.endswith(".weights.h5"):
         hdf5.write_keras3(path, keras3_places(model), notes)
     else:
         hdf5.write_weights(path, _arrays(inventory(model)), notes)

@@ -725,7 +725,7 @@ found = {{
     "spread": float(np.log(w.std()) * (2 * w.size) ** 0.5),
 }}
 if {ends}:
-    found["ends"] = np.array([w.min(), w.max()]) / w.std()
+    found["ends"] = np.array([w.min() - w.mean(), w.max() - w.mean()]) / w.std()
 return found
 """
     # The ends are in units of the spread, which itself is known to 1/sqrt(2n), twice.

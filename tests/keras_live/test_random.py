@@ -18,6 +18,10 @@ WITHOUT = {
     "layers.Input": "in every model",
     "layers.InputLayer": "in every model",
     "layers.Layer": "base class",
+    **{
+        f"layers.Random{what}": "other random numbers than Keras's: data/test_augmentation.py"
+        for what in ["Brightness", "Contrast", "Crop", "Flip", "Rotation", "Translation", "Zoom"]
+    },
     "layers.add": "Add",
     "layers.concatenate": "Concatenate",
     "losses.Loss": "base class",
