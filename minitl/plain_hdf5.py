@@ -324,7 +324,11 @@ class Object:
                 f"{self.path} declares {declared:,} bytes (shape {shape}), but the file holds "
                 f"{stored:,} of them"
             )
-        data = data[:declared] if kind == 0 else self.file.read(place, declared, "arrays")
+        data = (
+            data[:declared]
+            if kind == 0 or not declared
+            else self.file.read(place, declared, "arrays")
+        )
         values = np.frombuffer(bytearray(data), dtype, math.prod(shape)).reshape(shape)
         return np.asarray(values, dtype.newbyteorder("="))
 
