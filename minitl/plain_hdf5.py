@@ -9,8 +9,10 @@ outside, compressed or in chunks. It is the format's specification, version 3.0,
     superblock          sizes, and the address of the root's header
     object header       messages: of a group where its links are, of an array its type, shape and
                         place, of either its attributes
-    group               a B-tree of nodes of (name, address), the names in a heap of their own; or
-                        the links as messages in the header
+    group               a B-tree of nodes of (name, address), the names in a heap of their own; or,
+                        in newer files, the links as messages in the header, and where there are
+                        more than eight of them as messages in a 'fractal heap', whose pieces
+                        another kind of B-tree lists; so it is with more than eight attributes
     string attribute    fixed length, or a reference (length, address, index) into a 'global heap'
 
 Nothing is read outside the file, no memory taken for more than it holds, and what is read in all
@@ -222,17 +224,8 @@ class Object:
                 yield _text(text), NOWHERE if kind == 2 else address
 
     def _link_messages(self) -> Iterator[tuple[str, int]]:
-        for info, _ in self.messages.get(LINK_INFO, []):
-            info = _Bytes(info.data)
-            info.take(1)
-            info.take(8 if info.number(1) & 1 else 0)
-            if info.number(8) != NOWHERE:
-                raise Hdf5Error(
-                    f"{self.path} keeps its links in a fractal heap; write the file again with "
-                    f"h5py's default settings"
-                )
-        for data, _ in self.messages.get(LINK, []):
-            link = _Bytes(data.data)
+        for data in self._few_or_many(LINK, LINK_INFO, 8):
+            link = _Bytes(data)
             link.take(1)
             flags = link.number(1)
             kind = link.number(1) if flags & 8 else 0
@@ -240,24 +233,31 @@ class Object:
             name = _text(link.take(link.number(1 << (flags & 3))))
             yield name, link.number(8) if kind == 0 else NOWHERE
 
+    def _few_or_many(self, kind: int, info_kind: int, counter: int) -> Iterator[bytes]:
+        """Messages of a kind that are in the header while they are few, then in a fractal heap.
+
+        `counter` is the size of a number that the message about the heap may have in front.
+        """
+        yield from (data.data for data, _ in self.messages.get(kind, []))
+        for data, _ in self.messages.get(info_kind, []):
+            info = _Bytes(data.data)
+            info.take(1)
+            info.take(counter if info.number(1) & 1 else 0)
+            heap, tree = info.number(8), info.number(8)
+            if heap != NOWHERE:
+                pieces = _FractalHeap(self.file, heap)
+                for record in _records(self.file, tree):
+                    yield pieces.piece(record[4:] if kind == LINK else record)
+
     # --- Attributes ---
 
     @property
     def attributes(self) -> dict[str, np.ndarray | None]:
         """The attributes by name, as 1-D arrays of numbers or str; None for other types."""
-        for info, _ in self.messages.get(ATTRIBUTE_INFO, []):
-            info = _Bytes(info.data)
-            info.take(1)
-            info.take(2 if info.number(1) & 1 else 0)
-            if info.number(8) != NOWHERE:
-                raise Hdf5Error(
-                    f"{self.path} keeps its attributes in a fractal heap; write the file again "
-                    f"with h5py's default settings"
-                )
-        return dict(self._attribute(data) for data, _ in self.messages.get(ATTRIBUTE, []))
+        return dict(map(self._attribute, self._few_or_many(ATTRIBUTE, ATTRIBUTE_INFO, 2)))
 
-    def _attribute(self, data: _Bytes) -> tuple[str, np.ndarray | None]:
-        message = _Bytes(data.data)
+    def _attribute(self, data: bytes) -> tuple[str, np.ndarray | None]:
+        message = _Bytes(data)
         version, shared = message.number(1), message.number(1)
         sizes = [message.number(2) for _ in range(3)]
         message.take(1 if version == 3 else 0)
@@ -324,9 +324,100 @@ class Object:
                 f"{self.path} declares {declared:,} bytes (shape {shape}), but the file holds "
                 f"{stored:,} of them"
             )
-        data = data[:declared] if kind == 0 else self.file.read(place, declared, "arrays")
+        data = (
+            data[:declared]
+            if kind == 0 or not declared
+            else self.file.read(place, declared, "arrays")
+        )
         values = np.frombuffer(bytearray(data), dtype, math.prod(shape)).reshape(shape)
         return np.asarray(values, dtype.newbyteorder("="))
+
+
+class _FractalHeap:
+    """Pieces of any size, each found by an identifier that holds its offset and its length.
+
+    Blocks of the heap stand in rows of `width`; those of the first two rows are of size `start`,
+    of each row after that twice as large. Blocks of more than `largest` are tables of such rows
+    themselves. Offsets count through all blocks in order.
+    """
+
+    def __init__(self, file: File, address: int):
+        self.file = file
+        header = file.piece(address, 144, b"FRHP")
+        header.take(1)
+        self.id_size, filtered = header.number(2), header.number(2)
+        header.take(1 + 4 + 12 * 8)
+        self.width, self.start, self.largest = (header.number(n) for n in (2, 8, 8))
+        self.offset_size = -(-header.number(2) // 8)
+        header.take(2)
+        self.root, self.rows = header.number(8), header.number(2)
+        if filtered or not 0 < self.width <= 1024 or not 0 < self.start <= self.largest < 2**32:
+            raise Hdf5Error(f"the heap at byte {address:,} is of a kind that is not read here")
+
+    def piece(self, record: bytes) -> bytes:
+        """The piece whose identifier a record begins with."""
+        identifier = _Bytes(record[: self.id_size])
+        if identifier.number(1) & 0x30:
+            raise Hdf5Error("a piece of a fractal heap is too large to be read here")
+        offset, length = identifier.number(self.offset_size), identifier.number(identifier.left)
+        address, rows = self.root, self.rows
+        for _ in range(64):
+            if rows == 0:  # no table: the block itself
+                return self.file.read(address + offset, length)
+            address, rows, offset = self._step(address, rows, offset)
+        raise Hdf5Error("a fractal heap runs in a circle")
+
+    def _step(self, table: int, rows: int, offset: int) -> tuple[int, int, int]:
+        """The block of a table that has this offset: its address, its rows, the offset in it."""
+        for row in range(min(rows, 64)):
+            size = self.start << max(row - 1, 0)
+            if offset < self.width * size:
+                column, inside = divmod(offset, size)
+                at = table + 13 + self.offset_size + 8 * (row * self.width + column)
+                inner = (
+                    (size // (self.start * self.width)).bit_length() if size > self.largest else 0
+                )
+                return self.file.piece(at, 8).number(8), inner, inside
+            offset -= self.width * size
+        raise Hdf5Error("a fractal heap has no such piece")
+
+
+def _records(file: File, tree: int) -> Iterator[bytes]:
+    """All records of a B-tree of the second version."""
+    header = file.piece(tree, 38, b"BTHD")
+    header.take(2)
+    node_size, size, depth = (header.number(n) for n in (4, 2, 2))
+    header.take(2)
+    nodes = [(header.number(8), header.number(2), depth)]
+    if not 0 < size < node_size - 10 or node_size > 2**20 or depth > 16:
+        raise Hdf5Error(f"the B-tree at byte {tree:,} is damaged")
+    # How many records a node of each level holds, alone and with those below, and so how many
+    # bytes such a number takes in a pointer to a node.
+    most = [(node_size - 10) // size]
+    below, counter, totals = most[0], _bytes_for(most[0]), [0]
+    for _ in range(depth):
+        pointer = 8 + counter + totals[-1]
+        most.append(max((node_size - 10 - pointer) // (size + pointer), 0))
+        below = (most[-1] + 1) * below + most[-1]
+        totals.append(_bytes_for(below))
+    seen: set[int] = set()
+    while nodes:
+        at, count, level = nodes.pop()
+        if at in seen or count > most[level]:
+            raise Hdf5Error(f"the B-tree at byte {tree:,} is damaged")
+        seen.add(at)
+        node = file.piece(at, node_size, b"BTIN" if level else b"BTLF")
+        node.take(2)
+        yield from [node.take(size) for _ in range(count)]
+        for _ in range(count + 1 if level else 0):
+            child, records = node.number(8), node.number(counter)
+            node.take(totals[level - 1])
+            nodes.append((child, records, level - 1))
+
+
+def _bytes_for(largest: int) -> int:
+    """How many bytes a number up to `largest` takes."""
+    return max(1, -(-largest.bit_length() // 8))
 
 
 def _messages(file: File, address: int) -> Iterator[tuple[int, bool, _Bytes]]:

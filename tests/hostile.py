@@ -48,9 +48,20 @@ def good_files(folder):
         for group in file.values():
             names = [name.decode() for name in group.attrs["weight_names"]]
             group.attrs.create("weight_names", names, dtype=h5py.string_dtype())
-    return model, [
-        folder / n for n in ("weights.h5", "legacy.h5", "model.h5", "model.keras", "vlen.h5")
-    ]
+    # The newest form, in which many members are kept in fractal heaps.
+    with (
+        h5py.File(folder / "legacy.h5") as old,
+        h5py.File(folder / "newest.h5", "w", libver="latest") as new,
+    ):
+        for name in old:
+            old.copy(name, new)
+        for name, value in old.attrs.items():
+            new.attrs[name] = value
+        for i in range(30):
+            new.create_group(f"more {i}")
+            new.attrs[f"more {i}"] = "text"
+    names = ("weights.h5", "legacy.h5", "model.h5", "model.keras", "vlen.h5", "newest.h5")
+    return model, [folder / name for name in names]
 
 
 # --- Ways to spoil one: each takes the bytes and a generator, and gives bytes --------------------

@@ -103,3 +103,7 @@ SCRIPT_PREDICTIONS = 1e-3
 TRAINING_FLOAT64 = 1e-9
 TRAINING_LOSS_FLOAT32 = 1e-4
 TRAINING_WEIGHTS_FLOAT32 = 1e-3
+
+# 100 Adam steps of the head on real F, the loss at every step: the bar of the project, relative.
+HEAD_LOSS = 1e-4
+SMALL_LOSS = 0.01  # of smaller losses, that of this one

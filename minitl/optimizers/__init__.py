@@ -215,8 +215,10 @@ class Adam(Optimizer):
             state["momentum"], state["velocity"] = np.zeros_like(w), np.zeros_like(w)
             state["steps"] = np.zeros((), np.int64)
         state["steps"] += 1
-        t = int(state["steps"])
-        corrected = rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
+        # In the weights' own dtype, as Keras computes it. In float32 the rounding of beta_2 makes
+        # the first steps differ by 7e-6 from those of exact arithmetic, for both alike.
+        r, b1, b2, t = map(w.dtype.type, (rate, self.beta_1, self.beta_2, state["steps"]))
+        corrected = float(r * np.sqrt(1 - b2**t) / (1 - b1**t))
         if self.amsgrad:
             self._amsgrad(w, g, state, corrected)
             return
