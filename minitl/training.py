@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minitl import callbacks as callbacks_module
-from minitl import config, losses, optimizers
+from minitl import config, kernels, losses, optimizers
 from minitl import metrics as metrics_module
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
 from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays, weights_by_class
@@ -302,7 +302,7 @@ class Trainer:
                 if self.stop_training:
                     break
             for v in self.trainable_weights:  # the last update is followed by no loss
-                if not np.isfinite(v.storage).all():
+                if not kernels.all_finite(v.storage):
                     raise self._diverged(f"{v.name!r} is not finite", f"the end of {where}")
         except TrainingDiverged:
             for variable, values in place.good:
@@ -325,7 +325,7 @@ class Trainer:
             del outputs  # the record alone keeps what backward needs, and releases it on the way
             gradients = backward(loss, variables)
             for variable, gradient in zip(variables, gradients, strict=True):
-                if not np.isfinite(np.vdot(gradient, gradient)):
+                if not kernels.all_finite(gradient):
                     raise self._diverged(f"the gradient of {variable.name!r} is not finite", where)
             self.optimizer.apply(gradients, variables)
         return found, results

@@ -190,3 +190,4 @@ gaussian_noise = _switching(reference.gaussian_noise, "augmentation")
 
 sgd_update = _switching(reference.sgd_update, "updates")
 adam_update = _switching(reference.adam_update, "updates")
+all_finite = _switching(reference.all_finite, "updates")

@@ -397,6 +397,11 @@ def adam_update(
     w -= rate * m / (np.sqrt(v) + epsilon)
 
 
+def all_finite(a: Array) -> bool:
+    """Whether no number of `a` (any shape) is NaN or infinite."""
+    return bool(np.isfinite(a).all())
+
+
 # --- Augmentation --------------------------------------------------------------------------------
 
 FILL_MODES = ("reflect", "wrap", "constant", "nearest")

@@ -1,4 +1,4 @@
-"""Optimizer steps in one pass over memory.
+"""Optimizer steps, and the look at gradients before them, in one pass over memory each.
 
 A step reads and writes every weight and its state. Written in NumPy, Adam walks through the
 memory some fifteen times; here each number is loaded once, and all that happens to it happens in
@@ -40,6 +40,19 @@ def adam_update(
 ) -> None:
     """`reference.adam_update`."""
     _in_pieces(_adam, (w, g, m, v), float(rate), 1.0 - beta_1, 1.0 - beta_2, float(epsilon))
+
+
+def all_finite(a: Array) -> bool:
+    """`reference.all_finite`."""
+    flat = np.ascontiguousarray(a).reshape(-1)
+    ranges = cut_rows(flat.size, 1)
+    fine = np.ones(len(ranges), bool)
+
+    def piece(index: int) -> None:
+        fine[index] = _finite(flat[slice(*ranges[index])])
+
+    share_out(piece, len(ranges))
+    return bool(fine.all())
 
 
 def _in_pieces(step, arrays: tuple[Array, ...], *numbers: float) -> None:
@@ -92,3 +105,11 @@ def _adam(w, g, m, v, rate, share_1, share_2, epsilon):
         m[i] += (g[i] - m[i]) * share_1
         v[i] += (g[i] * g[i] - v[i]) * share_2
         w[i] -= rate * m[i] / (np.sqrt(v[i]) + epsilon)
+
+
+@compiled
+def _finite(a):
+    largest, fine = np.finfo(a.dtype).max, True
+    for i in range(a.size):
+        fine &= abs(a[i]) <= largest  # without a way out of the loop: many numbers at a time
+    return fine

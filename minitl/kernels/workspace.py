@@ -6,7 +6,7 @@ the start of a page, so that every 64-byte vector that is loaded or stored lies 
 
 So kernels take their outputs from `empty`. Large ones are views of a `_Block`; when the last view
 of it is gone, Python deletes the block, and its memory waits here for the next caller. At most
-256 MB wait; `release` gives all of it back. An array of `empty` is otherwise like any other.
+4 GB wait, what a step of training VGG16 uses; `release` gives all of it back. An array of `empty` is otherwise like any other.
 """
 
 from __future__ import annotations

@@ -315,3 +315,16 @@ def test_an_update_that_would_be_lost_is_an_error():
     w = np.ones((4, 3)).T
     with pytest.raises(ValueError, match="an update needs C-contiguous arrays: it writes into"):
         updates.sgd_update(w, np.ones((3, 4)), None, 0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 7, 300_000])
+def test_all_finite(dtype, size):
+    a = np.full(size, np.finfo(dtype).max, dtype)
+    assert updates.all_finite(a) and updates.all_finite(-a) and updates.all_finite(a[:0])
+    for place in {0, size // 2, size - 1}:
+        for value in (np.nan, np.inf, -np.inf):
+            b = a.copy()
+            b[place] = value
+            assert not updates.all_finite(b) and not reference.all_finite(b)
+            assert not updates.all_finite(np.stack([a, b], axis=1)[:, 1])
