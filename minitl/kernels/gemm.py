@@ -89,7 +89,7 @@ def tile(a, rows, a_step, runs, run_step, depth, panel, sums, ahead):
 
 
 @njit(forceinline=True)
-def _rows_by_panel(
+def rows_by_panel(
     a, rows, r, places, a_step, runs, run_step, panel, left, start, start_step, lowest, ahead,
     c, columns, edge,
 ):  # fmt: skip
@@ -130,14 +130,14 @@ def multiply(
         ahead = (depth if p + 1 < count else following // width - p * depth) * width
         r = 0
         while r + ROWS <= len(rows):
-            _rows_by_panel(
+            rows_by_panel(
                 a, rows, r, rows_of_tile(rows, r, ROWS), a_step, runs, run_step, panel, left, start,
                 start_step, lowest, ahead, c, columns, edge,
             )  # fmt: skip
             ahead = ahead + depth * width // 2 if r == 0 else 0  # what is here needs no sending for
             r += ROWS
         for rest in range(r, len(rows), SHORT_ROWS):
-            _rows_by_panel(
+            rows_by_panel(
                 a, rows, rest, rows_of_tile(rows, rest, SHORT_ROWS), a_step, runs, run_step, panel,
                 left, start, start_step, lowest, ahead, c, columns, edge,
             )  # fmt: skip

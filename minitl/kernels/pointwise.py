@@ -1,4 +1,4 @@
-"""Dense layers, bias, activations and batch normalization: one pass over memory each.
+"""Bias, activations and batch normalization: one pass over memory each.
 
 These kernels compute little on each number that they read, so what counts is how often the
 arrays travel through the memory: the loops below are fused where NumPy would write an
@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minitl.kernels.reference import Array, softmax, softmax_cross_entropy, softmax_gradient
-from minitl.kernels.threads import compiled, cut_product, cut_rows, share_out
+from minitl.kernels.threads import compiled, cut_rows, share_out
 from minitl.kernels.workspace import empty
 
 __all__ = [
@@ -24,9 +24,6 @@ __all__ = [
     "batch_norm_gradient",
     "batch_norm_statistics",
     "bias_gradient",
-    "dense",
-    "dense_input_gradient",
-    "dense_kernel_gradient",
     "relu",
     "relu_gradient",
     "scale_shift",
@@ -34,40 +31,6 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_gradient",
 ]
-
-
-# --- Dense layer ---------------------------------------------------------------------------------
-
-
-def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = None) -> Array:
-    """`reference.dense`."""
-    y = _product(x, kernel)
-    add_bias(y, bias, activation, 0, y.shape[0], 0, y.shape[1])
-    return y
-
-
-def dense_input_gradient(g: Array, kernel: Array) -> Array:
-    """`reference.dense_input_gradient`."""
-    return _product(g, kernel.T)
-
-
-def dense_kernel_gradient(x: Array, g: Array) -> Array:
-    """`reference.dense_kernel_gradient`."""
-    return _product(x.T, g)
-
-
-def _product(a: Array, b: Array) -> Array:
-    """a (rows, depth) @ b (depth, columns), in tiles that do not depend on the threads."""
-    (rows, depth), columns = a.shape, b.shape[1]
-    product = empty((rows, columns), a.dtype)
-    tiles = cut_product(rows, 1, depth, columns, longest=max(1, rows))
-
-    def tile(index: int) -> None:
-        first, last, left, right = tiles[index]
-        np.matmul(a[first:last], b[:, left:right], out=product[first:last, left:right])
-
-    share_out(tile, len(tiles), multiplies=True)
-    return product
 
 
 # --- Bias ----------------------------------------------------------------------------------------

@@ -217,6 +217,21 @@ def multiply_add(typingctx, tile, a, rows, step, b, at):
 
 
 @intrinsic
+def tile_sum(typingctx, tile, other):
+    """The sum of two tiles."""
+
+    def build(context, builder, signature, args):
+        total, other = args
+        for i in range(signature.args[0].count):
+            one = builder.extract_value(total, i)
+            one = builder.fadd(one, builder.extract_value(other, i))
+            total = builder.insert_value(total, one, i)
+        return total
+
+    return tile(tile, other), build
+
+
+@intrinsic
 def tile_maximum(typingctx, tile, floor):
     """`maximum` of each vector of a tile and `floor`."""
 
@@ -319,6 +334,9 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     def multiply_add(tile, a, rows, step, b, at):
         pair = load(b, at), load(b, at + lanes(b))
         return [one + a[rows[i // 2] + step] * pair[i % 2] for i, one in enumerate(tile)]
+
+    def tile_sum(tile, other):
+        return [a + b for a, b in zip(tile, other, strict=True)]
 
     def tile_maximum(tile, floor):
         return [maximum(one, floor) for one in tile]

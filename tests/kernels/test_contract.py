@@ -261,7 +261,7 @@ def test_the_choice_reaches_every_kernel(name, which, monkeypatch):
     assert inspect.signature(exported) == inspect.signature(formula)
     assert exported.__doc__ == formula.__doc__
 
-    rooms = ("direct", "pooling", "pointwise", "augmentation", "updates")
+    rooms = ("direct", "pooling", "pointwise", "products", "augmentation", "updates")
     modules = [kernels._fast(room) for room in rooms]
     (room,) = [m for m in modules if inspect.isfunction(getattr(m, name, None))]
     fast = getattr(room, name)

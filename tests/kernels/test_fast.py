@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitl.kernels import direct, pointwise, pooling, reference, threads, updates
+from minitl.kernels import direct, pointwise, pooling, products, reference, threads, updates
 from minitl.kernels.geometry import sliding
 from tests.kernels.cases import WINDOWS, geometry_of, name, normal
 from tests.tolerances import assert_adjoint, assert_sum, assert_ulps
@@ -19,7 +19,7 @@ def way(request, monkeypatch):
     """Every test runs three times: as it is; with all loops as plain Python; and with the work cut
     into as many parts as it can be, which otherwise only happens to large arrays."""
     if request.param == "plain":
-        for module in (direct, pooling, pointwise, updates):
+        for module in (direct, pooling, pointwise, products, updates):
             for key, value in vars(module).items():
                 if hasattr(value, "py_func"):
                     monkeypatch.setattr(module, key, value.py_func)
@@ -175,12 +175,12 @@ def test_dense(n, d, m, dtype):
     rng = np.random.default_rng(0)
     x, kernel, bias = normal(rng, (n, d), dtype), normal(rng, (d, m), dtype), normal(rng, m, dtype)
     g = normal(rng, (n, m), dtype)
-    y = assert_is_sum("dense", pointwise, d + 1, x, kernel, bias)
-    np.testing.assert_array_equal(pointwise.dense(x, kernel, bias, "relu"), y * (y > 0))
-    linear = assert_is_sum("dense", pointwise, d, x, kernel, None)
-    np.testing.assert_array_equal(pointwise.dense(x, kernel, None, "relu"), linear * (linear > 0))
-    dx = assert_is_sum("dense_input_gradient", pointwise, m, g, kernel)
-    dkernel = assert_is_sum("dense_kernel_gradient", pointwise, n, x, g)
+    y = assert_is_sum("dense", products, d + 1, x, kernel, bias)
+    np.testing.assert_array_equal(products.dense(x, kernel, bias, "relu"), y * (y > 0))
+    linear = assert_is_sum("dense", products, d, x, kernel, None)
+    np.testing.assert_array_equal(products.dense(x, kernel, None, "relu"), linear * (linear > 0))
+    dx = assert_is_sum("dense_input_gradient", products, m, g, kernel)
+    dkernel = assert_is_sum("dense_kernel_gradient", products, n, x, g)
     if dtype == np.float64:
         assert_adjoint(g, linear, dx, x)
         assert_adjoint(g, linear, dkernel, kernel)

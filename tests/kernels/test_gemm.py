@@ -183,10 +183,14 @@ def test_bits_do_not_depend_on_the_cut(dtype):
 
 PLAIN = """
 import numpy as np
-from minitl.kernels import gemm, winograd
+from minitl.kernels import gemm, products, winograd
 from minitl.kernels.geometry import sliding
 a, b = np.random.default_rng(0).normal(size=(2, 7, 7))
 assert abs(gemm.matmul(a, b) - a @ b).max() < 1e-14
+products.WEIGHTS = products.NARROW = 0
+assert abs(products.dense(a, b, None) - a @ b).max() < 1e-14
+assert abs(products.dense_input_gradient(a, b) - a @ b.T).max() < 1e-14
+assert abs(products.dense_kernel_gradient(a, b) - a.T @ b).max() < 1e-14
 x, k = np.ones((1, 5, 4, 3), np.float32), np.ones((3, 3, 3, 2), np.float32)
 y = winograd.conv2d(x, k, None, sliding((5, 4), (3, 3), (1, 1), "valid"))
 assert y.dtype == np.float32 and abs(y - 27).max() < 1e-4, y
