@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minitl.kernels import workspace
+
 Array = np.ndarray
 Vjp = Callable[[Array], Array]
 
@@ -122,7 +124,7 @@ class Variable(Tensor):
     __slots__ = ("learnable", "name", "rate_multiplier", "trainable", "version")
 
     def __init__(self, data: Any, name: str = "variable", learnable: bool = True):
-        super().__init__(np.array(data))
+        super().__init__(workspace.copy(np.asarray(data)))
         self.name = name
         self.learnable = learnable  # what gradients may update; a moving average is not
         self.trainable = learnable  # what they do update: not while the layer is frozen

@@ -26,6 +26,7 @@ from minitl.digests import SIZE, sample_digests
 from minitl.feature_file import FeatureFile
 from minitl.frozen import Cut, Views, find_cut, first_random
 from minitl.graph import Graph
+from minitl.kernels.workspace import empty
 
 MEMORY = 2**30  # bytes of F that are kept in memory; more goes to a file
 CHUNK = 32  # samples that are computed at a time
@@ -43,7 +44,7 @@ class Store:
         self._file: FeatureFile | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         size = cut.width * cut.dtype.itemsize
-        self._rows = np.empty((min(expected, MEMORY // size), cut.width), cut.dtype)
+        self._rows = empty((min(expected, MEMORY // size), cut.width), cut.dtype)
         self._expected = max(1, expected)
         if path is None and expected * size > MEMORY:
             self._move_to_file()
@@ -141,7 +142,7 @@ class Store:
         """Room for `needed` rows in memory, and for more, so that not all is copied at each."""
         if needed > len(self._rows):
             before = self._rows
-            self._rows = np.empty((max(needed, 2 * len(before)), self.cut.width), self.cut.dtype)
+            self._rows = empty((max(needed, 2 * len(before)), self.cut.width), self.cut.dtype)
             self._rows[: len(before)] = before
 
     def read(self, numbers: Array) -> list[Array]:

@@ -25,6 +25,7 @@ from minitl import metrics as metrics_module
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
 from minitl.batches import ArrayData, Batch, StreamData, is_stream, make_arrays, weights_by_class
 from minitl.caching import CachedData, Caching, Recalled, Store
+from minitl.kernels import workspace
 from minitl.naming import check_keywords, did_you_mean, serialize
 from minitl.progress import Place, Tally
 
@@ -276,7 +277,9 @@ class Trainer:
 
     def _snapshot(self) -> list[tuple[Variable, Array]]:
         """Copies of what training may change: weights that learn, and moving averages."""
-        return [(v, v.numpy()) for v in self.weights if v.trainable or not v.learnable]
+        return [
+            (v, workspace.copy(v.storage)) for v in self.weights if v.trainable or not v.learnable
+        ]
 
     def _run_epoch(self, data: CachedData, place: Place, shuffle: bool, run: Any) -> dict[str, Any]:
         """One pass over the training data, or what a backup left of it; returns the logs."""

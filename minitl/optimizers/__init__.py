@@ -16,6 +16,7 @@ import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Variable
+from minitl.kernels.workspace import zeros_like
 from minitl.naming import Configurable, look_up, serialize, snake_case
 from minitl.optimizers import schedules
 from minitl.optimizers.schedules import LearningRateSchedule
@@ -172,7 +173,7 @@ class SGD(Optimizer):
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
         if self.momentum and "velocity" not in state:
-            state["velocity"] = np.zeros_like(w)
+            state["velocity"] = zeros_like(w)
         kernels.sgd_update(w, g, state.get("velocity"), rate, self.momentum, self.nesterov)
 
 
@@ -212,7 +213,7 @@ class Adam(Optimizer):
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
         if not state:
-            state["momentum"], state["velocity"] = np.zeros_like(w), np.zeros_like(w)
+            state["momentum"], state["velocity"] = zeros_like(w), zeros_like(w)
             state["steps"] = np.zeros((), np.int64)
         state["steps"] += 1
         # In the weights' own dtype, as Keras computes it. In float32 the rounding of beta_2 makes
@@ -237,7 +238,7 @@ class Adam(Optimizer):
         m, v = state["momentum"], state["velocity"]
         m += (g - m) * (1 - self.beta_1)
         v += (g * g - v) * (1 - self.beta_2)
-        largest = state.setdefault("velocity_hat", np.zeros_like(w))
+        largest = state.setdefault("velocity_hat", zeros_like(w))
         np.maximum(largest, v, out=largest)
         w -= rate * m / (np.sqrt(largest) + self.epsilon)
 
@@ -305,18 +306,18 @@ class RMSprop(Optimizer):
         self.rho, self.momentum, self.epsilon, self.centered = rho, momentum, epsilon, centered
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
-        v = state.setdefault("velocity", np.zeros_like(w))
+        v = state.setdefault("velocity", zeros_like(w))
         v *= self.rho
         v += (1 - self.rho) * g * g
         spread = v
         if self.centered:
-            mean = state.setdefault("average_gradient", np.zeros_like(w))
+            mean = state.setdefault("average_gradient", zeros_like(w))
             mean *= self.rho
             mean += (1 - self.rho) * g
             spread = v - mean * mean
         step = rate * g / np.sqrt(spread + self.epsilon)
         if self.momentum:
-            b = state.setdefault("momentum", np.zeros_like(w))
+            b = state.setdefault("momentum", zeros_like(w))
             b *= self.momentum
             b += step
             step = b
