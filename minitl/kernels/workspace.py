@@ -36,9 +36,9 @@ class _Block(np.ndarray):
     memory: mmap.mmap | None = None
 
     @classmethod
-    def of(cls, nbytes: int) -> _Block:
+    def of(cls, nbytes: int, new: bool = False) -> _Block:
         """A block in memory of at least so many bytes: the best fit of what waits, or new."""
-        memory = cls._waiting_for(nbytes) or mmap.mmap(-1, nbytes)
+        memory = (None if new else cls._waiting_for(nbytes)) or mmap.mmap(-1, nbytes)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         # Views of the block have it as their base, because the block's own base is no array: NumPy
@@ -71,10 +71,14 @@ def empty(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes >= LARGE:
-        return _Block.of(nbytes).view(np.ndarray).view(dtype).reshape(shape)
+        return _array(_Block.of(nbytes), shape, dtype)
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes].view(dtype).reshape(shape)
+
+
+def _array(block: _Block, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    return block.view(np.ndarray).view(dtype).reshape(shape)
 
 
 def copy(a: np.ndarray) -> np.ndarray:
@@ -85,10 +89,14 @@ def copy(a: np.ndarray) -> np.ndarray:
 
 
 def zeros_like(a: np.ndarray) -> np.ndarray:
-    """Zeros of an array's shape and dtype, in memory of `empty`."""
-    new = empty(a.shape, a.dtype)
-    new[...] = 0
-    return new
+    """Zeros of an array's shape and dtype.
+
+    Large ones are new memory, which the system fills with zeros, page by page, when somebody first
+    writes there: an update does so on all cores.
+    """
+    if a.nbytes < LARGE:
+        return np.zeros_like(a)
+    return _array(_Block.of(a.nbytes, new=True), a.shape, a.dtype)
 
 
 def scratch(size: int, dtype: np.dtype) -> np.ndarray:

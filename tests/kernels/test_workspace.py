@@ -71,3 +71,15 @@ def test_threads_never_get_the_same_memory():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("shape", [(5, 7), LARGE])
+def test_zeros_and_copies(shape):
+    used = workspace.empty(shape, FLOAT)
+    used[...] = 3
+    copied = workspace.copy(used[:, ::-1])
+    assert copied.flags.c_contiguous and (copied == 3).all() and not np.shares_memory(copied, used)
+    del used, copied
+    zeros = workspace.zeros_like(np.ones(shape, FLOAT))
+    assert zeros.shape == shape and zeros.dtype == FLOAT and not zeros.any()
+    zeros[...] = 1
