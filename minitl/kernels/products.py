@@ -116,7 +116,8 @@ def _forward(x: Array, kernel: Array) -> Array:
     width = panel_width(x.dtype)
     panels = -(-columns // width)
     groups = cut(panels, -(-panels // WIDE))
-    ranges = cut(depth, max(-(-depth // DEEP), PARTS // len(groups)))
+    # As many jobs as make all threads finish together.
+    ranges = cut(depth, round_up(-(-depth // DEEP), max(1, PARTS // len(groups))))
     jobs = [(part, *group) for part in range(len(ranges)) for group in groups]
     # A panel more than needed: rows 4 KB apart would all fall on the same lines of the cache.
     sums = empty((len(ranges), round_up(rows, ROWS), (panels + 1) * width), x.dtype)

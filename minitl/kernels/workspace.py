@@ -36,15 +36,16 @@ class _Block(np.ndarray):
     memory: mmap.mmap | None = None
 
     @classmethod
-    def of(cls, nbytes: int, new: bool = False) -> _Block:
+    def of(cls, nbytes: int, zeros: bool = False) -> _Block:
         """A block in memory of at least so many bytes: the best fit of what waits, or new."""
-        memory = (None if new else cls._waiting_for(nbytes)) or mmap.mmap(-1, nbytes)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+        waiting = cls._waiting_for(nbytes)
+        memory = waiting or _mapped(nbytes)
         # Views of the block have it as their base, because the block's own base is no array: NumPy
         # skips a base whose base is one, and the block would be deleted too early.
         block = cls(nbytes, np.uint8, memory)
         block.memory = memory
+        if zeros and waiting:
+            block[...] = 0
         return block
 
     @classmethod
@@ -63,6 +64,16 @@ class _Block(np.ndarray):
             self.waiting.append(self.memory)
             while sum(map(len, self.waiting)) > self.kept:
                 self.waiting.pop(0)
+
+
+def _mapped(nbytes: int) -> mmap.mmap:
+    """New memory of this process alone: a forked one gets a copy, as of any other."""
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+        return mmap.mmap(-1, nbytes)
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux, which has these for private memory only
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def empty(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -91,12 +102,12 @@ def copy(a: np.ndarray) -> np.ndarray:
 def zeros_like(a: np.ndarray) -> np.ndarray:
     """Zeros of an array's shape and dtype.
 
-    Large ones are new memory, which the system fills with zeros, page by page, when somebody first
+    New memory is full of zeros, but the system sees to that page by page, when somebody first
     writes there: an update does so on all cores.
     """
     if a.nbytes < LARGE:
         return np.zeros_like(a)
-    return _array(_Block.of(a.nbytes, new=True), a.shape, a.dtype)
+    return _array(_Block.of(a.nbytes, zeros=True), a.shape, a.dtype)
 
 
 def scratch(size: int, dtype: np.dtype) -> np.ndarray:
