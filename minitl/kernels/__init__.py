@@ -1,7 +1,7 @@
 """The kernels, and the ONE place that chooses among them.
 
 Every kernel exists twice under one name and signature: as its formula in `reference.py`, and
-fast, in `direct.py`, `pooling.py`, `pointwise.py` and so on. The functions of this module
+fast, in `direct.py`, `pooling.py`, `products.py` and so on. The functions of this module
 look up, call by call, which of the two is wanted now, and where there are several fast ones,
 which is the fastest for these shapes. `use_kernels("reference")` switches all of them.
 

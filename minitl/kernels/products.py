@@ -23,7 +23,15 @@ Milliseconds on two cores with AVX-512, float32, this and OpenBLAS 0.3.31:
      32   25088  1024      8.3, 14.4     7.0, 13.7     7.4, 10.8
      64   25088  1024     16.4, 22.0    17.3, 22.3    14.7, 17.0
     512   25088  1024    117.6, 102.7  112.1, 93.0   110.1, 89.5
-     32    4096    40      0.2,  0.3     0.3,  0.3     0.3,  0.2
+     32   25088   512      4.3,  6.8     4.8,  7.5     4.6,  5.1
+     32   25088   128      1.1,  2.4     2.4,  2.0     1.8,  1.4
+     32    2048   128      0.2,  0.3     0.2,  0.3     0.2,  0.2
+
+and with AVX2 (tiles of 6 rows):
+
+     32   25088  1024     14.5, 16.1    12.3, 17.5    12.2, 16.6
+     64   25088  1024     26.4, 29.3    22.6, 26.7    24.1, 26.4
+     32    4096  1024      2.4,  2.6     2.2,  2.7     2.7,  2.3
 
 Sums of y are made in pieces of 64, which are added in order: at D = 25,088 the error against
 float64, in the L2 norm, is half of BLAS's. That of dx, of m terms in a row, is 1.7 times BLAS's at
@@ -40,6 +48,7 @@ from minitl.kernels.pointwise import add_bias
 from minitl.kernels.reference import Array
 from minitl.kernels.simd import (
     SHORT_ROWS,
+    TILE_ROWS,
     broadcast,
     lanes,
     load,
@@ -54,9 +63,7 @@ from minitl.kernels.simd import (
 from minitl.kernels.threads import PARTS, compiled, cut, cut_product, share_out
 from minitl.kernels.workspace import empty, scratch
 
-FEW = 64  # rows
-WEIGHTS = 2**20  # numbers of a kernel: fewer stay in the cache, whatever the order
-NARROW = 4  # panels, the least width of a kernel
+FEW = 6 * TILE_ROWS  # rows: 72 with AVX-512, 36 with AVX2
 CHUNK = 64  # lines of the kernel that a panel holds at a time
 WIDE = 32  # panels in a job
 DEEP = 2048  # lines of the kernel in a job, at most
@@ -65,7 +72,7 @@ LINES = 384  # of the kernel, or of its gradient, in a job of a gradient
 
 def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = None) -> Array:
     """`reference.dense`."""
-    few = len(x) > 1 and _suits(x, kernel)  # for a single row, BLAS has a function of its own
+    few = x.dtype == kernel.dtype and suits("y", len(x), *kernel.shape)
     y = _forward(x, kernel) if few else _product(x, kernel)
     add_bias(y, bias, activation, 0, y.shape[0], 0, y.shape[1])
     return y
@@ -73,24 +80,25 @@ def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = 
 
 def dense_input_gradient(g: Array, kernel: Array) -> Array:
     """`reference.dense_input_gradient`."""
-    few = len(g) > 1 and _suits(g, kernel.T)
+    few = g.dtype == kernel.dtype and suits("dx", len(g), *kernel.shape)
     return _input_gradient(g, kernel) if few else _product(g, kernel.T)
 
 
 def dense_kernel_gradient(x: Array, g: Array) -> Array:
     """`reference.dense_kernel_gradient`."""
-    return _kernel_gradient(x, g) if _suits(x, g) else _product(x.T, g)
+    few = x.dtype == g.dtype and suits("dkernel", len(x), x.shape[1], g.shape[1])
+    return _kernel_gradient(x, g) if few else _product(x.T, g)
 
 
-def _suits(rows: Array, other: Array) -> bool:
-    """Whether this file is faster than BLAS for rows (N, ...) and another factor; see its table."""
-    small, large = sorted((rows.shape[1], other.shape[1]))
-    return (
-        len(rows) <= FEW
-        and small * large >= WEIGHTS
-        and small >= NARROW * panel_width(rows.dtype)
-        and rows.dtype == other.dtype
-    )
+def suits(product: str, rows: int, d: int, m: int) -> bool:
+    """Whether this file's way is the faster one, for 'y', 'dx' or 'dkernel' of a kernel (D, m).
+
+    See the table at the head. Fewer weights stay in the cache in whatever order; a narrow kernel
+    gives tiles too little to do; and for the product with a single row BLAS has its own function.
+    """
+    if product == "dkernel":
+        return rows <= FEW and d * m >= 2**24
+    return 1 < rows <= FEW and d * m >= 2**20 and m >= (128 if product == "y" else 512)
 
 
 def _product(a: Array, b: Array) -> Array:

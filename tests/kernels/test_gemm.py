@@ -187,7 +187,7 @@ from minitl.kernels import gemm, products, winograd
 from minitl.kernels.geometry import sliding
 a, b = np.random.default_rng(0).normal(size=(2, 7, 7))
 assert abs(gemm.matmul(a, b) - a @ b).max() < 1e-14
-products.WEIGHTS = products.NARROW = 0
+products.suits = lambda *shape: True
 assert abs(products.dense(a, b, None) - a @ b).max() < 1e-14
 assert abs(products.dense_input_gradient(a, b) - a @ b.T).max() < 1e-14
 assert abs(products.dense_kernel_gradient(a, b) - a.T @ b).max() < 1e-14

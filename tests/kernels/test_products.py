@@ -25,7 +25,7 @@ KERNELS = ("dense", "dense_input_gradient", "dense_kernel_gradient")
 @pytest.fixture
 def always(monkeypatch):
     """Whatever the shape, as if it were one of few rows and many weights; BLAS is not called."""
-    monkeypatch.setattr(products, "_suits", lambda *factors: True)
+    monkeypatch.setattr(products, "suits", lambda *shape: True)
     monkeypatch.setattr(products, "_product", None)
 
 
@@ -94,11 +94,16 @@ def test_long_sums_are_as_exact_as_those_of_blas(always):
 
 
 def test_which_way():
-    def suits(n, d, m, dtype=np.float32):
-        return products._suits(np.empty((n, d), dtype), np.empty((1, m), dtype))
+    for product in ("y", "dx", "dkernel"):
+        assert products.suits(product, 32, 25088, 1024), product
+        assert not products.suits(product, 73, 25088, 1024), product  # arithmetic decides
+        assert not products.suits(product, 32, 512, 1024), product  # the weights stay in the cache
+        assert not products.suits(product, 32, 25088, 64), product  # a panel has little to do
+    assert products.suits("dkernel", 1, 25088, 1024) and not products.suits("y", 1, 25088, 1024)
 
-    assert suits(32, 25088, 1024) and suits(1, 1024, 1024) and suits(64, 4096, 4096, np.float64)
-    assert not suits(65, 25088, 1024)  # arithmetic decides
-    assert not suits(32, 512, 512)  # the weights stay in the cache
-    assert not suits(32, 25088, 64)  # a panel would be half empty
-    assert not products._suits(np.empty((32, 4096), np.float32), np.empty((32, 4096)))
+
+def test_mixed_dtypes_are_left_to_numpy():
+    x, kernel = np.ones((2, 1024)), np.ones((1024, 1024), np.float32)
+    np.testing.assert_array_equal(products.dense(x, kernel, None), 1024)
+    g = np.ones((2, 1024))
+    np.testing.assert_array_equal(products.dense_input_gradient(g, kernel), 1024)

@@ -1,6 +1,7 @@
 """Memory of kernels: aligned, used again, and nobody's but the holder's."""
 
 import gc
+import os
 import threading
 
 import numpy as np
@@ -83,3 +84,15 @@ def test_zeros_and_copies(shape):
     zeros = workspace.zeros_like(np.ones(shape, FLOAT))
     assert zeros.shape == shape and zeros.dtype == FLOAT and not zeros.any()
     zeros[...] = 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_writes_into_memory_of_its_own():
+    a = workspace.empty(LARGE, FLOAT)
+    a[...] = 1
+    child = os.fork()
+    if child == 0:
+        a[...] = 2
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (a == 1).all()
