@@ -16,6 +16,7 @@ NAMES = (
     "frozen_base",
     "mission_script",
     "dense_head",
+    "dense_products",
     "recurrent",
     "optimizer",
     "augmentation",

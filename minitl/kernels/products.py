@@ -73,7 +73,7 @@ LINES = 384  # of the kernel, or of its gradient, in a job of a gradient
 def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = None) -> Array:
     """`reference.dense`."""
     few = x.dtype == kernel.dtype and suits("y", len(x), *kernel.shape)
-    y = _forward(x, kernel) if few else _product(x, kernel)
+    y = forward(x, kernel) if few else product(x, kernel)
     add_bias(y, bias, activation, 0, y.shape[0], 0, y.shape[1])
     return y
 
@@ -81,44 +81,44 @@ def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = 
 def dense_input_gradient(g: Array, kernel: Array) -> Array:
     """`reference.dense_input_gradient`."""
     few = g.dtype == kernel.dtype and suits("dx", len(g), *kernel.shape)
-    return _input_gradient(g, kernel) if few else _product(g, kernel.T)
+    return input_gradient(g, kernel) if few else product(g, kernel.T)
 
 
 def dense_kernel_gradient(x: Array, g: Array) -> Array:
     """`reference.dense_kernel_gradient`."""
     few = x.dtype == g.dtype and suits("dkernel", len(x), x.shape[1], g.shape[1])
-    return _kernel_gradient(x, g) if few else _product(x.T, g)
+    return kernel_gradient(x, g) if few else product(x.T, g)
 
 
-def suits(product: str, rows: int, d: int, m: int) -> bool:
+def suits(which: str, rows: int, d: int, m: int) -> bool:
     """Whether this file's way is the faster one, for 'y', 'dx' or 'dkernel' of a kernel (D, m).
 
     See the table at the head. Fewer weights stay in the cache in whatever order; a narrow kernel
     gives tiles too little to do; and for the product with a single row BLAS has its own function.
     """
-    if product == "dkernel":
+    if which == "dkernel":
         return rows <= FEW and d * m >= 2**24
-    return 1 < rows <= FEW and d * m >= 2**20 and m >= (128 if product == "y" else 512)
+    return 1 < rows <= FEW and d * m >= 2**20 and m >= (128 if which == "y" else 512)
 
 
-def _product(a: Array, b: Array) -> Array:
+def product(a: Array, b: Array) -> Array:
     """a (rows, depth) @ b (depth, columns) by BLAS, in tiles that do not depend on the threads."""
     (rows, depth), columns = a.shape, b.shape[1]
-    product = empty((rows, columns), a.dtype)
+    c = empty((rows, columns), a.dtype)
     tiles = cut_product(rows, 1, depth, columns, longest=max(1, rows))
 
     def tile(index: int) -> None:
         first, last, left, right = tiles[index]
-        np.matmul(a[first:last], b[:, left:right], out=product[first:last, left:right])
+        np.matmul(a[first:last], b[:, left:right], out=c[first:last, left:right])
 
     share_out(tile, len(tiles), multiplies=True)
-    return product
+    return c
 
 
 # --- Forward -------------------------------------------------------------------------------------
 
 
-def _forward(x: Array, kernel: Array) -> Array:
+def forward(x: Array, kernel: Array) -> Array:
     """x @ kernel. A job is a range of the kernel's lines by a range of its panels."""
     (rows, depth), columns = x.shape, kernel.shape[1]
     width = panel_width(x.dtype)
@@ -205,7 +205,7 @@ def _pack_panel(b, first, depth, columns, left, panel):
 # --- Gradients -----------------------------------------------------------------------------------
 
 
-def _input_gradient(g: Array, kernel: Array) -> Array:
+def input_gradient(g: Array, kernel: Array) -> Array:
     """g @ kernel.T, as dx.T = kernel @ g.T (D, m) @ (m, N), a few lines of the kernel at a time."""
     (rows, m), depth = g.shape, kernel.shape[0]
     panels, flat = pack(g.T), np.ascontiguousarray(kernel).reshape(-1)
@@ -224,7 +224,7 @@ def _input_gradient(g: Array, kernel: Array) -> Array:
     return dx
 
 
-def _kernel_gradient(x: Array, g: Array) -> Array:
+def kernel_gradient(x: Array, g: Array) -> Array:
     """x.T @ g, a few lines at a time."""
     (_, depth), m = x.shape, g.shape[1]
     panels, flat = pack(g), np.ascontiguousarray(x).reshape(-1)

@@ -26,7 +26,7 @@ KERNELS = ("dense", "dense_input_gradient", "dense_kernel_gradient")
 def always(monkeypatch):
     """Whatever the shape, as if it were one of few rows and many weights; BLAS is not called."""
     monkeypatch.setattr(products, "suits", lambda *shape: True)
-    monkeypatch.setattr(products, "_product", None)
+    monkeypatch.setattr(products, "product", None)
 
 
 def arrays(n, d, m, dtype, seed=0):
