@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minitl.kernels import workspace
-
 Array = np.ndarray
 Vjp = Callable[[Array], Array]
 
@@ -123,8 +121,10 @@ class Variable(Tensor):
 
     __slots__ = ("learnable", "name", "rate_multiplier", "trainable", "version")
 
-    def __init__(self, data: Any, name: str = "variable", learnable: bool = True):
-        super().__init__(workspace.copy(np.asarray(data)))
+    def __init__(
+        self, data: Any, name: str = "variable", learnable: bool = True, copy: bool = True
+    ):
+        super().__init__(np.array(data) if copy else data)
         self.name = name
         self.learnable = learnable  # what gradients may update; a moving average is not
         self.trainable = learnable  # what they do update: not while the layer is frozen
