@@ -93,7 +93,9 @@ def _array(block: _Block, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
 
 
 def copy(a: np.ndarray) -> np.ndarray:
-    """A copy of an array, in memory of `empty`."""
+    """A copy of an array; a large one in memory of `empty`."""
+    if a.nbytes < LARGE:
+        return np.array(a, order="C")
     new = empty(a.shape, a.dtype)
     new[...] = a
     return new
