@@ -65,7 +65,7 @@ def pack(b: Array) -> Array:
 
 
 @njit(forceinline=True)
-def tile(a, rows, a_step, runs, run_step, depth, panel, sums, ahead):
+def tile(a, rows, a_step, runs, run_step, depth, panel, sums, ahead, ahead_step):
     """sums + A @ panel for the rows of one tile.
 
     Row r of A is made of `runs` runs of `depth` elements: a[rows[r] + run*run_step + i*a_step].
@@ -82,7 +82,7 @@ def tile(a, rows, a_step, runs, run_step, depth, panel, sums, ahead):
             sums = multiply_add(sums, a, rows, i, panel, j)
             if ahead > 0:
                 prefetch(panel, ahead)
-                ahead += vector
+                ahead += ahead_step
             i += a_step
             j += 2 * vector
     return sums
@@ -91,12 +91,12 @@ def tile(a, rows, a_step, runs, run_step, depth, panel, sums, ahead):
 @njit(forceinline=True)
 def rows_by_panel(
     a, rows, r, places, a_step, runs, run_step, panel, left, start, start_step, lowest, ahead,
-    c, columns, edge,
+    ahead_step, c, columns, edge,
 ):  # fmt: skip
     """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`."""
     (depth, width), count = panel.shape, len(places)
     sums = load_tile(start, r * start_step + left, start_step, places)
-    sums = tile(a, places, a_step, runs, run_step, depth // runs, panel, sums, ahead)
+    sums = tile(a, places, a_step, runs, run_step, depth // runs, panel, sums, ahead, ahead_step)
     sums = tile_maximum(sums, lowest)
     if left + width <= columns and r + count <= len(rows):
         store_tile(c, r * columns + left, columns, sums)
@@ -124,24 +124,30 @@ def multiply(
     count, depth, width = panels.shape
     lowest = broadcast(floor, 0)
     edge = np.empty(ROWS * width, c.dtype)
+    full, left_over = len(rows) // ROWS, len(rows) % ROWS
+    passes = max(1, full + (left_over + SHORT_ROWS - 1) // SHORT_ROWS)
+    spread = (width + passes - 1) // passes
     for p in range(count):
         panel, left = panels[p], p * width
         # While the first two tiles are computed, the next panel comes from memory, half by half.
-        ahead = (depth if p + 1 < count else following // width - p * depth) * width
+        ahead = depth * width if p + 1 < count else following - p * depth * width
+        ahead_step = spread if p + 1 < count or following > 0 else 0
+        if ahead_step == 0:
+            ahead = 0
         r = 0
         while r + ROWS <= len(rows):
             rows_by_panel(
                 a, rows, r, rows_of_tile(rows, r, ROWS), a_step, runs, run_step, panel, left, start,
-                start_step, lowest, ahead, c, columns, edge,
+                start_step, lowest, ahead, ahead_step, c, columns, edge,
             )  # fmt: skip
-            ahead = ahead + depth * width // 2 if r == 0 else 0  # what is here needs no sending for
+            ahead += depth * ahead_step
             r += ROWS
         for rest in range(r, len(rows), SHORT_ROWS):
             rows_by_panel(
                 a, rows, rest, rows_of_tile(rows, rest, SHORT_ROWS), a_step, runs, run_step, panel,
-                left, start, start_step, lowest, ahead, c, columns, edge,
+                left, start, start_step, lowest, ahead, ahead_step, c, columns, edge,
             )  # fmt: skip
-            ahead = ahead + depth * width // 2 if rest == 0 else 0
+            ahead += depth * ahead_step
 
 
 def matmul(a: Array, b: Array) -> Array:
