@@ -77,8 +77,9 @@ def _convolve_lines(x, panels, start, floor, geometry, first, last, lines, image
         count = min(lines, last - line, oh - h)
         _pad(x, n, h, count, geometry, image)
         places = np.empty(count * ow, np.int64)  # where each window begins
-        for i in range(count * ow):
-            places[i] = i // ow * sh * row + i % ow * sw * channels
+        for i in range(count):
+            for j in range(ow):
+                places[i * ow + j] = i * sh * row + j * sw * channels
         piece = out[line * ow * filters : (line + count) * ow * filters]
         multiply(image, places, 1, kh, row, panels, 0, start, 0, floor, piece, filters)
         line += count
