@@ -251,7 +251,7 @@ def _lines_by_panels(a, rows, a_step, panels, zeros, floor, c, columns):
         places = rows_of_tile(rows, r, ROWS)
         for p in range(len(panels)):
             rows_by_panel(
-                a, rows, r, places, a_step, 1, 0, panels[p], p * width, zeros, 0, lowest, 0,
+                a, rows, r, places, a_step, 1, 0, panels[p], p * width, zeros, 0, lowest, 0, 0,
                 c, columns, edge,
             )  # fmt: skip
         r += ROWS
@@ -259,6 +259,6 @@ def _lines_by_panels(a, rows, a_step, panels, zeros, floor, c, columns):
         places = rows_of_tile(rows, rest, SHORT_ROWS)
         for p in range(len(panels)):
             rows_by_panel(
-                a, rows, rest, places, a_step, 1, 0, panels[p], p * width, zeros, 0, lowest, 0,
+                a, rows, rest, places, a_step, 1, 0, panels[p], p * width, zeros, 0, lowest, 0, 0,
                 c, columns, edge,
             )  # fmt: skip
