@@ -60,6 +60,7 @@ Inventory = list[tuple[str, list[tuple[str, np.ndarray]]]]
 
 ATTRIBUTE_LIMIT = 64512  # bytes: an HDF5 object header holds no larger attribute
 DEEPEST = 64  # models within models: what is nested deeper is no model
+LONGEST_CONFIG = 8_000_000  # characters of JSON, which take 25 times the memory when they are read
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 
 
@@ -168,8 +169,9 @@ class _Reader:
         if "layers" not in root:
             _layer_name(root["_layer_checkpoint_dependencies"], None)
         found = []
-        for key in root["layers"].links:
-            group = root[f"layers/{key}"]
+        layers = root["layers"]
+        for key in layers.links:
+            group = layers[key]
             name = _layer_name(group, None)
             found.append((*self.collect(group, name), name))
         refuse_twice([name for _, _, name in found], "layer")
@@ -260,7 +262,7 @@ def _read_archive(path: Path) -> WeightFile:
                 )
             for name in {WEIGHTS, CONFIG} & set(members):
                 size = archive.getinfo(name).file_size
-                if size > (limit if name == WEIGHTS else path.stat().st_size + SPARE // 10):
+                if size > (limit if name == WEIGHTS else LONGEST_CONFIG):
                     raise WeightFileError(f"{path} declares {size:,} bytes of {name}")
             with archive.open(WEIGHTS) as member:
                 shutil.copyfileobj(member, weights)

@@ -31,6 +31,9 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Bytes that may be read of arrays beyond the file's size, and of all else beyond four times that.
 SPARE = 200_000_000
 STRUCTURE = 2**26
+THING = (
+    64  # bytes that a message, a name or a string counts beside its own: Python takes about that
+)
 NOWHERE = 2**64 - 1  # the address of what has no place
 # Kinds of messages in a header.
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08
@@ -101,15 +104,27 @@ class File:
     def read(self, at: int, count: int, what: str = "structure") -> bytes:
         if count == 0:  # an empty array has no place
             return b""
-        if at + count > self.size:
+        if count < 0 or at + count > self.size:
             raise Hdf5Error(f"it points outside itself: to {count:,} bytes at {at:,}")
+        self.spend(count, what)
+        self.source.seek(at)
+        return self.source.read(count)
+
+    def spend(self, count: int, what: str = "structure") -> None:
+        """Take `count` bytes from what may be read in all."""
         self._left[what] -= count
         if self._left[what] < 0:
             raise Hdf5Error(
                 f"its {what} would be larger than its {self.size:,} bytes: it leads around"
             )
-        self.source.seek(at)
-        return self.source.read(count)
+
+    def text(self, raw: bytes) -> str:
+        """A name or a string. It is paid for: a thousand of them can lie on one place."""
+        self.spend(THING + len(raw))
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Hdf5Error(f"expected a name, found {raw[:40]!r}") from None
 
     def piece(self, at: int, count: int, signature: bytes = b"") -> _Bytes:
         found = _Bytes(self.read(at, count))
@@ -221,7 +236,7 @@ class Object:
                 name, address, kind = node.number(8), node.number(8), node.number(4)
                 node.take(20)
                 text = names[name : names.find(b"\0", name)]
-                yield _text(text), NOWHERE if kind == 2 else address
+                yield self.file.text(text), NOWHERE if kind == 2 else address
 
     def _link_messages(self) -> Iterator[tuple[str, int]]:
         for data in self._few_or_many(LINK, LINK_INFO, 8):
@@ -230,7 +245,7 @@ class Object:
             flags = link.number(1)
             kind = link.number(1) if flags & 8 else 0
             link.take((8 if flags & 4 else 0) + (1 if flags & 16 else 0))
-            name = _text(link.take(link.number(1 << (flags & 3))))
+            name = self.file.text(link.take(link.number(1 << (flags & 3))))
             yield name, link.number(8) if kind == 0 else NOWHERE
 
     def _few_or_many(self, kind: int, info_kind: int, counter: int) -> Iterator[bytes]:
@@ -263,7 +278,7 @@ class Object:
         message.take(1 if version == 3 else 0)
         padded = [-(-n // 8) * 8 if version == 1 else n for n in sizes]
         name, kind, space = (message.take(n) for n in padded)
-        text = _text(name[: sizes[0]].rstrip(b"\0"))
+        text = self.file.text(name[: sizes[0]].rstrip(b"\0"))
         dtype, shape = _datatype(_Bytes(kind)), _dataspace(_Bytes(space))
         if shared & 3 and version > 1:
             dtype = None
@@ -273,11 +288,11 @@ class Object:
         if dtype == "string":
             if count * 16 > message.left:
                 raise Hdf5Error(f"attribute {text!r} of {self.path} is shorter than it says")
-            strings = [_text(self.file.heap_string(message)) for _ in range(count)]
+            strings = [self.file.text(self.file.heap_string(message)) for _ in range(count)]
             return text, np.array(strings, dtype=object)
         values = np.frombuffer(message.take(count * dtype.itemsize), dtype)
         if dtype.kind == "S":
-            return text, np.array([_text(value) for value in values], dtype=object)
+            return text, np.array([self.file.text(value) for value in values], dtype=object)
         return text, values.astype(dtype.newbyteorder("="))
 
     # --- Arrays ---
@@ -448,19 +463,13 @@ def _messages(file: File, address: int) -> Iterator[tuple[int, bool, _Bytes]]:
             if size > chunk.left:
                 raise Hdf5Error(f"a message of the header at byte {address:,} is too long")
             message = _Bytes(chunk.take(size))
+            file.spend(THING)
             if kind == CONTINUED:
                 place, count = message.number(8), message.number(8)
                 # A new-style chunk has a signature before and a checksum after its messages.
                 chunks.append((place + 4, count - 8) if new else (place, count))
             else:
                 yield kind, bool(flags & 2), message
-
-
-def _text(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise Hdf5Error(f"expected a name, found {raw[:40]!r}") from None
 
 
 def _datatype(message: _Bytes) -> Any:
@@ -488,4 +497,7 @@ def _dataspace(message: _Bytes) -> tuple[int, ...] | None:
         return None
     if rank > 32:
         raise Hdf5Error(f"expected at most 32 axes, found {rank}")
-    return tuple(message.number(8) for _ in range(rank))
+    shape = tuple(message.number(8) for _ in range(rank))
+    if math.prod(n or 1 for n in shape) >= 2**59:  # NumPy refuses it, even where an axis is 0
+        raise Hdf5Error(f"no array has the shape {shape}")
+    return shape

@@ -284,6 +284,11 @@ def _described_well(filepath: str | Path) -> Iterator[None]:
 
 
 def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
+    if isinstance(text, str) and len(text) > hdf5.LONGEST_CONFIG:
+        raise hdf5.WeightFileError(
+            f"{filepath}: its description of the model has {len(text):,} characters, more than "
+            f"any network needs"
+        )
     try:
         value = json.loads(text)
     except (TypeError, ValueError, RecursionError):

@@ -206,7 +206,14 @@ def read_state(path: str | os.PathLike[str]) -> Any:
             arrays.append(np.ndarray(tuple(shape), dtype, body, end).copy())
             end += arrays[-1].nbytes
         return decode(header["tree"], arrays)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise DamagedState(f"{path} cannot be understood: {error!r}") from None
 
 
