@@ -31,9 +31,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Bytes that may be read of arrays beyond the file's size, and of all else beyond four times that.
 SPARE = 200_000_000
 STRUCTURE = 2**26
-THING = (
-    64  # bytes that a message, a name or a string counts beside its own: Python takes about that
-)
+THING = 64  # bytes that a message or a name counts beside its own: about what Python takes
 NOWHERE = 2**64 - 1  # the address of what has no place
 # Kinds of messages in a header.
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08

@@ -1,5 +1,7 @@
 """The reader of plain HDF5 against the HDF5 library, on files that h5py writes in many ways."""
 
+import struct
+
 import h5py
 import numpy as np
 import pytest
@@ -95,3 +97,31 @@ def test_groups_in_a_circle(tmp_path):
         assert root["a/b/up/b/up/b/c"].read().shape == (2,)  # harmless to whoever does not walk
         with pytest.raises(Hdf5Error, match="leads around"):
             root["a" + "/b/up" * 10_000]
+
+
+def test_strings_that_lie_on_one_place_are_paid_for(tmp_path):
+    """2,000 references to one string of 1 MB: 2 GB, if each were read."""
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["names"] = ["b" * 1_000_000] + ["a" * 30] * 2000
+    raw = bytearray(path.read_bytes())
+    first = raw.find(struct.pack("<I", 1_000_000))
+    while raw[first + 16 : first + 20] != struct.pack("<I", 30):
+        first = raw.find(struct.pack("<I", 1_000_000), first + 1)
+    for at in range(first, first + 16 * 2001, 16):  # (length, address, number) of each
+        raw[at : at + 16] = raw[first : first + 16]
+    path.write_bytes(raw)
+    with open(path, "rb") as source, pytest.raises(Hdf5Error, match="leads around"):
+        File(source).root.attributes  # noqa: B018
+
+
+@pytest.mark.parametrize("shape", [(0, 2**64 - 5), (0, 2**62, 2**62)])
+def test_shapes_that_numpy_refuses(tmp_path, shape):
+    path = tmp_path / "x.h5"
+    told = (0, *[123_456_789] * (len(shape) - 1))
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", told, "f4")
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(struct.pack("<Q", told[1]), struct.pack("<Q", shape[1])))
+    with open(path, "rb") as source, pytest.raises(Hdf5Error, match="no array has the shape"):
+        File(source).root["x"].read()

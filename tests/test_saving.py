@@ -242,6 +242,7 @@ def rewrite(path, change):
     ("change", "message"),
     [
         (lambda text: text[:100], "its description of the model is damaged"),
+        (lambda text: text + " " * 8_000_000, "more than any network needs"),
         (lambda text: text.replace('"Conv2D"', '"Conv3D"'), "layer 'Conv3D', which minitl does"),
         (
             lambda text: text.replace('"use_bias": true', '"causal": "yes", "use_bias": true'),
