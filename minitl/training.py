@@ -440,18 +440,15 @@ class Trainer:
                 for piece in self._pieces(batch):
                     outputs = self._outputs(piece, training=False)
                     for i, out in enumerate(outputs):
-                        if isinstance(data, StreamData):  # how many will come is not known
-                            results = results or [[] for _ in outputs]
-                            results[i].append(out.storage)
-                            continue
-                        if len(results) <= i:
-                            results.append(np.empty((data.samples, *out.shape[1:]), out.dtype))
-                        results[i][at : at + piece.size] = out.storage
+                        if len(results) <= i:  # of a stream it is not known how many will come
+                            rows = 0 if isinstance(data, StreamData) else data.samples
+                            results.append(np.empty((rows, *out.shape[1:]), out.dtype))
+                        _write_rows(results[i], at, out.storage)
                     at += piece.size
                 run.on_predict_batch_end(step, {})
         run.on_predict_end({})
-        if isinstance(data, StreamData):
-            results = [np.concatenate(parts) for parts in results]
+        for each in results:
+            each.resize((at, *each.shape[1:]), refcheck=False)
         return results[0] if len(results) == 1 else results
 
     def _pieces(self, batch: Batch) -> Iterator[Batch]:
@@ -636,3 +633,12 @@ def _with_bar(data: Any, what: str, show: bool) -> Any:
     from tqdm import tqdm
 
     return tqdm(data.batches(), total=len(data) or None, desc=what, unit="batch", leave=False)
+
+
+def _write_rows(a: Array, at: int, rows: Array) -> None:
+    """a[at : at + n] = rows (n, ...). If there is no room, `a` grows by an eighth or more, where
+    it lies: a list of parts, joined at the end, would take its memory twice."""
+    end = at + len(rows)
+    if end > len(a):
+        a.resize((max(end, len(a) * 9 // 8), *a.shape[1:]), refcheck=False)
+    a[at:end] = rows
