@@ -3,6 +3,8 @@
 import itertools
 import os
 import random
+import struct
+import tracemalloc
 import zipfile
 
 import h5py
@@ -215,6 +217,15 @@ def test_zip_bomb(tmp_path):
         read_weights(tmp_path / "x.keras")
 
 
+def test_a_bomb_of_a_description(tmp_path):
+    """JSON takes 25 times its size when it is read, so 20 MB of it are too many."""
+    with zipfile.ZipFile(tmp_path / "x.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", b"")
+        archive.writestr("config.json", "[" + "[]," * 6_600_000 + "1]")
+    with pytest.raises(WeightFileError, match=r"declares 19,800,003 bytes of config\.json"):
+        read_weights(tmp_path / "x.keras")
+
+
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.9, 0.999])
 def test_truncated(good, part):
     data = good.read_bytes()
@@ -412,6 +423,74 @@ def test_a_string_for_which_the_hdf5_library_would_take_4_gigabytes(good):
         good.write_bytes(data)
         with pytest.raises(WeightFileError, match=r"damaged|outside|expected GCOL"):
             read_weights(good)
+
+
+def most_memory(run):
+    """The most bytes that Python held at a time while `run` failed with a WeightFileError."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightFileError, match="leads around"):
+            run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_thousand_strings_that_lie_on_one_place(tmp_path):
+    """Each reference is 16 bytes, and the text that it stands for would be taken anew for each."""
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["b" * 10**6] + ["a" * 30] * 1000
+    data = bytearray(path.read_bytes())
+    # References: length, address of the heap, number in it. The short ones follow the long one.
+    heap = data.index(b"GCOL").to_bytes(8, "little")
+    second = data.index((30).to_bytes(4, "little") + heap)
+    long = data[second - 16 : second]
+    assert long[:4] == (10**6).to_bytes(4, "little")
+    data[second : second + 16 * 1000] = long * 1000
+    path.write_bytes(data)
+    assert most_memory(lambda: read_weights(path)) < 2 * len(data) + 50e6
+
+
+def test_names_without_an_end(tmp_path):
+    """Each name then goes on to the end of the last: 600 names of 5 kB become 1.5 MB each."""
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        for i in range(600):
+            file.create_group(f"{i:05}" + "n" * 5000)
+    data = path.read_bytes().replace(b"n\0\0\0", b"nnnn").replace(b"n\0", b"nn")
+    path.write_bytes(data)
+    assert most_memory(lambda: read_weights(path)) < 2 * len(data) + 50e6
+
+
+def test_a_header_of_a_hundred_thousand_messages(tmp_path):
+    """A message of nothing has 8 bytes, and would take 150 in Python."""
+    count = 100_000
+    path, end = tmp_path / "w.h5", 64 + 8 * count
+    start = b"\x89HDF\r\n\x1a\n\2\x08\x08\0" + struct.pack("<4QI", 0, 2**64 - 1, end, 48, 0)
+    header = struct.pack("<BxHIIxxxx", 1, 0, 1, 8 * count)
+    path.write_bytes(start + header + struct.pack("<HHBxxx", 0x0C, 0, 0) * count)
+    with pytest.raises(WeightFileError, match="leads around"):
+        read_weights(path)
+
+
+def test_a_header_that_goes_on_for_less_than_nothing(tmp_path):
+    """A piece of 1 byte cannot hold its signature and checksum, 8 bytes."""
+    more = struct.pack("<BHBQQ", 0x10, 16, 0, 48, 1)
+    start = b"\x89HDF\r\n\x1a\n\2\x08\x08\0" + struct.pack("<4QI", 0, 2**64 - 1, 84, 48, 0)
+    path = tmp_path / "w.h5"
+    path.write_bytes(start + b"OHDR\2\0" + bytes([len(more)]) + more + bytes(20))
+    with pytest.raises(WeightFileError, match="points outside itself: to -7 bytes"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(("axes", "value"), [(1, 2**64 - 5), (2, 2**62)])
+def test_empty_arrays_of_a_shape_that_numpy_refuses(good, axes, value):
+    spoil(good, lambda file, group: group.create_dataset("bias", (0,) + (123456789,) * axes, "f4"))
+    old, new = ((n).to_bytes(8, "little") for n in (123456789, value))
+    good.write_bytes(good.read_bytes().replace(old, new))
+    with pytest.raises(WeightFileError, match=r"no array has the shape \(0, "):
+        read_weights(good)
 
 
 def test_bit_flips_raise_weight_file_errors_or_give_plain_arrays(good):

@@ -257,6 +257,25 @@ def test_descriptions_that_cannot_be_followed(tmp_path, change, message):
         load_model(tmp_path / "m.h5")
 
 
+def test_a_description_longer_than_any_network_needs(tmp_path):
+    sequential().save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        text = "[" + "[]," * 3_000_000 + "1]"
+        file.attrs.create("model_config", text, dtype=h5py.string_dtype())
+    with pytest.raises(ValueError, match=r"has 9,000,003 characters, more than any network needs"):
+        load_model(tmp_path / "m.h5")
+
+
+def test_a_file_of_1500_layers(tmp_path):
+    """What is read of a file is limited, so a layer must not cost a look at all the others."""
+    model = Sequential([Input((1,)), *(Dense(1) for _ in range(1500))])
+    model.save_weights(tmp_path / "m.weights.h5")
+    before = model.get_weights()
+    model.set_weights([w + 1 for w in before])
+    model.load_weights(tmp_path / "m.weights.h5")
+    assert same(model.get_weights(), before)
+
+
 def test_targets(tmp_path):
     model = sequential()
     with pytest.raises(ValueError, match=r"must end in .h5 or .keras, got 'model.json'"):

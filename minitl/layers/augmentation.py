@@ -318,7 +318,8 @@ class RandomRotation(Resampling):
         factor: the largest angle as a fraction of the circle, to either side, or a pair (lower,
             upper): 0.1 is -36 to 36 degrees.
         fill_mode: what is seen beyond the border: 'reflect', 'constant' (`fill_value`), 'wrap' or
-            'nearest'; see `kernels.affine_transform`.
+            'nearest'; see `kernels.affine_transform`. (Keras on TensorFlow wraps with a period of
+            one pixel less, and does not mix the two pixels at the seam.)
         interpolation: 'bilinear' or 'nearest'.
         fill_value: a number, or one a channel.
     """

@@ -58,6 +58,12 @@ REFUSED = {
     "one image without a batch": (lambda k: k.layers.RandomFlip()(IMAGE[0]), "N, H, W, C"),
     "NaN in the data": (lambda k: fit(k, BAD, Y), "NaN"),
     "a column of weights": (lambda k: fit(k, X, Y, sample_weight=Y), "sample_weight"),
+    "settings of Keras's compilers": (
+        lambda k: k.Sequential([k.Input((2,)), k.layers.Dense(1)]).compile(
+            "sgd", "mse", jit_compile=False
+        ),
+        "jit_compile",
+    ),
     "no epochs": (lambda k: fit(k, X, Y, epochs=0), "epochs"),
 }
 ACCEPTED = {
@@ -66,6 +72,7 @@ ACCEPTED = {
     ),
     "Constant by name": lambda k: k.initializers.get("constant")((2,)),
     "noise in the units of pixels": lambda k: k.layers.GaussianNoise(10.0),
+    "zoom as far as one pixel": lambda k: k.layers.RandomZoom(-1.0),
     "average pooling without a size": lambda k: k.layers.AveragePooling2D(),
 }
 
