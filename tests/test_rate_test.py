@@ -20,6 +20,14 @@ X = rng.standard_normal((40, 6)).astype(np.float32)
 Y = np.eye(3, dtype=np.float32)[(X @ rng.standard_normal((6, 3))).argmax(axis=1)]
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C as in a terminal; a shell lets it be ignored in what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Trap(Layer):
     """Passes its input on, and does something at a given call."""
 
