@@ -637,7 +637,15 @@ def _with_bar(data: Any, what: str, show: bool) -> Any:
 
 def _write_rows(a: Array, at: int, rows: Array) -> None:
     """a[at : at + n] = rows (n, ...). If there is no room, `a` grows by an eighth or more, where
-    it lies: a list of parts, joined at the end, would take its memory twice."""
+    it lies: a list of parts, joined at the end, would take its memory twice.
+
+    Raises ValueError for rows of another shape, which NumPy might stretch.
+    """
+    if rows.shape[1:] != a.shape[1:]:
+        raise ValueError(
+            f"the outputs of all batches become one array, but after {at} rows of shape "
+            f"{a.shape[1:]} came rows of shape {rows.shape[1:]}: predict such batches one by one"
+        )
     end = at + len(rows)
     if end > len(a):
         a.resize((max(end, len(a) * 9 // 8), *a.shape[1:]), refcheck=False)
