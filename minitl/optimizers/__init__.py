@@ -133,6 +133,14 @@ class Optimizer(Configurable):
         return super().get_config() | {"learning_rate": serialize(self._rate)}
 
 
+def _moment(state: dict[str, Array], name: str, w: Array) -> Array:
+    """The array `name` of a weight's state. Before its first step it is made, full of zeros: then
+    only, for that costs a walk through the memory."""
+    if name not in state:
+        state[name] = zeros_like(w)
+    return state[name]
+
+
 def _norm(g: Array) -> float:
     """The L2 norm. Not by BLAS: the bits of its sums depend on the number of its threads."""
     flat = g.reshape(-1)
@@ -172,9 +180,8 @@ class SGD(Optimizer):
         self.momentum, self.nesterov = momentum, nesterov
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
-        if self.momentum and "velocity" not in state:
-            state["velocity"] = zeros_like(w)
-        kernels.sgd_update(w, g, state.get("velocity"), rate, self.momentum, self.nesterov)
+        velocity = _moment(state, "velocity", w) if self.momentum else state.get("velocity")
+        kernels.sgd_update(w, g, velocity, rate, self.momentum, self.nesterov)
 
 
 class Adam(Optimizer):
@@ -238,7 +245,7 @@ class Adam(Optimizer):
         m, v = state["momentum"], state["velocity"]
         m += (g - m) * (1 - self.beta_1)
         v += (g * g - v) * (1 - self.beta_2)
-        largest = state.setdefault("velocity_hat", zeros_like(w))
+        largest = _moment(state, "velocity_hat", w)
         np.maximum(largest, v, out=largest)
         w -= rate * m / (np.sqrt(largest) + self.epsilon)
 
@@ -306,18 +313,18 @@ class RMSprop(Optimizer):
         self.rho, self.momentum, self.epsilon, self.centered = rho, momentum, epsilon, centered
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
-        v = state.setdefault("velocity", zeros_like(w))
+        v = _moment(state, "velocity", w)
         v *= self.rho
         v += (1 - self.rho) * g * g
         spread = v
         if self.centered:
-            mean = state.setdefault("average_gradient", zeros_like(w))
+            mean = _moment(state, "average_gradient", w)
             mean *= self.rho
             mean += (1 - self.rho) * g
             spread = v - mean * mean
         step = rate * g / np.sqrt(spread + self.epsilon)
         if self.momentum:
-            b = state.setdefault("momentum", zeros_like(w))
+            b = _moment(state, "momentum", w)
             b *= self.momentum
             b += step
             step = b
