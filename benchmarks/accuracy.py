@@ -6,11 +6,13 @@ direct convolution in float64; the peers are held against the same numbers.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks import algorithms, training_step
+from benchmarks import algorithms, peers, training_step
 from benchmarks.common import Options, Report, main
 from benchmarks.contest import Contender, Ready, alone
 from benchmarks.layers import LAYERS
@@ -24,6 +26,7 @@ from benchmarks.networks import (
     vgg16,
 )
 from benchmarks.peers import predicting
+from minitl import kernels
 from minitl.kernels.geometry import sliding
 
 # Lavin & Gray 2016, 'Fast Algorithms for Convolutional Neural Networks' (arXiv 1509.09308): max
@@ -67,8 +70,8 @@ def _features(report: Report, x: Array) -> None:
     last = f"block{len(expected)}_pool"
     for contender in predicting(vgg16(x.shape[1]), x)[1:]:
         if contender.installed:
-            found, _ = alone(output_of, contender=contender)
-            _add(report, last, contender.name, found, expected[-1])
+            found, _ = alone(found_by, contender=contender)
+            _add(report, last, contender.name, np.asarray(found), expected[-1])
         else:
             report.missing.append(contender.name)
     for measure_name in (MAX, L2):
@@ -84,23 +87,46 @@ def _block_outputs(x: Array, dtype: str, algorithm: str | None) -> list[Array]:
         return minitl.Model(model.input, pools).predict(x.astype(dtype), verbose=0)
 
 
-def output_of(contender: Contender) -> Array:
+def found_by(contender: Contender) -> Any:
     ready: Ready = contender.prepare(**contender.settings)
-    return np.array(ready.run())
+    return ready.run()
 
 
 # --- Gradients -----------------------------------------------------------------------------------
 
 
 def _gradients(report: Report, x: Array, y: Array) -> None:
-    """The gradient for every weight in a training step of all of VGG16: the worst of them."""
+    """The gradient for every weight in a training step of all of VGG16: the worst of them.
+
+    A number that rounding carries over zero changes what ReLU lets through, and one that it
+    carries over its neighbour which of four a maximum takes its gradient from. One such decision
+    in a deep layer moves the gradients of all layers below by more than all rounding does. So the
+    gradients are also held against float64 with the decisions of float32: what is then left is
+    what the kernels for gradients round.
+    """
+    network = training_step.network_of(x.shape[1])
     expected = _gradients_of(x, y, "float64", "direct")
     for algorithm in _choices():
-        found = _gradients_of(x, y, "float32", algorithm)
-        errors = {name: relative_l2(found[name], exact) for name, exact in expected.items()}
-        worst = max(errors, key=lambda name: errors[name])
-        report.add(f"gradients, {L2}", _name(algorithm), "", [errors[worst]], f"worst: {worst}")
+        with outputs_kept() as outputs:
+            found = _gradients_of(x, y, "float32", algorithm)
+        _add_worst(report, f"gradients, {L2}", _name(algorithm), found, expected)
+        with outputs_given(outputs):
+            decided = _gradients_of(x, y, "float64", "direct")
+        _add_worst(report, f"gradients, same decisions, {L2}", _name(algorithm), found, decided)
+    for contender in peers.gradients(network, x, y):
+        if contender.installed:
+            found, _ = alone(found_by, contender=contender)
+            _add_worst(report, f"gradients, {L2}", contender.name, found, expected)
     report.limit(f"gradients, {L2}", "minitl", 1e-4)
+    report.limit(f"gradients, same decisions, {L2}", "minitl", 1e-4)
+
+
+def _add_worst(
+    report: Report, case: str, contender: str, found: dict[str, Array], exact: dict[str, Array]
+) -> None:
+    errors = {name: relative_l2(found[name], exact[name]) for name in exact}
+    worst = max(errors, key=lambda name: errors[name])
+    report.add(case, contender, "", [errors[worst]], f"worst: {worst}")
 
 
 def _gradients_of(x: Array, y: Array, dtype: str, algorithm: str | None) -> dict[str, Array]:
@@ -114,6 +140,38 @@ def _gradients_of(x: Array, y: Array, dtype: str, algorithm: str | None) -> dict
         gradients = minitl.backward(loss, weights)
     names = [f"{layer.name}/{w.name}" for layer in model.layers for w in layer.trainable_weights]
     return dict(zip(names, gradients, strict=True))
+
+
+@contextlib.contextmanager
+def outputs_kept() -> Iterator[list[Array]]:
+    """The list that is given takes the output of every convolution, in the order of the layers."""
+    outputs: list[Array] = []
+
+    def keep(y: Array) -> Array:
+        outputs.append(y.copy())
+        return y
+
+    with _outputs(keep):
+        yield outputs
+
+
+@contextlib.contextmanager
+def outputs_given(outputs: list[Array]) -> Iterator[None]:
+    """Every convolution gives these outputs instead of its own, in its own dtype."""
+    ready = iter(outputs)
+    with _outputs(lambda y: next(ready).astype(y.dtype)):
+        yield
+
+
+@contextlib.contextmanager
+def _outputs(change: Callable[[Array], Array]) -> Iterator[None]:
+    rooms: Any = kernels  # so that its function can be replaced
+    convolve = kernels.conv2d
+    rooms.conv2d = lambda *arguments, **settings: change(convolve(*arguments, **settings))
+    try:
+        yield
+    finally:
+        rooms.conv2d = convolve
 
 
 # --- Uniform data --------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -81,12 +81,12 @@ class Settings:
     trained: tuple[int, ...] = (4, 5)  # blocks that are fine-tuned
     rate: float = 3e-5  # of Adam, at its highest
     head_rate: float = 10  # times that, for the head
-    epochs: int = 6
+    epochs: Mapping[int, int] = field(default_factory=lambda: {64: 1, 224: 6, 300: 4})  # by size
     batch: int = 16
     dropout: float = 0.5
 
 
-QUICK = Settings(views=2, weights=None, epochs=1)
+QUICK = Settings(views=2, weights=None)
 QUICK_IMAGES = 160
 
 
@@ -160,7 +160,11 @@ def prepare_64(cells: Array) -> Array:
     return preprocess_input(resize_images(to_rgb(cells), (64, 64), "bilinear"))
 
 
-PREPARE = {64: prepare_64, 224: prepare_224, 300: prepare_300}
+PREPARE: dict[int, Callable[[Array], Array] | None] = {
+    64: prepare_64,
+    224: prepare_224,
+    300: prepare_300,
+}
 
 
 class Features:
@@ -182,20 +186,29 @@ class Features:
         self.models = {
             "pooled": Model(base.input, Concatenate()(pooled)),
             "maps": Model(base.input, Flatten()(maps)),
+            "pooled-of-maps": Model(maps, Concatenate()(pooled)),
         }
         self.view = cache(self._view)
 
     def _view(self, what: str, number: int) -> Array:
         """Rows (N, D) of one view, 'pooled' or 'maps'. On disk; read as used."""
-        name = f"{len(self.cells.images)}-{self.size}-{what}-view{number}.h5"
+        images, preprocess = self.cells.view(number), PREPARE[self.size]
+        done = {kind: self._path(kind, number).exists() for kind in ("pooled", "maps")}
+        if what == "pooled" and done["maps"] and not done["pooled"]:  # then not from the start
+            what, preprocess = "pooled-of-maps", None
+            images = self.view("maps", number).reshape(-1, *self.map_shape)
         return extract_features(
             self.models[what],
-            self.cells.view(number),
-            preprocess=PREPARE[self.size],
+            images,
+            preprocess=preprocess,
             batch_size=16,
             verbose=1,
-            out=cache_folder("elpv") / name,
+            out=self._path(what, number),
         )
+
+    def _path(self, what: str, number: int) -> Path:
+        name = f"{len(self.cells.images)}-{self.size}-{what}-view{number}.h5"
+        return cache_folder("elpv") / name
 
     def pooled(self) -> Array:
         """F (N, D): the mean over the views of what was found on average and at most."""
@@ -325,10 +338,11 @@ def fine_tuned(
     head.set_weights(list(optimum[:2]))
 
     batches = RandomViews(features, y, weight, train, seed)
-    steps = settings.epochs * len(batches)
+    epochs = settings.epochs[features.size]
+    steps = epochs * len(batches)
     rate = CosineDecay(0.0, steps, warmup_target=settings.rate, warmup_steps=len(batches) // 2)
     model.compile(Adam(rate), "categorical_crossentropy", weighted_metrics=["accuracy"])
-    model.fit(batches, epochs=settings.epochs)
+    model.fit(batches, epochs=epochs)
     pieces = [test[i : i + 64] for i in range(0, len(test), 64)]
     found = [
         np.concatenate([model.predict(features.maps(v, rows), verbose=0) for rows in pieces])
@@ -342,8 +356,8 @@ def fine_tuned(
 WAYS = {
     "softmax head": "softmax regression on F, at its regularised optimum",
     "kernel head": "kernel logistic regression (RBF) on F",
-    "fine-tuned": "blocks 4 and 5 unfrozen under a softmax head",
-    "fine-tuned + kernel": "the mean of what the two say",
+    "fine-tuned": "blocks 4 and 5 unfrozen under a softmax head; of two sizes, the mean of both",
+    "fine-tuned + kernel": "the mean of what the two ways say",
 }
 METRICS = ("weighted accuracy", "accuracy", "macro F1", "AUC")
 
@@ -383,6 +397,8 @@ class Study:
                 predict("fine-tuned", [size], fine_tuned, self.features(size), *given[:4], seed)
                 for size in sizes
             ]
+            if len(sizes) > 1:
+                predict("fine-tuned", sizes, np.mean, trained, 0)
             predict("fine-tuned + kernel", sizes, np.mean, [np.mean(trained, axis=0), kernel], 0)
 
     def song(self, kind: str, seed: int, size: int) -> None:

@@ -192,6 +192,46 @@ def torch_trains(network: Network, x: Array, y: Array, optimizer: str, rate: flo
     return Ready(run, "channels last, fused optimizer")
 
 
+def gradients(network: Network, x: Array, y: Array) -> list[Contender]:
+    """Keras and PyTorch, computing the gradients of that loss: {layer/weight: array}."""
+    ways = {"Keras": keras_gradients, "PyTorch": torch_gradients}
+    settings = {"network": network, "x": x, "y": y}
+    return [Contender(name, way, settings, NEEDS[name]) for name, way in ways.items()]
+
+
+def keras_gradients(network: Network, x: Array, y: Array) -> Ready:
+    keras, tensorflow = keras_and_tensorflow()
+    model = build(keras, network)
+    names = [f"{layer.name}/{w.name}" for layer in model.layers for w in layer.trainable_weights]
+
+    @tensorflow.function
+    def step(x: Any, y: Any) -> Any:
+        with tensorflow.GradientTape() as tape:
+            loss = keras.losses.CategoricalCrossentropy()(y, model(x, training=True))
+        return tape.gradient(loss, model.trainable_weights)
+
+    return Ready(lambda: dict(zip(names, map(np.asarray, step(x, y)), strict=True)))
+
+
+def torch_gradients(network: Network, x: Array, y: Array) -> Ready:
+    import torch
+
+    model = _torch_model(network).train()
+    names = [f"{layer}/{what}" for layer in weights_of(network) for what in ("kernel", "bias")]
+
+    def run() -> dict[str, Array]:
+        model.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(_torch_images(x)), torch.from_numpy(y))
+        loss.backward()
+        found = {}
+        for name, parameter in zip(names, model.parameters(), strict=True):
+            axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[parameter.ndim]  # to Keras's order
+            found[name] = parameter.grad.numpy().transpose(axes)
+        return found
+
+    return Ready(run)
+
+
 # --- Keras ---------------------------------------------------------------------------------------
 
 
