@@ -78,11 +78,21 @@ def tile(a, rows, a_step, runs, run_step, depth, b, at, sums, ahead, pace):
     vector = lanes(a)
     for run in range(runs):
         i = run * run_step
-        for _ in range(depth):
+        for _ in range(depth // 4):
             sums = multiply_add(sums, a, rows, i, b, at)
+            sums = multiply_add(sums, a, rows, i + a_step, b, at + 2 * vector)
+            sums = multiply_add(sums, a, rows, i + 2 * a_step, b, at + 4 * vector)
+            sums = multiply_add(sums, a, rows, i + 3 * a_step, b, at + 6 * vector)
             if pace > 0:
                 prefetch(b, ahead)
-                ahead += pace
+                prefetch(b, ahead + pace)
+                prefetch(b, ahead + 2 * pace)
+                prefetch(b, ahead + 3 * pace)
+                ahead += 4 * pace
+            i += 4 * a_step
+            at += 8 * vector
+        for _ in range(depth % 4):
+            sums = multiply_add(sums, a, rows, i, b, at)
             i += a_step
             at += 2 * vector
     return sums
