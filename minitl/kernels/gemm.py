@@ -65,7 +65,12 @@ def pack(b: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(panels, -2, -3))
 
 
-@njit(forceinline=True, _nrt=False)
+# Inlined, and without counting who holds an array: Numba counts by calls, and before a call all
+# sums must leave their registers. 3x3 windows of 3 channels, to 64 filters, took twice as long.
+inlined = njit(forceinline=True, _nrt=False)
+
+
+@inlined
 def tile(a, rows, a_step, runs, run_step, depth, b, at, sums, ahead, pace):
     """sums + A @ panel for the rows of one tile.
 
@@ -78,7 +83,7 @@ def tile(a, rows, a_step, runs, run_step, depth, b, at, sums, ahead, pace):
     vector = lanes(a)
     for run in range(runs):
         i = run * run_step
-        for _ in range(depth // 4):
+        for _ in range(depth // 4):  # four steps at a time: up to 6 per cent faster than one
             sums = multiply_add(sums, a, rows, i, b, at)
             sums = multiply_add(sums, a, rows, i + a_step, b, at + 2 * vector)
             sums = multiply_add(sums, a, rows, i + 2 * a_step, b, at + 4 * vector)
@@ -98,16 +103,12 @@ def tile(a, rows, a_step, runs, run_step, depth, b, at, sums, ahead, pace):
     return sums
 
 
-@njit(forceinline=True, _nrt=False)
+@inlined
 def rows_by_panel(
     a, rows, r, places, a_step, runs, run_step, depth, b, at, left, start, start_step, lowest,
     ahead, pace, c, columns, edge,
 ):  # fmt: skip
-    """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`.
-
-    The panel comes as its first element's place `at` in b: an array of its own for every panel
-    would be counted while the sums are in registers, which costs a tile 200 cycles.
-    """
+    """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`."""
     count, width = len(places), 2 * lanes(a)
     if runs * depth <= SHALLOW:
         for i in range(count):

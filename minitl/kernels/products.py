@@ -251,14 +251,14 @@ def _lines_by_panels(a, rows, a_step, panels, zeros, floor, c, columns):
         places = rows_of_tile(rows, r, ROWS)
         for p in range(count):
             rows_by_panel(
-                a, rows, r, places, a_step, 1, 0, depth, b, p * depth * width, p * width, zeros, 0,
-                lowest, 0, 0, c, columns, edge,
+                a, rows, r, places, a_step, 1, 0, depth, b, p * depth * width, p * width, zeros,
+                0, lowest, 0, 0, c, columns, edge,
             )  # fmt: skip
         r += ROWS
     for rest in range(r, len(rows), SHORT_ROWS):
         places = rows_of_tile(rows, rest, SHORT_ROWS)
         for p in range(count):
             rows_by_panel(
-                a, rows, rest, places, a_step, 1, 0, depth, b, p * depth * width, p * width, zeros, 0,
-                lowest, 0, 0, c, columns, edge,
+                a, rows, rest, places, a_step, 1, 0, depth, b, p * depth * width, p * width, zeros,
+                0, lowest, 0, 0, c, columns, edge,
             )  # fmt: skip
