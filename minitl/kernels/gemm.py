@@ -65,43 +65,57 @@ def pack(b: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(panels, -2, -3))
 
 
-@njit(forceinline=True)
-def tile(a, rows, a_step, runs, run_step, depth, panel, sums, ahead, pace):
+# Inlined, and without counting who holds an array: Numba counts by calls, and before a call all
+# sums must leave their registers. 3x3 windows of 3 channels, to 64 filters, took twice as long.
+inlined = njit(forceinline=True, _nrt=False)
+
+
+@inlined
+def tile(a, rows, a_step, runs, run_step, depth, b, at, sums, ahead, pace):
     """sums + A @ panel for the rows of one tile.
 
     Row r of A is made of `runs` runs of `depth` elements: a[rows[r] + run*run_step + i*a_step].
-    The panel has runs * depth rows of 2 vectors. The sum is made in the order of the depth,
-    whatever tile a row is in: so the bits of a product do not depend on how it is cut. Meanwhile
-    the numbers from `ahead` on in the memory of the panels, which will be needed next, are sent
-    for, `pace` of them a step; not if it is 0.
+    The panel begins at element `at` of b and has runs * depth rows of 2 vectors. The sum is made
+    in the order of the depth, whatever tile a row is in: so the bits of a product do not depend on
+    how it is cut. Meanwhile the numbers from element `ahead` of b on, which will be needed next,
+    are sent for, `pace` of them a step; not if it is 0.
     """
     vector = lanes(a)
-    j = 0
     for run in range(runs):
         i = run * run_step
-        for _ in range(depth):
-            sums = multiply_add(sums, a, rows, i, panel, j)
+        for _ in range(depth // 4):  # four steps at a time: up to 6 per cent faster than one
+            sums = multiply_add(sums, a, rows, i, b, at)
+            sums = multiply_add(sums, a, rows, i + a_step, b, at + 2 * vector)
+            sums = multiply_add(sums, a, rows, i + 2 * a_step, b, at + 4 * vector)
+            sums = multiply_add(sums, a, rows, i + 3 * a_step, b, at + 6 * vector)
             if pace > 0:
-                prefetch(panel, ahead)
-                ahead += pace
+                prefetch(b, ahead)
+                prefetch(b, ahead + pace)
+                prefetch(b, ahead + 2 * pace)
+                prefetch(b, ahead + 3 * pace)
+                ahead += 4 * pace
+            i += 4 * a_step
+            at += 8 * vector
+        for _ in range(depth % 4):
+            sums = multiply_add(sums, a, rows, i, b, at)
             i += a_step
-            j += 2 * vector
+            at += 2 * vector
     return sums
 
 
-@njit(forceinline=True)
+@inlined
 def rows_by_panel(
-    a, rows, r, places, a_step, runs, run_step, panel, left, start, start_step, lowest, ahead,
-    pace, c, columns, edge,
+    a, rows, r, places, a_step, runs, run_step, depth, b, at, left, start, start_step, lowest,
+    ahead, pace, c, columns, edge,
 ):  # fmt: skip
     """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`."""
-    (depth, width), count = panel.shape, len(places)
-    if depth <= SHALLOW:
+    count, width = len(places), 2 * lanes(a)
+    if runs * depth <= SHALLOW:
         for i in range(count):
             prefetch(c, (r + ROWS + i) * columns + left)
             prefetch(c, (r + ROWS + i) * columns + left + lanes(a))
     sums = load_tile(start, r * start_step + left, start_step, places)
-    sums = tile(a, places, a_step, runs, run_step, depth // runs, panel, sums, ahead, pace)
+    sums = tile(a, places, a_step, runs, run_step, depth, b, at, sums, ahead, pace)
     sums = tile_maximum(sums, lowest)
     if left + width <= columns and r + count <= len(rows):
         store_tile(c, r * columns + left, columns, sums)
@@ -127,29 +141,30 @@ def multiply(
     tiles; `floor` is an array of one element (0 for ReLU, -inf for none).
     """
     count, depth, width = panels.shape
+    b, run = panels.reshape(-1), depth // runs
     lowest = broadcast(floor, 0)
     edge = np.empty(ROWS * width, c.dtype)
     tiles = len(rows) // ROWS + -(-(len(rows) % ROWS) // SHORT_ROWS)
     evenly = min(lanes(a), -(-width // max(1, tiles)))
     for p in range(count):
-        panel, left = panels[p], p * width
+        at, left = p * depth * width, p * width
         # While the rows pass, the next panel comes from memory, a little with each: all of it
         # at once is more than may be on its way (batch 1 of VGG16: 3 per cent slower).
         last = p + 1 == count
         pace = 0 if last and following == 0 else evenly
-        ahead = following - p * depth * width if last else depth * width
+        ahead = following if last else at + depth * width
         r = 0
         while r + ROWS <= len(rows):
             rows_by_panel(
-                a, rows, r, rows_of_tile(rows, r, ROWS), a_step, runs, run_step, panel, left, start,
-                start_step, lowest, ahead, pace, c, columns, edge,
+                a, rows, r, rows_of_tile(rows, r, ROWS), a_step, runs, run_step, run, b, at, left,
+                start, start_step, lowest, ahead, pace, c, columns, edge,
             )  # fmt: skip
             ahead += depth * pace
             r += ROWS
         for rest in range(r, len(rows), SHORT_ROWS):
             rows_by_panel(
-                a, rows, rest, rows_of_tile(rows, rest, SHORT_ROWS), a_step, runs, run_step, panel,
-                left, start, start_step, lowest, ahead, pace, c, columns, edge,
+                a, rows, rest, rows_of_tile(rows, rest, SHORT_ROWS), a_step, runs, run_step, run, b,
+                at, left, start, start_step, lowest, ahead, pace, c, columns, edge,
             )  # fmt: skip
             ahead += depth * pace
 

@@ -244,21 +244,21 @@ def kernel_gradient(x: Array, g: Array) -> Array:
 @compiled
 def _lines_by_panels(a, rows, a_step, panels, zeros, floor, c, columns):
     """C = A @ B, tiles of the same rows one after the other; arguments as in `gemm.multiply`."""
-    width = panels.shape[2]
+    (count, depth, width), b = panels.shape, panels.reshape(-1)
     lowest, edge = broadcast(floor, 0), np.empty(ROWS * width, c.dtype)
     r = 0
     while r + ROWS <= len(rows):
         places = rows_of_tile(rows, r, ROWS)
-        for p in range(len(panels)):
+        for p in range(count):
             rows_by_panel(
-                a, rows, r, places, a_step, 1, 0, panels[p], p * width, zeros, 0, lowest, 0, 0,
-                c, columns, edge,
+                a, rows, r, places, a_step, 1, 0, depth, b, p * depth * width, p * width, zeros,
+                0, lowest, 0, 0, c, columns, edge,
             )  # fmt: skip
         r += ROWS
     for rest in range(r, len(rows), SHORT_ROWS):
         places = rows_of_tile(rows, rest, SHORT_ROWS)
-        for p in range(len(panels)):
+        for p in range(count):
             rows_by_panel(
-                a, rows, rest, places, a_step, 1, 0, panels[p], p * width, zeros, 0, lowest, 0, 0,
-                c, columns, edge,
+                a, rows, rest, places, a_step, 1, 0, depth, b, p * depth * width, p * width, zeros,
+                0, lowest, 0, 0, c, columns, edge,
             )  # fmt: skip
