@@ -61,11 +61,10 @@ def run_nodes(
             continue
         mode = training if node.training is None else node.training
         result = node.layer(arguments if node.as_list else arguments.pop(), training=mode, rng=rng)
-        for tensor, value in zip(
-            node.outputs, result if isinstance(result, list) else [result], strict=True
-        ):
-            if unread[id(tensor)]:
-                values[id(tensor)] = value
+        results = result if isinstance(result, list) else [result]
+        found = dict(zip((id(tensor) for tensor in node.outputs), results, strict=True))
+        values.update((key, value) for key, value in found.items() if unread[key])
+        del result, results, found  # or they would hold what the next layer is the last to read
 
 
 class Graph:

@@ -1,6 +1,7 @@
 """The graph: sharing, several inputs and outputs, sub-models, nesting, order, freezing, summary."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -153,6 +154,26 @@ def test_values_are_dropped_when_their_last_reader_has_read_them():
     with no_grad():
         Model(x, y)(rows(1, 3))
     assert max(alive) - min(alive) <= 1
+
+
+def test_what_a_convolution_with_its_pool_has_read_is_dropped():
+    reference, alive = [], []
+
+    class First(layers.Layer):
+        def call(self, x):
+            y = x + 1.0
+            reference.append(weakref.ref(y.storage))
+            return y
+
+    class Last(layers.Layer):
+        def call(self, x):
+            alive.append(reference[0]() is not None)
+            return x + 1.0
+
+    x = Input((8, 8, 3))
+    y = layers.MaxPooling2D()(Conv2D(4, 3, padding="same", activation="relu")(First()(x)))
+    Model(x, Last()(y)).predict(rows(1, 8, 8, 3), verbose=0)
+    assert alive == [False]
 
 
 def test_open_shapes():

@@ -67,7 +67,7 @@ def pack(b: Array) -> Array:
 
 # Inlined, and without counting who holds an array: Numba counts by calls, and before a call all
 # sums must leave their registers. 3x3 windows of 3 channels, to 64 filters, took twice as long.
-inlined = njit(forceinline=True, _nrt=False)
+inlined = njit(forceinline=True, _nrt=False)  # type: ignore[call-overload]
 
 
 @inlined
