@@ -106,4 +106,4 @@ TRAINING_WEIGHTS_FLOAT32 = 1e-3
 
 # 100 Adam steps of the head on real F, the loss at every step: the bar of the project, relative.
 HEAD_LOSS = 1e-4
-SMALL_LOSS = 0.01  # of smaller losses, that of this one
+SMALL_LOSS = 1e-6  # of smaller losses, that of this one

@@ -276,8 +276,8 @@ def softmax(x: Array) -> Array:
     x (..., m) -> p (..., m). The row's maximum is subtracted first: that changes nothing in the
     quotient, and no exponential overflows.
     """
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    e = _exp(x - x.max(axis=-1, keepdims=True))
+    return e / _sum_in_lanes(e)
 
 
 def softmax_gradient(g: Array, p: Array) -> Array:
@@ -294,12 +294,36 @@ def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     logits and targets (N, m), targets being probabilities -> losses (N,) and p (N, m). Finite
     for all finite logits, where log(softmax(x)) is not. A class with target 0 adds nothing, not
     even if its logit is -inf. The gradient dL/dlogits is p * sum(targets) - targets.
+
+    Where p is nearly 1, p - 1 is its last few bits. Adam, which divides gradients by their own
+    size, makes a difference in these bits one in the weights: so p is computed with care, and in
+    the order in which TensorFlow adds. (100 steps of a head, largest relative difference between
+    the losses of minitl and Keras: 1.4e-4 with NumPy's exponential and sum, 1.2e-5 with these.)
     """
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    e = np.exp(shifted)
-    total = e.sum(axis=-1, keepdims=True)
+    e = _exp(shifted)
+    total = _sum_in_lanes(e)
     log_p = np.where(targets == 0, 0, shifted - np.log(total))
     return -(targets * log_p).sum(axis=-1), e / total
+
+
+def _exp(x: Array) -> Array:
+    """exp(x), rounded once: NumPy's own in float32 is up to 3 units in the last place off."""
+    return np.exp(x.astype(np.float64)).astype(x.dtype)
+
+
+def _sum_in_lanes(x: Array) -> Array:
+    """The sum over the last axis, as a processor adds vectors of 8 and halves what is left, plus
+    the rest that fills no vector: (..., m) -> (..., 1)."""
+    full = x.shape[-1] // 8 * 8
+    lanes = x[..., :full].reshape(*x.shape[:-1], full // 8, 8).sum(axis=-2)
+    while lanes.shape[-1] > 1:
+        half = lanes.shape[-1] // 2
+        lanes = lanes[..., :half] + lanes[..., half:]
+    rest = np.zeros_like(lanes)
+    for i in range(full, x.shape[-1]):
+        rest += x[..., i : i + 1]
+    return rest + lanes
 
 
 # --- Batch normalization -------------------------------------------------------------------------
