@@ -62,13 +62,19 @@ def _races(results: dict[str, Any]) -> str:
 
 
 def _singles(results: dict[str, Any]) -> str:
+    """What has a goal, a line each; what the peers need or get wrong, beside it."""
     lines = []
     for name in SINGLES:
         for claim in results.get(name, {}).get("claims", []):
             if claim["goal"] is not None:
                 title = f"{_title(name, claim['case'], results)} ({claim['what']})"
-                lines.append([title, number(claim["value"])])
-    return _markdown(["", "measured"], lines) if lines else ""
+                peers = [
+                    f"{row['contender']} {number(row['median'])}"
+                    for row in results[name]["rows"]
+                    if row["case"] == claim["case"] and row["contender"] in COLUMNS[1:]
+                ]
+                lines.append([title, number(claim["value"]), ", ".join(peers)])
+    return _markdown(["", "measured", "others"], lines) if lines else ""
 
 
 def _title(name: str, case: str, results: dict[str, Any]) -> str:
