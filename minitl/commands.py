@@ -145,8 +145,13 @@ def checked_output(path: str, endings: Sequence[str]) -> Path:
 
 
 def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
-    """The head on the frozen base, whose features are kept beside the output until all is done;
-    then, if asked for, blocks of the base with it. Augmentation adds views to the images."""
+    """The head on the frozen base; then, if asked for, blocks of the base with it. Augmentation
+    adds views to the images.
+
+    The base's features, and after each epoch how far the training is, are kept beside the output
+    until all is done: the same command, run again after it was killed, goes on there and ends with
+    the same bits.
+    """
     started = time.perf_counter()
     out = checked_output(arguments.output, (".h5", ".keras"))
     if arguments.crop and arguments.crop != arguments.size:
@@ -206,13 +211,17 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
     cache.mkdir(exist_ok=True)
     common: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
     trained = False
+
+    def backup(name: str) -> callbacks.BackupAndRestore:
+        return callbacks.BackupAndRestore(cache / name, delete_checkpoint=False)
+
     try:
         stopping = callbacks.EarlyStopping(patience=arguments.patience, restore_best_weights=True)
         model.fit(
             *data,
             epochs=arguments.epochs,
             validation_data=validation,
-            callbacks=[stopping],
+            callbacks=[stopping, backup("head")],
             cache_features=cache / "head.h5",
             **common,
         )
@@ -225,6 +234,7 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
                 stages=stages,
                 head_epochs=0,
                 epochs=arguments.fine_tune_epochs,
+                callbacks=[backup("stages")],
                 cache_features=cache / "stages.h5",
                 **common,
             )
@@ -234,7 +244,7 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
             model.metadata["provenance"]["interrupted"] = True
             model.save(out)
             print(f"\nThe model so far is in {out}.", file=sys.stderr)
-        print(f"\nThe same command goes on from the features in {cache}.", file=sys.stderr)
+        print(f"\nThe same command goes on from what is in {cache}.", file=sys.stderr)
         raise
     found = evaluation.evaluate_predictions(y_val, p, names)
     model.metadata["provenance"]["validation"] = {

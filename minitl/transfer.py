@@ -19,6 +19,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -295,6 +296,7 @@ def fine_tune(
         batch_norm: whether BatchNormalization of the base is unfrozen, too; see `unfreeze_from`.
         prove: print `proof_of_freezing` after every stage.
         fit: more arguments of `Model.fit`: batch_size, verbose, callbacks, class_weight ...
+            Of cache_features='F.h5' the stages make F-stage-1.h5, F-stage-2.h5, ...
             With BackupAndRestore among the callbacks, run the same program again after a power
             cut: finished stages are not trained again, and the end is the same to the bit.
 
@@ -342,6 +344,10 @@ def fine_tune(
             "validation_data": validation_data,
             "sample_weight": fit.get("sample_weight") if weights is None else weights,
         }
+        cache = fit.get("cache_features")
+        if isinstance(cache, (str, Path)):  # each stage has features of its own
+            at, stage = Path(cache), len(histories) + 1
+            arguments["cache_features"] = at.with_name(f"{at.stem}-stage-{stage}{at.suffix}")
         if fit.get("verbose", 1):
             learns = sum(v.storage.size for v in model.trainable_weights)
             print(f"Stage {len(histories) + 1}, {name}: {learns:,} parameters learn.", flush=True)

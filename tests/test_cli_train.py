@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minitl import callbacks
 from minitl.cli import main
 from minitl.models import load_model
+from minitl.utils import clear_session
 
 SMALL = ["--size", "32", "--weights", "none"]
 
@@ -167,6 +169,39 @@ def test_ctrl_c_saves_the_model_so_far(photos, tmp_path):
     assert f"The model so far is in {out}" in err and "Traceback" not in err
     assert load_model(out).metadata["provenance"]["interrupted"]
     assert (tmp_path / "model.h5.cache" / "head.h5").exists()
+
+
+@pytest.mark.parametrize("when", [1, 4, 6])  # in the head, in block5, in block4
+def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bits(
+    photos, tmp_path, monkeypatch, when
+):
+    class Killed(BaseException):
+        pass
+
+    def command(name):
+        clear_session()  # as in a new process
+        options = ["--epochs", "3", "--fine-tune-epochs", "2", "--unfreeze", "block5,block4"]
+        return ["train", str(photos), "-o", str(tmp_path / name), *SMALL, *options, "--seed", "5"]
+
+    epochs, end = [], callbacks.EarlyStopping.on_epoch_end
+
+    def counted(self, epoch, logs=None):
+        end(self, epoch, logs)
+        epochs.append(epoch)
+        if len(epochs) == when + 1:
+            raise Killed
+
+    assert main(command("whole.h5")) == 0
+    monkeypatch.setattr(callbacks.EarlyStopping, "on_epoch_end", counted)
+    with pytest.raises(Killed):
+        main(command("killed.h5"))
+    assert not (tmp_path / "killed.h5").exists()
+    assert main(command("killed.h5")) == 0
+    assert len(epochs) == 3 + 2 + 2 + 1  # the one that was lost is all that is trained again
+    whole, killed = (load_model(tmp_path / f"{name}.h5") for name in ("whole", "killed"))
+    for a, b in zip(whole.get_weights(), killed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not (tmp_path / "killed.h5.cache").exists()
 
 
 @pytest.mark.weights
