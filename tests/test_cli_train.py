@@ -169,6 +169,12 @@ def test_ctrl_c_saves_the_model_so_far(photos, tmp_path):
     assert f"The model so far is in {out}" in err and "Traceback" not in err
     assert load_model(out).metadata["provenance"]["interrupted"]
     assert (tmp_path / "model.h5.cache" / "head.h5").exists()
+    again = [sys.executable, "-u", "-m", "minitl", "train", str(photos), "-o", str(out), *SMALL]
+    options[1] = "4"  # enough now
+    done = subprocess.run([*again, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Going on from a backup" in done.stdout
+    assert not load_model(out).metadata["provenance"]["interrupted"]
 
 
 @pytest.mark.parametrize("when", [1, 4, 6])  # in the head, in block5, in block4
