@@ -82,7 +82,6 @@ class Settings:
     rate: float = 3e-5  # of Adam, at its highest
     head_rate: float = 10  # times that, for the head
     epochs: Mapping[int, int] = field(default_factory=lambda: {64: 1, 224: 6, 300: 4})  # by size
-    networks: int = 2  # that are fine-tuned, and whose predictions are averaged
     batch: int = 16
     dropout: float = 0.5
 
@@ -358,7 +357,6 @@ WAYS = {
     "softmax head": "softmax regression on F, at its regularised optimum",
     "kernel head": "kernel logistic regression (RBF) on F",
     "fine-tuned": "blocks 4 and 5 unfrozen under a softmax head",
-    "fine-tuned, mean of 2": "what two such networks say on average, trained in another order",
 }
 METRICS = ("weighted accuracy", "accuracy", "macro F1", "AUC")
 
@@ -393,17 +391,7 @@ class Study:
             predict("kernel head", some, kernel_head, self.f(some), *given)
         if "finetune" in parts:
             for size in sizes:
-                ps: list[Array] = []
-                took = 0.0
-                for k in range(self.settings.networks):
-                    train_it = partial(fine_tuned, self.features(size), *given[:4], seed + 100 * k)
-                    p, seconds = self.kept(
-                        f"{protocol} {seed} [{size}] network {k}", rows, train_it
-                    )
-                    ps, took = [*ps, p], took + seconds
-                    way = "fine-tuned" if k == 0 else f"fine-tuned, mean of {k + 1}"
-                    mean = np.mean(ps, axis=0)
-                    self.judge((protocol, str(size), way), mean, y[test], weight[test], took)
+                predict("fine-tuned", [size], fine_tuned, self.features(size), *given[:4], seed)
 
     def song(self, kind: str, seed: int, size: int) -> None:
         """One split of the 'mono' or 'poly' cells, into four classes, all images counting 1."""
