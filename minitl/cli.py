@@ -117,8 +117,8 @@ def _add_pictures(commands: argparse._SubParsersAction) -> None:
         "train",
         help="a classifier from a folder with one sub-folder of images a class",
         description="Train a head on a frozen VGG16, then fine-tune blocks if asked for; evaluate "
-        "on the validation images and save the model. Ctrl-C saves the model so far. Interrupted or "
-        "killed, the same command goes on from what was kept beside the model.",
+        "on the validation images and save the model. Ctrl-C saves the model so far; after that, "
+        "or after a kill, the same command goes on from what was kept beside the model.",
         epilog="example: minitl train photos/ -o model.h5 --unfreeze block5 --flip horizontal",
     )
     _add_folder(train, "model.h5")

@@ -23,7 +23,7 @@ from numba import njit
 from minitl.kernels.gemm import multiply, pack
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
-from minitl.kernels.threads import cut, share_out
+from minitl.kernels.threads import compiled, cut, share_out
 from minitl.kernels.workspace import empty, scratch
 
 BLOCK = 2**16  # numbers of y in a block: they stay in the cache while panel after panel passes
@@ -65,7 +65,7 @@ def _row_length(geometry, channels):
     return ((geometry.out_size[1] - 1) * geometry.strides[1] + geometry.window[1]) * channels
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _convolve_lines(x, panels, start, floor, geometry, first, last, lines, image, y):
     """y for the lines first ... last-1; `image` is memory for rows of the padded image."""
     (oh, ow), (kh, _), (sh, sw) = geometry.out_size, geometry.window, geometry.strides

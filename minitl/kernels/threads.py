@@ -15,6 +15,7 @@ with BLAS's own threads and a single-threaded rest.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import itertools
 import os
 import sys
@@ -24,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -33,11 +35,30 @@ _threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 
-# How all loops of the kernels are compiled: kept on disk for the next process; without the
-# interpreter lock, so that threads run side by side; and x / 0 is inf, as in NumPy: the check that
-# Numba otherwise makes for Python's ZeroDivisionError keeps a loop from using vector instructions
-# (Adam: 69 ms with it, 20 without, for 25.7 million weights).
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+@cache
+def _sources() -> str:
+    """A digest of all kernels' sources."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How all loops of the kernels are compiled.
+
+    Kept on disk for the next process; without the interpreter lock, so that threads run side by
+    side; and x / 0 is inf, as in NumPy: the check that Numba otherwise makes for Python's
+    ZeroDivisionError keeps a loop from using vector instructions (Adam: 69 ms with it, 20 without,
+    for 25.7 million weights).
+
+    What is on disk holds as long as no kernel's source changes. Numba by itself looks at the file
+    of the function only, and would go on with pieces of `gemm.py` that were inlined long ago.
+    """
+    kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    file = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    if file is not None:
+        file._source_stamp = _sources()
+    return kernel
 
 
 # --- Cutting work into parts ---------------------------------------------------------------------

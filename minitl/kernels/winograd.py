@@ -58,7 +58,7 @@ from minitl.kernels.gemm import ROWS, SHORT_ROWS, multiply, no_floor, panel_widt
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
 from minitl.kernels.simd import broadcast, lanes, larger, load, maximum, prefetch, store
-from minitl.kernels.threads import Range, cut, share_out, thread_count
+from minitl.kernels.threads import Range, compiled, cut, share_out, thread_count
 from minitl.kernels.workspace import empty, scratch
 
 # The points are 0, P, -P, Q, -Q and infinity. Points of opposite sign share their even and their
@@ -305,7 +305,7 @@ def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side
 # --- Blocks: all the way from x to y, on one core ------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _correlate_blocks(
     x, tiling, first, last, step, u, slices, bias, floor, side, y, v, m, strip, work
 ):
@@ -328,7 +328,7 @@ def _correlate_blocks(
             _output_tiles(m, columns, tiling, start, stop, f, filters, bias, floor, side, y, work)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _kernel_block(
     x, tiling, first, last, step, g, c, channels, f, filters, dkernel, v, z, u, strip, work
 ):
@@ -369,7 +369,7 @@ def _kernel_block(
                     dkernel[tap // 3, tap % 3, c + i, f + k + lane] = done[tap * vector + lane]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _filter_block(kernel, turned, first, last, u, patch, work):
     """Panels first ... last-1 of u (36, panels, C, width) = G k G^T.
 
