@@ -256,7 +256,9 @@ def check_finite(a: Array, what: str) -> None:
     for start in range(0, len(a), 64):  # in pieces: no mask as large as the data
         part = a[start : start + 64]
         # A sum is finite unless a number is not (or, rarely, it overflows): one cheap pass.
-        if np.isfinite(part.sum(dtype=np.float64)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(part.sum())
+        if finite:
             continue
         bad = ~np.isfinite(part)
         if bad.any():

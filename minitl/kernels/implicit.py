@@ -23,11 +23,10 @@ from numba import njit
 from minitl.kernels.gemm import multiply, pack
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
-from minitl.kernels.threads import compiled, cut, share_out
+from minitl.kernels.threads import compiled, cut_falling, share_out
 from minitl.kernels.workspace import empty, scratch
 
 BLOCK = 2**16  # numbers of y in a block: they stay in the cache while panel after panel passes
-JOBS = 16  # at least, of whole lines: the last to finish is late by less than 1/16
 
 
 def conv2d(
@@ -47,7 +46,7 @@ def conv2d(
     floor = np.array([0.0 if activation == "relu" else -np.inf], x.dtype)
     y = empty((x.shape[0], *geometry.out_size, filters), x.dtype)
     lines = max(1, BLOCK // (ow * filters))  # in a block; a line is the OW windows of a row
-    ranges = cut(x.shape[0] * geometry.out_size[0], JOBS)
+    ranges = cut_falling(x.shape[0] * geometry.out_size[0], lines)
     rows = (lines - 1) * geometry.strides[0] + geometry.window[0]  # of the image that they see
 
     def job(index: int) -> None:

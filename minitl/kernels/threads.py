@@ -78,6 +78,22 @@ def cut(size: int, count: int) -> list[Range]:
     return [(size * i // count, size * (i + 1) // count) for i in range(count)]
 
 
+def cut_falling(size: int, least: int = 1) -> list[Range]:
+    """0 ... size in consecutive ranges, each a share of what is left, but at least `least`.
+
+    Large ones first, so that there are few; small ones last, so that all threads finish at about
+    the same time, also where one core is slower than another. Guided self-scheduling,
+    Polychronopoulos & Kuck 1987. For work whose bits do not depend on how it is cut.
+    """
+    ranges, first = [], 0
+    while first < size:
+        share = -(-(size - first) // (2 * _threads))
+        last = min(size, first + max(least, share))
+        ranges.append((first, last))
+        first = last
+    return ranges
+
+
 def cut_rows(rows: int, width: int) -> list[Range]:
     """Ranges of rows of a (rows, width) array, for a pass over memory; at most PARTS."""
     return cut(rows, min(PARTS, max(1, rows * width // FEWEST_NUMBERS)))

@@ -58,7 +58,7 @@ from minitl.kernels.gemm import ROWS, SHORT_ROWS, multiply, no_floor, panel_widt
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
 from minitl.kernels.simd import broadcast, lanes, larger, load, maximum, prefetch, store
-from minitl.kernels.threads import Range, compiled, cut, share_out, thread_count
+from minitl.kernels.threads import Range, compiled, cut, cut_falling, share_out, thread_count
 from minitl.kernels.workspace import empty, scratch
 
 # The points are 0, P, -P, Q, -Q and infinity. Points of opposite sign share their even and their
@@ -75,7 +75,6 @@ FEW_TILES = 144  # of which there are no blocks: the filters are shared out inst
 FILTERS = 256  # whose products are kept before they are transformed back
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
 STRIP = 8  # tiles side by side that are transformed together
-JOBS = 32  # at least, so that all threads finish at about the same time
 PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
 
 
@@ -520,7 +519,7 @@ def _correlate(
     tiling, tiles = _tiling(x.shape[0], out_size, pads)
     step = _step(tiles)
     blocks = -(-tiles // step)
-    ranges = cut(blocks, max(JOBS, 4 * thread_count()))
+    ranges = cut_falling(blocks)
     groups = [  # of panels: as many as it takes to give each thread something to do
         np.array(cut(stop - start, -(-(stop - start) * width // FILTERS))) + start
         for start, stop in cut(panels, -(-thread_count() // max(1, blocks)))

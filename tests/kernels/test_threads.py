@@ -25,6 +25,15 @@ def count(request):
     set_thread_count(before)
 
 
+@given(size=st.integers(0, 500), least=st.integers(1, 60))
+def test_falling_ranges_cover_everything_once(size, least):
+    ranges = threads.cut_falling(size, least)
+    assert [i for first, last in ranges for i in range(first, last)] == list(range(size))
+    sizes = [last - first for first, last in ranges]
+    assert sizes == sorted(sizes, reverse=True) and all(n >= least for n in sizes[:-1])
+    assert not sizes or sizes[0] <= max(least, -(-size // (2 * threads.thread_count())))
+
+
 @given(size=st.integers(0, 50), parts=st.integers(1, 60))
 def test_cut_covers_everything_once_and_evenly(size, parts):
     ranges = cut(size, parts)
