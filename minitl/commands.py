@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -74,7 +75,17 @@ class Pictures:
 
 
 def scratch(shape: tuple[int, ...]) -> np.ndarray:
-    """float32 in a file without a name, which is gone with the array."""
+    """float32 in a file without a name, which is gone with the array.
+
+    Raises OSError where there is no room for it: to write there would end the process.
+    """
+    folder, size = tempfile.gettempdir(), 4 * math.prod(shape)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OSError(
+            f"the images need {size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.1f} MB are "
+            f"free; set TMPDIR to a folder with more room, or give a smaller --size"
+        )
     with tempfile.TemporaryFile() as file:
         return np.memmap(file, np.float32, "w+", shape=shape)
 

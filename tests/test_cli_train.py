@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -94,6 +95,15 @@ def test_unreadable_images_are_left_out_or_refused(trained, tmp_path, capsys):
     assert main(["predict", str(trained), str(folder / "dark" / "0.png"), str(broken)]) == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2 and "1 of 2 images cannot be read" in err
+
+
+def test_a_full_disk_is_an_error_before_the_images_are_read(photos, tmp_path, monkeypatch, capsys):
+    full = SimpleNamespace(free=100_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
+    assert main(["extract", str(photos), "-o", str(tmp_path / "F.h5"), *SMALL]) == 1
+    err = capsys.readouterr().err
+    assert "the images need 0.1 MB in" in err and "set TMPDIR" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_extract_once_and_info(photos, trained, tmp_path, capsys):
