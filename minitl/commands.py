@@ -149,6 +149,14 @@ def checked_output(path: str, endings: Sequence[str]) -> Path:
         raise ValueError(f"{path}: the output's name must end in {' or '.join(endings)}")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.absolute().parent} to write {path} to")
+    if out.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; the output must be the name of a file")
+    try:
+        tempfile.TemporaryFile(dir=out.absolute().parent).close()
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written: {error.strerror} in {out.absolute().parent}"
+        ) from None
     return out
 
 
@@ -170,8 +178,7 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
     set_random_seed(arguments.seed)
     base = pretrained(arguments)
     stages = arguments.unfreeze.split(",") if arguments.unfreeze else []
-    for stage in stages:
-        transfer.find_layers(base, stage)  # misspelt: say so before the work
+    transfer.check_stages(base, stages)  # misspelt, or not from the top down
     pictures, labels, names = read_folder(arguments.directory, arguments.size, arguments.strict)
     if len(names) < 2:
         raise ValueError(f"{arguments.directory} has one class only; training needs two or more")

@@ -433,6 +433,11 @@ class _WarmUpAndCosine(Callback):
         )
 
 
+def check_stages(base: Model, stages: Sequence[str | Layer | Stage]) -> None:
+    """Raise the ValueError that `fine_tune` of a model on this base would, before any work."""
+    _plan(base, [each for each in leaves(base) if each.weights], stages, 1.0, False)
+
+
 def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
     """The pretrained layers with weights."""
     there = {id(each): each for each in leaves(model) if each.weights}

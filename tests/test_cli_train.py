@@ -140,6 +140,7 @@ def test_extract_once_and_info(photos, trained, tmp_path, capsys):
         (["-o", "m.txt"], "must end in .h5 or .keras"),
         (["-o", "nowhere/m.h5"], "there is no folder"),
         (["-o", "m.h5", "--unfreeze", "blok5"], "blok5"),
+        (["-o", "m.h5", "--unfreeze", "block4,block5"], "stages go from the top down"),
         (["-o", "m.h5", "--crop", "16"], "--crop would change the size"),
     ],
 )
@@ -149,6 +150,26 @@ def test_errors_come_before_the_work(photos, tmp_path, monkeypatch, capsys, opti
     err = capsys.readouterr().err
     assert words in err and "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["extract", "train"])
+def test_an_output_that_cannot_be_written_is_told_before_the_work(
+    photos, tmp_path, monkeypatch, capsys, command
+):
+    def read(*arguments, **named):
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr("minitl.commands.read_folder", read)
+    (tmp_path / "folder.h5").mkdir()
+    assert main([command, str(photos), "-o", str(tmp_path / "folder.h5"), *SMALL]) == 1
+    assert "is a folder; the output must be the name of a file" in capsys.readouterr().err
+
+    def refuse(*arguments, **named):  # as for a user without rights; root has them all
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert main([command, str(photos), "-o", str(tmp_path / "m.h5"), *SMALL]) == 1
+    assert f"cannot be written: Permission denied in {tmp_path}" in capsys.readouterr().err
 
 
 def test_wrong_usage_is_2(photos):
