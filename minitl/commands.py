@@ -125,7 +125,11 @@ def extract(arguments: argparse.Namespace) -> None:
         out=out,
     )
     rows = out.with_suffix(".csv")
-    with replacing(rows) as part, open(part, "w", newline="") as file:
+    # Names of files are bytes: 'surrogateescape' writes back those that are no UTF-8.
+    with (
+        replacing(rows) as part,
+        open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["row", "path", "label", "class"])
         for i, (path, label) in enumerate(zip(pictures.paths, labels, strict=True)):

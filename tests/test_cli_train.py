@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -132,6 +134,27 @@ def test_extract_once_and_info(photos, trained, tmp_path, capsys):
         assert main(["info", str(file)]) == 0
         text = capsys.readouterr().out
         assert all(word in text for word in words), text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files that are any bytes")
+def test_the_table_of_extract_is_utf8_in_any_locale(photos, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "Äpfel").mkdir(parents=True)
+    picture = (photos / "dark" / "0.png").read_bytes()
+    names = ["ü.png".encode(), b"\xff.png"]  # the second is no UTF-8
+    for name in names:
+        Path(os.fsdecode(os.fsencode(folder / "Äpfel") + b"/" + name)).write_bytes(picture)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    out = tmp_path / "F.h5"
+    done = subprocess.run(
+        [sys.executable, "-m", "minitl", "extract", os.fsencode(folder), "-o", str(out), *SMALL],
+        capture_output=True,
+        env=os.environ | plain,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = out.with_suffix(".csv").read_bytes().splitlines()
+    assert [row.split(b",")[1].split(b"/")[-1] for row in rows[1:]] == names
+    assert rows[1].endswith(",Äpfel".encode())
 
 
 @pytest.mark.parametrize(
