@@ -249,6 +249,8 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
         )
         trained = True
         if stages:
+            # Another head, after other --epochs, or other stages: their backups are others.
+            decides = [stages, arguments.fine_tune_epochs, model.get_weights()]
             transfer.fine_tune(
                 model,
                 data,
@@ -256,7 +258,7 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
                 stages=stages,
                 head_epochs=0,
                 epochs=arguments.fine_tune_epochs,
-                callbacks=[backup("stages")],
+                callbacks=[backup(f"stages-{state_file.fingerprint(decides)[:16]}")],
                 cache_features=cache / "stages.h5",
                 **common,
             )

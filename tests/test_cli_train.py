@@ -264,6 +264,36 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bits(
     assert not (tmp_path / "killed.h5.cache").exists()
 
 
+@pytest.mark.parametrize("changed", [["--epochs", "4"], ["--fine-tune-epochs", "3"]])
+def test_with_other_epochs_stages_that_were_killed_begin_anew(
+    photos, tmp_path, monkeypatch, changed
+):
+    class Killed(BaseException):
+        pass
+
+    def command(name, more=()):
+        clear_session()  # as in a new process
+        options = ["--epochs", "2", "--fine-tune-epochs", "2", "--unfreeze", "block5", *more]
+        return ["train", str(photos), "-o", str(tmp_path / name), *SMALL, *options, "--seed", "5"]
+
+    epochs, end = [], callbacks.EarlyStopping.on_epoch_end
+
+    def killing(self, epoch, logs=None):
+        end(self, epoch, logs)
+        epochs.append(epoch)
+        if len(epochs) == 4:  # the stage's second
+            raise Killed
+
+    assert main(command("whole.h5", changed)) == 0
+    monkeypatch.setattr(callbacks.EarlyStopping, "on_epoch_end", killing)
+    with pytest.raises(Killed):
+        main(command("killed.h5"))
+    assert main(command("killed.h5", changed)) == 0
+    whole, killed = (load_model(tmp_path / f"{name}.h5") for name in ("whole", "killed"))
+    for a, b in zip(whole.get_weights(), killed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.weights
 def test_real_weights_tell_dark_from_light(photos, tmp_path, capsys):
     out = tmp_path / "model.h5"
