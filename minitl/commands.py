@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,15 @@ def read_folder(
     directory: str, size: tuple[int, int], strict: bool, how: Any = HOW, classes: bool = True
 ) -> tuple[Pictures, np.ndarray, list[str]]:
     """The images of a folder, their labels (N,), and the classes' names (none: no sub-folders)."""
-    inferred = classes or any(
+    inferred = any(
         place.is_dir() and not place.name.startswith(".") for place in Path(directory).glob("*")
     )
+    if classes and not inferred and Path(directory).is_dir():
+        raise ValueError(f"{directory} has no sub-folders: put the images of each class into one")
     labels = "inferred" if inferred else None
-    found = image_dataset_from_directory(directory, labels, shuffle=False, verbose=False)
+    with warnings.catch_warnings():  # `train` refuses a single class, for others it is none's fault
+        warnings.filterwarnings("ignore", ".* has one class only")
+        found = image_dataset_from_directory(directory, labels, shuffle=False, verbose=False)
     pictures = Pictures(found.file_paths, size, how, strict)
     targets = found.labels if inferred else np.zeros(len(found.file_paths), np.int32)
     return pictures, targets[pictures.kept], list(found.class_names or ()) if inferred else []

@@ -410,7 +410,9 @@ def _as_it_is(
             validation_data, fit.get("validation_batch_size") or size, None
         )
     elif validation_data is None and share and not is_stream(data[0]):
-        held_out = model._data(*data, size, None).split(share)[1]  # type: ignore[union-attr]
+        x, y, weights = data
+        everything: Any = model._data(x, y, weights, size, None)
+        held_out = everything.split(share)[1]
     if held_out is None or not monitor.startswith("val_"):
         return None
     logs = model._measure(held_out, CallbackList(None, model, {}))

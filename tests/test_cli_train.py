@@ -99,6 +99,27 @@ def test_unreadable_images_are_left_out_or_refused(trained, tmp_path, capsys):
     assert len(out.splitlines()) == 2 and "1 of 2 images cannot be read" in err
 
 
+@pytest.mark.filterwarnings("default")
+def test_warnings_and_errors_are_in_the_words_of_the_command_line(
+    trained, photos, tmp_path, capsys
+):
+    draw(tmp_path / "some", 2)
+    (tmp_path / "some" / "nothing").mkdir()
+    assert main(["train", str(tmp_path / "some"), "-o", str(tmp_path / "m.h5"), *SMALL]) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert err[0].startswith("minitl: no images (") and "for class 'nothing'" in err[0]
+    assert err[1] == "minitl: no readable image to train on of class nothing"
+    flat = str(photos / "dark")
+    assert main(["train", flat, "-o", str(tmp_path / "m.h5"), *SMALL]) == 1
+    expected = f"minitl: {flat} has no sub-folders: put the images of each class into one\n"
+    assert capsys.readouterr().err == expected
+    one = tmp_path / "one"
+    one.mkdir()
+    (tmp_path / "some" / "dark").rename(one / "dark")
+    assert main(["evaluate", str(trained), str(one)]) == 0  # one class may be all that is there
+    assert capsys.readouterr().err == ""
+
+
 def test_a_full_disk_is_an_error_before_the_images_are_read(photos, tmp_path, monkeypatch, capsys):
     full = SimpleNamespace(free=100_000)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
