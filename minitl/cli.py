@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("minitl: interrupted", file=sys.stderr)
@@ -32,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"minitl: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as a line of its own, without the place in minitl's source."""
+    print(f"minitl: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +76,17 @@ class Pictures:
 
 
 def scratch(shape: tuple[int, ...]) -> np.ndarray:
-    """float32 in a file without a name, which is gone with the array."""
+    """float32 in a file without a name, which is gone with the array.
+
+    Raises OSError where there is no room for it: to write there would end the process.
+    """
+    folder, size = tempfile.gettempdir(), 4 * math.prod(shape)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OSError(
+            f"the images need {size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.1f} MB are "
+            f"free; set TMPDIR to a folder with more room, or give a smaller --size"
+        )
     with tempfile.TemporaryFile() as file:
         return np.memmap(file, np.float32, "w+", shape=shape)
 
@@ -83,11 +95,15 @@ def read_folder(
     directory: str, size: tuple[int, int], strict: bool, how: Any = HOW, classes: bool = True
 ) -> tuple[Pictures, np.ndarray, list[str]]:
     """The images of a folder, their labels (N,), and the classes' names (none: no sub-folders)."""
-    inferred = classes or any(
+    inferred = any(
         place.is_dir() and not place.name.startswith(".") for place in Path(directory).glob("*")
     )
+    if classes and not inferred and Path(directory).is_dir():
+        raise ValueError(f"{directory} has no sub-folders: put the images of each class into one")
     labels = "inferred" if inferred else None
-    found = image_dataset_from_directory(directory, labels, shuffle=False, verbose=False)
+    with warnings.catch_warnings():  # `train` refuses a single class, for others it is none's fault
+        warnings.filterwarnings("ignore", ".* has one class only")
+        found = image_dataset_from_directory(directory, labels, shuffle=False, verbose=False)
     pictures = Pictures(found.file_paths, size, how, strict)
     targets = found.labels if inferred else np.zeros(len(found.file_paths), np.int32)
     return pictures, targets[pictures.kept], list(found.class_names or ()) if inferred else []
@@ -114,7 +130,11 @@ def extract(arguments: argparse.Namespace) -> None:
         out=out,
     )
     rows = out.with_suffix(".csv")
-    with replacing(rows) as part, open(part, "w", newline="") as file:
+    # Names of files are bytes: 'surrogateescape' writes back those that are no UTF-8.
+    with (
+        replacing(rows) as part,
+        open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["row", "path", "label", "class"])
         for i, (path, label) in enumerate(zip(pictures.paths, labels, strict=True)):
@@ -138,6 +158,14 @@ def checked_output(path: str, endings: Sequence[str]) -> Path:
         raise ValueError(f"{path}: the output's name must end in {' or '.join(endings)}")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.absolute().parent} to write {path} to")
+    if out.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; the output must be the name of a file")
+    try:
+        tempfile.TemporaryFile(dir=out.absolute().parent).close()
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written: {error.strerror} in {out.absolute().parent}"
+        ) from None
     return out
 
 
@@ -159,8 +187,7 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
     set_random_seed(arguments.seed)
     base = pretrained(arguments)
     stages = arguments.unfreeze.split(",") if arguments.unfreeze else []
-    for stage in stages:
-        transfer.find_layers(base, stage)  # misspelt: say so before the work
+    transfer.check_stages(base, stages)  # misspelt, or not from the top down
     pictures, labels, names = read_folder(arguments.directory, arguments.size, arguments.strict)
     if len(names) < 2:
         raise ValueError(f"{arguments.directory} has one class only; training needs two or more")
@@ -227,6 +254,8 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
         )
         trained = True
         if stages:
+            # Another head, after other --epochs, or other stages: their backups are others.
+            decides = [stages, arguments.fine_tune_epochs, model.get_weights()]
             transfer.fine_tune(
                 model,
                 data,
@@ -234,7 +263,7 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
                 stages=stages,
                 head_epochs=0,
                 epochs=arguments.fine_tune_epochs,
-                callbacks=[backup("stages")],
+                callbacks=[backup(f"stages-{state_file.fingerprint(decides)[:16]}")],
                 cache_features=cache / "stages.h5",
                 **common,
             )

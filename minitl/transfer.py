@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
+from minitl.batches import is_stream
+from minitl.callbacks import BackupAndRestore, Callback, CallbackList, EarlyStopping, History
 from minitl.digests import arrays_digest
 from minitl.frozen import find_cut
 from minitl.graph import open_up, work
@@ -287,7 +288,8 @@ def fine_tune(
         stages: from the top down: layers or blocks ('block5', 'block4'), or a Stage for each.
         base: what is pretrained: a model inside `model`, or one whose layers `model` is made of.
             When None: the only model with weights inside `model`, else what is frozen now.
-        head_epochs: at most so many; 0 leaves the head as it is.
+        head_epochs: at most so many; 0 leaves the head as it is, and counts how it does on arrays
+            that are held out as the best so far.
         epochs, learning_rate: of a stage that does not say otherwise.
         rate_decay: see above; 1/2.6 is Howard & Ruder's.
         warmup: in [0, 1).
@@ -363,6 +365,9 @@ def fine_tune(
 
     if head_epochs:
         train("head", head_epochs, None)
+    else:
+        given_weights = fit.get("sample_weight") if weights is None else weights
+        best.carried = _as_it_is(model, monitor, (x, y, given_weights), validation_data, fit)
     for stage, layers, multiplier in plan:
         _unfreeze(model, layers, batch_norm)
         for each in layers:
@@ -389,6 +394,30 @@ def _of_stage(callbacks: Sequence[Any], number: int) -> list[Any]:
             each.backup_dir, each.delete_checkpoint = each.backup_dir / f"stage-{number}", False
         found.append(each)
     return found
+
+
+def _as_it_is(
+    model: Model, monitor: str, data: Sequence[Any], validation_data: Any, fit: dict[str, Any]
+) -> tuple[float, list[np.ndarray]] | None:
+    """What `monitor` is before anything learns, with the weights; None where it cannot be told.
+
+    Only arrays are measured: a stream that is walked over once more may not be the same again.
+    """
+    size, share = fit.get("batch_size"), fit.get("validation_split")
+    held_out: Any = None
+    if validation_data is not None and not is_stream(validation_data):
+        held_out = model._validation(
+            validation_data, fit.get("validation_batch_size") or size, None
+        )
+    elif validation_data is None and share and not is_stream(data[0]):
+        x, y, weights = data
+        everything: Any = model._data(x, y, weights, size, None)
+        held_out = everything.split(share)[1]
+    if held_out is None or not monitor.startswith("val_"):
+        return None
+    logs = model._measure(held_out, CallbackList(None, model, {}))
+    value = logs.get(monitor.removeprefix("val_"))
+    return None if value is None else (float(value), model.get_weights())
 
 
 class _Best(EarlyStopping):
@@ -431,6 +460,11 @@ class _WarmUpAndCosine(Callback):
         self.model.optimizer.learning_rate = CosineDecay(
             self.rate / (up + 1), steps - up, warmup_target=self.rate, warmup_steps=up
         )
+
+
+def check_stages(base: Model, stages: Sequence[str | Layer | Stage]) -> None:
+    """Raise the ValueError that `fine_tune` of a model on this base would, before any work."""
+    _plan(base, [each for each in leaves(base) if each.weights], stages, 1.0, False)
 
 
 def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:

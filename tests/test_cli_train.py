@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -96,6 +99,36 @@ def test_unreadable_images_are_left_out_or_refused(trained, tmp_path, capsys):
     assert len(out.splitlines()) == 2 and "1 of 2 images cannot be read" in err
 
 
+@pytest.mark.filterwarnings("default")
+def test_warnings_and_errors_are_in_the_words_of_the_command_line(
+    trained, photos, tmp_path, capsys
+):
+    draw(tmp_path / "some", 2)
+    (tmp_path / "some" / "nothing").mkdir()
+    assert main(["train", str(tmp_path / "some"), "-o", str(tmp_path / "m.h5"), *SMALL]) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert err[0].startswith("minitl: no images (") and "for class 'nothing'" in err[0]
+    assert err[1] == "minitl: no readable image to train on of class nothing"
+    flat = str(photos / "dark")
+    assert main(["train", flat, "-o", str(tmp_path / "m.h5"), *SMALL]) == 1
+    expected = f"minitl: {flat} has no sub-folders: put the images of each class into one\n"
+    assert capsys.readouterr().err == expected
+    one = tmp_path / "one"
+    one.mkdir()
+    (tmp_path / "some" / "dark").rename(one / "dark")
+    assert main(["evaluate", str(trained), str(one)]) == 0  # one class may be all that is there
+    assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_an_error_before_the_images_are_read(photos, tmp_path, monkeypatch, capsys):
+    full = SimpleNamespace(free=100_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
+    assert main(["extract", str(photos), "-o", str(tmp_path / "F.h5"), *SMALL]) == 1
+    err = capsys.readouterr().err
+    assert "the images need 0.1 MB in" in err and "set TMPDIR" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_extract_once_and_info(photos, trained, tmp_path, capsys):
     out = tmp_path / "F.h5"
     # random weights would be others in the second call: these are kept in a file
@@ -124,12 +157,34 @@ def test_extract_once_and_info(photos, trained, tmp_path, capsys):
         assert all(word in text for word in words), text
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files that are any bytes")
+def test_the_table_of_extract_is_utf8_in_any_locale(photos, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "Äpfel").mkdir(parents=True)
+    picture = (photos / "dark" / "0.png").read_bytes()
+    names = ["ü.png".encode(), b"\xff.png"]  # the second is no UTF-8
+    for name in names:
+        Path(os.fsdecode(os.fsencode(folder / "Äpfel") + b"/" + name)).write_bytes(picture)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    out = tmp_path / "F.h5"
+    done = subprocess.run(
+        [sys.executable, "-m", "minitl", "extract", os.fsencode(folder), "-o", str(out), *SMALL],
+        capture_output=True,
+        env=os.environ | plain,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = out.with_suffix(".csv").read_bytes().splitlines()
+    assert [row.split(b",")[1].split(b"/")[-1] for row in rows[1:]] == names
+    assert rows[1].endswith(",Äpfel".encode())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["-o", "m.txt"], "must end in .h5 or .keras"),
         (["-o", "nowhere/m.h5"], "there is no folder"),
         (["-o", "m.h5", "--unfreeze", "blok5"], "blok5"),
+        (["-o", "m.h5", "--unfreeze", "block4,block5"], "stages go from the top down"),
         (["-o", "m.h5", "--crop", "16"], "--crop would change the size"),
     ],
 )
@@ -139,6 +194,26 @@ def test_errors_come_before_the_work(photos, tmp_path, monkeypatch, capsys, opti
     err = capsys.readouterr().err
     assert words in err and "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["extract", "train"])
+def test_an_output_that_cannot_be_written_is_told_before_the_work(
+    photos, tmp_path, monkeypatch, capsys, command
+):
+    def read(*arguments, **named):
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr("minitl.commands.read_folder", read)
+    (tmp_path / "folder.h5").mkdir()
+    assert main([command, str(photos), "-o", str(tmp_path / "folder.h5"), *SMALL]) == 1
+    assert "is a folder; the output must be the name of a file" in capsys.readouterr().err
+
+    def refuse(*arguments, **named):  # as for a user without rights; root has them all
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert main([command, str(photos), "-o", str(tmp_path / "m.h5"), *SMALL]) == 1
+    assert f"cannot be written: Permission denied in {tmp_path}" in capsys.readouterr().err
 
 
 def test_wrong_usage_is_2(photos):
@@ -208,6 +283,36 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bits(
     for a, b in zip(whole.get_weights(), killed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not (tmp_path / "killed.h5.cache").exists()
+
+
+@pytest.mark.parametrize("changed", [["--epochs", "4"], ["--fine-tune-epochs", "3"]])
+def test_with_other_epochs_stages_that_were_killed_begin_anew(
+    photos, tmp_path, monkeypatch, changed
+):
+    class Killed(BaseException):
+        pass
+
+    def command(name, more=()):
+        clear_session()  # as in a new process
+        options = ["--epochs", "2", "--fine-tune-epochs", "2", "--unfreeze", "block5", *more]
+        return ["train", str(photos), "-o", str(tmp_path / name), *SMALL, *options, "--seed", "5"]
+
+    epochs, end = [], callbacks.EarlyStopping.on_epoch_end
+
+    def killing(self, epoch, logs=None):
+        end(self, epoch, logs)
+        epochs.append(epoch)
+        if len(epochs) == 4:  # the stage's second
+            raise Killed
+
+    assert main(command("whole.h5", changed)) == 0
+    monkeypatch.setattr(callbacks.EarlyStopping, "on_epoch_end", killing)
+    with pytest.raises(Killed):
+        main(command("killed.h5"))
+    assert main(command("killed.h5", changed)) == 0
+    whole, killed = (load_model(tmp_path / f"{name}.h5") for name in ("whole", "killed"))
+    for a, b in zip(whole.get_weights(), killed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.weights

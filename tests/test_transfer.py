@@ -411,6 +411,22 @@ def test_a_stage_that_makes_it_worse_is_undone(capsys):
     assert "val_loss did not get better than" in said and "the stage is undone" in said
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_a_head_that_was_trained_before_is_not_lost_in_a_worse_stage(capsys, split):
+    net, model = classifier(optimizer=SGD(0.05))
+    net.trainable = False
+    model.fit(X, Y, epochs=3, **QUIET)
+    before = model.get_weights()
+    wild = Stage("block3", learning_rate=schedules.ExponentialDecay(30.0, 1, 1.0))
+    held_out = {"validation_split": 0.5} if split else {"validation_data": (X, Y)}
+    fine_tune(
+        model, (X, Y), stages=[wild], base=net, head_epochs=0, epochs=2, batch_size=4, verbose=2,
+        **held_out,
+    )  # fmt: skip
+    assert same(model.get_weights(), before)
+    assert "val_loss did not get better than" in capsys.readouterr().out
+
+
 def test_the_best_weights_are_those_in_the_end():
     net, model = classifier(optimizer=SGD(0.05))
     histories = fine_tune(
