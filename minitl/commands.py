@@ -415,7 +415,7 @@ def info(arguments: argparse.Namespace) -> None:
             print(f"{name}: {str(value)[:100]}")
         print(f"weights: {sum(np.size(w) for w in backup['weights'].values()):,} numbers")
         return
-    if start.startswith(SIGNATURE) and is_feature_file(path):
+    if start.startswith(SIGNATURE) and feature_file.is_feature_file(path):
         print(f"{path}: a feature file\n{feature_file.describe(path)}")
         return
     stored = read_weights(path)
@@ -433,13 +433,3 @@ def info(arguments: argparse.Namespace) -> None:
             total += array.size
             print(f"{layer:24} {name:40} {array.shape!s:20} {array.dtype}")
     print(f"{total:,} numbers")
-
-
-def is_feature_file(path: Path) -> bool:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            return file.attrs.get("format") == feature_file.FORMAT.encode()
-    except OSError:
-        return False  # damaged: the reader of weights says how

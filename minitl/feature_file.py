@@ -9,7 +9,7 @@ file in which each row is either there, with the right checksum, or not there.
 The file holds a key that says what it was computed with: digests of the weights, of the
 architecture, of the preprocessing. A file with another key is not used. Each row's checksum covers
 the row, the image's digest, the row's number and the key, and all are compared when the file is
-opened; HDF5 itself holds checksums of everything else.
+opened; HDF5 itself holds checksums of everything else, which are compared too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from minitl import plain_hdf5
 from minitl.digests import SIZE
 from minitl.files import locked, replacing
 
@@ -287,47 +288,64 @@ class FeatureFile:
         self.close()
 
 
-def read_layout(path: str | Path) -> _Layout:
-    """What the file is, by its structure; raises FeatureFileError unless all of it is sound."""
-    import h5py
-
+def is_feature_file(path: str | Path) -> bool:
+    """Whether the file says of itself that it is one."""
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT.encode():
+        with open(path, "rb") as source:
+            return _format(plain_hdf5.File(source).root) == FORMAT
+    except plain_hdf5.Hdf5Error:
+        return False
+
+
+def _format(root: plain_hdf5.Object) -> Any:
+    return _single(root.attributes, "format")
+
+
+def _single(attributes: dict[str, np.ndarray | None], name: str) -> Any:
+    """The only value of an attribute, or None."""
+    values = attributes.get(name)
+    return values[0] if values is not None and values.size == 1 else None
+
+
+def read_layout(path: str | Path) -> _Layout:
+    """What the file is, by its structure; raises FeatureFileError unless all of it is sound.
+
+    The file may be a stranger's, so the HDF5 library, which trusts what it reads, is not shown it.
+    """
+    try:
+        with open(path, "rb") as source:
+            if _format(plain_hdf5.File(source).root) != FORMAT:
                 raise FeatureFileError(
                     f"{path} is not a feature file that this version of minitl has written; "
                     f"delete it, or give another path"
                 )
-            sets = {}
-            for name in ("F", "images", "checksums"):
-                if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                    raise ValueError(f"{name} is no data set of its own")
-                sets[name] = file[name]
-            f = sets["F"]
+            root = plain_hdf5.File(source, checked=True).root
+            sets = {name: root[name] for name in ("F", "images", "checksums")}
+            what = {name: data.shape_and_dtype() for name, data in sets.items()}
+            attributes = root.attributes
+            shape, dtype = what["F"]
             layout = _Layout(
-                json.loads(file.attrs["key"]),
-                json.loads(file.attrs["about"]),
-                bool(file.attrs["growing"]),
-                f.shape,
-                f.dtype,
-                {name: data.id.get_offset() for name, data in sets.items()},
+                json.loads(_single(attributes, "key")),
+                json.loads(_single(attributes, "about")),
+                bool(_single(attributes, "growing")),
+                shape,  # type: ignore[arg-type]
+                dtype,
+                {name: data.place() for name, data in sets.items()},
             )
-            n = f.shape[0]
-            fits = (
-                f.ndim == 2
-                and f.dtype.str in ("<f4", "<f8")
-                and (sets["images"].shape, sets["images"].dtype) == ((n, SIZE), np.uint8)
-                and (sets["checksums"].shape, sets["checksums"].dtype) == ((n,), np.uint64)
-            )
-        end = Path(path).stat().st_size
-        for name, place in layout.places.items():
-            fits = fits and place is not None and place + n * layout.size(name) <= end
-        if not fits or not isinstance(layout.key, dict):
+        fits = (
+            len(shape) == 2
+            and dtype.str in ("<f4", "<f8")
+            and what["images"] == ((shape[0], SIZE), np.uint8)
+            and what["checksums"] == ((shape[0],), np.dtype("<u8"))
+            and isinstance(layout.key, dict)
+            and isinstance(layout.about, dict)
+        )
+        if not fits:
             raise ValueError("its data sets are not as they were written")
         return layout
     except FeatureFileError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise FeatureFileError(
             f"{path} is not a feature file, or is damaged ({error}); delete it, or give another "
             f"path"
@@ -348,4 +366,9 @@ def describe(path: str | Path) -> str:
     lines += [f"{name}: {value}" for name, value in layout.about.items()]
     key = {name: value for name, value in layout.key.items() if name not in ("D", "dtype")}
     lines += [f"{name}: {value}" for name, value in key.items()]
-    return "\n".join(lines)
+    return "\n".join(map(_visible, lines))
+
+
+def _visible(text: str) -> str:
+    """The text with escapes for what a terminal would obey, or could not print."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -31,6 +31,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Bytes that may be read of arrays beyond the file's size, and of all else beyond four times that.
 SPARE = 200_000_000
 STRUCTURE = 2**26
+CHECKED = 2**20  # bytes that are compared with checksums: 0.5 s of Python
 THING = 64  # bytes that a message or a name counts beside its own: about what Python takes
 NOWHERE = 2**64 - 1  # the address of what has no place
 # Kinds of messages in a header.
@@ -71,15 +72,19 @@ class _Bytes:
 class File:
     """An open file; `root` is its first group.
 
+    With `checked`, only the newer form is read, and the checksums that it has of the superblock
+    and of every header are compared.
+
     Raises Hdf5Error, here and in all that comes from it, and nothing else.
     """
 
-    def __init__(self, source: IO[bytes]):
-        self.source = source
+    def __init__(self, source: IO[bytes], checked: bool = False):
+        self.source, self.checked = source, checked
         self.size = source.seek(0, 2)
         self._left = {
             "arrays": self.size + SPARE,
             "structure": min(4 * self.size, STRUCTURE) + 2**16,
+            "headers": CHECKED,
         }
         self._heaps: dict[int, dict[int, bytes]] = {}
         start = self.piece(0, min(self.size, 128))
@@ -93,6 +98,10 @@ class File:
         start.take({0: 9, 1: 13}.get(version, 1))
         base, _, end = start.number(8), start.number(8), start.number(8)
         start.take(16 if version < 2 else 0)
+        if checked:
+            if version < 2:
+                raise Hdf5Error(f"its superblock has version {version}, without a checksum")
+            self.check(0, 44, "superblock")
         if sizes != b"\x08\x08" or base != 0:
             raise Hdf5Error("expected offsets and lengths of 8 bytes from its beginning on")
         if end > self.size:
@@ -115,6 +124,13 @@ class File:
             raise Hdf5Error(
                 f"its {what} would be larger than its {self.size:,} bytes: it leads around"
             )
+
+    def check(self, at: int, count: int, what: str) -> None:
+        """Compare the checksum of these bytes with the one that stands behind them."""
+        piece = self.piece(at, count + 4)
+        self.spend(count, "headers")
+        if checksum(piece.take(count)) != piece.number(4):
+            raise Hdf5Error(f"the checksum of its {what} at byte {at:,} does not fit")
 
     def text(self, raw: bytes) -> str:
         """A name or a string. It is paid for: a thousand of them can lie on one place."""
@@ -309,6 +325,21 @@ class Object:
     def read(self) -> np.ndarray:
         """The array, in the byte order of this machine."""
         shape, dtype = self.shape_and_dtype()
+        place, declared, data = self._whole(shape, dtype)
+        if place is not None:
+            data = self.file.read(place, declared, "arrays")
+        values = np.frombuffer(bytearray(data), dtype, math.prod(shape)).reshape(shape)
+        return np.asarray(values, dtype.newbyteorder("="))
+
+    def place(self) -> int:
+        """Where in the file the array begins, which lies there whole and in one piece."""
+        place, _, _ = self._whole(*self.shape_and_dtype())
+        if place is None:
+            raise Hdf5Error(f"{self.path} has no place of its own")
+        return place
+
+    def _whole(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int | None, int, bytes]:
+        """Where the array is and its number of bytes; or None, and the bytes from the header."""
         layout = self._only(LAYOUT, "place")
         version, kind = layout.number(1), layout.number(1)
         if EXTERNAL in self.messages or kind == 3:
@@ -337,13 +368,9 @@ class Object:
                 f"{self.path} declares {declared:,} bytes (shape {shape}), but the file holds "
                 f"{stored:,} of them"
             )
-        data = (
-            data[:declared]
-            if kind == 0 or not declared
-            else self.file.read(place, declared, "arrays")
-        )
-        values = np.frombuffer(bytearray(data), dtype, math.prod(shape)).reshape(shape)
-        return np.asarray(values, dtype.newbyteorder("="))
+        if kind == 0 or not declared:
+            return None, declared, data[:declared]
+        return place, declared, b""
 
 
 class _FractalHeap:
@@ -442,6 +469,10 @@ def _messages(file: File, address: int) -> Iterator[tuple[int, bool, _Bytes]]:
         start.take((16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0))
         length = start.number(1 << (flags & 3))
         chunks, new, ordered = [(address + start.at, length)], True, flags & 4
+        if file.checked:
+            file.check(address, start.at + length, "header")
+    elif file.checked:
+        raise Hdf5Error(f"expected a header with a checksum at byte {address:,}")
     else:
         start = file.piece(address, 16)
         if start.number(1) != 1:
@@ -465,9 +496,32 @@ def _messages(file: File, address: int) -> Iterator[tuple[int, bool, _Bytes]]:
             if kind == CONTINUED:
                 place, count = message.number(8), message.number(8)
                 # A new-style chunk has a signature before and a checksum after its messages.
+                if file.checked:
+                    file.check(place, count - 4, "header")
                 chunks.append((place + 4, count - 8) if new else (place, count))
             else:
                 yield kind, bool(flags & 2), message
+
+
+def checksum(data: bytes) -> int:
+    """Of HDF5's headers: lookup3, which Bob Jenkins put into the public domain (2006)."""
+    a = b = c = 0xDEADBEEF + len(data)
+    words = [int(w) for w in np.frombuffer(data + bytes(-len(data) % 12), "<u4")]
+    for i in range(0, len(words), 3):
+        a, b, c = (n & 0xFFFFFFFF for n in (a + words[i], b + words[i + 1], c + words[i + 2]))
+        if i + 3 < len(words):
+            for turn in (4, 6, 8, 16, 19, 4):
+                a = (a - c & 0xFFFFFFFF) ^ _turned(c, turn)
+                a, b, c = b, c + b & 0xFFFFFFFF, a
+    for turn in (14, 11, 25, 16, 4, 14, 24) if words else ():
+        c = (c ^ b) - _turned(b, turn) & 0xFFFFFFFF
+        a, b, c = b, c, a
+    return b & 0xFFFFFFFF
+
+
+def _turned(n: int, by: int) -> int:
+    """32 bits, turned to the left."""
+    return (n << by | n >> 32 - by) & 0xFFFFFFFF
 
 
 def _datatype(message: _Bytes) -> Any:
@@ -482,6 +536,8 @@ def _datatype(message: _Bytes) -> Any:
         return np.dtype(f"{order}f{size}") if layout == IEEE[size] else None
     if kind == 3 and 0 < size < 2**16:
         return np.dtype(f"S{size}")
+    if kind == 8 and message.left and message.data[message.at] & 15 == 0:  # so h5py writes bool
+        return _datatype(message)
     return "string" if kind == 9 and bits[0] & 15 == 1 else None
 
 

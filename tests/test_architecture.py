@@ -16,7 +16,7 @@ ROOT = Path(minitl.__file__).parent
 # only where it is a part of the same folder.
 ROOMS = """
 kernels
-config files
+config files plain_hdf5
 naming state_file
 autograd
 ops
@@ -36,7 +36,7 @@ caching
 progress
 training
 models
-plain_hdf5 matching
+matching
 hdf5 onnx
 downloads
 pretrained

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -13,7 +14,13 @@ import numpy as np
 import pytest
 
 from minitl import Model, extract_features, kernels
-from minitl.feature_file import FeatureFile, FeatureFileError, describe, read_layout
+from minitl.feature_file import (
+    FeatureFile,
+    FeatureFileError,
+    describe,
+    is_feature_file,
+    read_layout,
+)
 from minitl.layers import Conv2D, Flatten, Input, MaxPooling2D
 
 RNG = np.random.default_rng(0)
@@ -363,6 +370,42 @@ def test_files_that_only_look_like_ours(finished, tmp_path, expected, how):
             file.attrs["key"] = np.bytes_("[1, 2]")
     said = use(path, expected)
     assert "damaged" in said or "something else" in said
+
+
+@pytest.mark.parametrize("about", ["[1]", "3", "[" * 20_000, '{"a": ' + "9" * 9_000 + "}"])
+def test_descriptions_that_are_none(finished, tmp_path, about):
+    path = tmp_path / "F.h5"
+    shutil.copy(finished, path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["about"] = np.bytes_(about)
+    with pytest.raises(FeatureFileError, match="is damaged"):
+        describe(path)
+
+
+def test_a_description_cannot_command_the_terminal(finished, tmp_path):
+    path = tmp_path / "F.h5"
+    shutil.copy(finished, path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["about"] = np.bytes_(json.dumps({"a\x1b[2J\ud800": "\u00e4\nb"}))
+    assert describe(path).splitlines()[1] == r"a\x1b[2J\ud800: \u00e4\nb".replace(
+        r"\u00e4", "\u00e4"
+    )
+
+
+def test_strings_that_lie_on_one_place(finished, tmp_path):
+    """4,000 references to one string of 1 MB: the HDF5 library takes 8 GB and 20 s for it."""
+    path = tmp_path / "F.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = ["y" * 1_000_000] + ["q"] * 3999
+    raw = bytearray(path.read_bytes())
+    first = raw.find(struct.pack("<I", 1_000_000))
+    while raw[first + 16 : first + 20] != struct.pack("<I", 1):
+        first = raw.find(struct.pack("<I", 1_000_000), first + 1)
+    raw[first : first + 16 * 4000] = bytes(raw[first : first + 16]) * 4000
+    path.write_bytes(raw)
+    assert not is_feature_file(path)
+    with pytest.raises(FeatureFileError, match="leads around"):
+        describe(path)
 
 
 def test_rows_of_another_file_do_not_fit(finished, tmp_path, expected):
