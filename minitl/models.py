@@ -301,6 +301,11 @@ class Model(Trainer, Layer):
                 return [self._input_layers[position].name, 0, 0]
             return [tensor.node.layer.name, number[id(tensor.node)], tensor.index]
 
+        def output_reference(tensor: SymbolicTensor) -> list[Any]:
+            name, call, index = reference(tensor)
+            # Here, and only here, Keras counts the calls of a functional model from 1 on.
+            return [name, call + (_class_name(tensor.node.layer) == "Functional"), index]
+
         described = []
         for layer in self._layers:
             calls = [n for n in self._nodes_in_order if n.layer is layer and id(n) in members]
@@ -319,7 +324,7 @@ class Model(Trainer, Layer):
             "trainable": self.trainable,
             "layers": described,
             "input_layers": [reference(t) for t in self.inputs],
-            "output_layers": [reference(t) for t in self.outputs],
+            "output_layers": [output_reference(t) for t in self.outputs],
         }
 
     @classmethod

@@ -383,16 +383,18 @@ def model_from_config(settings: dict[str, Any]) -> Model:
 
     def look(reference: Any) -> SymbolicTensor:
         name, node, index = reference[:3]
-        return made[name, node][index]
+        return made[name, node - first_output[name]][index]
 
+    first, first_output = _first_calls(settings)
     while pending:
         later = []
         for layer, i, call in pending:
             references, as_list, training = _read_call(call)
-            if not all((r[0], r[1]) in made for r in references):
+            places = [(name, node - first[name]) for name, node, *_ in references]
+            if not all(place in made for place in places):
                 later.append((layer, i, call))
                 continue
-            inputs = [look(r) for r in references]
+            inputs = [made[p][r[2]] for p, r in zip(places, references, strict=True)]
             result = layer(inputs if as_list else inputs[0], training=training)
             made[layer.name, i] = result if isinstance(result, list) else [result]
         if len(later) == len(pending):
@@ -407,6 +409,40 @@ def model_from_config(settings: dict[str, Any]) -> Model:
     # Whether each layer learns came with the layer; this is the flag of the model itself.
     model._trainable = bool(settings.get("trainable", True))
     return model
+
+
+def _first_calls(settings: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+    """The number of each layer's first call, among the calls' inputs and among the outputs.
+
+    It is 0, but 1 of a functional model within the model: in Keras 3 among the outputs only, in
+    Keras 2 always (and of a Sequential too).
+    """
+    calls: dict[str, int] = {}
+    functional: set[str] = set()
+    of_inputs: dict[str, list[int]] = {}
+    of_outputs: dict[str, list[int]] = {}
+    for each in settings["layers"]:
+        name = each.get("name") or each["config"]["name"]
+        calls[name], of_inputs[name], of_outputs[name] = len(each["inbound_nodes"]), [], []
+        if each["class_name"] in ("Functional", "Model"):
+            functional.add(name)
+    for each in settings["layers"]:
+        for call in each["inbound_nodes"]:
+            for reference in _read_call(call)[0]:
+                of_inputs[reference[0]].append(reference[1])
+    outputs = settings["output_layers"]
+    for reference in [outputs] if outputs and isinstance(outputs[0], str) else outputs:
+        of_outputs[reference[0]].append(reference[1])
+
+    def first(name: str, numbers: list[int], usual: int) -> int:
+        if 0 in numbers:
+            return 0
+        return 1 if numbers and max(numbers) >= max(calls[name], 1) else usual
+
+    return (
+        {name: first(name, numbers, 0) for name, numbers in of_inputs.items()},
+        {name: first(name, n, int(name in functional)) for name, n in of_outputs.items()},
+    )
 
 
 def _read_call(call: Any) -> tuple[list[Any], bool, bool | None]:

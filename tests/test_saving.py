@@ -23,7 +23,7 @@ from minitl.layers import (
     Softmax,
 )
 from minitl.layers.core import InputRange
-from minitl.models import load_model
+from minitl.models import load_model, model_from_json
 from minitl.optimizers import SGD, schedules
 
 rng = np.random.default_rng(0)
@@ -114,6 +114,27 @@ def test_weights_alone(tmp_path, make):
     other.load_weights(tmp_path / "weights.h5")
     for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
         assert np.array_equal(a, b)
+
+
+def test_the_calls_of_a_nested_model_as_keras_2_counted_them():
+    """From 1 on, wherever they are referred to."""
+    x, a = Input((4,)), Input((4,), name="a")
+    base = Model(x, Dense(3, name="inner")(x), name="base")
+    chain = Sequential([Input((3,)), Dense(3, name="link")], name="chain")
+    first = base(a)
+    model = stirred(Model(a, [base(a), chain(first), Softmax(name="p")(chain(first))], name="net"))
+    described = json.loads(model.to_json())
+    for layer in described["config"]["layers"]:
+        for call in layer["inbound_nodes"]:
+            for reference in call:
+                reference[1] += reference[0] in ("base", "chain")
+    assert described["config"]["output_layers"][:2] == [["base", 1, 0], ["chain", 0, 0]]
+    described["config"]["output_layers"][1][1] += 1
+    again = model_from_json(json.dumps(described))
+    again.set_weights(model.get_weights())
+    x = data(model)
+    for one, other in zip(predictions(again, x), predictions(model, x), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_saving_twice_gives_the_same_model_again(tmp_path):

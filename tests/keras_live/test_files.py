@@ -56,6 +56,17 @@ def nested(k):
     return k.Model(a, k.layers.Dense(2, name="head")(y), name="whole")
 
 
+def nested_at_the_end(k):
+    """A functional model that is called twice, both times for an output; and a Sequential."""
+    x = k.Input((9, 9, 2))
+    y = k.layers.Dense(2, name="inner")(k.layers.Flatten()(x))
+    base = k.Model(x, y, name="base")
+    chain = k.Sequential([k.Input((2,)), k.layers.Dense(3, name="link")], name="chain")
+    a, b = k.Input((9, 9, 2), name="a"), k.Input((9, 9, 2), name="b")
+    first, second = base(a), base(b)
+    return k.Model([a, b], [second, first, chain(first)], name="whole")
+
+
 def frozen(k):
     model = nested(k)
     model.get_layer("base").trainable = False
@@ -69,7 +80,15 @@ def partly_frozen(k):
     return model
 
 
-MODELS = [functional, sequential, sequential_without_input, nested, frozen, partly_frozen]
+MODELS = [
+    functional,
+    sequential,
+    sequential_without_input,
+    nested,
+    nested_at_the_end,
+    frozen,
+    partly_frozen,
+]
 all_models = pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
 
 
