@@ -412,7 +412,7 @@ def info(arguments: argparse.Namespace) -> None:
         print(f"{path}: a backup of a training (BackupAndRestore)")
         print(f"epochs done: {backup['place']['epoch']}, steps: {backup['place']['step']}")
         for name, value in backup["identity"].items():
-            print(f"{name}: {str(value)[:100]}")
+            _show(f"{name}: {str(value)[:100]}")
         print(f"weights: {sum(np.size(w) for w in backup['weights'].values()):,} numbers")
         return
     if start.startswith(SIGNATURE) and feature_file.is_feature_file(path):
@@ -422,14 +422,19 @@ def info(arguments: argparse.Namespace) -> None:
     if "model_config" in stored.attributes:
         model = load_model(path)
         print(f"{path}: a model")
-        model.summary()
+        model.summary(print_fn=_show)
         for name, value in model.metadata.items():
-            print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+            _show(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
         return
     total = 0
     print(f"{path}: weights")
     for layer, arrays in stored.layers:
         for name, array in arrays:
             total += array.size
-            print(f"{layer:24} {name:40} {array.shape!s:20} {array.dtype}")
+            _show(f"{layer:24} {name:40} {array.shape!s:20} {array.dtype}")
     print(f"{total:,} numbers")
+
+
+def _show(text: str) -> None:
+    """Print what a stranger's file says, line by line, without commands to the terminal."""
+    print("\n".join(map(feature_file.visible, text.split("\n"))))

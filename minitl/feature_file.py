@@ -366,9 +366,9 @@ def describe(path: str | Path) -> str:
     lines += [f"{name}: {value}" for name, value in layout.about.items()]
     key = {name: value for name, value in layout.key.items() if name not in ("D", "dtype")}
     lines += [f"{name}: {value}" for name, value in key.items()]
-    return "\n".join(map(_visible, lines))
+    return "\n".join(map(visible, lines))
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """The text with escapes for what a terminal would obey, or could not print."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -16,7 +16,8 @@ from PIL import Image
 
 from minitl import callbacks
 from minitl.cli import main
-from minitl.models import load_model
+from minitl.layers import Dense, Input
+from minitl.models import Model, load_model
 from minitl.utils import clear_session
 
 SMALL = ["--size", "32", "--weights", "none"]
@@ -83,6 +84,17 @@ def test_evaluate_a_folder_of_other_classes(trained, tmp_path, capsys):
     (tmp_path / "others" / "dark").rename(tmp_path / "others" / "gray")
     assert main(["evaluate", str(trained), str(tmp_path / "others")]) == 1
     assert "['gray'], which are not among the classes ['dark', 'light']" in capsys.readouterr().err
+
+
+def test_info_of_a_strangers_model_commands_no_terminal(tmp_path, capsys):
+    inputs = Input((2,))
+    model = Model(inputs, Dense(1, name="a\x1b[2Jb")(inputs))
+    model.metadata = {"class_names": "c\x1b[2J"}
+    for name in ("model.keras", "w.weights.h5"):
+        (model.save_weights if "weights" in name else model.save)(tmp_path / name)
+        assert main(["info", str(tmp_path / name)]) == 0
+        out = capsys.readouterr().out
+        assert "\x1b" not in out and r"\x1b[2J" in out
 
 
 def test_unreadable_images_are_left_out_or_refused(trained, tmp_path, capsys):
