@@ -7,8 +7,9 @@ direct convolution in float64; the peers are held against the same numbers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -146,12 +147,13 @@ def _gradients_of(x: Array, y: Array, dtype: str, algorithm: str | None) -> dict
 def outputs_kept() -> Iterator[list[Array]]:
     """The list that is given takes the output of every convolution, in the order of the layers."""
     outputs: list[Array] = []
+    convolve = kernels.conv2d
 
-    def keep(y: Array) -> Array:
-        outputs.append(y.copy())
-        return y
+    def keep(*arguments: Any, **settings: Any) -> Array:
+        outputs.append(convolve(*arguments, **settings))
+        return outputs[-1].copy()
 
-    with _outputs(keep):
+    with mock.patch.object(kernels, "conv2d", keep):
         yield outputs
 
 
@@ -159,19 +161,12 @@ def outputs_kept() -> Iterator[list[Array]]:
 def outputs_given(outputs: list[Array]) -> Iterator[None]:
     """Every convolution gives these outputs instead of its own, in its own dtype."""
     ready = iter(outputs)
-    with _outputs(lambda y: next(ready).astype(y.dtype)):
-        yield
 
+    def give(x: Array, *_: Any, **__: Any) -> Array:
+        return next(ready).astype(x.dtype)
 
-@contextlib.contextmanager
-def _outputs(change: Callable[[Array], Array]) -> Iterator[None]:
-    rooms: Any = kernels  # so that its function can be replaced
-    convolve = kernels.conv2d
-    rooms.conv2d = lambda *arguments, **settings: change(convolve(*arguments, **settings))
-    try:
+    with mock.patch.object(kernels, "conv2d", give):
         yield
-    finally:
-        rooms.conv2d = convolve
 
 
 # --- Uniform data --------------------------------------------------------------------------------

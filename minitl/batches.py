@@ -257,9 +257,8 @@ def check_finite(a: Array, what: str) -> None:
         part = a[start : start + 64]
         # A sum is finite unless a number is not (or, rarely, it overflows): one cheap pass.
         with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(part.sum())
-        if finite:
-            continue
+            if np.isfinite(part.sum()):
+                continue
         bad = ~np.isfinite(part)
         if bad.any():
             i = start + int(np.argmax(bad.reshape(len(part), -1).any(axis=1)))

@@ -60,11 +60,18 @@ def run_nodes(
             pooled.add(id(pool))
             continue
         mode = training if node.training is None else node.training
-        result = node.layer(arguments if node.as_list else arguments.pop(), training=mode, rng=rng)
-        results = result if isinstance(result, list) else [result]
-        found = dict(zip((id(tensor) for tensor in node.outputs), results, strict=True))
-        values.update((key, value) for key, value in found.items() if unread[key])
-        del result, results, found  # or they would hold what the next layer is the last to read
+        # No name here for what the layer returns: it would hold what the next one is to drop.
+        values |= _still_read(
+            node.layer(arguments if node.as_list else arguments.pop(), training=mode, rng=rng),
+            node.outputs,
+            unread,
+        )
+
+
+def _still_read(result: Any, outputs: Sequence[Any], unread: Counter[int]) -> dict[int, Any]:
+    """What a layer returned, by id of its symbolic tensors: those that somebody will read."""
+    results = result if isinstance(result, list) else [result]
+    return {id(t): value for t, value in zip(outputs, results, strict=True) if unread[id(t)]}
 
 
 class Graph:

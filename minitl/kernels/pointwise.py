@@ -5,8 +5,8 @@ arrays travel through the memory: the loops below are fused where NumPy would wr
 intermediate result. Passes are shared out over the cores by rows; sums run in float64, in a
 number of parts that depends on the shape only, which are added in order.
 
-`softmax` and `softmax_cross_entropy` are the formulas themselves: NumPy's exponential is as fast
-as a compiled loop (1,000 classes: 118 us for 32 rows, against 135), and their arrays are small.
+`softmax` and `softmax_cross_entropy` are the formulas themselves: 32 rows of 1,000 classes take 280
+us, which is nothing beside the layers before. (In float32 alone it would be 50; see there why not.)
 """
 
 from __future__ import annotations

@@ -76,15 +76,11 @@ def start_of(f):
     return minitl.Sequential(layers).get_weights()
 
 
-def both(keras, size, scaled, rate=1e-3):
-    f, y = features(size, scaled)
-    start = start_of(f)
-    return [train(k, f, y, start, rate) for k in (minitl, keras)]
-
-
 @pytest.mark.weights
 def test_100_adam_steps_of_the_head(keras, compiled):
-    (mine, _), (theirs, _) = both(keras, 64, scaled=True)
+    f, y = features(64, scaled=True)
+    start = start_of(f)
+    (mine, _), (theirs, _) = (train(k, f, y, start) for k in (minitl, keras))
     assert theirs[-1] < theirs[0] / 10
     wrong = np.abs(mine - theirs) > HEAD_LOSS * np.maximum(theirs, SMALL_LOSS)
     first = int(wrong.argmax())
