@@ -384,7 +384,8 @@ def test_attributes_of_other_types_are_left_alone(good):
         file.attrs["flag"] = True
         file.attrs["half"] = 0.5
     attributes = read_weights(good).attributes
-    assert attributes == {"backend": "tensorflow", "keras_version": "3.0.0", "half": 0.5}
+    expected = {"backend": "tensorflow", "keras_version": "3.0.0", "flag": True, "half": 0.5}
+    assert attributes == expected
     with h5py.File(good, "a") as file:
         del file["conv"].attrs["weight_names"]
         file["conv"].attrs.create("weight_names", lists, dtype=h5py.vlen_dtype(np.int32))
