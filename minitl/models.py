@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+import re
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ class Model(Trainer, Layer):
     """A graph of layers from `inputs` to `outputs`, that can be trained.
 
     Args:
-        inputs: a symbolic tensor, or a list of them. They may be intermediate tensors of another
-            graph: the model then starts there.
+        inputs: a symbolic tensor, a list of them, or a dict by name (in the order of the names, as
+            in Keras). They may be intermediate tensors of another graph: the model then starts
+            there.
         outputs: a symbolic tensor, or a list of them.
         name: of the model.
 
@@ -201,9 +203,11 @@ class Model(Trainer, Layer):
     def summary(
         self,
         line_length: int | None = None,
-        *,
+        positions: Any = None,
         print_fn: Callable[[str], None] | None = None,
         expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: Sequence[str] | None = None,
     ) -> None:
         """Print a table of the layers: output shape, parameters, multiply-adds, trainable.
 
@@ -211,8 +215,14 @@ class Model(Trainer, Layer):
             line_length: total width; as wide as needed when None.
             print_fn: called with the whole text, instead of print.
             expand_nested: show the layers of models inside this one.
+            layer_range: (first, last): only the layers from one name to another, both included.
+                Each is a regular expression that a name begins with. Totals are the model's.
+            positions, show_trainable: Keras's. Columns are as wide as what stands in them, and
+                what is trainable is always shown.
+
+        Raises ValueError when no layer has a name of `layer_range`.
         """
-        rows = _summary_rows(self, expand_nested)
+        rows = _summary_rows(self, expand_nested, _layers_between(self._layers, layer_range))
         chain = all(len(node.inputs) == 1 for node in self._nodes_in_order) and not any(
             n > 1 for n in self._readers.values()
         )
@@ -263,7 +273,12 @@ class Model(Trainer, Layer):
         saving.save_model(self, filepath, overwrite)
 
     def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
-        """Write the weights to an HDF5 file that Keras reads too."""
+        """Write the weights to an HDF5 file that Keras reads too: 'name.weights.h5', Keras 3's
+        form, or 'name.h5', the older one.
+
+        Of the older form Keras reads the weights of a frozen model inside a model in another
+        order, and refuses them: load first there, and freeze then, or use '.weights.h5'.
+        """
         from minitl import saving
 
         saving.save_weights(self, filepath, overwrite)
@@ -476,8 +491,9 @@ class Sequential(Model):
 
 
 def _symbolic_list(value: Any, what: str) -> list[SymbolicTensor]:
-    tensors = list(value.values()) if isinstance(value, dict) else value
-    tensors = list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]
+    if isinstance(value, dict):
+        value = _by_name(value, what)
+    tensors = list(value) if isinstance(value, (list, tuple)) else [value]
     for t in tensors:
         if not isinstance(t, SymbolicTensor):
             raise TypeError(
@@ -487,6 +503,23 @@ def _symbolic_list(value: Any, what: str) -> list[SymbolicTensor]:
     if not tensors:
         raise ValueError(f"a Model needs {what}")
     return tensors
+
+
+def _by_name(tensors: dict[str, Any], what: str) -> list[Any]:
+    """Inputs in the order in which Keras takes a dict."""
+    if what == "outputs":
+        raise TypeError(
+            f"outputs of a Model are a list here, not a dict (its keys were {list(tensors)}): "
+            f"predict returns a list in the same order, and fit takes dicts by layer name"
+        )
+    for name, tensor in tensors.items():
+        if isinstance(tensor, SymbolicTensor) and tensor.name != name:
+            raise ValueError(
+                f"the input under the key {name!r} has the name {tensor.name!r}: make it with "
+                f"Input(..., name={name!r})"
+            )
+    names = tensors if isinstance(tensors, OrderedDict) else sorted(tensors)
+    return [tensors[name] for name in names]
 
 
 def _input_layer_of(tensor: SymbolicTensor) -> InputLayer:
@@ -580,12 +613,31 @@ def _work(node: Node) -> int:
     return node.layer.multiply_adds(shapes if node.as_list else shapes[0])
 
 
-def _summary_rows(model: Model, expand: bool, indent: str = "") -> list[list[Any]]:
+def _layers_between(layers: list[Layer], names: Sequence[str] | None) -> list[Layer]:
+    """The layers from the first whose name fits one of `names` to the last that fits the other."""
+    if names is None:
+        return layers
+    if isinstance(names, str) or len(names) != 2:
+        raise ValueError(f"layer_range is (first, last), two names of layers, got {names!r}")
+    fitting = [[i for i, a in enumerate(layers) if re.match(name, a.name)] for name in names]
+    for name, found in zip(names, fitting, strict=True):
+        if not found:
+            raise ValueError(
+                f"layer_range: no layer is called {name!r}. "
+                f"{did_you_mean(name, [layer.name for layer in layers])}"
+            )
+    first, last = sorted(fitting)  # whichever begins first
+    return layers[first[0] : last[-1] + 1]
+
+
+def _summary_rows(
+    model: Model, expand: bool, layers: list[Layer], indent: str = ""
+) -> list[list[Any]]:
     first_node: dict[int, Node] = {}
     for call in model._nodes_in_order:
         first_node.setdefault(id(call.layer), call)
     rows: list[list[Any]] = []
-    for layer in model._layers:
+    for layer in layers:
         node: Node | None = first_node.get(id(layer))
         shape: Any = layer.batch_shape if isinstance(layer, InputLayer) else "?"
         if node:
@@ -610,7 +662,7 @@ def _summary_rows(model: Model, expand: bool, indent: str = "") -> list[list[Any
             ]
         )
         if expand and isinstance(layer, Model):
-            rows += _summary_rows(layer, expand, indent + "  ")
+            rows += _summary_rows(layer, expand, layer._layers, indent + "  ")
     return rows
 
 

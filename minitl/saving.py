@@ -370,6 +370,12 @@ def model_from_config(settings: dict[str, Any]) -> Model:
 
     Layers are made first. Then the calls are repeated, each as soon as its inputs are there.
     """
+    if isinstance(settings["output_layers"], dict):
+        raise ValueError(
+            f"its model gives its outputs as a dict, by the names "
+            f"{', '.join(sorted(settings['output_layers']))}; minitl's give a list. Build the "
+            f"model with a list of outputs, and load the weights"
+        )
     layers: dict[str, Layer] = {}
     pending: list[tuple[Layer, int, Any]] = []
     made: dict[tuple[str, int], list[SymbolicTensor]] = {}
@@ -430,8 +436,7 @@ def _first_calls(settings: dict[str, Any]) -> tuple[dict[str, int], dict[str, in
         for call in each["inbound_nodes"]:
             for reference in _read_call(call)[0]:
                 of_inputs[reference[0]].append(reference[1])
-    outputs = settings["output_layers"]
-    for reference in [outputs] if outputs and isinstance(outputs[0], str) else outputs:
+    for reference in _references(settings["output_layers"]):
         of_outputs[reference[0]].append(reference[1])
 
     def first(name: str, numbers: list[int], usual: int) -> int:
@@ -462,8 +467,13 @@ def _training(settings: dict[str, Any]) -> bool | None:
 
 
 def _read_places(places: Any, look: Any) -> Any:
-    """The model's inputs or outputs: Keras 3 writes a single one without a list around it."""
-    if places and isinstance(places[0], str):
-        return look(places)
-    found = [look(place) for place in places]
+    """The model's inputs or outputs."""
+    if isinstance(places, dict):
+        return {name: look(place) for name, place in places.items()}
+    found = [look(place) for place in _references(places)]
     return found[0] if len(found) == 1 else found
+
+
+def _references(places: Any) -> list[Any]:
+    """[[layer, call, index] ...]: Keras 3 writes a single one without a list around it."""
+    return [places] if places and isinstance(places[0], str) else places

@@ -73,6 +73,10 @@ class Trainer:
         loss_weights: Any = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: Any = "auto",
+        auto_scale_loss: bool = True,
     ) -> None:
         """Choose how the model learns.
 
@@ -82,6 +86,8 @@ class Trainer:
             loss_weights: for several outputs: how much each loss counts.
             metrics: names, Metrics or functions; 'accuracy' is the one that fits the loss.
             weighted_metrics: the same, but sample and class weights count in them.
+            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: Keras's choices between
+                ways to run one and the same step. There is one way here, whatever they say.
 
         Raises ValueError for unknown names, showing the nearest.
         """

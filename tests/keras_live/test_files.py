@@ -67,6 +67,14 @@ def nested_at_the_end(k):
     return k.Model([a, b], [second, first, chain(first)], name="whole")
 
 
+def inputs_by_name(k):
+    """A dict of inputs, whose keys are not in the order of their names."""
+    b, a = k.Input((9, 9, 2), name="b"), k.Input((9, 9, 2), name="a")
+    both = k.layers.Concatenate(name="both")([k.layers.Conv2D(3, 1, name="conv")(b), a])
+    y, z = k.layers.Dense(3, name="y")(both), k.layers.Dense(2, name="z")(both)
+    return k.Model({"b": b, "a": a}, [z, y], name="by_name")
+
+
 def frozen(k):
     model = nested(k)
     model.get_layer("base").trainable = False
@@ -86,6 +94,7 @@ MODELS = [
     sequential_without_input,
     nested,
     nested_at_the_end,
+    inputs_by_name,
     frozen,
     partly_frozen,
 ]
@@ -107,6 +116,8 @@ def inputs_for(model):
 
 def assert_same_outputs(mine, theirs):
     x = inputs_for(theirs)
+    if theirs.name == "by_name":
+        x = {"b": x[0], "a": x[1]}
     a, b = mine.predict(x, verbose=0), theirs.predict(x, verbose=0)
     if not isinstance(b, list):
         a, b = [a], [b]
@@ -234,3 +245,13 @@ def test_vgg16_of_a_file_of_minitl(keras, tmp_path, size, pooling):
     for name in ("vgg16.weights.h5", "model.h5"):
         again = minitl.applications.VGG16(weights=str(tmp_path / name), **settings)
         assert_same_weights(again, theirs)
+
+
+@whole_files
+def test_outputs_by_name_are_refused(keras, tmp_path, ending):
+    """Keras sorts them by name and returns a dict: as a list they would be other outputs."""
+    x = keras.Input((2,), name="x")
+    outputs = {name: keras.layers.Dense(1, name=name)(x) for name in ("w", "v")}
+    keras.Model(x, outputs).save(tmp_path / f"file{ending}")
+    with pytest.raises(minitl.hdf5.WeightFileError, match="outputs as a dict, by the names v, w"):
+        minitl.models.load_model(tmp_path / f"file{ending}")

@@ -67,6 +67,32 @@ ALLOWED = {
 }
 
 
+# What Keras's functions and classes take, and minitl's of the same name do not: by argument.
+# Each is a TypeError that names it.
+LACKING = {
+    "dtype": "losses and metrics compute in the dtype of what they are given",
+    "axis": "classes are the last axis of a loss or a metric",
+    "ignore_class": "no class is left out of a loss: give sample_weight",
+    "kernel_constraint bias_constraint recurrent_constraint gamma_constraint beta_constraint "
+    "constraint": "weights are not projected after a step",
+    "activity_regularizer gamma_regularizer beta_regularizer": "kernels and biases are penalised",
+    "renorm renorm_clipping renorm_momentum": "batch renormalization",
+    "synchronized use_cudnn aggregation autocast loss_scale_factor": "one process, one CPU",
+    "lora_rank lora_alpha quantization_config overwrite_with_gradient": "adapters, 8-bit weights",
+    "sparse ragged tensor input_tensor optional": "an input is an array",
+    "noise_shape": "Dropout drops each number by itself; SpatialDropout2D whole maps",
+    "use_ema ema_momentum ema_overwrite_frequency": "averages of weights",
+    "gradient_accumulation_steps": "a step is a batch",
+    "summation_method thresholds multi_label num_labels label_weights from_logits": "of AUC",
+    "from_sorted_ids": "of a top-k accuracy of indices",
+    "input_axes output_axes": "of initializers; a kernel's inputs stand before its outputs",
+    "custom_objects safe_mode": "a file's classes are minitl's, and no code is read from it",
+    "zipped max_shard_size": "a file is one file",
+    "format": "images are read by Pillow",
+    "weights optimizer rebuild add_history add_progbar name": "of Keras's own machinery",
+}
+
+
 def pairs(keras):
     for module in MODULES:
         mine = importlib.import_module(f"minitl.{module}")
@@ -127,6 +153,29 @@ def test_signatures(keras):
     assert seen > 100
     assert not wrong, "\n" + "\n".join(wrong)
     assert used == ALLOWED.keys(), "no longer needed: " + str(sorted(ALLOWED.keys() - used))
+
+
+def test_arguments_that_keras_has_alone(keras):
+    found = set()
+    for _, mine, theirs in pairs(keras):
+        a, b = parameters(mine), parameters(theirs)
+        named = {n for n, p in b.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        found |= named - a.keys()
+    assert found == set(" ".join(LACKING).split())
+
+
+LAYERS = ["first", "first_a", "second", "third"]
+
+
+@pytest.mark.parametrize("names", [("first", "second"), ("third", "first_a"), ("sec.*", "first")])
+def test_summary_of_a_part(keras, names):
+    shown = []
+    for k in (minitl, keras):
+        model = k.Sequential([k.Input((2,)), *[k.layers.Dense(1, name=n) for n in LAYERS]])
+        lines = []
+        model.summary(print_fn=lambda text, **_: lines.append(text), layer_range=names)  # noqa: B023
+        shown.append({n for n in LAYERS if re.search(rf"\b{n} \(", "\n".join(lines))})
+    assert shown[0] == shown[1] != set(LAYERS)
 
 
 def test_every_public_class_and_function_is_in_keras_too(keras):

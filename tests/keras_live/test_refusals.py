@@ -3,6 +3,9 @@
 A refusal is an error where the user wrote it, never another result.
 """
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,6 +17,14 @@ def fit(k, x, y, **settings):
     model = k.Sequential([k.Input((2,)), k.layers.Dense(1)])
     model.compile("sgd", "mse")
     return model.fit(x, y, verbose=0, **settings)
+
+
+def by_name(k, outputs_as):
+    """Inputs as a dict whose keys are not in the order of their names."""
+    b, a = k.Input((2,), name="b"), k.Input((2,), name="a")
+    both = k.layers.Concatenate()([k.layers.Dense(3, name="left")(b), a])
+    outputs = {"w": k.layers.Dense(1, name="w")(both), "v": k.layers.Dense(2, name="v")(both)}
+    return k.Model({"b": b, "a": a}, outputs if outputs_as is dict else list(outputs.values()))
 
 
 X, Y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
@@ -58,11 +69,22 @@ REFUSED = {
     "one image without a batch": (lambda k: k.layers.RandomFlip()(IMAGE[0]), "N, H, W, C"),
     "NaN in the data": (lambda k: fit(k, BAD, Y), "NaN"),
     "a column of weights": (lambda k: fit(k, X, Y, sample_weight=Y), "sample_weight"),
-    "settings of Keras's compilers": (
-        lambda k: k.Sequential([k.Input((2,)), k.layers.Dense(1)]).compile(
-            "sgd", "mse", jit_compile=False
+    "outputs by name": (lambda k: by_name(k, dict), "outputs of a Model are a list"),
+    "an input under another name": (
+        lambda k: k.Model({"a": (x := k.Input((2,), name="b"))}, k.layers.Dense(1)(x)),
+        "'a' has the name 'b'",
+    ),
+    "a model as a folder": (
+        lambda k: k.Sequential([k.Input((2,)), k.layers.Dense(1)]).save(
+            Path(tempfile.mkdtemp()) / "model", zipped=False
         ),
-        "jit_compile",
+        "'zipped'",
+    ),
+    "weights in several files": (
+        lambda k: k.Sequential([k.Input((2,)), k.layers.Dense(1)]).save_weights(
+            Path(tempfile.mkdtemp()) / "model.weights.json", max_shard_size=1
+        ),
+        "'max_shard_size'",
     ),
     "no epochs": (lambda k: fit(k, X, Y, epochs=0), "epochs"),
 }
