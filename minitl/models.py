@@ -27,7 +27,8 @@ from minitl.graph import find_pools, run_nodes
 from minitl.layers.base import Layer, Node, SymbolicTensor
 from minitl.layers.core import Input, InputLayer
 from minitl.naming import did_you_mean, unique_name
-from minitl.training import Trainer, check_shape
+from minitl.prediction import check_shape
+from minitl.training import Trainer
 
 
 class Model(Trainer, Layer):

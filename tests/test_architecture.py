@@ -33,7 +33,7 @@ callbacks
 batches
 feature_file
 caching
-progress
+progress prediction
 training
 models
 matching

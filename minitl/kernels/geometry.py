@@ -15,6 +15,7 @@ PyTorch).
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 Pair = tuple[int, int]
@@ -30,6 +31,7 @@ class Geometry(NamedTuple):
     out_size: Pair  # OH, OW
 
 
+@functools.lru_cache(maxsize=1000)  # a network asks for the same ones at every call
 def sliding(size: Pair, window: Pair, strides: Pair, padding: str) -> Geometry:
     """Place a `window` (KH, KW) over an image of `size` (H, W) and return the `Geometry`.
 

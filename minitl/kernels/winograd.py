@@ -521,12 +521,15 @@ def _correlate(
     blocks = -(-tiles // step)
     ranges = cut_falling(blocks)
     groups = [  # of panels: as many as it takes to give each thread something to do
-        np.array(cut(stop - start, -(-(stop - start) * width // FILTERS))) + start
+        [
+            (start + a, start + b)
+            for a, b in cut(stop - start, -(-(stop - start) * width // FILTERS))
+        ]
         for start, stop in cut(panels, -(-thread_count() // max(1, blocks)))
     ]
-    jobs = [(*blocks_, group) for group in groups for blocks_ in ranges]
+    jobs = [(*blocks_, np.array(slices)) for slices in groups for blocks_ in ranges]
     padded = round_up(channels, width // 2)
-    columns = width * max((int(np.diff(slices).max()) for slices in groups), default=0)
+    columns = width * max((b - a for slices in groups for a, b in slices), default=0)
 
     def job(index: int) -> None:
         first, last, slices = jobs[index]
