@@ -2,7 +2,8 @@
 
 Each command is a function that takes the parsed arguments and returns nothing; an error in the
 user's world (a missing file, no network, a wrong digest) is an OSError or a ValueError, and is
-printed without a traceback. Exit codes: 0 done, 1 such an error, 2 wrong usage, 130 interrupted.
+printed without a traceback. Exit codes: 0 done, 1 such an error, 2 wrong usage, 130 interrupted,
+141 when whoever reads the output went away.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # `minitl ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as of a program that the signal ended: not all was done
     except (OSError, ValueError, ImportError, ArithmeticError, MemoryError) as error:
         print(f"minitl: {error}", file=sys.stderr)
         return 1

@@ -271,6 +271,8 @@ def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
     except KeyboardInterrupt:
         if trained or (getattr(model, "history", None) and model.history.epoch):
             model.metadata["provenance"]["interrupted"] = True
+            if out.exists():  # perhaps a finished one
+                out = out.with_stem(f"{out.stem}-interrupted")
             model.save(out)
             print(f"\nThe model so far is in {out}.", file=sys.stderr)
         print(f"\nThe same command goes on from what is in {cache}.", file=sys.stderr)

@@ -264,6 +264,19 @@ def test_ctrl_c_saves_the_model_so_far(photos, tmp_path):
     assert not load_model(out).metadata["provenance"]["interrupted"]
 
 
+def test_ctrl_c_leaves_a_finished_model_alone(photos, tmp_path, monkeypatch):
+    def interrupt(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(callbacks.EarlyStopping, "on_epoch_end", interrupt)
+    out = tmp_path / "model.h5"
+    out.write_bytes(b"a finished model")
+    assert main(["train", str(photos), "-o", str(out), *SMALL, "--epochs", "3"]) == 130
+    assert out.read_bytes() == b"a finished model"
+    assert load_model(tmp_path / "model-interrupted.h5").metadata["provenance"]["interrupted"]
+
+
 @pytest.mark.parametrize("when", [1, 4, 6])  # in the head, in block5, in block4
 def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bits(
     photos, tmp_path, monkeypatch, when

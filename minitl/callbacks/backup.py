@@ -183,7 +183,7 @@ class BackupAndRestore(Callback):
             if differs:
                 raise ValueError(
                     f"the backup in {self.backup_dir} is of another training:{''.join(differs)}\n"
-                    f"Delete it to begin anew, or give another backup_dir."
+                    f"Delete it to begin anew, or keep the new ones in another folder."
                 )
             if damaged:
                 warnings.warn(f"{damaged[0]}; going on from {path}", UserWarning, stacklevel=2)
