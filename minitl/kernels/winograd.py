@@ -71,7 +71,7 @@ P_SCALE, Q_SCALE = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
 # Measured on VGG16's layers with AVX-512 and 2 MB of second cache a core: 48 to 108 tiles at a time
 # differ by less than 5 per cent, and so do 128 to 512 filters.
 TILES = 72
-FEW_TILES = 144  # of which there are no blocks: the filters are shared out instead
+FEW_TILES = 96  # of which there are no blocks: the filters are shared out instead
 FILTERS = 256  # whose products are kept before they are transformed back
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
 STRIP = 8  # tiles side by side that are transformed together
