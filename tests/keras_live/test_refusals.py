@@ -69,6 +69,10 @@ REFUSED = {
     "one image without a batch": (lambda k: k.layers.RandomFlip()(IMAGE[0]), "N, H, W, C"),
     "NaN in the data": (lambda k: fit(k, BAD, Y), "NaN"),
     "a column of weights": (lambda k: fit(k, X, Y, sample_weight=Y), "sample_weight"),
+    "steps of arrays": (
+        lambda k: fit(k, X, Y, steps_per_epoch=1),
+        "steps are for iterables of batches",
+    ),
     "outputs by name": (lambda k: by_name(k, dict), "outputs of a Model are a list"),
     "an input under another name": (
         lambda k: k.Model({"a": (x := k.Input((2,), name="b"))}, k.layers.Dense(1)(x)),
