@@ -305,15 +305,12 @@ def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side
 
 
 @compiled
-def _correlate_blocks(
-    x, tiling, first, last, step, u, slices, bias, floor, side, y, v, m, strip, work
-):
-    """y for some tiles, `step` at a time, and, slice after slice, for the panels in `slices`."""
+def _correlate_blocks(x, tiling, blocks, u, slices, bias, floor, side, y, v, m, strip, work):
+    """y for some blocks of tiles and, slice after slice, for the panels in `slices`."""
     _, panels, channels, width = u.shape
     padded = -(-channels // lanes(x)) * lanes(x)
     zeros, none = np.zeros(panels * width, x.dtype), np.full(1, -np.inf, x.dtype)
-    for start in range(first, last, step):
-        stop = min(start + step, last)
+    for start, stop in blocks:
         _input_tiles(x, tiling, start, stop, 0, channels, v, padded, strip)
         rows = np.arange(stop - start) * padded
         for left, right in slices:
@@ -517,23 +514,25 @@ def _correlate(
     if bias is not None:
         shift[:filters] = bias
     tiling, tiles = _tiling(x.shape[0], out_size, pads)
-    step = _step(tiles)
-    blocks = -(-tiles // step)
-    ranges = cut_falling(blocks)
+    blocks = _blocks(tiles)
     groups = [  # of panels: as many as it takes to give each thread something to do
         [
             (start + a, start + b)
             for a, b in cut(stop - start, -(-(stop - start) * width // FILTERS))
         ]
-        for start, stop in cut(panels, -(-thread_count() // max(1, blocks)))
+        for start, stop in cut(panels, -(-thread_count() // max(1, len(blocks))))
     ]
-    jobs = [(*blocks_, np.array(slices)) for slices in groups for blocks_ in ranges]
+    jobs = [
+        (np.array(blocks[first:last]), np.array(slices))
+        for slices in groups
+        for first, last in cut_falling(len(blocks))
+    ]
+    step = max((stop - start for start, stop in blocks), default=0)
     padded = round_up(channels, width // 2)
     columns = width * max((b - a for slices in groups for a, b in slices), default=0)
 
     def job(index: int) -> None:
-        first, last, slices = jobs[index]
-        first, last = first * step, min(last * step, tiles)
+        some, slices = jobs[index]
         v, m, strip, work = _memory(
             x.dtype,
             (36, _plane(step * padded)),
@@ -541,9 +540,7 @@ def _correlate(
             (12 * (4 * STRIP + 2) * padded,),
             (72 * width,),
         )
-        _correlate_blocks(
-            x, tiling, first, last, step, u, slices, shift, floor, side, y, v, m, strip, work
-        )
+        _correlate_blocks(x, tiling, some, u, slices, shift, floor, side, y, v, m, strip, work)
 
     share_out(job, len(jobs))
     return y
@@ -578,16 +575,15 @@ def _tiling(images: int, out_size: tuple[int, int], pads: tuple[int, ...]) -> tu
     return Tiling(rows, columns, pads[0], pads[2]), images * rows * columns
 
 
-def _step(tiles: int) -> int:
-    """How many tiles to take at a time: about TILES, the same for all threads; or all, if few.
+def _blocks(tiles: int) -> list[Range]:
+    """All tiles in blocks of about TILES, as many for each thread; in one, if there are few.
 
     All filters are read for every block. Where there are few tiles, sharing out the filters
     instead reads them once.
     """
-    if tiles < FEW_TILES:
-        return round_up(max(1, tiles), SHORT_ROWS)
-    blocks = round_up(-(-tiles // TILES), thread_count())
-    return round_up(-(-tiles // blocks), SHORT_ROWS)
+    count = round_up(-(-tiles // TILES), thread_count()) if tiles >= FEW_TILES else 1
+    fours = cut(-(-tiles // SHORT_ROWS), count)
+    return [(first * SHORT_ROWS, min(last * SHORT_ROWS, tiles)) for first, last in fours]
 
 
 def _cut_side(size: int, side: int) -> list[Range]:
