@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from minitl import cli, hdf5, pretrained
-from minitl.layers import Dense, Input
-from minitl.models import Sequential
 
 
 @pytest.fixture(autouse=True)
@@ -96,17 +94,5 @@ def test_as_a_module_and_into_a_closed_pipe():
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait() == 0
-    process.stderr.close()
-
-
-def test_a_reader_that_goes_away_is_141(tmp_path):
-    """As of `minitl train ... | head`, which leaves without all being done."""
-    model = Sequential([Input((2,)), Dense(1)])
-    model.save(tmp_path / "m.h5")
-    command = [sys.executable, "-m", "minitl", "info", str(tmp_path / "m.h5")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stdout.close()
-    assert process.wait() == 141
-    assert process.stderr.read() == ""
+    assert process.wait() == 141  # as a program that SIGPIPE ended: not all was done
     process.stderr.close()
