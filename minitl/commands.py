@@ -46,26 +46,23 @@ class Pictures:
     """The readable images of `paths`, (N, H, W, 3), 0-255, in a file that the system reads as it
     is used, so that memory does not grow with N; `kept` are their numbers, `faults` the others'."""
 
-    def __init__(
-        self, paths: Sequence[str], size: tuple[int, int], how: Any, strict: bool, views=1
-    ):
+    def __init__(self, paths: Sequence[str], size: tuple[int, int], how: Any, strict: bool):
         self.faults: list[str] = []
         self.kept: list[int] = []
-        self.x = scratch((views * len(paths), *size, 3))
-        bar = progress_bar(None, "reading images", hidden=not sys.stderr.isatty())
-        with bar:
+        self.x = scratch((len(paths), *size, 3))
+        with progress_bar(len(paths), "reading images", unit="image") as bar:
             for i, path in enumerate(paths):
+                bar.update(1)
                 try:
                     pixels = decode(path, "rgb")
                 except OSError as error:
                     self.faults.append(str(error))
-                    print(f"minitl: {error}", file=sys.stderr)
+                    bar.write(f"minitl: {error}", file=sys.stderr)
                     continue
                 self.x[len(self.kept)] = fit_image(
                     pixels, size, how["interpolation"], how["resizing"]
                 )
                 self.kept.append(i)
-                bar.update(1)
         if self.faults and (strict or not self.kept):
             raise OSError(f"{len(self.faults)} of {len(paths)} images cannot be read")
         self.paths = [paths[i] for i in self.kept]
@@ -335,11 +332,12 @@ def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
 
 def probabilities(model: Model, about: dict[str, Any], pixels: np.ndarray) -> np.ndarray:
     """(N, m), 16 images at a time."""
-    prepare = PREPARE[about["preprocessing"]]
-    parts = [
-        model.predict(prepare(np.asarray(pixels[at : at + 16])), verbose=0)
-        for at in range(0, len(pixels), 16)
-    ]
+    prepare, parts = PREPARE[about["preprocessing"]], []
+    with progress_bar(len(pixels), "classifying", unit="image") as bar:
+        for at in range(0, len(pixels), 16):
+            some = np.asarray(pixels[at : at + 16])
+            parts.append(model.predict(prepare(some), verbose=0))
+            bar.update(len(some))
     return np.concatenate(parts)
 
 

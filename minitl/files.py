@@ -156,16 +156,19 @@ def array_digest(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, dtype="<f4").data).hexdigest()
 
 
-def progress_bar(total: int | None, text: str, initial: int = 0, hidden: bool = False) -> Any:
-    """A tqdm bar in bytes on stderr; silent when `hidden` or when stderr is no terminal."""
+def progress_bar(
+    total: int | None, text: str, initial: int = 0, hidden: bool = False, unit: str = "B"
+) -> Any:
+    """A tqdm bar on stderr, of bytes or another unit; silent when `hidden` or when stderr is no
+    terminal."""
     from tqdm import tqdm
 
     return tqdm(
         total=total,
         initial=initial,
         desc=f"minitl: {text}",
-        unit="B",
-        unit_scale=True,
+        unit=unit,
+        unit_scale=unit == "B",
         leave=False,
         disable=True if hidden else None,  # None: tqdm looks whether this is a terminal
     )

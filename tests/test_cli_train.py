@@ -79,6 +79,14 @@ def test_predict_agrees_with_itself_and_with_evaluate(trained, photos, capsys):
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(right)
 
 
+def test_a_terminal_sees_how_far_reading_and_classifying_are(trained, photos, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["evaluate", str(trained), str(photos)]) == 0
+    err = capsys.readouterr().err
+    assert "minitl: reading images:" in err and "minitl: classifying:" in err
+    assert "B/s" not in err and "image/s" in err
+
+
 def test_evaluate_a_folder_of_other_classes(trained, tmp_path, capsys):
     draw(tmp_path / "others", 1)
     (tmp_path / "others" / "dark").rename(tmp_path / "others" / "gray")
