@@ -13,9 +13,10 @@ with the columns of F and the hidden units in another order; and of Keras compil
     F of 224 pixels, rate 1e-5            1.2e-5    1.4e-5    1.4e-4
     F of 224 pixels, scaled, rate 1e-3    2.6e-5    1.4e-4    1.9e-4
     F of 224 pixels, rate 1e-4            1.3e-4    1.9e-4    4.8e-4
+    F of 64 pixels, rate 1e-3             1.8e-3    4.4e-3    2.0e-3
     F of 224 pixels, rate 1e-3            0.063     0.057     0.30
 
-The last line is a training that nobody would wish for: F up to 377, a first loss of 35, then 125.
+The last two are trainings that nobody would wish for: F up to 377, a first loss of 35, then 125.
 For so much to be equal, minitl adds up exponentials in TensorFlow's order (`kernels.reference`):
 where p is nearly 1, the gradient p - 1 is a few last bits, and Adam divides gradients by their own
 size. What is left is the order of sums in the matrix products.
