@@ -522,11 +522,8 @@ def _correlate(
         ]
         for start, stop in cut(panels, -(-thread_count() // max(1, len(blocks))))
     ]
-    jobs = [
-        (np.array(blocks[first:last]), np.array(slices))
-        for slices in groups
-        for first, last in cut_falling(len(blocks))
-    ]
+    ranges = [np.array(blocks[first:last]) for first, last in cut_falling(len(blocks))]
+    jobs = [(some, slices) for slices in map(np.array, groups) for some in ranges]
     step = max((stop - start for start, stop in blocks), default=0)
     padded = round_up(channels, width // 2)
     columns = width * max((b - a for slices in groups for a, b in slices), default=0)
