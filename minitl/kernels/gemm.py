@@ -37,6 +37,7 @@ from minitl.kernels.simd import (
     rows_of_tile,
     store_tile,
     tile_maximum,
+    zero_tile,
 )
 from minitl.kernels.threads import cut, share_out
 
@@ -105,7 +106,7 @@ def tile(a, rows, a_step, runs, run_step, depth, b, at, sums, ahead, pace):
 
 @inlined
 def rows_by_panel(
-    a, rows, r, places, a_step, runs, run_step, depth, b, at, left, start, start_step, lowest,
+    a, rows, r, places, a_step, runs, run_step, depth, b, at, left, start, start_step, floor,
     ahead, pace, c, columns, edge,
 ):  # fmt: skip
     """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`."""
@@ -114,9 +115,13 @@ def rows_by_panel(
         for i in range(count):
             prefetch(c, (r + ROWS + i) * columns + left)
             prefetch(c, (r + ROWS + i) * columns + left + lanes(a))
-    sums = load_tile(start, r * start_step + left, start_step, places)
+    if start is None:
+        sums = zero_tile(a, places)
+    else:
+        sums = load_tile(start, r * start_step + left, start_step, places)
     sums = tile(a, places, a_step, runs, run_step, depth, b, at, sums, ahead, pace)
-    sums = tile_maximum(sums, lowest)
+    if floor is not None:
+        sums = tile_maximum(sums, broadcast(floor, 0))
     if left + width <= columns and r + count <= len(rows):
         store_tile(c, r * columns + left, columns, sums)
     else:
@@ -138,11 +143,11 @@ def multiply(
     (count, runs * depth, width); the panel that will be wanted after the last one is `following`
     elements from the first. C is flat, rows of `columns` elements. `start` is flat, with rows
     start_step apart (0: the same row for all, such as a bias), and must be readable up to full
-    tiles; `floor` is an array of one element (0 for ReLU, -inf for none).
+    tiles; `floor` is an array of one element (0 for ReLU). Either may be None, which costs nothing:
+    where C is 64 deep, zeros and -inf instead took 2 per cent more.
     """
     count, depth, width = panels.shape
     b, run = panels.reshape(-1), depth // runs
-    lowest = broadcast(floor, 0)
     edge = np.empty(ROWS * width, c.dtype)
     tiles = len(rows) // ROWS + -(-(len(rows) % ROWS) // SHORT_ROWS)
     evenly = min(lanes(a), -(-width // max(1, tiles)))
@@ -157,14 +162,14 @@ def multiply(
         while r + ROWS <= len(rows):
             rows_by_panel(
                 a, rows, r, rows_of_tile(rows, r, ROWS), a_step, runs, run_step, run, b, at, left,
-                start, start_step, lowest, ahead, pace, c, columns, edge,
+                start, start_step, floor, ahead, pace, c, columns, edge,
             )  # fmt: skip
             ahead += depth * pace
             r += ROWS
         for rest in range(r, len(rows), SHORT_ROWS):
             rows_by_panel(
                 a, rows, rest, rows_of_tile(rows, rest, SHORT_ROWS), a_step, runs, run_step, run, b,
-                at, left, start, start_step, lowest, ahead, pace, c, columns, edge,
+                at, left, start, start_step, floor, ahead, pace, c, columns, edge,
             )  # fmt: skip
             ahead += depth * pace
 
@@ -174,19 +179,18 @@ def matmul(a: Array, b: Array) -> Array:
     (height, depth), columns = a.shape, b.shape[1]
     panels = pack(b)
     c = np.empty((height, columns), a.dtype)
-    zeros, floor = np.zeros(panels.shape[0] * panels.shape[2], a.dtype), no_floor(a.dtype)
     parts = cut(height, -(-height // MATMUL_ROWS))
 
     def part(index: int) -> None:
         first, last = parts[index]
         rows = np.arange(first, last) * depth
         out = c[first:last].reshape(-1)
-        multiply(a.reshape(-1), rows, 1, 1, 0, panels, 0, zeros, 0, floor, out, columns)
+        multiply(a.reshape(-1), rows, 1, 1, 0, panels, 0, None, 0, None, out, columns)
 
     share_out(part, len(parts))
     return c
 
 
-def no_floor(dtype: np.dtype) -> Array:
-    """The `floor` of `multiply` that changes nothing."""
-    return np.array([-np.inf], dtype)
+def floor_of(activation: str | None, dtype: np.dtype) -> Array:
+    """The `floor` that is this activation, None or 'relu'."""
+    return np.array([0 if activation == "relu" else -np.inf], dtype)

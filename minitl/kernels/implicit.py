@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from minitl.kernels.gemm import multiply, pack
+from minitl.kernels.gemm import floor_of, multiply, pack
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
 from minitl.kernels.threads import compiled, cut_falling, share_out
@@ -43,7 +43,7 @@ def conv2d(
     start = np.zeros(panels.shape[0] * panels.shape[2], x.dtype)
     if bias is not None:
         start[:filters] = bias
-    floor = np.array([0.0 if activation == "relu" else -np.inf], x.dtype)
+    floor = floor_of(activation, x.dtype)
     y = empty((x.shape[0], *geometry.out_size, filters), x.dtype)
     lines = max(1, BLOCK // (ow * filters))  # in a block; a line is the OW windows of a row
     ranges = cut_falling(x.shape[0] * geometry.out_size[0], lines)

@@ -43,13 +43,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from minitl.kernels.gemm import ROWS, no_floor, pack, panel_width, round_up, rows_by_panel
+from minitl.kernels.gemm import ROWS, pack, panel_width, round_up, rows_by_panel
 from minitl.kernels.pointwise import add_bias
 from minitl.kernels.reference import Array
 from minitl.kernels.simd import (
     SHORT_ROWS,
     TILE_ROWS,
-    broadcast,
     lanes,
     load,
     load_tile,
@@ -59,6 +58,7 @@ from minitl.kernels.simd import (
     store,
     store_tile,
     tile_sum,
+    zero_tile,
 )
 from minitl.kernels.threads import PARTS, compiled, cut, cut_product, share_out
 from minitl.kernels.workspace import empty, scratch
@@ -151,7 +151,7 @@ def _multiply_chunks(a, rows, b, first, last, left, right, c):
     """
     vector, columns = lanes(a), b.shape[1]
     width, step, lines, sums = 2 * vector, c.shape[1], b.reshape(-1), c.reshape(-1)
-    panel, zeros = np.empty(CHUNK * width, a.dtype), np.zeros(width, a.dtype)
+    panel = np.empty(CHUNK * width, a.dtype)
     c[:, left * width : right * width] = 0
     for k in range(first, last, CHUNK):
         depth = min(CHUNK, last - k)
@@ -163,22 +163,22 @@ def _multiply_chunks(a, rows, b, first, last, left, right, c):
             place, r = p * width, 0
             while r + ROWS <= len(rows):
                 tile_rows = rows_of_tile(rows, r, ROWS)
-                _add_tile(a, tile_rows, k, depth, panel, zeros, sums, place, step, lines, ahead)
+                _add_tile(a, tile_rows, k, depth, panel, sums, place, step, lines, ahead)
                 ahead = ahead + columns if r == 0 else -1
                 place += ROWS * step
                 r += ROWS
             for rest in range(r, len(rows), SHORT_ROWS):
                 tile_rows = rows_of_tile(rows, rest, SHORT_ROWS)
-                _add_tile(a, tile_rows, k, depth, panel, zeros, sums, place, step, lines, ahead)
+                _add_tile(a, tile_rows, k, depth, panel, sums, place, step, lines, ahead)
                 ahead = ahead + columns if rest == 0 else -1
                 place += SHORT_ROWS * step
 
 
 @njit(forceinline=True)
-def _add_tile(a, rows, k, depth, panel, zeros, c, place, step, b, ahead):
+def _add_tile(a, rows, k, depth, panel, c, place, step, b, ahead):
     """A tile of C, at `place`, += A @ panel; meanwhile b from element `ahead` on is sent for."""
     vector = lanes(a)
-    tile, at = load_tile(zeros, 0, 0, rows), 0
+    tile, at = zero_tile(a, rows), 0
     for i in range(k, k + depth):
         tile = multiply_add(tile, a, rows, i, panel, at)
         at += 2 * vector
@@ -211,13 +211,12 @@ def input_gradient(g: Array, kernel: Array) -> Array:
     panels, flat = pack(g.T), np.ascontiguousarray(kernel).reshape(-1)
     dx = empty((rows, depth), g.dtype)
     parts = cut(depth, -(-depth // LINES))
-    zeros, floor = np.zeros(panels.shape[0] * panels.shape[2], g.dtype), no_floor(g.dtype)
 
     def part(index: int) -> None:
         first, last = parts[index]
         transposed = scratch((last - first) * rows, g.dtype)
         lines = np.arange(first, last) * m
-        _lines_by_panels(flat, lines, 1, panels, zeros, floor, transposed, rows)
+        _lines_by_panels(flat, lines, 1, panels, transposed, rows)
         dx[:, first:last] = transposed.reshape(-1, rows).T
 
     share_out(part, len(parts))
@@ -230,35 +229,34 @@ def kernel_gradient(x: Array, g: Array) -> Array:
     panels, flat = pack(g), np.ascontiguousarray(x).reshape(-1)
     dkernel = empty((depth, m), x.dtype)
     parts = cut(depth, -(-depth // LINES))
-    zeros, floor = np.zeros(panels.shape[0] * panels.shape[2], x.dtype), no_floor(x.dtype)
 
     def part(index: int) -> None:
         first, last = parts[index]
         lines = dkernel[first:last].reshape(-1)
-        _lines_by_panels(flat, np.arange(first, last), depth, panels, zeros, floor, lines, m)
+        _lines_by_panels(flat, np.arange(first, last), depth, panels, lines, m)
 
     share_out(part, len(parts))
     return dkernel
 
 
 @compiled
-def _lines_by_panels(a, rows, a_step, panels, zeros, floor, c, columns):
+def _lines_by_panels(a, rows, a_step, panels, c, columns):
     """C = A @ B, tiles of the same rows one after the other; arguments as in `gemm.multiply`."""
     (count, depth, width), b = panels.shape, panels.reshape(-1)
-    lowest, edge = broadcast(floor, 0), np.empty(ROWS * width, c.dtype)
+    edge = np.empty(ROWS * width, c.dtype)
     r = 0
     while r + ROWS <= len(rows):
         places = rows_of_tile(rows, r, ROWS)
         for p in range(count):
             rows_by_panel(
-                a, rows, r, places, a_step, 1, 0, depth, b, p * depth * width, p * width, zeros,
-                0, lowest, 0, 0, c, columns, edge,
+                a, rows, r, places, a_step, 1, 0, depth, b, p * depth * width, p * width, None,
+                0, None, 0, 0, c, columns, edge,
             )  # fmt: skip
         r += ROWS
     for rest in range(r, len(rows), SHORT_ROWS):
         places = rows_of_tile(rows, rest, SHORT_ROWS)
         for p in range(count):
             rows_by_panel(
-                a, rows, rest, places, a_step, 1, 0, depth, b, p * depth * width, p * width, zeros,
-                0, lowest, 0, 0, c, columns, edge,
+                a, rows, rest, places, a_step, 1, 0, depth, b, p * depth * width, p * width, None,
+                0, None, 0, 0, c, columns, edge,
             )  # fmt: skip

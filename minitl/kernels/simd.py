@@ -157,6 +157,17 @@ def rows_of_tile(typingctx, rows, first, count):
 
 
 @intrinsic
+def zero_tile(typingctx, array, rows):
+    """A tile of zeros, of the array's dtype; as many rows as `rows`."""
+    result = types.UniTuple(Vector(array.dtype), 2 * rows.count)
+
+    def build(context, builder, signature, args):
+        return ir.Constant(context.get_value_type(result), None)
+
+    return result(array, rows), build
+
+
+@intrinsic
 def load_tile(typingctx, array, at, step, rows):
     """The tile whose rows begin at elements at, at + step, ... of the array; as many as `rows`."""
     result = types.UniTuple(Vector(array.dtype), 2 * rows.count)
@@ -322,6 +333,9 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 
     def rows_of_tile(rows, first, count):
         return tuple(rows[np.minimum(np.arange(first, first + count), len(rows) - 1)])
+
+    def zero_tile(array, rows):
+        return [np.zeros(lanes(array), array.dtype)] * (2 * len(rows))
 
     def load_tile(array, at, step, rows):
         vector = lanes(array)

@@ -48,13 +48,14 @@ ONNX Runtime 93 in all.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from minitl.kernels.gemm import ROWS, SHORT_ROWS, multiply, no_floor, panel_width, round_up
+from minitl.kernels.gemm import ROWS, SHORT_ROWS, floor_of, multiply, panel_width, round_up
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.reference import Array
 from minitl.kernels.simd import broadcast, lanes, larger, load, maximum, prefetch, store
@@ -305,11 +306,16 @@ def _output_tiles(m, columns, tiling, first, last, f, filters, bias, floor, side
 
 
 @compiled
-def _correlate_blocks(x, tiling, blocks, u, slices, bias, floor, side, y, v, m, strip, work):
-    """y for some blocks of tiles and, slice after slice, for the panels in `slices`."""
-    _, panels, channels, width = u.shape
+def _correlate_blocks(x, tiling, blocks, v_plane, m_plane, u, slices, bias, floor, side, y, memory):
+    """y for some blocks of tiles and, slice after slice, for the panels in `slices`.
+
+    `v_plane` and `m_plane` are the sizes of a plane of v and of m, in `memory`; see `_Plan`.
+    """
+    channels, width = u.shape[2:]
     padded = -(-channels // lanes(x)) * lanes(x)
-    zeros, none = np.zeros(panels * width, x.dtype), np.full(1, -np.inf, x.dtype)
+    v, rest = memory[: 36 * v_plane].reshape(36, v_plane), memory[36 * v_plane :]
+    m, rest = rest[: 36 * m_plane].reshape(36, m_plane), rest[36 * m_plane :]
+    work, strip = rest[: 72 * lanes(x)], rest[72 * lanes(x) :]
     for start, stop in blocks:
         _input_tiles(x, tiling, start, stop, 0, channels, v, padded, strip)
         rows = np.arange(stop - start) * padded
@@ -317,7 +323,7 @@ def _correlate_blocks(x, tiling, blocks, u, slices, bias, floor, side, y, v, m, 
             columns = (right - left) * width
             for plane in range(36):
                 multiply(
-                    v[plane], rows, 1, 1, 0, u[plane][left:right], u[plane].size, zeros, 0, none,
+                    v[plane], rows, 1, 1, 0, u[plane][left:right], u[plane].size, None, 0, None,
                     m[plane], columns,
                 )  # fmt: skip
             f, filters = left * width, min(columns, y.shape[3] - left * width)
@@ -332,7 +338,7 @@ def _kernel_block(
     vector = lanes(x)
     deep = -(-channels // vector) * vector + 2 * vector
     wide = -(-filters // (2 * vector)) * 2 * vector
-    rows, none = np.arange(channels), np.full(1, -np.inf, x.dtype)
+    rows = np.arange(channels)
     plain = Tiling(tiling.rows, tiling.columns, 0, 0)
     u[:] = 0
     for start in range(first, last, step):
@@ -342,7 +348,7 @@ def _kernel_block(
         for plane in range(36):
             panels = z[plane][: (stop - start) * wide]
             panels = panels.reshape(wide // (2 * vector), stop - start, 2 * vector)
-            multiply(v[plane], rows, deep, 1, 0, panels, 0, u[plane], wide, none, u[plane], wide)
+            multiply(v[plane], rows, deep, 1, 0, panels, 0, u[plane], wide, None, u[plane], wide)
     plane, done = u.shape[1], work[36 * vector :]
     for i in range(channels):
         for k in range(0, filters, vector):
@@ -402,7 +408,7 @@ def conv2d(
     cache: dict | None = None,
 ) -> Array:
     """`reference.conv2d` for 3x3 windows, stride 1; keeps the transformed filters in `cache`."""
-    floor = np.array([0.0 if activation == "relu" else -np.inf], x.dtype)
+    floor = floor_of(activation, x.dtype)
     u = _transformed(kernel, False, cache)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
 
@@ -416,7 +422,7 @@ def conv2d_max_pool2d(
     cache: dict | None = None,
 ) -> Array:
     """`reference.conv2d_max_pool2d`: of a tile, only the maxima are ever written."""
-    floor = np.array([0.0 if activation == "relu" else -np.inf], x.dtype)
+    floor = floor_of(activation, x.dtype)
     u = _transformed(kernel, False, cache)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3], 2)
 
@@ -428,7 +434,7 @@ def conv2d_input_gradient(
     top, bottom, left, right = geometry.pads
     pads = (2 - top, 2 - bottom, 2 - left, 2 - right)
     u = _transformed(kernel, True, cache)
-    return _correlate(g, u, None, no_floor(g.dtype), pads, geometry.size, kernel.shape[2])
+    return _correlate(g, u, None, floor_of(None, g.dtype), pads, geometry.size, kernel.shape[2])
 
 
 def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
@@ -508,39 +514,66 @@ def _correlate(
     With side=2, the maximum of each 2x2 of that.
     """
     _, panels, channels, width = u.shape
+    plan = _plan(len(x), out_size, pads, channels, panels, width, thread_count())
     y_size = out_size if side == 4 else (out_size[0] // 2, out_size[1] // 2)
-    y = empty((x.shape[0], *y_size, filters), x.dtype)
+    y = empty((len(x), *y_size, filters), x.dtype)
     shift = np.zeros(panels * width, x.dtype)
     if bias is not None:
         shift[:filters] = bias
-    tiling, tiles = _tiling(x.shape[0], out_size, pads)
+
+    def job(index: int) -> None:
+        blocks, slices = plan.jobs[index]
+        memory = scratch(plan.memory, x.dtype)
+        _correlate_blocks(
+            x, plan.tiling, blocks, plan.v, plan.m, u, slices, shift, floor, side, y, memory
+        )
+
+    share_out(job, len(plan.jobs))
+    return y
+
+
+class _Plan(NamedTuple):
+    """How a correlation is cut, and the numbers of memory that it takes."""
+
+    tiling: Tiling
+    jobs: list[tuple[Array, Array]]  # blocks of tiles, slices of panels: ranges (n, 2)
+    v: int  # a plane of v, the tiles of a block by all channels
+    m: int  # a plane of m, the tiles of a block by the filters of a slice
+    memory: int  # all planes, and what the transforms need
+
+
+@lru_cache(1024)
+def _plan(
+    images: int,
+    out_size: tuple[int, int],
+    pads: tuple[int, int, int, int],
+    channels: int,
+    panels: int,
+    width: int,
+    threads: int,
+) -> _Plan:
+    """Made once for each shape: it is Python's, and all cores wait for it."""
+    tiling, tiles = _tiling(images, out_size, pads)
     blocks = _blocks(tiles)
     groups = [  # of panels: as many as it takes to give each thread something to do
         [
             (start + a, start + b)
             for a, b in cut(stop - start, -(-(stop - start) * width // FILTERS))
         ]
-        for start, stop in cut(panels, -(-thread_count() // max(1, len(blocks))))
+        for start, stop in cut(panels, -(-threads // max(1, len(blocks))))
     ]
     ranges = [np.array(blocks[first:last]) for first, last in cut_falling(len(blocks))]
-    jobs = [(some, slices) for slices in map(np.array, groups) for some in ranges]
     step = max((stop - start for start, stop in blocks), default=0)
     padded = round_up(channels, width // 2)
     columns = width * max((b - a for slices in groups for a, b in slices), default=0)
-
-    def job(index: int) -> None:
-        some, slices = jobs[index]
-        v, m, strip, work = _memory(
-            x.dtype,
-            (36, _plane(step * padded)),
-            (36, _plane(step * columns)),
-            (12 * (4 * STRIP + 2) * padded,),
-            (72 * width,),
-        )
-        _correlate_blocks(x, tiling, some, u, slices, shift, floor, side, y, v, m, strip, work)
-
-    share_out(job, len(jobs))
-    return y
+    v, m = _plane(step * padded), _plane(step * columns)
+    return _Plan(
+        tiling,
+        [(some, slices) for slices in map(np.array, groups) for some in ranges],
+        v,
+        m,
+        36 * (v + m) + 36 * width + 12 * (4 * STRIP + 2) * padded,
+    )
 
 
 def _transformed(kernel: Array, turned: bool, cache: dict | None) -> Array:

@@ -89,7 +89,7 @@ def empty(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _array(block: _Block, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    return block.view(np.ndarray).view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, block)
 
 
 def copy(a: np.ndarray) -> np.ndarray:

@@ -15,20 +15,14 @@ from tests.tolerances import assert_sum
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-def no_start(panels):
-    return np.zeros(panels.shape[0] * panels.shape[2], panels.dtype)
-
-
-def product(a, b, rows=None, start=None, floor=-np.inf):
+def product(a, b, rows=None, start=None, floor=None):
     """C = max(start + A @ B, floor) by `multiply`, from its own rows unless told otherwise."""
     panels = gemm.pack(b)
     rows = np.arange(len(a)) * a.shape[1] if rows is None else rows
     c = np.full((len(rows), b.shape[1]), np.nan, b.dtype)
-    row = no_start(panels) if start is None else start
     gemm.multiply(
-        a.reshape(-1), rows, 1, 1, 0, panels, 0, row, 0, np.array([floor], b.dtype), c.reshape(-1),
-        b.shape[1],
-    )  # fmt: skip
+        a.reshape(-1), rows, 1, 1, 0, panels, 0, start, 0, floor, c.reshape(-1), b.shape[1]
+    )
     return c
 
 
@@ -114,8 +108,7 @@ def test_rows_of_several_runs_and_steps(dtype):
     rows = np.arange(11)
     index = rows[:, None, None] + 10 * np.arange(3)[:, None] + 3 * np.arange(4)
     panels, c = gemm.pack(b), np.empty((11, 9), dtype)
-    none = gemm.no_floor(np.dtype(dtype))
-    gemm.multiply(a, rows, 3, 3, 10, panels, 0, no_start(panels), 0, none, c.reshape(-1), 9)
+    gemm.multiply(a, rows, 3, 3, 10, panels, 0, None, 0, None, c.reshape(-1), 9)
     assert_product(c, a[index].reshape(11, 12), b)
 
 
@@ -125,8 +118,7 @@ def test_transposed_and_added_to_what_was_there(dtype):
     a, b = normal(rng, (9, 12), dtype), normal(rng, (9, 32), dtype)
     before = normal(rng, (12, 32), dtype)
     c = before.copy().reshape(-1)
-    none = gemm.no_floor(np.dtype(dtype))
-    gemm.multiply(a.reshape(-1), np.arange(12), 12, 1, 0, gemm.pack(b), 0, c, 32, none, c, 32)
+    gemm.multiply(a.reshape(-1), np.arange(12), 12, 1, 0, gemm.pack(b), 0, c, 32, None, c, 32)
     joined_a = np.concatenate([a.T, before], 1)
     joined_b = np.concatenate([b, np.eye(32, dtype=dtype)])
     assert_product(c.reshape(12, 32), joined_a, joined_b)
@@ -140,7 +132,9 @@ def test_starts_from_a_bias_and_stops_at_the_floor(dtype):
     with_bias = product(a, b, start=bias)
     ones = np.ones((8, 1), dtype)
     assert_product(with_bias, np.concatenate([a, ones], 1), np.concatenate([b, bias[None, :19]]))
-    np.testing.assert_array_equal(product(a, b, start=bias, floor=0), np.maximum(with_bias, 0))
+    for floor in (gemm.floor_of("relu", b.dtype), gemm.floor_of(None, b.dtype)):
+        found = product(a, b, start=bias, floor=floor)
+        np.testing.assert_array_equal(found, np.maximum(with_bias, floor))
     assert (with_bias < 0).any() and (with_bias > 0).any()
 
 
@@ -148,10 +142,7 @@ def test_nothing_is_written_beyond_the_last_column_and_row():
     a, b = np.ones((7, 3), np.float32), np.ones((3, 5), np.float32)
     c = np.full(7 * 5 + 40, 9, np.float32)
     panels = gemm.pack(b)
-    none = gemm.no_floor(b.dtype)
-    gemm.multiply(
-        a.reshape(-1), np.arange(7) * 3, 1, 1, 0, panels, 0, no_start(panels), 0, none, c, 5
-    )
+    gemm.multiply(a.reshape(-1), np.arange(7) * 3, 1, 1, 0, panels, 0, None, 0, None, c, 5)
     np.testing.assert_array_equal(c[: 7 * 5], 3)
     np.testing.assert_array_equal(c[7 * 5 :], 9)
 
