@@ -584,8 +584,8 @@ def _over_channels(reduction, x: Array) -> Array:
 
 # --- Convolution with fewer multiplications ------------------------------------------------------
 # Winograd's F(4x4, 3x3) as its formulas: `winograd.py` derives them, and must equal these. Only
-# for a 3x3 window with stride 1. TH x TW are the tiles of 4x4 places that y is cut into, i and j
-# run over the 6x6 pairs of points.
+# for a 3x3 window with stride 1. TH x TW are the tiles of 4x4 places that y is cut into, all of
+# them whole; i and j run over the 6x6 pairs of points.
 
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)  # and infinity, the last row of G and A and column of B
 

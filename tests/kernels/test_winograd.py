@@ -149,6 +149,37 @@ def test_the_transforms_are_the_matrices():
         np.testing.assert_allclose(found, matrix, rtol=1e-15, atol=1e-15)
 
 
+def test_half_tiles_use_the_same_transformed_filters():
+    """One axis: A^T ((G k) * (B^T d)) with four of the six points gives two places."""
+    d, k = np.array([3.0, -1, 4, 2]), np.array([1.0, 2, -1])
+    v, m, y = (np.full(6 * 8, np.nan) for _ in range(3))
+    winograd._half_input_axis(np.repeat(d, 8), 0, 8, v, 0, 8)
+    four = [0, 1, 2, 5]
+    assert np.flatnonzero(~np.isnan(v[::8])).tolist() == four
+    m[::8] = (formulas.winograd_matrices()[0] @ k) * v[::8]
+    winograd._half_output_axis(np.repeat(m[::8], 8), 0, 8, y, 0, 8)
+    np.testing.assert_allclose(y[:16:8], np.correlate(d, k), rtol=1e-14)
+    assert np.isnan(y[16:]).all()
+
+
+def test_a_plane_has_those_tiles_side_by_side_that_need_it():
+    """14x14: of 16 tiles, four are half a tile wide and four half a tile high, one of them both."""
+    tiling, tiles = winograd._tiling(2, (14, 14), (1, 1, 1, 1), halves=True)
+    places, starts = winograd._in_order(tiling, 3, tiles)
+    assert sorted(places) == list(range(tiles - 3))
+    seen = 0
+    for plane in range(36):
+        first, last = winograd._tiles_of_plane(plane, starts)
+        tall, broad = plane // 6 in (3, 4), plane % 6 in (3, 4)  # belongs to Q or -Q
+        expected = [
+            not (tall and tile // 4 % 4 == 3) and not (broad and tile % 4 == 3)
+            for tile in range(3, tiles)
+        ]
+        np.testing.assert_array_equal((places >= first) & (places < last), expected)
+        seen += last - first
+    assert seen == 2 * (16 * 16 + 2 * 8 * 12 + 4 * 9) - (36 + 36 + 36)  # the first 3 are whole
+
+
 # --- The fast kernels ----------------------------------------------------------------------------
 
 
