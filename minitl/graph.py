@@ -214,11 +214,15 @@ def numbers(tensor: SymbolicTensor) -> int:
     return math.prod(n or 1 for n in tensor.shape[1:])
 
 
-def work(node: Node) -> int:
-    """Multiply-adds of the call for one sample. A layer of the user's that does not say has one
-    for each of its weights."""
+def multiply_adds(node: Node) -> int:
+    """Multiply-adds of the call for one sample, as far as its layer says."""
     shapes = [t.shape for t in node.inputs]
-    found = node.layer.multiply_adds(shapes if node.as_list else shapes[0])
+    return node.layer.multiply_adds(shapes if node.as_list else shapes[0])
+
+
+def work(node: Node) -> int:
+    """The same; a layer of the user's that does not say has one for each of its weights."""
+    found = multiply_adds(node)
     if not found and type(node.layer).multiply_adds is Layer.multiply_adds:
         return node.layer.count_params()
     return found

@@ -11,8 +11,6 @@ A Model is a Layer, so models nest. `Sequential` is a Model whose graph is a cha
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,8 +20,7 @@ import numpy as np
 
 from minitl.autograd import Tensor
 from minitl.batches import is_stream
-from minitl.frozen import find_cut
-from minitl.graph import find_pools, run_nodes
+from minitl.graph import find_pools, multiply_adds, run_nodes
 from minitl.layers.base import Layer, Node, SymbolicTensor
 from minitl.layers.core import Input, InputLayer
 from minitl.naming import did_you_mean, unique_name
@@ -185,7 +182,7 @@ class Model(Trainer, Layer):
 
     def multiply_adds(self, input_shape: Any = None) -> int:
         """Multiply-adds of one sample through the whole model."""
-        return sum(_work(node) for node in self._nodes_in_order)
+        return sum(multiply_adds(node) for node in self._nodes_in_order)
 
     def freeze_until(self, layer: str | Layer) -> list[Layer]:
         """Freeze all layers that `layer` (or a block) is computed from: `transfer.freeze_until`."""
@@ -223,47 +220,10 @@ class Model(Trainer, Layer):
 
         Raises ValueError when no layer has a name of `layer_range`.
         """
-        rows = _summary_rows(self, expand_nested, _layers_between(self._layers, layer_range))
-        chain = all(len(node.inputs) == 1 for node in self._nodes_in_order) and not any(
-            n > 1 for n in self._readers.values()
-        )
-        columns = ["Layer (type)", "Output Shape", "Param #", "Multiply-adds", "Trainable"]
-        if not chain:
-            columns.append("Connected to")
-        rows = [row[: len(columns)] for row in rows]
-        widths = [max(len(str(r[i])) for r in [columns, *rows]) for i in range(len(columns))]
-        if line_length:
-            widths[0] += max(0, line_length - sum(widths) - 3 * (len(widths) - 1))
-        right = (2, 3)  # numbers are aligned to the right
+        from minitl import summary
 
-        def line(cells: Sequence[Any]) -> str:
-            texts = [
-                str(c).rjust(w) if i in right else str(c).ljust(w)
-                for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-            ]
-            return " | ".join(texts).rstrip()
-
-        rule = "-+-".join("-" * w for w in widths)
-        total = self.count_params()
-        learns = sum(v.storage.size for v in self.trainable_weights)
-        text = "\n".join(
-            [
-                f'Model: "{self.name}"',
-                line(columns),
-                rule,
-                *map(line, rows),
-                rule,
-                f" Total params: {_params(total, self.dtype)}",
-                f" Trainable params: {_params(learns, self.dtype)}",
-                f" Non-trainable params: {_params(total - learns, self.dtype)}",
-                f" Multiply-adds per sample: {self.multiply_adds():,}",
-            ]
-        )
-        cut = find_cut(self) if learns else None
-        if cut is not None:
-            size = f"{cut.width * cut.dtype.itemsize:,} bytes a sample"
-            text += f"\n Kept by fit: {cut.describe()}, {size}; saves {cut.share()} of them"
-        (print_fn or print)(text)
+        layers = summary.layers_between(self._layers, layer_range)
+        (print_fn or print)(summary.table(self, layers, expand_nested, line_length))
 
     # --- Files ---
 
@@ -320,14 +280,14 @@ class Model(Trainer, Layer):
         def output_reference(tensor: SymbolicTensor) -> list[Any]:
             name, call, index = reference(tensor)
             # Here, and only here, Keras counts the calls of a functional model from 1 on.
-            return [name, call + (_class_name(tensor.node.layer) == "Functional"), index]
+            return [name, call + (class_name(tensor.node.layer) == "Functional"), index]
 
         described = []
         for layer in self._layers:
             calls = [n for n in self._nodes_in_order if n.layer is layer and id(n) in members]
             described.append(
                 {
-                    "class_name": _class_name(layer),
+                    "class_name": class_name(layer),
                     "config": layer.get_config(),
                     "name": layer.name,
                     "inbound_nodes": [
@@ -352,7 +312,7 @@ class Model(Trainer, Layer):
 
     def to_json(self) -> str:
         """The architecture as JSON."""
-        return json.dumps({"class_name": _class_name(self), "config": self.get_config()})
+        return json.dumps({"class_name": class_name(self), "config": self.get_config()})
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}, {len(self._layers)} layers>"
@@ -482,7 +442,7 @@ class Sequential(Model):
             "name": self.name,
             "trainable": self.trainable,
             "layers": [
-                {"class_name": _class_name(layer), "config": layer.get_config()}
+                {"class_name": class_name(layer), "config": layer.get_config()}
                 for layer in [*described, *self._chain]
             ],
         }
@@ -598,81 +558,12 @@ def _output_names(outputs: list[SymbolicTensor]) -> list[str]:
     return names
 
 
-def _class_name(layer: Layer) -> str:
+def class_name(layer: Layer) -> str:
     return "Functional" if type(layer) is Model else type(layer).__name__
 
 
 def _call_arguments(node: Node) -> dict[str, Any]:
     return {} if node.training is None else {"training": node.training}
-
-
-# --- Summary -------------------------------------------------------------------------------------
-
-
-def _work(node: Node) -> int:
-    shapes = [t.shape for t in node.inputs]
-    return node.layer.multiply_adds(shapes if node.as_list else shapes[0])
-
-
-def _layers_between(layers: list[Layer], names: Sequence[str] | None) -> list[Layer]:
-    """The layers from the first whose name fits one of `names` to the last that fits the other."""
-    if names is None:
-        return layers
-    if isinstance(names, str) or len(names) != 2:
-        raise ValueError(f"layer_range is (first, last), two names of layers, got {names!r}")
-    fitting = [[i for i, a in enumerate(layers) if re.match(name, a.name)] for name in names]
-    for name, found in zip(names, fitting, strict=True):
-        if not found:
-            raise ValueError(
-                f"layer_range: no layer is called {name!r}. "
-                f"{did_you_mean(name, [layer.name for layer in layers])}"
-            )
-    first, last = sorted(fitting)  # whichever begins first
-    return layers[first[0] : last[-1] + 1]
-
-
-def _summary_rows(
-    model: Model, expand: bool, layers: list[Layer], indent: str = ""
-) -> list[list[Any]]:
-    first_node: dict[int, Node] = {}
-    for call in model._nodes_in_order:
-        first_node.setdefault(id(call.layer), call)
-    rows: list[list[Any]] = []
-    for layer in layers:
-        node: Node | None = first_node.get(id(layer))
-        shape: Any = layer.batch_shape if isinstance(layer, InputLayer) else "?"
-        if node:
-            shape = (
-                node.outputs[0].shape if len(node.outputs) == 1 else [t.shape for t in node.outputs]
-            )
-        work = _work(node) if node else 0
-        learning = sum(v.storage.size for v in layer.trainable_weights)
-        trainable = "-"
-        if layer.weights:
-            trainable = "yes" if learning == layer.count_params() else "part" if learning else "no"
-            if not isinstance(layer, Model) and learning:
-                trainable = "yes"
-        rows.append(
-            [
-                f"{indent}{layer.name} ({_class_name(layer)})",
-                str(shape),
-                f"{layer.count_params():,}",
-                f"{work:,}" if work else "0",
-                trainable,
-                ", ".join(t.name for t in node.inputs) if node else "-",
-            ]
-        )
-        if expand and isinstance(layer, Model):
-            rows += _summary_rows(layer, expand, layer._layers, indent + "  ")
-    return rows
-
-
-def _params(count: int, dtype: str) -> str:
-    """'14,714,688 (56.13 MB)'"""
-    size = float(count * np.dtype(dtype).itemsize)
-    units = ["B", "KB", "MB", "GB"]
-    i = min(int(math.log(size, 1024)), 3) if size >= 1 else 0
-    return f"{count:,} ({size / 1024**i:.2f} {units[i]})"
 
 
 def load_model(filepath: str | Path, *, compile: bool = True) -> Model:

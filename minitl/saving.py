@@ -20,7 +20,7 @@ from minitl import layers as layers_module
 from minitl.autograd import Variable
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer, InputRange
-from minitl.models import Model, Sequential, _class_name
+from minitl.models import Model, Sequential, class_name
 from minitl.naming import did_you_mean, snake_case, without_idle
 
 Inventory = list[tuple[str, list[tuple[str, Variable]]]]
@@ -115,7 +115,7 @@ def _renumbered(stored: hdf5.Inventory, model: Model) -> hdf5.Inventory:
     """
     new_names: dict[str, str] = {}
     with_weights = [layer for layer in model._layers if layer.weights]
-    for kind in {snake_case(_class_name(layer)) for layer in with_weights}:
+    for kind in {snake_case(class_name(layer)) for layer in with_weights}:
         automatic = re.compile(re.escape(kind) + r"(?:_(\d+))?")
         here, there = (
             sorted(
@@ -158,7 +158,7 @@ def _places(layer: Layer, path: str, seen: set[int]) -> Iterator[tuple[str, str,
     if isinstance(layer, Model):
         taken: Counter[str] = Counter()
         for each in layer.layers:
-            name = snake_case(_class_name(each))
+            name = snake_case(class_name(each))
             number = f"_{taken[name]}" if taken[name] else ""
             taken[name] += 1
             yield from _places(each, f"{path}/layers/{name}{number}".lstrip("/"), seen)

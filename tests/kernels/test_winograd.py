@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitl.kernels import reference, threads, winograd
+from minitl.kernels import reference, threads, transforms, winograd
 from minitl.kernels import reference as formulas
 from minitl.kernels.geometry import sliding
 from tests.kernels.cases import normal
@@ -133,11 +133,11 @@ def test_the_transforms_are_the_matrices():
     G, A, B = formulas.winograd_matrices()
     lanes = 4
     for axis, matrix in (
-        (winograd._input_axis, B.T),
-        (winograd._output_axis, A.T),
-        (winograd._gradient_axis, A),
-        (winograd._filter_axis, G),
-        (winograd._kernel_axis, G.T),
+        (transforms.input_axis, B.T),
+        (transforms.output_axis, A.T),
+        (transforms.gradient_axis, A),
+        (transforms.filter_axis, G),
+        (transforms.kernel_axis, G.T),
     ):
         outputs, inputs = matrix.shape
         found = np.empty_like(matrix)
@@ -153,11 +153,11 @@ def test_half_tiles_use_the_same_transformed_filters():
     """One axis: A^T ((G k) * (B^T d)) with four of the six points gives two places."""
     d, k = np.array([3.0, -1, 4, 2]), np.array([1.0, 2, -1])
     v, m, y = (np.full(6 * 8, np.nan) for _ in range(3))
-    winograd._half_input_axis(np.repeat(d, 8), 0, 8, v, 0, 8)
+    transforms.half_input_axis(np.repeat(d, 8), 0, 8, v, 0, 8)
     four = [0, 1, 2, 5]
     assert np.flatnonzero(~np.isnan(v[::8])).tolist() == four
     m[::8] = (formulas.winograd_matrices()[0] @ k) * v[::8]
-    winograd._half_output_axis(np.repeat(m[::8], 8), 0, 8, y, 0, 8)
+    transforms.half_output_axis(np.repeat(m[::8], 8), 0, 8, y, 0, 8)
     np.testing.assert_allclose(y[:16:8], np.correlate(d, k), rtol=1e-14)
     assert np.isnan(y[16:]).all()
 
@@ -165,11 +165,11 @@ def test_half_tiles_use_the_same_transformed_filters():
 def test_a_plane_has_those_tiles_side_by_side_that_need_it():
     """14x14: of 16 tiles, four are half a tile wide and four half a tile high, one of them both."""
     tiling, tiles = winograd._tiling(2, (14, 14), (1, 1, 1, 1), halves=True)
-    places, starts = winograd._in_order(tiling, 3, tiles)
+    places, starts = transforms.in_order(tiling, 3, tiles)
     assert sorted(places) == list(range(tiles - 3))
     seen = 0
     for plane in range(36):
-        first, last = winograd._tiles_of_plane(plane, starts)
+        first, last = transforms.tiles_of_plane(plane, starts)
         tall, broad = plane // 6 in (3, 4), plane % 6 in (3, 4)  # belongs to Q or -Q
         expected = [
             not (tall and tile // 4 % 4 == 3) and not (broad and tile % 4 == 3)
