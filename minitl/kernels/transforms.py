@@ -112,6 +112,15 @@ def kernel_axis(x, at, step, y, out, out_step):
 
 
 @njit(forceinline=True)
+def _either(axis, half_axis, half, x, at, step, y, out, out_step):
+    """`half_axis` if `half`, else `axis`."""
+    if half:
+        half_axis(x, at, step, y, out, out_step)
+    else:
+        axis(x, at, step, y, out, out_step)
+
+
+@njit(forceinline=True)
 def both_axes(axis, inputs, outputs, x, at, row, column, y, out, out_row, out_column, work):
     """`axis` along each column of inputs x inputs places of x, then along each row, into y."""
     vector = lanes(x)
@@ -220,11 +229,9 @@ def _to_planes(
         for j in range(columns):
             at = j * padded
             if not inside:
+                row = columns * padded
                 for k in range(at, at + padded, vector):
-                    if half_high:
-                        half_axis(patch, k, columns * padded, strip, k, columns * padded)
-                    else:
-                        axis(patch, k, columns * padded, strip, k, columns * padded)
+                    _either(axis, half_axis, half_high, patch, k, row, strip, k, row)
             elif 0 <= w + j < width:
                 source = ((n * height + h) * width + w + j) * depth + c
                 for k in range(0, padded, vector):
@@ -238,10 +245,7 @@ def _to_planes(
                 at, out = (i * columns + 4 * t) * padded, places[tile - first + t] * tile_step
                 for k in range(0, padded, vector):
                     place = 6 * i * plane + out + k // panel * panel_step + k % panel
-                    if half_wide:
-                        half_axis(strip, at + k, padded, v, place, plane)
-                    else:
-                        axis(strip, at + k, padded, v, place, plane)
+                    _either(axis, half_axis, half_wide, strip, at + k, padded, v, place, plane)
         tile += count
 
 
@@ -282,22 +286,20 @@ def _output_tile(m, at, plane, half_high, half_wide, done, work):
     """A^T m A of one tile, 4x4 vectors side by side; of half a tile, 2 in its place."""
     vector = lanes(m)
     for j in range(6):
-        if half_high:
-            half_output_axis(m, at + j * plane, 6 * plane, work, j * vector, 6 * vector)
-        else:
-            output_axis(m, at + j * plane, 6 * plane, work, j * vector, 6 * vector)
+        _either(
+            output_axis, half_output_axis, half_high,
+            m, at + j * plane, 6 * plane, work, j * vector, 6 * vector,
+        )  # fmt: skip
     for i in range(4):
-        if half_wide:
-            half_output_axis(work, i * 6 * vector, vector, done, i * 4 * vector, vector)
-        else:
-            output_axis(work, i * 6 * vector, vector, done, i * 4 * vector, vector)
+        _either(
+            output_axis, half_output_axis, half_wide,
+            work, i * 6 * vector, vector, done, i * 4 * vector, vector,
+        )  # fmt: skip
 
 
 @njit
-def output_tiles(
-    m, columns, tiling, first, last, places, f, filters, bias, floor, side, y, work
-):  # fmt: skip
-    """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane, place] has `columns`.
+def output_tiles(m, columns, tiling, first, last, places, f, filters, bias, floor, side, y, work):
+    """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane] has rows of `columns`.
 
     Side by side of a tile's places go to y: 4, or 2 if y is to have the maximum of each 2x2.
 
