@@ -221,7 +221,8 @@ def multiply_adds(node: Node) -> int:
 
 
 def work(node: Node) -> int:
-    """The same; a layer of the user's that does not say has one for each of its weights."""
+    """Multiply-adds of the call for one sample; of a layer of the user's that does not say, one
+    for each of its weights."""
     found = multiply_adds(node)
     if not found and type(node.layer).multiply_adds is Layer.multiply_adds:
         return node.layer.count_params()

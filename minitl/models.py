@@ -559,6 +559,7 @@ def _output_names(outputs: list[SymbolicTensor]) -> list[str]:
 
 
 def class_name(layer: Layer) -> str:
+    """The name of a layer's class in Keras's files: 'Functional' for a Model."""
     return "Functional" if type(layer) is Model else type(layer).__name__
 
 

@@ -25,7 +25,7 @@ def choose(images: int, geometry: Geometry, channels: int, filters: int, gradien
         1,    14, 512 -> 512      6.8,  23.8,  16.5     22.8, 14.1       33.5, 21.9
 
     The gradients pay for the transform of the filters each time, so they want 64 tiles or more.
-    A map only one or two places wide fills no tile: 36 multiplications for 4 or 8 places.
+    A map only one or two places wide has half tiles only: 24 multiplications for 8 places.
     Few channels with another window, at 224x224, implicit and direct: 7x7 with stride 2, 3 -> 64:
     4.3, 9.5; 5x5, 16 -> 32, at 112x112: 3.8, 7.4; 1x1, 4 -> 32, at 112x112: 0.21, 0.19.
     """

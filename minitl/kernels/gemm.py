@@ -144,7 +144,7 @@ def multiply(
     elements from the first. C is flat, rows of `columns` elements. `start` is flat, with rows
     start_step apart (0: the same row for all, such as a bias), and must be readable up to full
     tiles; `floor` is an array of one element (0 for ReLU). Either may be None, which costs nothing:
-    where C is 64 deep, zeros and -inf instead took 2 per cent more.
+    in products 64 deep, zeros and -inf instead took 2 per cent more.
     """
     count, depth, width = panels.shape
     b, run = panels.reshape(-1), depth // runs

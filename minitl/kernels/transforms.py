@@ -141,7 +141,7 @@ class Tiling(NamedTuple):
     top: int  # padding of x, which a tile's 6x6 piece may reach into
     left: int
     half_row: bool  # whether the last row of tiles is computed as half tiles
-    half_column: bool
+    half_column: bool  # and the last column
 
 
 @njit(forceinline=True)
@@ -155,21 +155,26 @@ def _place(tiling, tile):
 def _halves(tiling, tile):
     """Whether a tile is half as high, and half as wide, as others."""
     row, column = tile // tiling.columns % tiling.rows, tile % tiling.columns
-    high = tiling.half_row and row == tiling.rows - 1
-    return high, tiling.half_column and column == tiling.columns - 1
+    half_high = tiling.half_row and row == tiling.rows - 1
+    half_wide = tiling.half_column and column == tiling.columns - 1
+    return half_high, half_wide
 
 
 @njit
 def in_order(tiling, first, last):
-    """A place for each of the tiles, by their kind, and the places at which the kinds begin.
+    """A place for each of the tiles, by their kind, and the places at which the kinds begin and,
+    last, their number.
 
     The kinds are: half high and half wide, half wide, whole, half high. So the tiles that have
     a certain plane lie side by side; see `tiles_of_plane`.
     """
     kinds, starts = np.empty(last - first, np.int64), np.zeros(5, np.int64)
     for i in range(last - first):
-        high, wide = _halves(tiling, first + i)
-        kinds[i] = (0 if high else 1) if wide else (3 if high else 2)
+        half_high, half_wide = _halves(tiling, first + i)
+        if half_wide:
+            kinds[i] = 0 if half_high else 1
+        else:
+            kinds[i] = 3 if half_high else 2
         starts[kinds[i] + 1] += 1
     starts = np.cumsum(starts)
     free, places = starts.copy(), np.empty(last - first, np.int64)
@@ -183,8 +188,9 @@ def in_order(tiling, first, last):
 def tiles_of_plane(plane, starts):
     """The places of tiles that have this plane: half tiles have none for the points Q and -Q."""
     row, column = 3 <= plane // 6 < 5, 3 <= plane % 6 < 5
-    first = starts[2] if column else starts[1] if row else starts[0]
-    return first, starts[3] if row else starts[4]
+    first = 2 if column else 1 if row else 0  # kinds: without half wide ones, or those half both
+    last = 3 if row else 4  # without half high ones
+    return starts[first], starts[last]
 
 
 @njit
@@ -210,6 +216,7 @@ def _to_planes(
     Tiles that lie side by side share columns, and rows of x are read fastest straight on: so a
     strip of up to STRIP tiles is transformed along its columns first, then tile by tile along the
     rows. Element k of a tile goes to place * tile_step + k // panel * panel_step + k % panel.
+    What a half tile leaves in the planes of Q and -Q is anything, and nobody reads it.
     """
     _, height, width, depth = x.shape
     vector, plane, panel = lanes(x), v.shape[1], 2 * lanes(x)
@@ -283,7 +290,8 @@ def _largest_of_four(places):
 
 @njit(forceinline=True)
 def _output_tile(m, at, plane, half_high, half_wide, done, work):
-    """A^T m A of one tile, 4x4 vectors side by side; of half a tile, 2 in its place."""
+    """A^T m A of one tile, 4x4 vectors side by side; of half a tile, only 2 rows or columns of
+    them mean something."""
     vector = lanes(m)
     for j in range(6):
         _either(

@@ -32,15 +32,16 @@ read the trilinear form above:
 
     dkernel = G^T (sum over tiles of (B^T d B) * (A g A^T)) G        again 36 matrix products
 
-**Edges.** 14 places are three and a half tiles. Where only two outputs of the last tile are wanted
-along an axis, the four points 0, +-P and infinity do. The filters that are there serve as they are:
-G divided them by (p - Q)(p + Q) as well, so B of the four points is multiplied by it, that is by
--Q^2 at 0 and by P^2 - Q^2 at +-P:
+**Edges.** 14 places are three and a half tiles. Where at most two outputs of the last tile are
+wanted along an axis, the four points 0, +-P and infinity do. The filters that are there serve as
+they are: G divided them by (p - Q)(p + Q) as well, so B of the finite points is multiplied by it,
+that is by -Q^2 at 0 and by P^2 - Q^2 at +-P:
 
     B^T d = [Q^2 (P^2 d0 - d2), (P^2 - Q^2) (d2 +- P d1), d3 - P^2 d1]      4 in, 4 out
     A^T m = [m0 + m1 + m2, P (m1 - m2) + m3]                                4 in, 2 out
 
-At 14x14 that saves a sixth of the products. (The gradient to the kernel has whole tiles only.)
+At 14x14 that saves about a sixth of the products. (The gradient to the kernel has whole tiles
+only.)
 
 **Accuracy.** The price is rounding: large terms cancel in B^T and A^T. It depends on the points.
 Points 0, +-1, +-2 of the paper need no multiplications in B, but in float32 and for C = 256 err by
@@ -293,7 +294,18 @@ def _correlate(
         blocks, slices = plan.jobs[index]
         memory = scratch(plan.memory, x.dtype)
         _correlate_blocks(
-            x, plan.tiling, blocks, plan.v, plan.m, u, slices, shift, floor, side, y, memory
+            x,
+            plan.tiling,
+            blocks,
+            plan.v_plane,
+            plan.m_plane,
+            u,
+            slices,
+            shift,
+            floor,
+            side,
+            y,
+            memory,
         )
 
     share_out(job, len(plan.jobs))
@@ -301,12 +313,12 @@ def _correlate(
 
 
 class _Plan(NamedTuple):
-    """How a correlation is cut, and the numbers of memory that it takes."""
+    """How a correlation is cut, and how many numbers of memory a job takes."""
 
     tiling: Tiling
     jobs: list[tuple[Array, Array]]  # blocks of tiles, slices of panels: ranges (n, 2)
-    v: int  # a plane of v, the tiles of a block by all channels
-    m: int  # a plane of m, the tiles of a block by the filters of a slice
+    v_plane: int  # the tiles of a block by all channels
+    m_plane: int  # the tiles of a block by the filters of a slice
     memory: int  # all planes, and what the transforms need
 
 
@@ -320,9 +332,9 @@ def _plan(
     width: int,
     threads: int,
 ) -> _Plan:
-    """Made once for each shape: it is Python's, and all cores wait for it."""
+    """Made once for each shape: Python makes it, while all cores wait."""
     tiling, tiles = _tiling(images, out_size, pads, halves=True)
-    blocks = _blocks(tiles)
+    blocks = _blocks(tiles, threads)
     groups = [  # of panels: as many as it takes to give each thread something to do
         [
             (start + a, start + b)
@@ -370,20 +382,21 @@ def _transformed(kernel: Array, turned: bool, cache: dict | None) -> Array:
 def _tiling(
     images: int, out_size: tuple[int, int], pads: tuple[int, ...], halves: bool
 ) -> tuple[Tiling, int]:
-    """The tiling of y, with half tiles where these do and `halves`, and how many tiles it has."""
+    """The tiling of y, and how many tiles it has. With `halves`, those at the edges are half ones
+    where that is enough."""
     rows, columns = -(-out_size[0] // 4), -(-out_size[1] // 4)
     half_row, half_column = (halves and 1 <= size % 4 <= 2 for size in out_size)
     tiling = Tiling(rows, columns, pads[0], pads[2], half_row, half_column)
     return tiling, images * rows * columns
 
 
-def _blocks(tiles: int) -> list[Range]:
+def _blocks(tiles: int, threads: int) -> list[Range]:
     """All tiles in blocks of about TILES, as many for each thread; in one, if there are few.
 
     All filters are read for every block. Where there are few tiles, sharing out the filters
     instead reads them once.
     """
-    count = round_up(-(-tiles // TILES), thread_count()) if tiles >= FEW_TILES else 1
+    count = round_up(-(-tiles // TILES), threads) if tiles >= FEW_TILES else 1
     fours = cut(-(-tiles // SHORT_ROWS), count)
     return [(first * SHORT_ROWS, min(last * SHORT_ROWS, tiles)) for first, last in fours]
 
