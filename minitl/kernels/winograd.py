@@ -294,19 +294,9 @@ def _correlate(
         blocks, slices = plan.jobs[index]
         memory = scratch(plan.memory, x.dtype)
         _correlate_blocks(
-            x,
-            plan.tiling,
-            blocks,
-            plan.v_plane,
-            plan.m_plane,
-            u,
-            slices,
-            shift,
-            floor,
-            side,
-            y,
+            x, plan.tiling, blocks, plan.v_plane, plan.m_plane, u, slices, shift, floor, side, y,
             memory,
-        )
+        )  # fmt: skip
 
     share_out(job, len(plan.jobs))
     return y
