@@ -22,6 +22,10 @@ P_SCALE, Q_SCALE = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
 
 STRIP = 8  # tiles side by side that are transformed together
 
+# What callers bring along, for the time of a call.
+STRIP_MEMORY = 2 * 6 * (4 * STRIP + 2)  # numbers a channel: a strip, and what it is made from
+WORK_MEMORY = 36 + 36  # vectors: between the two axes, and a tile that is done
+
 
 # --- One axis: vectors along a column or row, from `step` to `step` ------------------------------
 
@@ -221,7 +225,7 @@ def _to_planes(
     _, height, width, depth = x.shape
     vector, plane, panel = lanes(x), v.shape[1], 2 * lanes(x)
     padded = -(-channels // vector) * vector
-    size = 6 * (4 * STRIP + 2) * padded
+    size = STRIP_MEMORY // 2 * padded
     strip, patch, flat = memory[:size], memory[size : 2 * size], x.reshape(-1)
     tile = first
     while tile < last:
@@ -230,26 +234,27 @@ def _to_planes(
         half_high, _ = _halves(tiling, tile)
         count = min(STRIP, last - tile, tiling.columns - tile % tiling.columns)
         columns = 4 * (count - 1) + side
+        row = columns * padded  # of the strip
+        # The short way, straight from x, is for whole tiles.
         inside = h >= 0 and h + side <= height and channels == padded and not half_high
         if not inside:
             _fetch(x, n, h, w, c, channels, side, columns, patch, padded)
         for j in range(columns):
             at = j * padded
             if not inside:
-                row = columns * padded
                 for k in range(at, at + padded, vector):
                     _either(axis, half_axis, half_high, patch, k, row, strip, k, row)
             elif 0 <= w + j < width:
                 source = ((n * height + h) * width + w + j) * depth + c
                 for k in range(0, padded, vector):
-                    axis(flat, source + k, width * depth, strip, at + k, columns * padded)
+                    axis(flat, source + k, width * depth, strip, at + k, row)
             else:
                 for i in range(6):
-                    strip[i * columns * padded + at : i * columns * padded + at + padded] = 0
+                    strip[i * row + at : i * row + at + padded] = 0
         for t in range(count):
             _, half_wide = _halves(tiling, tile + t)
             for i in range(6):
-                at, out = (i * columns + 4 * t) * padded, places[tile - first + t] * tile_step
+                at, out = i * row + 4 * t * padded, places[tile - first + t] * tile_step
                 for k in range(0, padded, vector):
                     place = 6 * i * plane + out + k // panel * panel_step + k % panel
                     _either(axis, half_axis, half_wide, strip, at + k, padded, v, place, plane)

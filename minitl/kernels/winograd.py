@@ -71,7 +71,8 @@ from minitl.kernels.reference import Array
 from minitl.kernels.simd import lanes
 from minitl.kernels.threads import Range, compiled, cut, cut_falling, share_out, thread_count
 from minitl.kernels.transforms import (
-    STRIP,
+    STRIP_MEMORY,
+    WORK_MEMORY,
     Tiling,
     both_axes,
     filter_axis,
@@ -106,7 +107,7 @@ def _correlate_blocks(x, tiling, blocks, v_plane, m_plane, u, slices, bias, floo
     padded = -(-channels // lanes(x)) * lanes(x)
     v, rest = memory[: 36 * v_plane].reshape(36, v_plane), memory[36 * v_plane :]
     m, rest = rest[: 36 * m_plane].reshape(36, m_plane), rest[36 * m_plane :]
-    work, strip = rest[: 72 * lanes(x)], rest[72 * lanes(x) :]
+    work, strip = rest[: WORK_MEMORY * lanes(x)], rest[WORK_MEMORY * lanes(x) :]
     for start, stop in blocks:
         places, starts = in_order(tiling, start, stop)
         input_tiles(x, tiling, start, stop, places, 0, channels, v, padded, strip)
@@ -245,8 +246,8 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
             (36, _plane(step * (deep + width))),
             (36, _plane(step * wide)),
             (36, _plane(round_up(deep, ROWS) * wide)),
-            (12 * (4 * STRIP + 2) * max(deep, wide),),
-            (72 * width,),
+            (STRIP_MEMORY * max(deep, wide),),
+            (WORK_MEMORY * width // 2,),
         )
         _kernel_block(
             x, tiling, first, last, step, g, c, c_end - c, f, f_end - f, sums[part],
@@ -342,7 +343,7 @@ def _plan(
         [(some, slices) for slices in map(np.array, groups) for some in ranges],
         v,
         m,
-        36 * (v + m) + 36 * width + 12 * (4 * STRIP + 2) * padded,
+        36 * (v + m) + WORK_MEMORY * width // 2 + STRIP_MEMORY * padded,
     )
 
 
@@ -357,7 +358,7 @@ def _transformed(kernel: Array, turned: bool, cache: dict | None) -> Array:
     jobs = cut(u.shape[1], PARTS)
 
     def job(index: int) -> None:
-        patch, work = _memory(kernel.dtype, (9 * width,), (72 * width,))
+        patch, work = _memory(kernel.dtype, (9 * width,), (WORK_MEMORY * width // 2,))
         _filter_block(kernel, turned, *jobs[index], u, patch, work)
 
     share_out(job, len(jobs))
