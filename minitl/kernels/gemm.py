@@ -30,6 +30,7 @@ from minitl.kernels.simd import (
     TILE_ROWS,
     VECTOR_BYTES,
     broadcast,
+    inlined,
     lanes,
     load_tile,
     multiply_add,
@@ -64,11 +65,6 @@ def pack(b: Array) -> Array:
     panels[..., :columns] = b
     panels = panels.reshape(*leading, depth, -1, width)
     return np.ascontiguousarray(np.moveaxis(panels, -2, -3))
-
-
-# Inlined, and without counting who holds an array: Numba counts by calls, and before a call all
-# sums must leave their registers. 3x3 windows of 3 channels, to 64 filters, took twice as long.
-inlined = njit(forceinline=True, _nrt=False)  # type: ignore[call-overload]
 
 
 @inlined

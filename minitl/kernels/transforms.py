@@ -1,167 +1,121 @@
-"""Winograd's transforms: from some tiles of x to their 36 planes, and from planes to y.
+"""Winograd's transforms: from some tiles of x to their planes, and from planes to y.
 
-`winograd.py` derives them. Here they are at work: a matrix is a handful of additions on vectors
-of channels, each tile has a place in the planes, and what lies outside of x counts as zero.
+`winograd.py` derives them. Here they are at work: a matrix acts on vectors of channels, each tile
+has a place in the planes, and what lies outside of x counts as zero.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from minitl.kernels.simd import broadcast, lanes, larger, load, maximum, prefetch, store
+from minitl.kernels.reference import POINTS, Array, winograd_matrices
+from minitl.kernels.simd import (
+    broadcast,
+    inlined,
+    lanes,
+    larger,
+    linear,
+    load,
+    maximum,
+    prefetch,
+    store,
+)
 
-# The points are 0, P, -P, Q, -Q and infinity. Points of opposite sign share their even and their
-# odd part, which halves the work of a transform.
-P, Q = 5 / 8, 3 / 2
-P2, Q2, P3, Q3 = P**2, Q**2, P**3, Q**3
-SUM, PRODUCT = P2 + Q2, P2 * Q2
-P_SCALE, Q_SCALE = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
-
-STRIP = 8  # tiles side by side that are transformed together
+STRIP = 32  # places side by side whose tiles are transformed together
 
 # What callers bring along, for the time of a call.
-STRIP_MEMORY = 2 * 6 * (4 * STRIP + 2)  # numbers a channel: a strip, and what it is made from
-WORK_MEMORY = 36 + 36  # vectors: between the two axes, and a tile that is done
+STRIP_MEMORY = 2 * 8 * (STRIP + 2)  # numbers a channel: a strip, and what it is made from
+WORK_MEMORY = 64 + 64  # vectors: between the two axes, and a tile that is done
 
 
 # --- One axis: vectors along a column or row, from `step` to `step` ------------------------------
 
 
-@njit(forceinline=True)
-def input_axis(x, at, step, y, out, out_step):
-    """B^T d: 6 -> 6."""
-    d0, d1, d2 = load(x, at), load(x, at + step), load(x, at + 2 * step)
-    d3, d4, d5 = load(x, at + 3 * step), load(x, at + 4 * step), load(x, at + 5 * step)
-    even_p, odd_p = d4 - Q2 * d2, P * (d3 - Q2 * d1)
-    even_q, odd_q = d4 - P2 * d2, Q * (d3 - P2 * d1)
-    store(y, out, d4 - SUM * d2 + PRODUCT * d0)
-    store(y, out + out_step, even_p + odd_p)
-    store(y, out + 2 * out_step, even_p - odd_p)
-    store(y, out + 3 * out_step, even_q + odd_q)
-    store(y, out + 4 * out_step, even_q - odd_q)
-    store(y, out + 5 * out_step, d5 - SUM * d3 + PRODUCT * d1)
+def edge_matrices(size: int, count: int) -> tuple[Array, Array]:
+    """A (P, M) and B (P, P) where only `count` of a tile's M = size outputs are wanted.
+
+    The filters are those of whole tiles. The points after the first count + 1 are left out: their
+    rows of A and columns of B are zeros, and so is what lies behind the outputs and inputs used.
+    """
+    kept, left_out = POINTS[size][: count + 1], POINTS[size][count + 1 :]
+    places = [*range(count + 1), size + 1]
+    A, B = np.zeros((size + 2, size)), np.zeros((size + 2, size + 2))
+    _, A[places, :count], B[: count + 2, places] = winograd_matrices(kept)
+    B[:, : count + 1] *= [np.prod([point - other for other in left_out]) for point in kept]
+    return A, B
+
+
+def _one_of(axes: dict[int, Any]) -> Any:
+    """axis(key, ...), which does axes[key](...)."""
+    (key, chosen), *others = axes.items()
+    other = _one_of(dict(others)) if others else None
+
+    @inlined
+    def axis(wanted, x, at, step, y, out, out_step):
+        if other is None or wanted == key:
+            chosen(x, at, step, y, out, out_step)
+        else:
+            other(wanted, x, at, step, y, out, out_step)
+
+    return axis
+
+
+_G, _A, _ = winograd_matrices(POINTS[4])
+_LARGE_G, _, _ = winograd_matrices(POINTS[6])
+
+# By how many of a tile's outputs are wanted: B^T d, P -> P, and A^T m, P -> M.
+input_axis = _one_of({n: linear(edge_matrices(4, n)[1].T) for n in (4, 2)})
+output_axis = _one_of({n: linear(edge_matrices(4, n)[0].T) for n in (4, 2)})
+large_input_axis = _one_of({n: linear(edge_matrices(6, n)[1].T) for n in (6, 4, 2)})
+large_output_axis = _one_of({n: linear(edge_matrices(6, n)[0].T) for n in (6, 4, 2)})
+# By the size of the tiles: G k, 3 -> P; A g, M -> P; G^T u, P -> 3.
+filter_axis = _one_of({4: linear(_G), 6: linear(_LARGE_G)})
+gradient_axis = _one_of({4: linear(_A)})
+kernel_axis = _one_of({4: linear(_G.T)})
 
 
 @njit(forceinline=True)
-def half_input_axis(x, at, step, y, out, out_step):
-    """B^T d of half a tile: 4 -> 4, which go to their places among the 6."""
-    d0, d1, d2, d3 = load(x, at), load(x, at + step), load(x, at + 2 * step), load(x, at + 3 * step)
-    even, odd = (P2 - Q2) * d2, (P2 - Q2) * P * d1
-    store(y, out, PRODUCT * d0 - Q2 * d2)
-    store(y, out + out_step, even + odd)
-    store(y, out + 2 * out_step, even - odd)
-    store(y, out + 5 * out_step, d3 - P2 * d1)
-
-
-@njit(forceinline=True)
-def output_axis(x, at, step, y, out, out_step):
-    """A^T m: 6 -> 4."""
-    p, minus_p = load(x, at + step), load(x, at + 2 * step)
-    q, minus_q = load(x, at + 3 * step), load(x, at + 4 * step)
-    even_p, odd_p, even_q, odd_q = p + minus_p, p - minus_p, q + minus_q, q - minus_q
-    store(y, out, load(x, at) + even_p + even_q)
-    store(y, out + out_step, P * odd_p + Q * odd_q)
-    store(y, out + 2 * out_step, P2 * even_p + Q2 * even_q)
-    store(y, out + 3 * out_step, P3 * odd_p + Q3 * odd_q + load(x, at + 5 * step))
-
-
-@njit(forceinline=True)
-def half_output_axis(x, at, step, y, out, out_step):
-    """A^T m of half a tile: 4, at their places among the 6 -> 2."""
-    p, minus_p = load(x, at + step), load(x, at + 2 * step)
-    store(y, out, load(x, at) + (p + minus_p))
-    store(y, out + out_step, P * (p - minus_p) + load(x, at + 5 * step))
-
-
-@njit(forceinline=True)
-def gradient_axis(x, at, step, y, out, out_step):
-    """A g: 4 -> 6."""
-    g0, g1, g2, g3 = load(x, at), load(x, at + step), load(x, at + 2 * step), load(x, at + 3 * step)
-    even_p, odd_p = g0 + P2 * g2, P * g1 + P3 * g3
-    even_q, odd_q = g0 + Q2 * g2, Q * g1 + Q3 * g3
-    store(y, out, g0)
-    store(y, out + out_step, even_p + odd_p)
-    store(y, out + 2 * out_step, even_p - odd_p)
-    store(y, out + 3 * out_step, even_q + odd_q)
-    store(y, out + 4 * out_step, even_q - odd_q)
-    store(y, out + 5 * out_step, g3)
-
-
-@njit(forceinline=True)
-def filter_axis(x, at, step, y, out, out_step):
-    """G k: 3 -> 6."""
-    k0, k1, k2 = load(x, at), load(x, at + step), load(x, at + 2 * step)
-    even_p, odd_p = P_SCALE * (k0 + P2 * k2), P_SCALE * P * k1
-    even_q, odd_q = Q_SCALE * (k0 + Q2 * k2), Q_SCALE * Q * k1
-    store(y, out, 1 / PRODUCT * k0)
-    store(y, out + out_step, even_p + odd_p)
-    store(y, out + 2 * out_step, even_p - odd_p)
-    store(y, out + 3 * out_step, even_q + odd_q)
-    store(y, out + 4 * out_step, even_q - odd_q)
-    store(y, out + 5 * out_step, k2)
-
-
-@njit(forceinline=True)
-def kernel_axis(x, at, step, y, out, out_step):
-    """G^T u: 6 -> 3."""
-    p, minus_p = P_SCALE * load(x, at + step), P_SCALE * load(x, at + 2 * step)
-    q, minus_q = Q_SCALE * load(x, at + 3 * step), Q_SCALE * load(x, at + 4 * step)
-    even_p, odd_p, even_q, odd_q = p + minus_p, p - minus_p, q + minus_q, q - minus_q
-    store(y, out, 1 / PRODUCT * load(x, at) + even_p + even_q)
-    store(y, out + out_step, P * odd_p + Q * odd_q)
-    store(y, out + 2 * out_step, P2 * even_p + Q2 * even_q + load(x, at + 5 * step))
-
-
-@njit(forceinline=True)
-def _either(axis, half_axis, half, x, at, step, y, out, out_step):
-    """`half_axis` if `half`, else `axis`."""
-    if half:
-        half_axis(x, at, step, y, out, out_step)
-    else:
-        axis(x, at, step, y, out, out_step)
-
-
-@njit(forceinline=True)
-def both_axes(axis, inputs, outputs, x, at, row, column, y, out, out_row, out_column, work):
+def both_axes(axis, size, inputs, outputs, x, at, row, column, y, out, out_row, out_column, work):
     """`axis` along each column of inputs x inputs places of x, then along each row, into y."""
     vector = lanes(x)
     for j in range(inputs):
-        axis(x, at + j * column, row, work, j * vector, 6 * vector)
+        axis(size, x, at + j * column, row, work, j * vector, inputs * vector)
     for i in range(outputs):
-        axis(work, i * 6 * vector, vector, y, out + i * out_row, out_column)
+        axis(size, work, i * inputs * vector, vector, y, out + i * out_row, out_column)
 
 
 # --- Tiles ---------------------------------------------------------------------------------------
 
 
 class Tiling(NamedTuple):
-    """y (N, OH, OW, F) in tiles of 4x4, numbered row by row through all images."""
+    """y (N, OH, OW, F) in square tiles, numbered row by row through all images."""
 
+    size: int  # of a tile, 4 or 6
     rows: int  # of tiles in an image
     columns: int
-    top: int  # padding of x, which a tile's 6x6 piece may reach into
+    top: int  # padding of x, which a tile's piece of it may reach into
     left: int
-    half_row: bool  # whether the last row of tiles is computed as half tiles
-    half_column: bool  # and the last column
+    last_row: int  # how many places of the last row of tiles are computed: 2, 4 ... size
+    last_column: int  # and of the last column
 
 
 @njit(forceinline=True)
 def _place(tiling, tile):
     """Image, and first row and column in y, of a tile."""
-    line = tile // tiling.columns
-    return line // tiling.rows, line % tiling.rows * 4, tile % tiling.columns * 4
+    line, size = tile // tiling.columns, tiling.size
+    return line // tiling.rows, line % tiling.rows * size, tile % tiling.columns * size
 
 
 @njit(forceinline=True)
-def _halves(tiling, tile):
-    """Whether a tile is half as high, and half as wide, as others."""
+def _computed(tiling, tile):
+    """How many places of a tile are computed, along its columns and along its rows."""
     row, column = tile // tiling.columns % tiling.rows, tile % tiling.columns
-    half_high = tiling.half_row and row == tiling.rows - 1
-    half_wide = tiling.half_column and column == tiling.columns - 1
-    return half_high, half_wide
+    high = tiling.last_row if row == tiling.rows - 1 else tiling.size
+    wide = tiling.last_column if column == tiling.columns - 1 else tiling.size
+    return high, wide
 
 
 @njit
@@ -169,16 +123,16 @@ def in_order(tiling, first, last):
     """A place for each of the tiles, by their kind, and the places at which the kinds begin and,
     last, their number.
 
-    The kinds are: half high and half wide, half wide, whole, half high. So the tiles that have
-    a certain plane lie side by side; see `tiles_of_plane`.
+    The kinds are: low and narrow (a tile at the edge that is not computed whole), narrow, whole,
+    low. So the tiles that have a certain plane lie side by side; see `tiles_of_plane`.
     """
     kinds, starts = np.empty(last - first, np.int64), np.zeros(5, np.int64)
     for i in range(last - first):
-        half_high, half_wide = _halves(tiling, first + i)
-        if half_wide:
-            kinds[i] = 0 if half_high else 1
+        high, wide = _computed(tiling, first + i)
+        if wide < tiling.size:
+            kinds[i] = 0 if high < tiling.size else 1
         else:
-            kinds[i] = 3 if half_high else 2
+            kinds[i] = 3 if high < tiling.size else 2
         starts[kinds[i] + 1] += 1
     starts = np.cumsum(starts)
     free, places = starts.copy(), np.empty(last - first, np.int64)
@@ -189,11 +143,13 @@ def in_order(tiling, first, last):
 
 
 @njit(forceinline=True)
-def tiles_of_plane(plane, starts):
-    """The places of tiles that have this plane: half tiles have none for the points Q and -Q."""
-    row, column = 3 <= plane // 6 < 5, 3 <= plane % 6 < 5
-    first = 2 if column else 1 if row else 0  # kinds: without half wide ones, or those half both
-    last = 3 if row else 4  # without half high ones
+def tiles_of_plane(tiling, plane, starts):
+    """The places of the tiles that have this plane: those at an edge lack some points."""
+    points = tiling.size + 2
+    row = tiling.last_row < plane // points < points - 1  # whether low tiles lack it
+    column = tiling.last_column < plane % points < points - 1  # whether narrow tiles lack it
+    first = 2 if column else 1 if row else 0
+    last = 3 if row else 4
     return starts[first], starts[last]
 
 
@@ -211,63 +167,68 @@ def _fetch(x, n, h, w, c, channels, rows, columns, patch, padded):
 
 @njit(forceinline=True)
 def _to_planes(
-    axis, half_axis, side, x, tiling, first, last, places, c, channels, v, tile_step, panel_step,
-    memory,
-):  # fmt: skip
+    axis, size, side, x, tiling, first, last, places, c, channels, v, tile_step, panel_step, memory
+):
     """v[plane, place, k] = `axis` along both axes of a tile's side x side piece of x, for some
-    tiles and channels; `half_axis` along an axis on which a tile is a half one.
+    tiles of `size` and channels.
 
     Tiles that lie side by side share columns, and rows of x are read fastest straight on: so a
-    strip of up to STRIP tiles is transformed along its columns first, then tile by tile along the
-    rows. Element k of a tile goes to place * tile_step + k // panel * panel_step + k % panel.
-    What a half tile leaves in the planes of Q and -Q is anything, and nobody reads it.
+    strip of them is transformed along its columns first, then tile by tile along the rows.
+    Element k of a tile goes to place * tile_step + k // panel * panel_step + k % panel. What a
+    tile at an edge leaves in the planes that it lacks is anything, and nobody reads it.
     """
     _, height, width, depth = x.shape
     vector, plane, panel = lanes(x), v.shape[1], 2 * lanes(x)
     padded = -(-channels // vector) * vector
-    size = STRIP_MEMORY // 2 * padded
-    strip, patch, flat = memory[:size], memory[size : 2 * size], x.reshape(-1)
+    half = STRIP_MEMORY // 2 * padded
+    strip, patch, flat = memory[:half], memory[half : 2 * half], x.reshape(-1)
     tile = first
     while tile < last:
         n, h, w = _place(tiling, tile)
         h, w = h - tiling.top, w - tiling.left
-        half_high, _ = _halves(tiling, tile)
-        count = min(STRIP, last - tile, tiling.columns - tile % tiling.columns)
-        columns = 4 * (count - 1) + side
+        high, _ = _computed(tiling, tile)
+        count = min(STRIP // size, last - tile, tiling.columns - tile % tiling.columns)
+        columns = size * (count - 1) + side
         row = columns * padded  # of the strip
         # The short way, straight from x, is for whole tiles.
-        inside = h >= 0 and h + side <= height and channels == padded and not half_high
+        inside = h >= 0 and h + side <= height and channels == padded and high == size
         if not inside:
             _fetch(x, n, h, w, c, channels, side, columns, patch, padded)
         for j in range(columns):
             at = j * padded
             if not inside:
                 for k in range(at, at + padded, vector):
-                    _either(axis, half_axis, half_high, patch, k, row, strip, k, row)
+                    axis(high, patch, k, row, strip, k, row)
             elif 0 <= w + j < width:
                 source = ((n * height + h) * width + w + j) * depth + c
                 for k in range(0, padded, vector):
-                    axis(flat, source + k, width * depth, strip, at + k, row)
+                    axis(size, flat, source + k, width * depth, strip, at + k, row)
             else:
-                for i in range(6):
+                for i in range(size + 2):
                     strip[i * row + at : i * row + at + padded] = 0
         for t in range(count):
-            _, half_wide = _halves(tiling, tile + t)
-            for i in range(6):
-                at, out = i * row + 4 * t * padded, places[tile - first + t] * tile_step
+            _, wide = _computed(tiling, tile + t)
+            for i in range(size + 2):
+                at, out = i * row + size * t * padded, places[tile - first + t] * tile_step
                 for k in range(0, padded, vector):
-                    place = 6 * i * plane + out + k // panel * panel_step + k % panel
-                    _either(axis, half_axis, half_wide, strip, at + k, padded, v, place, plane)
+                    place = (size + 2) * i * plane + out + k // panel * panel_step + k % panel
+                    axis(wide, strip, at + k, padded, v, place, plane)
         tile += count
 
 
 @njit
 def input_tiles(x, tiling, first, last, places, c, channels, v, row, strip):
     """v[plane, place] = B^T d B, rows of `row` elements, for some tiles and channels of x."""
-    _to_planes(
-        input_axis, half_input_axis, 6, x, tiling, first, last, places, c, channels, v, row,
-        2 * lanes(x), strip,
-    )  # fmt: skip
+    panel = 2 * lanes(x)
+    if tiling.size == 4:
+        _to_planes(
+            input_axis, 4, 6, x, tiling, first, last, places, c, channels, v, row, panel, strip
+        )
+    else:
+        _to_planes(
+            large_input_axis, 6, 8, x, tiling, first, last, places, c, channels, v, row, panel,
+            strip,
+        )  # fmt: skip
 
 
 @njit
@@ -275,69 +236,56 @@ def gradient_tiles(g, tiling, first, last, places, f, filters, z, strip):
     """z[plane] = A g A^T, packed in panels (panel, place, f), for some tiles and filters of g."""
     row = 2 * lanes(g)
     _to_planes(
-        gradient_axis, gradient_axis, 4, g, tiling, first, last, places, f, filters, z, row,
+        gradient_axis, 4, 4, g, tiling, first, last, places, f, filters, z, row,
         row * (last - first), strip,
     )  # fmt: skip
 
 
 @njit(forceinline=True)
-def _largest_of_four(places):
-    """Of 4x4 vectors, the largest of each 2x2, IN PLACE: the first four are what is left."""
+def _largest_of_four(places, size):
+    """Of size x size vectors, the largest of each 2x2, IN PLACE: they are the first ones then."""
     vector = lanes(places)
-    for i in range(2):
-        for j in range(2):
-            a = load(places, (8 * i + 2 * j) * vector)
-            b = load(places, (8 * i + 2 * j + 1) * vector)
-            c = load(places, (8 * i + 2 * j + 4) * vector)
-            d = load(places, (8 * i + 2 * j + 5) * vector)
-            store(places, (2 * i + j) * vector, larger(larger(a, b), larger(c, d)))
+    row = size * vector
+    for i in range(size // 2):
+        for j in range(size // 2):
+            at = 2 * i * row + 2 * j * vector
+            above = larger(load(places, at), load(places, at + vector))
+            below = larger(load(places, at + row), load(places, at + row + vector))
+            store(places, (size // 2 * i + j) * vector, larger(above, below))
 
 
 @njit(forceinline=True)
-def _output_tile(m, at, plane, half_high, half_wide, done, work):
-    """A^T m A of one tile, 4x4 vectors side by side; of half a tile, only 2 rows or columns of
-    them mean something."""
-    vector = lanes(m)
-    for j in range(6):
-        _either(
-            output_axis, half_output_axis, half_high,
-            m, at + j * plane, 6 * plane, work, j * vector, 6 * vector,
-        )  # fmt: skip
-    for i in range(4):
-        _either(
-            output_axis, half_output_axis, half_wide,
-            work, i * 6 * vector, vector, done, i * 4 * vector, vector,
-        )  # fmt: skip
+def _from_planes(
+    axis, size, m, columns, tiling, first, last, places, f, filters, bias, floor, side, y, work
+):
+    """See `output_tiles`; `axis` is A^T for tiles of `size`.
 
-
-@njit
-def output_tiles(m, columns, tiling, first, last, places, f, filters, bias, floor, side, y, work):
-    """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane] has rows of `columns`.
-
-    Side by side of a tile's places go to y: 4, or 2 if y is to have the maximum of each 2x2.
-
-    A store waits until its cache line has come from memory. A tile's lines lie scattered over 4
+    A store waits until its cache line has come from memory. A tile's lines lie scattered over its
     rows, which no processor foresees: so each is sent for one tile ahead (64 channels at 224x224:
     0.67 ms an image instead of 1.11; 128 at 112x112: 0.42 instead of 1.07).
     """
     _, height, width, depth = y.shape
-    vector, plane, lowest = lanes(y), m.shape[1], broadcast(floor, 0)
-    done = work[36 * vector :]
+    vector, plane, points, lowest = lanes(y), m.shape[1], size + 2, broadcast(floor, 0)
+    done = work[points * points * vector :]
     for tile in range(first, last):
         n, h, w = _place(tiling, tile)
-        h, w = h // 4 * side, w // 4 * side
-        high, wide = min(side, height - h), min(side, width - w)
-        half_high, half_wide = _halves(tiling, tile)
+        h, w = h // size * side, w // size * side
+        rows, row = min(side, height - h), min(side, width - w)
+        high, wide = _computed(tiling, tile)
         next_n, next_h, next_w = _place(tiling, tile + 1)
-        ahead = ((next_n * height + next_h // 4 * side) * width + next_w // 4 * side) * depth + f
+        next_h, next_w = next_h // size * side, next_w // size * side
+        ahead = ((next_n * height + next_h) * width + next_w) * depth + f
         for k in range(0, filters, vector):
             at = places[tile - first] * columns + k
-            _output_tile(m, at, plane, half_high, half_wide, done, work)
-            if side == 2:
-                _largest_of_four(done)
+            for j in range(points):
+                axis(high, m, at + j * plane, points * plane, work, j * vector, points * vector)
+            for i in range(size):
+                axis(wide, work, i * points * vector, vector, done, i * size * vector, vector)
+            if side < size:
+                _largest_of_four(done, size)
             shift = load(bias, f + k)
-            for i in range(high):
-                for j in range(wide):
+            for i in range(rows):
+                for j in range(row):
                     prefetch(y, ahead + (i * width + j) * depth + k)
                     from_ = (side * i + j) * vector
                     result = maximum(load(done, from_) + shift, lowest)
@@ -348,3 +296,22 @@ def output_tiles(m, columns, tiling, first, last, places, f, filters, bias, floo
                         store(done, from_, result)
                         for lane in range(filters - k):
                             y[n, h + i, w + j, f + k + lane] = done[from_ + lane]
+
+
+@njit
+def output_tiles(m, columns, tiling, first, last, places, f, filters, bias, floor, side, y, work):
+    """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane] has rows of `columns`.
+
+    Side by side of a tile's places go to y: all, or half as many along each axis if y is to have
+    the maximum of each 2x2.
+    """
+    if tiling.size == 4:
+        _from_planes(
+            output_axis, 4, m, columns, tiling, first, last, places, f, filters, bias, floor, side,
+            y, work,
+        )  # fmt: skip
+    else:
+        _from_planes(
+            large_output_axis, 6, m, columns, tiling, first, last, places, f, filters, bias, floor,
+            side, y, work,
+        )  # fmt: skip

@@ -1,4 +1,5 @@
-"""Convolution with a 3x3 window and a quarter of the multiplications: Winograd's F(4x4, 3x3).
+"""Convolution with a 3x3 window and a quarter of the multiplications, or a fifth: Winograd's
+F(4x4, 3x3) and F(6x6, 3x3).
 
 **Polynomials.** Write a filter of 3 taps as k(z) = k0 + k1 z + k2 z^2 and 4 numbers as g(z) = g0 +
 ... + g3 z^3. The coefficients of the product k(z) g(z) are their full convolution, 3 * 4 = 12
@@ -32,22 +33,24 @@ read the trilinear form above:
 
     dkernel = G^T (sum over tiles of (B^T d B) * (A g A^T)) G        again 36 matrix products
 
-**Edges.** 14 places are three and a half tiles. Where at most two outputs of the last tile are
-wanted along an axis, the four points 0, +-P and infinity do. The filters that are there serve as
-they are: G divided them by (p - Q)(p + Q) as well, so B of the finite points is multiplied by it,
-that is by -Q^2 at 0 and by P^2 - Q^2 at +-P:
+**Larger tiles.** Nothing above depends on the 4: M outputs want M + 2 points. With M = 6, 64
+multiplications give 36 outputs, 1.78 an output instead of 2.25. The price is rounding, and filters
+u that are 64/36 as large and have to be read for each block of tiles. So tiles of 6 are for large
+maps, which have many tiles and few filters; see `tile_size`.
 
-    B^T d = [Q^2 (P^2 d0 - d2), (P^2 - Q^2) (d2 +- P d1), d3 - P^2 d1]      4 in, 4 out
-    A^T m = [m0 + m1 + m2, P (m1 - m2) + m3]                                4 in, 2 out
-
-At 14x14 that saves about a sixth of the products. (The gradient to the kernel has whole tiles
-only.)
+**Edges.** 14 places are three and a half tiles of 4. Where only n places of a tile are wanted along
+an axis, n even, n + 2 points do: 0, the first pairs +-p and infinity. The filters that are there
+serve as they are: G divided k(p) by the product over the points q that are left out of (p - q) as
+well, so the columns of B for the finite points p are multiplied by it. At 14x14 that saves about a
+sixth of the products. (The gradient to the kernel has whole tiles only.)
 
 **Accuracy.** The price is rounding: large terms cancel in B^T and A^T. It depends on the points.
 Points 0, +-1, +-2 of the paper need no multiplications in B, but in float32 and for C = 256 err by
 2.3e-6 (root mean square, relative); 0, +-5/8, +-3/2, infinity, used here, by 1.1e-6; direct
 summation by 2e-7. All five are exact in binary. Alam et al. 2022 (arXiv 2201.10369) search for
-such points. At the end of VGG16 the largest error is about 1e-6 of the largest value.
+such points. For tiles of 6, 0, +-1/2, +-1, +-2, infinity are about the best: 5e-6. Most of that is
+gone two layers on, where sums average it: at the end of VGG16, relative errors (L2) are 2.2e-6, and
+would be 1.7e-6 with tiles of 4 alone.
 
 **Speed.** A job takes a block of tiles all the way: transform (`transforms.py`), products
 (`gemm.py`), transform back, all within one compiled loop, so that nothing but x, u and y passes
@@ -87,7 +90,8 @@ from minitl.kernels.workspace import empty, scratch
 
 # Measured on VGG16's layers with AVX-512 and 2 MB of second cache a core: 48 to 108 tiles at a time
 # differ by less than 5 per cent, and so do 128 to 512 filters.
-TILES = 72
+TILES = {4: 72, 6: 48}
+LARGE = 48
 FEW_TILES = 96  # of which there are no blocks: the filters are shared out instead
 FILTERS = 256  # whose products are kept before they are transformed back
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
@@ -103,10 +107,10 @@ def _correlate_blocks(x, tiling, blocks, v_plane, m_plane, u, slices, bias, floo
 
     `v_plane` and `m_plane` are the sizes of a plane of v and of m, in `memory`; see `_Plan`.
     """
-    channels, width = u.shape[2:]
+    planes, _, channels, width = u.shape
     padded = -(-channels // lanes(x)) * lanes(x)
-    v, rest = memory[: 36 * v_plane].reshape(36, v_plane), memory[36 * v_plane :]
-    m, rest = rest[: 36 * m_plane].reshape(36, m_plane), rest[36 * m_plane :]
+    v, rest = memory[: planes * v_plane].reshape(planes, v_plane), memory[planes * v_plane :]
+    m, rest = rest[: planes * m_plane].reshape(planes, m_plane), rest[planes * m_plane :]
     work, strip = rest[: WORK_MEMORY * lanes(x)], rest[WORK_MEMORY * lanes(x) :]
     for start, stop in blocks:
         places, starts = in_order(tiling, start, stop)
@@ -114,8 +118,8 @@ def _correlate_blocks(x, tiling, blocks, v_plane, m_plane, u, slices, bias, floo
         rows = np.arange(stop - start) * padded
         for left, right in slices:
             columns = (right - left) * width
-            for plane in range(36):
-                first, last = tiles_of_plane(plane, starts)
+            for plane in range(planes):
+                first, last = tiles_of_plane(tiling, plane, starts)
                 multiply(
                     v[plane], rows[first:last], 1, 1, 0, u[plane][left:right], u[plane].size, None,
                     0, None, m[plane][first * columns :], columns,
@@ -135,7 +139,7 @@ def _kernel_block(
     deep = -(-channels // vector) * vector + 2 * vector
     wide = -(-filters // (2 * vector)) * 2 * vector
     rows = np.arange(channels)
-    plain = Tiling(tiling.rows, tiling.columns, 0, 0, False, False)
+    plain = Tiling(4, tiling.rows, tiling.columns, 0, 0, 4, 4)
     u[:] = 0
     for start in range(first, last, step):
         stop = min(start + step, last)
@@ -150,7 +154,9 @@ def _kernel_block(
     for i in range(channels):
         for k in range(0, filters, vector):
             at = i * wide + k
-            both_axes(kernel_axis, 6, 3, u, at, 6 * plane, plane, done, 0, 3 * vector, vector, work)
+            both_axes(
+                kernel_axis, 4, 6, 3, u, at, 6 * plane, plane, done, 0, 3 * vector, vector, work
+            )
             for tap in range(9):
                 for lane in range(min(vector, filters - k)):
                     dkernel[tap // 3, tap % 3, c + i, f + k + lane] = done[tap * vector + lane]
@@ -158,13 +164,13 @@ def _kernel_block(
 
 @compiled
 def _filter_block(kernel, turned, first, last, u, patch, work):
-    """Panels first ... last-1 of u (36, panels, C, width) = G k G^T.
+    """Panels first ... last-1 of u (planes, panels, C, width) = G k G^T.
 
     `turned`: of the kernel turned by 180 degrees, with C and F swapped.
     """
     _, _, channels, width = u.shape
     filters = kernel.shape[2] if turned else kernel.shape[3]
-    plane = u[0].size
+    plane, size = u[0].size, 4 if len(u) == 36 else 6
     patch[:] = 0
     for panel in range(first, last):
         used = min(width, filters - panel * width)
@@ -177,8 +183,13 @@ def _filter_block(kernel, turned, first, last, u, patch, work):
             for k in range(0, width, lanes(u)):
                 out = (panel * channels + c) * width + k
                 both_axes(
-                    filter_axis, 3, 6, patch, k, 3 * width, width, u, out, 6 * plane, plane, work
-                )
+                    filter_axis, size, 3, size + 2, patch, k, 3 * width, width,
+                    u, out, (size + 2) * plane, plane, work,
+                )  # fmt: skip
+
+
+def tile_size(out_size: tuple[int, int]) -> int:
+    return 6 if min(out_size) >= LARGE else 4
 
 
 # --- The three kernels ---------------------------------------------------------------------------
@@ -194,7 +205,7 @@ def conv2d(
 ) -> Array:
     """`reference.conv2d` for 3x3 windows, stride 1; keeps the transformed filters in `cache`."""
     floor = floor_of(activation, x.dtype)
-    u = _transformed(kernel, False, cache)
+    u = _transformed(kernel, False, tile_size(geometry.out_size), cache)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
 
 
@@ -208,7 +219,7 @@ def conv2d_max_pool2d(
 ) -> Array:
     """`reference.conv2d_max_pool2d`: of a tile, only the maxima are ever written."""
     floor = floor_of(activation, x.dtype)
-    u = _transformed(kernel, False, cache)
+    u = _transformed(kernel, False, tile_size(geometry.out_size), cache)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3], 2)
 
 
@@ -218,7 +229,7 @@ def conv2d_input_gradient(
     """`reference.conv2d_input_gradient` for a 3x3 window with stride 1; `cache` as in `conv2d`."""
     top, bottom, left, right = geometry.pads
     pads = (2 - top, 2 - bottom, 2 - left, 2 - right)
-    u = _transformed(kernel, True, cache)
+    u = _transformed(kernel, True, tile_size(geometry.size), cache)
     return _correlate(g, u, None, floor_of(None, g.dtype), pads, geometry.size, kernel.shape[2])
 
 
@@ -229,17 +240,18 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
     part and two sides make a job, with its own sum in the transformed domain.
     """
     channels, filters, width = x.shape[3], g.shape[3], panel_width(x.dtype)
-    tiling, tiles = _tiling(x.shape[0], geometry.out_size, geometry.pads, halves=False)
-    side = SIDE if tiles >= 4 * TILES else SIDE // 2  # few tiles: more sides, fewer parts
+    tiling, tiles = _tiling(x.shape[0], geometry.out_size, geometry.pads, 4)
+    tiling = tiling._replace(last_row=4, last_column=4)
+    side = SIDE if tiles >= 4 * TILES[4] else SIDE // 2  # few tiles: more sides, fewer parts
     sides = [(c, f) for c in _cut_side(channels, side) for f in _cut_side(filters, side)]
-    parts = cut(tiles, min(-(-PARTS // len(sides)), -(-tiles // TILES)))
+    parts = cut(tiles, min(-(-PARTS // len(sides)), -(-tiles // TILES[4])))
     jobs = [(part, *side) for part in range(len(parts)) for side in sides]
     sums = [empty((3, 3, channels, filters), x.dtype) for _ in parts]
 
     def job(index: int) -> None:
         part, (c, c_end), (f, f_end) = jobs[index]
         first, last = parts[part]
-        step = min(TILES, last - first)
+        step = min(TILES[4], last - first)
         deep, wide = round_up(c_end - c, width // 2), round_up(f_end - f, width)
         v, z, u, strip, work = _memory(
             x.dtype,
@@ -277,16 +289,16 @@ def _correlate(
     pads: tuple[int, int, int, int],
     out_size: tuple[int, int],
     filters: int,
-    side: int = 4,
+    pool: int = 1,
 ) -> Array:
     """max(x slid over with the transformed filters u + bias, floor): (N, *out_size, F).
 
-    With side=2, the maximum of each 2x2 of that.
+    With pool=2, the maximum of each 2x2 of that.
     """
-    _, panels, channels, width = u.shape
-    plan = _plan(len(x), out_size, pads, channels, panels, width, thread_count())
-    y_size = out_size if side == 4 else (out_size[0] // 2, out_size[1] // 2)
-    y = empty((len(x), *y_size, filters), x.dtype)
+    plan = _plan(len(x), out_size, pads, u.shape, thread_count())
+    y = empty((len(x), out_size[0] // pool, out_size[1] // pool, filters), x.dtype)
+    panels, _, width = u.shape[1:]
+    side = plan.tiling.size // pool
     shift = np.zeros(panels * width, x.dtype)
     if bias is not None:
         shift[:filters] = bias
@@ -318,14 +330,13 @@ def _plan(
     images: int,
     out_size: tuple[int, int],
     pads: tuple[int, int, int, int],
-    channels: int,
-    panels: int,
-    width: int,
+    u_shape: tuple[int, int, int, int],
     threads: int,
 ) -> _Plan:
     """Made once for each shape: Python makes it, while all cores wait."""
-    tiling, tiles = _tiling(images, out_size, pads, halves=True)
-    blocks = _blocks(tiles, threads)
+    planes, panels, channels, width = u_shape
+    tiling, tiles = _tiling(images, out_size, pads, {36: 4, 64: 6}[planes])
+    blocks = _blocks(tiles, threads, TILES[tiling.size])
     groups = [  # of panels: as many as it takes to give each thread something to do
         [
             (start + a, start + b)
@@ -343,18 +354,18 @@ def _plan(
         [(some, slices) for slices in map(np.array, groups) for some in ranges],
         v,
         m,
-        36 * (v + m) + WORK_MEMORY * width // 2 + STRIP_MEMORY * padded,
+        planes * (v + m) + WORK_MEMORY * width // 2 + STRIP_MEMORY * padded,
     )
 
 
-def _transformed(kernel: Array, turned: bool, cache: dict | None) -> Array:
-    """u (36, panels, C, width) of the kernel, or of the turned one, kept in the cache."""
-    key = ("winograd", turned)
+def _transformed(kernel: Array, turned: bool, size: int, cache: dict | None) -> Array:
+    """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache."""
+    key = ("winograd", turned, size)
     if cache is not None and key in cache:
         return cache[key]
     filters, channels = kernel.shape[2:] if turned else kernel.shape[:1:-1]
     width = panel_width(kernel.dtype)
-    u = empty((36, -(-filters // width), channels, width), kernel.dtype)
+    u = empty(((size + 2) ** 2, -(-filters // width), channels, width), kernel.dtype)
     jobs = cut(u.shape[1], PARTS)
 
     def job(index: int) -> None:
@@ -371,23 +382,21 @@ def _transformed(kernel: Array, turned: bool, cache: dict | None) -> Array:
 
 
 def _tiling(
-    images: int, out_size: tuple[int, int], pads: tuple[int, ...], halves: bool
+    images: int, out_size: tuple[int, int], pads: tuple[int, ...], size: int
 ) -> tuple[Tiling, int]:
-    """The tiling of y, and how many tiles it has. With `halves`, those at the edges are half ones
-    where that is enough."""
-    rows, columns = -(-out_size[0] // 4), -(-out_size[1] // 4)
-    half_row, half_column = (halves and 1 <= size % 4 <= 2 for size in out_size)
-    tiling = Tiling(rows, columns, pads[0], pads[2], half_row, half_column)
-    return tiling, images * rows * columns
+    """The tiling of y, and how many tiles it has."""
+    rows, columns = (-(-places // size) for places in out_size)
+    last = [size - -places % size // 2 * 2 for places in out_size]  # even, and enough
+    return Tiling(size, rows, columns, pads[0], pads[2], *last), images * rows * columns
 
 
-def _blocks(tiles: int, threads: int) -> list[Range]:
-    """All tiles in blocks of about TILES, as many for each thread; in one, if there are few.
+def _blocks(tiles: int, threads: int, step: int) -> list[Range]:
+    """All tiles in blocks of about `step`, as many for each thread; in one, if there are few.
 
     All filters are read for every block. Where there are few tiles, sharing out the filters
     instead reads them once.
     """
-    count = round_up(-(-tiles // TILES), threads) if tiles >= FEW_TILES else 1
+    count = round_up(-(-tiles // step), threads) if tiles >= FEW_TILES else 1
     fours = cut(-(-tiles // SHORT_ROWS), count)
     return [(first * SHORT_ROWS, min(last * SHORT_ROWS, tiles)) for first, last in fours]
 
