@@ -90,11 +90,11 @@ from minitl.kernels.workspace import empty, scratch
 
 # Measured on VGG16's layers with AVX-512 and 2 MB of second cache a core: 48 to 108 tiles at a time
 # differ by less than 5 per cent, and so do 128 to 512 filters.
-TILES = {4: 72, 6: 48}
-LARGE = 48
+TILES = {4: 72, 6: 48}  # by their size
 FEW_TILES = 96  # of which there are no blocks: the filters are shared out instead
 FILTERS = 256  # whose products are kept before they are transformed back
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
+LARGE = 48  # places along each axis of maps that are cut into tiles of 6
 PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
 
 
@@ -186,10 +186,6 @@ def _filter_block(kernel, turned, first, last, u, patch, work):
                     filter_axis, size, 3, size + 2, patch, k, 3 * width, width,
                     u, out, (size + 2) * plane, plane, work,
                 )  # fmt: skip
-
-
-def tile_size(out_size: tuple[int, int]) -> int:
-    return 6 if min(out_size) >= LARGE else 4
 
 
 # --- The three kernels ---------------------------------------------------------------------------
@@ -365,7 +361,7 @@ def _transformed(kernel: Array, turned: bool, size: int, cache: dict | None) -> 
         return cache[key]
     filters, channels = kernel.shape[2:] if turned else kernel.shape[:1:-1]
     width = panel_width(kernel.dtype)
-    u = empty(((size + 2) ** 2, -(-filters // width), channels, width), kernel.dtype)
+    u = empty(((size + 2) ** 2, -(-filters // width), channels, width), kernel.dtype, lasting=True)
     jobs = cut(u.shape[1], PARTS)
 
     def job(index: int) -> None:
@@ -379,6 +375,15 @@ def _transformed(kernel: Array, turned: bool, size: int, cache: dict | None) -> 
 
 
 # --- Cutting -------------------------------------------------------------------------------------
+
+
+def tile_size(out_size: tuple[int, int]) -> int:
+    """6 or 4: of the tiles that y (N, OH, OW, F) is cut into.
+
+    It does not depend on N: an image has the same bits alone and in a batch. The filters u of
+    512 -> 512 channels take 67 MB for tiles of 6 and 38 for tiles of 4.
+    """
+    return 6 if min(out_size) >= LARGE else 4
 
 
 def _tiling(

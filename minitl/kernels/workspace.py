@@ -36,9 +36,12 @@ class _Block(np.ndarray):
     memory: mmap.mmap | None = None
 
     @classmethod
-    def of(cls, nbytes: int, zeros: bool = False) -> _Block:
-        """A block in memory of at least so many bytes: the best fit of what waits, or new."""
-        waiting = cls._waiting_for(nbytes)
+    def of(cls, nbytes: int, zeros: bool = False, most: int | None = None) -> _Block:
+        """A block in memory of at least so many bytes: the best fit of what waits, or new.
+
+        What waits may have `most` bytes, by default twice as many as wanted.
+        """
+        waiting = cls._waiting_for(nbytes, most or 2 * nbytes)
         memory = waiting or _mapped(nbytes)
         # Views of the block have it as their base, because the block's own base is no array: NumPy
         # skips a base whose base is one, and the block would be deleted too early.
@@ -49,8 +52,8 @@ class _Block(np.ndarray):
         return block
 
     @classmethod
-    def _waiting_for(cls, nbytes: int) -> mmap.mmap | None:
-        fits = [memory for memory in cls.waiting.copy() if nbytes <= len(memory) <= 2 * nbytes]
+    def _waiting_for(cls, nbytes: int, most: int) -> mmap.mmap | None:
+        fits = [memory for memory in cls.waiting.copy() if nbytes <= len(memory) <= most]
         for memory in sorted(fits, key=len):
             try:
                 cls.waiting.remove(memory)
@@ -76,13 +79,16 @@ def _mapped(nbytes: int) -> mmap.mmap:
     return memory
 
 
-def empty(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """`numpy.empty`, beginning at a cache line, in memory that may have been used before."""
+def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) -> np.ndarray:
+    """`numpy.empty`, beginning at a cache line, in memory that may have been used before.
+
+    What is `lasting` takes no more than it needs: the rest of a larger block would be idle.
+    """
     shape = (shape,) if isinstance(shape, int) else shape
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes >= LARGE:
-        return _array(_Block.of(nbytes), shape, dtype)
+        return _array(_Block.of(nbytes, most=nbytes if lasting else None), shape, dtype)
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes].view(dtype).reshape(shape)

@@ -46,6 +46,14 @@ def test_a_much_larger_block_is_not_spent_on_a_small_array():
     assert small.ctypes.data != where
 
 
+def test_what_lasts_takes_no_more_than_it_needs():
+    where = workspace.empty(LARGE, FLOAT).ctypes.data
+    fewer = (1000, 1024)
+    assert workspace.empty(fewer, FLOAT, lasting=True).ctypes.data != where
+    assert workspace.empty(fewer, FLOAT).ctypes.data != where  # what that one left fits better
+    assert workspace.empty(LARGE, FLOAT, lasting=True).ctypes.data == where
+
+
 def test_what_waits_is_bounded_and_released(monkeypatch):
     monkeypatch.setattr(workspace._Block, "kept", 10 * 2**20)
     arrays = [workspace.empty(LARGE, FLOAT) for _ in range(5)]
