@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minitl import kernels
-from minitl.autograd import Array, Tensor, as_tensor, record
+from minitl.autograd import Array, Tensor, as_tensor, record, recording
 from minitl.kernels.geometry import Geometry, Pair, sliding
 
 # --- Arithmetic ----------------------------------------------------------------------------------
@@ -414,8 +414,8 @@ def conv2d(
     x = as_tensor(x)
     a, k = x.storage, kernel.storage
     geometry = _sliding_filters(x, kernel, bias, strides, padding)
-    cache = kernel.cache
-    y = kernels.conv2d(a, k, _array(bias), geometry, activation, cache)
+    cache, recorded = kernel.cache, recording(x, kernel, bias)
+    y = kernels.conv2d(a, k, _array(bias), geometry, activation, cache, recorded)
     z = record(
         "conv2d",
         y,

@@ -333,6 +333,19 @@ def test_sigmoid_does_not_overflow():
         assert ops.sigmoid(np.array([-1e4, 0.0, 1e4])).storage.tolist() == [0, 0.5, 1]
 
 
+def test_a_convolution_tells_its_kernel_whether_gradients_will_be_asked(monkeypatch):
+    told, convolve = [], kernels.conv2d
+    monkeypatch.setattr(kernels, "conv2d", lambda *a: told.append(a[-1]) or convolve(*a))
+    x, frozen = Tensor(np.ones((1, 4, 4, 2))), Tensor(np.ones((3, 3, 2, 2)))
+    trained = Tensor(frozen.storage, requires_grad=True)
+    ops.conv2d(x, frozen)
+    ops.conv2d(x, trained)
+    ops.conv2d(ops.conv2d(x, trained), Tensor(np.ones((1, 1, 2, 2))))  # what is below is trained
+    with no_grad():
+        ops.conv2d(x, trained)
+    assert told == [False, True, True, True, False]
+
+
 # --- Ties and kinks: one rule each ---------------------------------------------------------------
 
 

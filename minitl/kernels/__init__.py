@@ -126,9 +126,10 @@ def conv2d(
     geometry: Geometry,
     activation: str | None = None,
     cache: dict | None = None,
+    recorded: bool = False,
 ) -> Array:
     way = _convolution(len(x), geometry, kernel.shape[2], kernel.shape[3], gradient=False)
-    return way.conv2d(x, kernel, bias, geometry, activation, cache)
+    return way.conv2d(x, kernel, bias, geometry, activation, cache, recorded)
 
 
 @functools.wraps(reference.conv2d_max_pool2d)

@@ -45,8 +45,9 @@ def conv2d(
     geometry: Geometry,
     activation: str | None = None,
     cache: dict | None = None,
+    recorded: bool = False,
 ) -> Array:
-    """`reference.conv2d`; `cache` is not used."""
+    """`reference.conv2d`; `cache` and `recorded` are not used."""
     filters, (oh, ow) = kernel.shape[3], geometry.out_size
     weights = kernel.reshape(-1, filters)  # (K, F)
     lines = x.shape[0] * oh

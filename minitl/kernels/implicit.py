@@ -36,8 +36,9 @@ def conv2d(
     geometry: Geometry,
     activation: str | None = None,
     cache: dict | None = None,
+    recorded: bool = False,
 ) -> Array:
-    """`reference.conv2d`; `cache` is not used."""
+    """`reference.conv2d`; `cache` and `recorded` are not used."""
     filters, (_, ow) = kernel.shape[3], geometry.out_size
     panels = pack(kernel.reshape(-1, filters))
     start = np.zeros(panels.shape[0] * panels.shape[2], x.dtype)

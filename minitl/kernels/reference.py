@@ -65,6 +65,7 @@ def conv2d(
     geometry: Geometry,
     activation: str | None = None,
     cache: dict | None = None,
+    recorded: bool = False,
 ) -> Array:
     """Convolution (cross-correlation, as in all of deep learning), then bias, then activation.
 
@@ -74,7 +75,9 @@ def conv2d(
     x (N, H, W, C), kernel (KH, KW, C, F), bias (F,) or None -> y (N, OH, OW, F).
     `activation` is None or 'relu'. `cache` is None or a dict that belongs to this very kernel
     array and is emptied by its owner whenever the kernel is written: faster kernels keep
-    transformed filters there. Nothing is kept here.
+    transformed filters there. Nothing is kept here. `recorded` says that gradients will be asked
+    of y. They follow what passes ReLU, and what is the largest under a window: where y decides
+    that, faster kernels round less if they can.
 
     >>> from minitl.kernels.geometry import sliding
     >>> x = np.arange(9.0).reshape(1, 3, 3, 1)

@@ -36,7 +36,9 @@ read the trilinear form above:
 **Larger tiles.** Nothing above depends on the 4: M outputs want M + 2 points. With M = 6, 64
 multiplications give 36 outputs, 1.78 an output instead of 2.25. The price is rounding, and filters
 u that are 64/36 as large and have to be read for each block of tiles. So tiles of 6 are for large
-maps, which have many tiles and few filters; see `tile_size`.
+maps, which have many tiles and few filters, see `tile_size`; and not for outputs of which a
+gradient will be asked, because rounding decides what passes ReLU: one in so many places that goes
+the other way moves a gradient by more than all other rounding.
 
 **Edges.** 14 places are three and a half tiles of 4. Where only n places of a tile are wanted along
 an axis, n even, n + 2 points do: 0, the first pairs +-p and infinity. The filters that are there
@@ -198,10 +200,12 @@ def conv2d(
     geometry: Geometry,
     activation: str | None = None,
     cache: dict | None = None,
+    recorded: bool = False,
 ) -> Array:
     """`reference.conv2d` for 3x3 windows, stride 1; keeps the transformed filters in `cache`."""
     floor = floor_of(activation, x.dtype)
-    u = _transformed(kernel, False, tile_size(geometry.out_size), cache)
+    size = 4 if recorded else tile_size(geometry.out_size)
+    u = _transformed(kernel, False, size, cache)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
 
 

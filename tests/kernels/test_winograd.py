@@ -294,6 +294,16 @@ def test_an_image_has_the_same_bits_alone_and_in_a_batch(size):
     np.testing.assert_array_equal(alone[0], together[3])
 
 
+def test_outputs_that_gradients_follow_round_no_more_than_small_tiles_do(monkeypatch):
+    geometry, x, kernel, bias, _ = make((1, 48, 50, 16, 16, "same"), np.float32)
+    large = winograd.conv2d(x, kernel, bias, geometry)
+    recorded = winograd.conv2d(x, kernel, bias, geometry, recorded=True)
+    monkeypatch.setattr(winograd, "LARGE", 1000)
+    small = winograd.conv2d(x, kernel, bias, geometry)
+    assert (large != small).any()
+    np.testing.assert_array_equal(recorded, small)
+
+
 def test_transformed_filters_are_kept_in_the_cache_and_used_from_there():
     geometry, x, kernel, bias, g = make((1, 8, 8, 16, 16, "same"), np.float32)
     cache = {}
