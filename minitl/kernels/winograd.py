@@ -57,9 +57,9 @@ would be 1.7e-6 with tiles of 4 alone.
 **Speed.** A job takes a block of tiles all the way: transform (`transforms.py`), products
 (`gemm.py`), transform back, all within one compiled loop, so that nothing but x, u and y passes
 through memory. The 36 planes lie off multiples of 4 KiB, or their rows would fall on the same
-cache sets. Milliseconds an image of VGG16 at 224x224, batch 8, two cores with AVX-512: 34.4, of
-which products are about 26 (23 would be the peak), transforms 7, the first layer, which is not
-Winograd's, 1.1; ONNX Runtime 93 in all.
+cache sets. Milliseconds an image of VGG16 at 224x224, batch 8, two cores with AVX-512: with tiles of
+4 alone 34.4, of which products are about 26 (23 would be the peak), transforms 7, the first layer,
+which is not Winograd's, 1.1; ONNX Runtime 93 in all. Tiles of 6 take about a tenth off.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def conv2d(
     """`reference.conv2d` for 3x3 windows, stride 1; keeps the transformed filters in `cache`."""
     floor = floor_of(activation, x.dtype)
     size = 4 if recorded else tile_size(geometry.out_size)
-    u = _transformed(kernel, False, size, cache)
+    u = _transformed(kernel, False, size, cache, lasting=not recorded)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
 
 
@@ -219,7 +219,7 @@ def conv2d_max_pool2d(
 ) -> Array:
     """`reference.conv2d_max_pool2d`: of a tile, only the maxima are ever written."""
     floor = floor_of(activation, x.dtype)
-    u = _transformed(kernel, False, tile_size(geometry.out_size), cache)
+    u = _transformed(kernel, False, tile_size(geometry.out_size), cache, lasting=True)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3], 2)
 
 
@@ -229,7 +229,7 @@ def conv2d_input_gradient(
     """`reference.conv2d_input_gradient` for a 3x3 window with stride 1; `cache` as in `conv2d`."""
     top, bottom, left, right = geometry.pads
     pads = (2 - top, 2 - bottom, 2 - left, 2 - right)
-    u = _transformed(kernel, True, tile_size(geometry.size), cache)
+    u = _transformed(kernel, True, tile_size(geometry.size), cache, lasting=False)
     return _correlate(g, u, None, floor_of(None, g.dtype), pads, geometry.size, kernel.shape[2])
 
 
@@ -358,14 +358,19 @@ def _plan(
     )
 
 
-def _transformed(kernel: Array, turned: bool, size: int, cache: dict | None) -> Array:
-    """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache."""
+def _transformed(
+    kernel: Array, turned: bool, size: int, cache: dict | None, lasting: bool
+) -> Array:
+    """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache.
+
+    `lasting`: for many calls, as in predicting; in training, only until the next update.
+    """
     key = ("winograd", turned, size)
     if cache is not None and key in cache:
         return cache[key]
     filters, channels = kernel.shape[2:] if turned else kernel.shape[:1:-1]
     width = panel_width(kernel.dtype)
-    u = empty(((size + 2) ** 2, -(-filters // width), channels, width), kernel.dtype, lasting=True)
+    u = empty(((size + 2) ** 2, -(-filters // width), channels, width), kernel.dtype, lasting)
     jobs = cut(u.shape[1], PARTS)
 
     def job(index: int) -> None:
@@ -385,7 +390,14 @@ def tile_size(out_size: tuple[int, int]) -> int:
     """6 or 4: of the tiles that y (N, OH, OW, F) is cut into.
 
     It does not depend on N: an image has the same bits alone and in a batch. The filters u of
-    512 -> 512 channels take 67 MB for tiles of 6 and 38 for tiles of 4.
+    512 -> 512 channels take 67 MB for tiles of 6 and 38 for tiles of 4. Milliseconds an image in
+    tiles of 4 and of 6, batch 8, two cores with AVX-512, the best of 20, in a slow hour:
+
+        224, 64 -> 64, pool     7.75   6.50
+        112, 64 -> 128          3.98   3.07
+        112, 128 -> 128, pool   5.56   4.97
+        56, 128 -> 256          2.92   2.60
+        56, 256 -> 256          5.79   4.79
     """
     return 6 if min(out_size) >= LARGE else 4
 
