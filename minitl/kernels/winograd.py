@@ -57,9 +57,9 @@ would be 1.7e-6 with tiles of 4 alone.
 **Speed.** A job takes a block of tiles all the way: transform (`transforms.py`), products
 (`gemm.py`), transform back, all within one compiled loop, so that nothing but x, u and y passes
 through memory. The 36 planes lie off multiples of 4 KiB, or their rows would fall on the same
-cache sets. Milliseconds an image of VGG16 at 224x224, batch 8, two cores with AVX-512: with tiles of
-4 alone 34.4, of which products are about 26 (23 would be the peak), transforms 7, the first layer,
-which is not Winograd's, 1.1; ONNX Runtime 93 in all. Tiles of 6 take about a tenth off.
+cache sets. Milliseconds an image of VGG16 at 224x224, batch 8, two cores with AVX-512: 34.4 with
+tiles of 4 alone, of which products are about 26 (23 would be the peak), transforms 7, the first
+layer, which is not Winograd's, 1.1; ONNX Runtime 93 in all. Tiles of 6 take about a tenth off.
 """
 
 from __future__ import annotations
