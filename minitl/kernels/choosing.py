@@ -1,6 +1,6 @@
 """Which of the fast convolutions suits which shapes.
 
-winograd   3x3, stride 1: a quarter of the multiplications, but the tiles, and for training
+winograd   3x3, stride 1: a quarter of the multiplications or less, but the tiles, and for training
            the filters, have to be transformed
 implicit   few channels: no columns, which would cost more than the product
 direct     everything else: im2col, and a matrix product by BLAS
@@ -24,8 +24,9 @@ def choose(images: int, geometry: Geometry, channels: int, filters: int, gradien
         8,     7, 512 -> 512     11.7,  38.0,  30.2     27.9, 27.4       40.2, 38.5
         1,    14, 512 -> 512      6.8,  23.8,  16.5     22.8, 14.1       33.5, 21.9
 
-    The gradients pay for the transform of the filters each time, so they want 64 tiles or more.
-    A map only one or two places wide has half tiles only: 24 multiplications for 8 places.
+    (Winograd's in tiles of 4x4.) The gradients pay for the transform of the filters each time, so
+    they want 64 tiles or more. A map only one or two places wide has half tiles only: 24
+    multiplications for 8 places.
     Few channels with another window, at 224x224, implicit and direct: 7x7 with stride 2, 3 -> 64:
     4.3, 9.5; 5x5, 16 -> 32, at 112x112: 3.8, 7.4; 1x1, 4 -> 32, at 112x112: 0.21, 0.19.
     """

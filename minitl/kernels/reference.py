@@ -596,7 +596,7 @@ POINTS = {  # by M; and infinity, the last row of G and A and column of B
 }
 
 
-def winograd_matrices(points: tuple[float, ...] = POINTS[4]) -> tuple[Array, Array, Array]:
+def winograd_matrices(points: tuple[float, ...]) -> tuple[Array, Array, Array]:
     """G (P, 3), A (P, M), B (P, P): values of k and g at the points, coefficients from values."""
     P, M = len(points) + 1, len(points) - 1
     G, A, B = np.zeros((P, 3)), np.zeros((P, M)), np.zeros((P, P))

@@ -388,6 +388,9 @@ def _mirrored(rows):
     return pairs
 
 
+# --- Operators, and everything as plain Python ---------------------------------------------------
+
+
 def _lane_by_lane(operation, instruction):
     """Teach Numba `operation` for vectors; one operand may be a number."""
 
@@ -462,10 +465,11 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 
     def linear(matrix):
         def apply(x, at, step, y, out, out_step):
-            inputs = [load(x, at + j * step) if row.any() else 0 for j, row in enumerate(matrix.T)]
-            for i, row in enumerate(matrix):
-                if row.any():
-                    store(y, out + i * out_step, sum(map(operator.mul, row, inputs)))
+            rows = [[(j, x.dtype.type(c)) for j, c in enumerate(row) if c] for row in matrix]
+            done = [sum(c * load(x, at + j * step) for j, c in row) for row in rows]
+            for i, row in enumerate(rows):
+                if row:
+                    store(y, out + i * out_step, done[i])
 
         return apply
 

@@ -49,7 +49,7 @@ def edge_matrices(size: int, count: int) -> tuple[Array, Array]:
 
 
 def _one_of(axes: dict[int, Any]) -> Any:
-    """axis(key, ...), which does axes[key](...)."""
+    """axis(key, ...), which does axes[key](...), or the last of them for any other key."""
     (key, chosen), *others = axes.items()
     other = _one_of(dict(others)) if others else None
 
@@ -78,13 +78,13 @@ kernel_axis = _one_of({4: linear(_G.T)})
 
 
 @njit(forceinline=True)
-def both_axes(axis, size, inputs, outputs, x, at, row, column, y, out, out_row, out_column, work):
+def both_axes(axis, key, inputs, outputs, x, at, row, column, y, out, out_row, out_column, work):
     """`axis` along each column of inputs x inputs places of x, then along each row, into y."""
     vector = lanes(x)
     for j in range(inputs):
-        axis(size, x, at + j * column, row, work, j * vector, inputs * vector)
+        axis(key, x, at + j * column, row, work, j * vector, inputs * vector)
     for i in range(outputs):
-        axis(size, work, i * inputs * vector, vector, y, out + i * out_row, out_column)
+        axis(key, work, i * inputs * vector, vector, y, out + i * out_row, out_column)
 
 
 # --- Tiles ---------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def _to_planes(
     axis, size, side, x, tiling, first, last, places, c, channels, v, tile_step, panel_step, memory
 ):
     """v[plane, place, k] = `axis` along both axes of a tile's side x side piece of x, for some
-    tiles of `size` and channels.
+    tiles of `size` (the tiling's, but a constant to the compiler) and channels.
 
     Tiles that lie side by side share columns, and rows of x are read fastest straight on: so a
     strip of them is transformed along its columns first, then tile by tile along the rows.
@@ -258,7 +258,7 @@ def _largest_of_four(places, size):
 def _from_planes(
     axis, size, m, columns, tiling, first, last, places, f, filters, bias, floor, side, y, work
 ):
-    """See `output_tiles`; `axis` is A^T for tiles of `size`.
+    """See `output_tiles`; `axis` is A^T for tiles of `size`, a constant to the compiler.
 
     A store waits until its cache line has come from memory. A tile's lines lie scattered over its
     rows, which no processor foresees: so each is sent for one tile ahead (64 channels at 224x224:
@@ -270,7 +270,7 @@ def _from_planes(
     for tile in range(first, last):
         n, h, w = _place(tiling, tile)
         h, w = h // size * side, w // size * side
-        rows, row = min(side, height - h), min(side, width - w)
+        rows, places_in_row = min(side, height - h), min(side, width - w)
         high, wide = _computed(tiling, tile)
         next_n, next_h, next_w = _place(tiling, tile + 1)
         next_h, next_w = next_h // size * side, next_w // size * side
@@ -285,7 +285,7 @@ def _from_planes(
                 _largest_of_four(done, size)
             shift = load(bias, f + k)
             for i in range(rows):
-                for j in range(row):
+                for j in range(places_in_row):
                     prefetch(y, ahead + (i * width + j) * depth + k)
                     from_ = (side * i + j) * vector
                     result = maximum(load(done, from_) + shift, lowest)

@@ -38,25 +38,26 @@ multiplications give 36 outputs, 1.78 an output instead of 2.25. The price is ro
 u that are 64/36 as large and have to be read for each block of tiles. So tiles of 6 are for large
 maps, which have many tiles and few filters, see `tile_size`; and not for outputs of which a
 gradient will be asked, because rounding decides what passes ReLU: one in so many places that goes
-the other way moves a gradient by more than all other rounding.
+the other way moves a gradient by more than all other rounding. (So a large map that is recorded
+and the same one in `predict` differ by rounding.) Gradients to the input decide nothing.
 
 **Edges.** 14 places are three and a half tiles of 4. Where only n places of a tile are wanted along
 an axis, n even, n + 2 points do: 0, the first pairs +-p and infinity. The filters that are there
 serve as they are: G divided k(p) by the product over the points q that are left out of (p - q) as
 well, so the columns of B for the finite points p are multiplied by it. At 14x14 that saves about a
-sixth of the products. (The gradient to the kernel has whole tiles only.)
+sixth of the products. (The gradient to the kernel has whole tiles of 4 only.)
 
 **Accuracy.** The price is rounding: large terms cancel in B^T and A^T. It depends on the points.
 Points 0, +-1, +-2 of the paper need no multiplications in B, but in float32 and for C = 256 err by
-2.3e-6 (root mean square, relative); 0, +-5/8, +-3/2, infinity, used here, by 1.1e-6; direct
-summation by 2e-7. All five are exact in binary. Alam et al. 2022 (arXiv 2201.10369) search for
-such points. For tiles of 6, 0, +-1/2, +-1, +-2, infinity are about the best: 5e-6. Most of that is
-gone two layers on, where sums average it: at the end of VGG16, relative errors (L2) are 2.2e-6, and
-would be 1.7e-6 with tiles of 4 alone.
+2.3e-6 (root mean square, relative); 0, +-5/8, +-3/2, infinity, used here for tiles of 4, by
+1.1e-6; direct summation by 2e-7. All are exact in binary. Alam et al. 2022 (arXiv 2201.10369)
+search for such points. For tiles of 6, 0, +-1/2, +-1, +-2, infinity are about the best: 5e-6. Most
+of that is gone two layers on, where sums average it: at the end of VGG16 the relative error (L2) is
+2.3e-6, and was 1.8e-6 with tiles of 4 alone.
 
 **Speed.** A job takes a block of tiles all the way: transform (`transforms.py`), products
 (`gemm.py`), transform back, all within one compiled loop, so that nothing but x, u and y passes
-through memory. The 36 planes lie off multiples of 4 KiB, or their rows would fall on the same
+through memory. The planes lie off multiples of 4 KiB, or their rows would fall on the same
 cache sets. Milliseconds an image of VGG16 at 224x224, batch 8, two cores with AVX-512: 34.4 with
 tiles of 4 alone, of which products are about 26 (23 would be the peak), transforms 7, the first
 layer, which is not Winograd's, 1.1; ONNX Runtime 93 in all. Tiles of 6 take about a tenth off.
@@ -65,7 +66,7 @@ layer, which is not Winograd's, 1.1; ONNX Runtime 93 in all. Tiles of 6 take abo
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
+from math import isqrt, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -90,13 +91,15 @@ from minitl.kernels.transforms import (
 )
 from minitl.kernels.workspace import empty, scratch
 
-# Measured on VGG16's layers with AVX-512 and 2 MB of second cache a core: 48 to 108 tiles at a time
-# differ by less than 5 per cent, and so do 128 to 512 filters.
+# Measured on VGG16's layers with AVX-512 and 2 MB of second cache a core: 48 to 108 tiles of 4 at a
+# time differ by less than 5 per cent, and so do 128 to 512 filters; 24 to 72 tiles of 6 by no more
+# than the noise.
 TILES = {4: 72, 6: 48}  # by their size
 FEW_TILES = 96  # of which there are no blocks: the filters are shared out instead
 FILTERS = 256  # whose products are kept before they are transformed back
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
-LARGE = 48  # places along each axis of maps that are cut into tiles of 6
+LARGE_MAP = 48  # places along each axis at least, of maps that are cut into tiles of 6
+FEW_FILTERS = 256 * 256  # channels * filters at most, of such
 PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
 
 
@@ -165,14 +168,14 @@ def _kernel_block(
 
 
 @compiled
-def _filter_block(kernel, turned, first, last, u, patch, work):
-    """Panels first ... last-1 of u (planes, panels, C, width) = G k G^T.
+def _filter_block(kernel, turned, size, first, last, u, patch, work):
+    """Panels first ... last-1 of u (planes, panels, C, width) = G k G^T for tiles of `size`.
 
     `turned`: of the kernel turned by 180 degrees, with C and F swapped.
     """
     _, _, channels, width = u.shape
     filters = kernel.shape[2] if turned else kernel.shape[3]
-    plane, size = u[0].size, 4 if len(u) == 36 else 6
+    plane = u[0].size
     patch[:] = 0
     for panel in range(first, last):
         used = min(width, filters - panel * width)
@@ -204,7 +207,7 @@ def conv2d(
 ) -> Array:
     """`reference.conv2d` for 3x3 windows, stride 1; keeps the transformed filters in `cache`."""
     floor = floor_of(activation, x.dtype)
-    size = 4 if recorded else tile_size(geometry.out_size)
+    size = 4 if recorded else tile_size(geometry.out_size, *kernel.shape[2:])
     u = _transformed(kernel, False, size, cache, lasting=not recorded)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
 
@@ -219,7 +222,8 @@ def conv2d_max_pool2d(
 ) -> Array:
     """`reference.conv2d_max_pool2d`: of a tile, only the maxima are ever written."""
     floor = floor_of(activation, x.dtype)
-    u = _transformed(kernel, False, tile_size(geometry.out_size), cache, lasting=True)
+    size = tile_size(geometry.out_size, *kernel.shape[2:])
+    u = _transformed(kernel, False, size, cache, lasting=True)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3], 2)
 
 
@@ -229,7 +233,8 @@ def conv2d_input_gradient(
     """`reference.conv2d_input_gradient` for a 3x3 window with stride 1; `cache` as in `conv2d`."""
     top, bottom, left, right = geometry.pads
     pads = (2 - top, 2 - bottom, 2 - left, 2 - right)
-    u = _transformed(kernel, True, tile_size(geometry.size), cache, lasting=False)
+    size = tile_size(geometry.size, *kernel.shape[2:])
+    u = _transformed(kernel, True, size, cache, lasting=False)
     return _correlate(g, u, None, floor_of(None, g.dtype), pads, geometry.size, kernel.shape[2])
 
 
@@ -335,7 +340,7 @@ def _plan(
 ) -> _Plan:
     """Made once for each shape: Python makes it, while all cores wait."""
     planes, panels, channels, width = u_shape
-    tiling, tiles = _tiling(images, out_size, pads, {36: 4, 64: 6}[planes])
+    tiling, tiles = _tiling(images, out_size, pads, isqrt(planes) - 2)
     blocks = _blocks(tiles, threads, TILES[tiling.size])
     groups = [  # of panels: as many as it takes to give each thread something to do
         [
@@ -363,19 +368,20 @@ def _transformed(
 ) -> Array:
     """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache.
 
-    `lasting`: for many calls, as in predicting; in training, only until the next update.
+    `lasting`: for many calls, as in predicting; those of trained layers, until the next update.
     """
     key = ("winograd", turned, size)
     if cache is not None and key in cache:
         return cache[key]
     filters, channels = kernel.shape[2:] if turned else kernel.shape[:1:-1]
     width = panel_width(kernel.dtype)
-    u = empty(((size + 2) ** 2, -(-filters // width), channels, width), kernel.dtype, lasting)
+    shape = ((size + 2) ** 2, -(-filters // width), channels, width)
+    u = empty(shape, kernel.dtype, lasting and cache is not None)
     jobs = cut(u.shape[1], PARTS)
 
     def job(index: int) -> None:
         patch, work = _memory(kernel.dtype, (9 * width,), (WORK_MEMORY * width // 2,))
-        _filter_block(kernel, turned, *jobs[index], u, patch, work)
+        _filter_block(kernel, turned, size, *jobs[index], u, patch, work)
 
     share_out(job, len(jobs))
     if cache is not None:
@@ -386,12 +392,12 @@ def _transformed(
 # --- Cutting -------------------------------------------------------------------------------------
 
 
-def tile_size(out_size: tuple[int, int]) -> int:
+def tile_size(out_size: tuple[int, int], channels: int, filters: int) -> int:
     """6 or 4: of the tiles that y (N, OH, OW, F) is cut into.
 
-    It does not depend on N: an image has the same bits alone and in a batch. The filters u of
-    512 -> 512 channels take 67 MB for tiles of 6 and 38 for tiles of 4. Milliseconds an image in
-    tiles of 4 and of 6, batch 8, two cores with AVX-512, the best of 20, in a slow hour:
+    It does not depend on N: an image has the same bits alone and in a batch. Filters u for tiles of
+    6 are read for each block of tiles; 512 -> 512 would take 67 MB, instead of 38. Milliseconds an
+    image in tiles of 4 and of 6, batch 8, two cores with AVX-512, the best of 20, in a slow hour:
 
         224, 64 -> 64, pool     7.75   6.50
         112, 64 -> 128          3.98   3.07
@@ -399,7 +405,8 @@ def tile_size(out_size: tuple[int, int]) -> int:
         56, 128 -> 256          2.92   2.60
         56, 256 -> 256          5.79   4.79
     """
-    return 6 if min(out_size) >= LARGE else 4
+    large = min(out_size) >= LARGE_MAP and channels * filters <= FEW_FILTERS
+    return 6 if large else 4
 
 
 def _tiling(

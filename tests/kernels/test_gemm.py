@@ -185,6 +185,14 @@ assert abs(products.dense_kernel_gradient(a, b) - a.T @ b).max() < 1e-14
 x, k = np.ones((1, 5, 4, 3), np.float32), np.ones((3, 3, 3, 2), np.float32)
 y = winograd.conv2d(x, k, None, sliding((5, 4), (3, 3), (1, 1), "valid"))
 assert y.dtype == np.float32 and abs(y - 27).max() < 1e-4, y
+winograd.LARGE_MAP = 0  # tiles of 6: a whole one, and edges of 4 and of 2
+x, geometry = np.ones((1, 12, 10, 3), np.float32), sliding((12, 10), (3, 3), (1, 1), "valid")
+y = winograd.conv2d(x, k, None, geometry)
+assert y.shape == (1, 10, 8, 2) and abs(y - 27).max() < 1e-3, y
+pooled = winograd.conv2d_max_pool2d(x, k, None, geometry)
+assert pooled.shape == (1, 5, 4, 2) and abs(pooled - 27).max() < 1e-3, pooled
+assert abs(winograd.conv2d_input_gradient(y, k, geometry)[0, 2:-2, 2:-2] - 486).max() < 0.05
+assert abs(winograd.conv2d_kernel_gradient(x, y, geometry) - 27 * 80).max() < 0.1
 """
 
 

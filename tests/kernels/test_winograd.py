@@ -43,7 +43,7 @@ cases = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str
 @pytest.fixture(params=[4, 6], ids=["small", "large"])
 def size(request, monkeypatch):
     """Tiles of this size, whatever the shape."""
-    monkeypatch.setattr(winograd, "LARGE", 0 if request.param == 6 else 1000)
+    monkeypatch.setattr(winograd, "LARGE_MAP", 0 if request.param == 6 else 1000)
     return request.param
 
 
@@ -107,7 +107,7 @@ def test_convolution_and_pool_in_one_pass_give_the_same_bits(shape, dtype, activ
     np.testing.assert_array_equal(one_pass, pooled)
 
 
-def test_a_nan_passes_through_the_pool():
+def test_a_nan_passes_through_the_pool(size):
     x = np.zeros((1, 8, 8, 8), np.float32)
     x[0, 5, 2] = np.nan
     kernel = np.ones((3, 3, 8, 8), np.float32)
@@ -229,7 +229,7 @@ def test_any_shape(size, images, height, width, channels, filters, padding):
         (images, height, width, channels, filters, padding), np.float64, height * width
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "LARGE", 0 if size == 6 else 1000)
+        patch.setattr(winograd, "LARGE_MAP", 0 if size == 6 else 1000)
         assert_right("conv2d", size, channels + TRANSFORM_TERMS, x, kernel, bias, geometry)
         assert_right("conv2d_input_gradient", size, filters + TRANSFORM_TERMS, g, kernel, geometry)
         assert_right("conv2d_kernel_gradient", 4, g.size + TRANSFORM_TERMS, x, g, geometry)
@@ -296,12 +296,20 @@ def test_an_image_has_the_same_bits_alone_and_in_a_batch(size):
 
 def test_outputs_that_gradients_follow_round_no_more_than_small_tiles_do(monkeypatch):
     geometry, x, kernel, bias, _ = make((1, 48, 50, 16, 16, "same"), np.float32)
-    large = winograd.conv2d(x, kernel, bias, geometry)
-    recorded = winograd.conv2d(x, kernel, bias, geometry, recorded=True)
-    monkeypatch.setattr(winograd, "LARGE", 1000)
+    cache = {}
+    large = winograd.conv2d(x, kernel, bias, geometry, None, cache)
+    recorded = winograd.conv2d(x, kernel, bias, geometry, None, cache, recorded=True)
+    monkeypatch.setattr(winograd, "LARGE_MAP", 1000)
     small = winograd.conv2d(x, kernel, bias, geometry)
     assert (large != small).any()
     np.testing.assert_array_equal(recorded, small)
+
+
+def test_large_tiles_are_for_maps_large_along_both_axes_with_few_filters():
+    assert winograd.tile_size((48, 48), 256, 256) == 6
+    assert winograd.tile_size((47, 200), 8, 8) == 4
+    assert winograd.tile_size((200, 47), 8, 8) == 4
+    assert winograd.tile_size((56, 56), 256, 512) == 4
 
 
 def test_transformed_filters_are_kept_in_the_cache_and_used_from_there():
