@@ -405,8 +405,8 @@ def tile_size(out_size: tuple[int, int], channels: int, filters: int) -> int:
         56, 128 -> 256          2.92   2.60
         56, 256 -> 256          5.79   4.79
 
-    Maps of 56 stay with tiles of 4 for the sake of the error at the end of VGG16, which the last of
-    these lines raise from 2.1e-6 of the largest value to 2.4e-6, on some photographs to 3e-6.
+    Maps of 56 stay with tiles of 4 for the sake of the error at the end of VGG16: the last two
+    lines raise it from 2.1e-6 of the largest value to 2.4e-6, for some photographs to 3e-6.
     """
     large = min(out_size) >= LARGE_MAP and channels * filters <= FEW_FILTERS
     return 6 if large else 4
