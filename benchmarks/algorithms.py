@@ -44,7 +44,9 @@ def only(name: str | None) -> Iterator[None]:
     choice = kernels.choose
     rooms: Any = kernels  # so that its rule can be replaced
 
-    def always(images: int, geometry: Geometry, channels: int, filters: int, gradient: bool) -> str:
+    def always(
+        images: int, geometry: Geometry, channels: int, filters: int, gradient: str | None = None
+    ) -> str:
         if suits(name, channels):
             return name
         return choice(images, geometry, channels, filters, gradient)

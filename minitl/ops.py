@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minitl import kernels
-from minitl.autograd import Array, Tensor, as_tensor, record, recording
+from minitl.autograd import Array, Tensor, Vjp, as_tensor, record, recording
 from minitl.kernels.geometry import Geometry, Pair, sliding
 
 # --- Arithmetic ----------------------------------------------------------------------------------
@@ -349,11 +349,39 @@ def linear(x: Any) -> Tensor:
 # --- Layers' work --------------------------------------------------------------------------------
 
 
-def _activated(z: Tensor, y: Array, activation: str | None) -> Tensor:
-    """The record of an activation that the kernel has already applied: z and y share one array."""
+def _finished(
+    op: str,
+    y: Array,
+    edges: Sequence[tuple[Tensor, Vjp]],
+    bias: Tensor | None,
+    activation: str | None,
+) -> Tensor:
+    """The record of `op` and of what its kernel has applied already: bias, and None or 'relu'.
+
+    With ReLU there are two steps, of one array; the second has the bias.
+    """
     if activation is None:
-        return z
-    return record("relu", y, (z, lambda g: kernels.relu_gradient(g, y)))
+        return record(op, y, *edges, (bias, kernels.bias_gradient))
+    z = record(op, y, *edges)
+    if not recording(bias):
+        return record("relu", y, (z, lambda g: kernels.relu_gradient(g, y)))
+    dz, dbias = _parts(lambda g: kernels.bias_relu_gradient(g, y), 2)
+    return record("relu", y, (z, dz), (bias, dbias))
+
+
+def _parts(gradients: Callable[[Array], tuple[Array, ...]], count: int) -> list[Vjp]:
+    """The vjps of an operation whose gradients all come from one call: the first vjp makes it."""
+    kept: dict[int, Array] = {}
+
+    def part(i: int) -> Vjp:
+        def vjp(g: Array) -> Array:
+            if i not in kept:
+                kept.update(enumerate(gradients(g)))
+            return kept.pop(i)
+
+        return vjp
+
+    return [part(i) for i in range(count)]
 
 
 def _array(t: Tensor | None) -> Array | None:
@@ -376,14 +404,11 @@ def dense(x: Any, kernel: Tensor, bias: Tensor | None, activation: str | None = 
     fits = fits and (bias is None or bias.shape == w.shape[1:])
     _check(fits, "dense", "x (N, D), kernel (D, m) and bias (m,)", x, kernel, bias)
     y = kernels.dense(a, w, _array(bias), activation)
-    z = record(
-        "dense",
-        y,
+    edges = (
         (x, lambda g: kernels.dense_input_gradient(g, w)),
         (kernel, lambda g: kernels.dense_kernel_gradient(a, g)),
-        (bias, kernels.bias_gradient),
     )
-    return _activated(z, y, activation)
+    return _finished("dense", y, edges, bias, activation)
 
 
 def conv2d(
@@ -416,14 +441,11 @@ def conv2d(
     geometry = _sliding_filters(x, kernel, bias, strides, padding)
     cache, recorded = kernel.cache, recording(x, kernel, bias)
     y = kernels.conv2d(a, k, _array(bias), geometry, activation, cache, recorded)
-    z = record(
-        "conv2d",
-        y,
+    edges = (
         (x, lambda g: kernels.conv2d_input_gradient(g, k, geometry, cache)),
         (kernel, lambda g: kernels.conv2d_kernel_gradient(a, g, geometry)),
-        (bias, kernels.bias_gradient),
     )
-    return _activated(z, y, activation)
+    return _finished("conv2d", y, edges, bias, activation)
 
 
 def _sliding_filters(
@@ -496,17 +518,8 @@ def batch_norm(x: Any, gamma: Tensor, beta: Tensor, epsilon: float) -> tuple[Ten
     mean, variance = kernels.batch_norm_statistics(a)
     inv_std = 1 / np.sqrt(variance + a.dtype.type(epsilon))
     y = kernels.scale_shift(a, scale * inv_std, beta.storage - mean * scale * inv_std)
-    parts: dict[int, tuple[Array, Array, Array]] = {}
-
-    def part(i: int) -> Any:  # the three gradients come from one kernel call
-        def vjp(g: Array) -> Array:
-            if not parts:
-                parts[0] = kernels.batch_norm_gradient(g, a, mean, inv_std, scale)
-            return parts[0][i]
-
-        return vjp
-
-    return record("batch_norm", y, (x, part(0)), (gamma, part(1)), (beta, part(2))), mean, variance
+    dx, dgamma, dbeta = _parts(lambda g: kernels.batch_norm_gradient(g, a, mean, inv_std, scale), 3)
+    return record("batch_norm", y, (x, dx), (gamma, dgamma), (beta, dbeta)), mean, variance
 
 
 def _per_channel(op: str, x: Tensor, *parameters: Tensor) -> None:

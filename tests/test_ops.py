@@ -374,9 +374,18 @@ def test_rules_for_ties_and_kinks(kind):
 # --- Edges that are not there cost nothing -------------------------------------------------------
 
 
+WITH_GRADIENTS = (
+    "conv2d_input_gradient",
+    "conv2d_kernel_gradient",
+    "bias_gradient",
+    "relu_gradient",
+    "bias_relu_gradient",
+)
+
+
 def test_only_the_gradients_that_are_wanted_are_computed(monkeypatch):
     calls = []
-    for name in ("conv2d_input_gradient", "conv2d_kernel_gradient", "bias_gradient"):
+    for name in WITH_GRADIENTS:
         original = getattr(kernels, name)
 
         def counted(*args, name=name, original=original):
@@ -390,6 +399,18 @@ def test_only_the_gradients_that_are_wanted_are_computed(monkeypatch):
     y = ops.conv2d(x, kernel, bias)
     backward(y, [bias], np.ones(y.shape))
     assert calls == ["bias_gradient"]
+
+    calls.clear()
+    kernel.trainable = True
+    y = ops.conv2d(x, kernel, bias, activation="relu")
+    backward(y, [kernel, bias], np.ones(y.shape))
+    assert calls == ["bias_relu_gradient", "conv2d_kernel_gradient"]
+
+    calls.clear()
+    bias.trainable = False
+    y = ops.conv2d(x, kernel, bias, activation="relu")
+    backward(y, [kernel], np.ones(y.shape))
+    assert calls == ["relu_gradient", "conv2d_kernel_gradient"]
 
 
 def test_pool_without_gradient_looks_for_no_winners(monkeypatch):

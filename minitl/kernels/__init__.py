@@ -108,9 +108,9 @@ def on_one_core(work: Callable[[], None]) -> None:
 
 
 def _convolution(
-    images: int, geometry: Geometry, channels: int, filters: int, gradient: bool
+    images: int, geometry: Geometry, channels: int, filters: int, gradient: str | None = None
 ) -> ModuleType:
-    """The module whose convolution, or (`gradient`) gradients of it, suit these shapes best."""
+    """The module whose convolution, or gradient to the 'input' or 'kernel', suits these shapes."""
     if _current == "reference":
         return reference
     if _current == "direct":
@@ -128,7 +128,7 @@ def conv2d(
     cache: dict | None = None,
     recorded: bool = False,
 ) -> Array:
-    way = _convolution(len(x), geometry, kernel.shape[2], kernel.shape[3], gradient=False)
+    way = _convolution(len(x), geometry, kernel.shape[2], kernel.shape[3])
     return way.conv2d(x, kernel, bias, geometry, activation, cache, recorded)
 
 
@@ -141,7 +141,7 @@ def conv2d_max_pool2d(
     activation: str | None = None,
     cache: dict | None = None,
 ) -> Array:
-    way = _convolution(len(x), geometry, kernel.shape[2], kernel.shape[3], gradient=False)
+    way = _convolution(len(x), geometry, kernel.shape[2], kernel.shape[3])
     if hasattr(way, "conv2d_max_pool2d"):
         return way.conv2d_max_pool2d(x, kernel, bias, geometry, activation, cache)
     y = way.conv2d(x, kernel, bias, geometry, activation, cache)
@@ -152,13 +152,13 @@ def conv2d_max_pool2d(
 def conv2d_input_gradient(
     g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None
 ) -> Array:
-    way = _convolution(len(g), geometry, kernel.shape[2], kernel.shape[3], gradient=True)
+    way = _convolution(len(g), geometry, kernel.shape[2], kernel.shape[3], "input")
     return way.conv2d_input_gradient(g, kernel, geometry, cache)
 
 
 @functools.wraps(reference.conv2d_kernel_gradient)
 def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
-    way = _convolution(len(x), geometry, x.shape[3], g.shape[3], gradient=True)
+    way = _convolution(len(x), geometry, x.shape[3], g.shape[3], "kernel")
     return way.conv2d_kernel_gradient(x, g, geometry)
 
 
@@ -176,6 +176,7 @@ dense_kernel_gradient = _switching(reference.dense_kernel_gradient, "products")
 bias_gradient = _switching(reference.bias_gradient, "pointwise")
 relu = _switching(reference.relu, "pointwise")
 relu_gradient = _switching(reference.relu_gradient, "pointwise")
+bias_relu_gradient = _switching(reference.bias_relu_gradient, "pointwise")
 softmax = _switching(reference.softmax, "pointwise")
 softmax_gradient = _switching(reference.softmax_gradient, "pointwise")
 softmax_cross_entropy = _switching(reference.softmax_cross_entropy, "pointwise")

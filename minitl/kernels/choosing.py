@@ -11,10 +11,13 @@ from __future__ import annotations
 from minitl.kernels.geometry import Geometry
 
 
-def choose(images: int, geometry: Geometry, channels: int, filters: int, gradient: bool) -> str:
-    """'winograd', 'implicit' or 'direct', for conv2d or (`gradient`) either of its gradients.
+def choose(
+    images: int, geometry: Geometry, channels: int, filters: int, gradient: str | None = None
+) -> str:
+    """'winograd', 'implicit' or 'direct', for conv2d or its gradient to the 'input' or 'kernel'.
 
-    Measured, milliseconds of one core for winograd, implicit and direct, 3x3 with stride 1:
+    Measured, milliseconds of one core for winograd, implicit and direct, 3x3 with stride 1
+    (the gradients: winograd and direct):
 
         N, H = W, C -> F         conv2d               input gradient   kernel gradient
         8,    56,   4 ->   4      1.8,   1.3,   1.4      1.5,  1.9        1.5,  1.2
@@ -28,13 +31,15 @@ def choose(images: int, geometry: Geometry, channels: int, filters: int, gradien
     they want 64 tiles or more. A map only one or two places wide has half tiles only: 24
     multiplications for 8 places.
     Few channels with another window, at 224x224, implicit and direct: 7x7 with stride 2, 3 -> 64:
-    4.3, 9.5; 5x5, 16 -> 32, at 112x112: 3.8, 7.4; 1x1, 4 -> 32, at 112x112: 0.21, 0.19.
+    4.3, 9.5; 5x5, 16 -> 32, at 112x112: 3.8, 7.4; 1x1, 4 -> 32, at 112x112: 0.21, 0.19. The
+    gradient to the kernel, two cores: 3x3, 3 -> 64: 2.0, 3.6; 7x7 with stride 2, 3 -> 64: 1.4, 3.9;
+    5x5, 64 -> 64, at 28x28: 0.6, 1.1; 3x3 with stride 2, 128 -> 128, at 56x56: 1.4, 1.6.
     """
     (oh, ow), window = geometry.out_size, geometry.window
     plain = window == (3, 3) and geometry.strides == (1, 1)
     if plain and min(oh, ow) > 2 and min(channels, filters) >= 8:
         tiles = images * -(-oh // 4) * -(-ow // 4)
-        return "winograd" if tiles >= 64 or not gradient else "direct"
-    if channels <= 16 and window[1] > 1 and not gradient:
-        return "implicit"
-    return "direct"
+        if tiles >= 64 or gradient is None:
+            return "winograd"
+    few = {None: 16, "input": 0, "kernel": 64}[gradient]
+    return "implicit" if channels <= few and window[1] > 1 else "direct"

@@ -107,8 +107,8 @@ def rows_by_panel(
 ):  # fmt: skip
     """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`."""
     count, width = len(places), 2 * lanes(a)
-    # The lines of C are sent for one tile ahead, where they are waited for most: by shallow products
-    # and sums that go on (gradients of kernels with 256 channels and more: 7 to 12 per cent less).
+    # The lines of C are sent for one tile ahead where they are waited for most: by shallow products
+    # and by sums that go on (gradients of kernels of 256 channels and more: 7 to 12 per cent less).
     if runs * depth <= SHALLOW or start_step > 0:
         for i in range(count):
             prefetch(c, (r + ROWS + i) * columns + left)

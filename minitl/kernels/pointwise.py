@@ -24,6 +24,7 @@ __all__ = [
     "batch_norm_gradient",
     "batch_norm_statistics",
     "bias_gradient",
+    "bias_relu_gradient",
     "relu",
     "relu_gradient",
     "scale_shift",
@@ -128,6 +129,25 @@ def _relu_gradient(g, y, dx, first, last):
     for i in range(first, last):
         value = g[i]  # read in any case: a loop without branches runs on vector instructions
         dx[i] = value if y[i] > zero else zero
+
+
+def bias_relu_gradient(g: Array, y: Array) -> tuple[Array, Array]:
+    """`reference.bias_relu_gradient`: dz is summed as it is written, not read once more for it."""
+    dz = empty(g.shape, g.dtype)
+    rows_y, rows_dz = y.reshape(-1, y.shape[-1]), dz.reshape(-1, dz.shape[-1])
+    (total,) = _channel_sums(g.reshape(rows_y.shape), 1, _relu_and_add_rows, rows_y, rows_dz)
+    return dz, total.astype(g.dtype)
+
+
+@compiled
+def _relu_and_add_rows(g, y, dz, first, last, sums):
+    zero = g.dtype.type(0)
+    for row in range(first, last):
+        for c in range(g.shape[1]):
+            value = g[row, c]
+            value = value if y[row, c] > zero else zero
+            dz[row, c] = value
+            sums[0, c] += value
 
 
 def _over_rows(work: Callable[[int, int], None], rows: int, width: int = 1) -> None:

@@ -273,6 +273,12 @@ def relu_gradient(g: Array, y: Array) -> Array:
     return np.where(y > 0, g, 0)
 
 
+def bias_relu_gradient(g: Array, y: Array) -> tuple[Array, Array]:
+    """dL/dz and dL/dbias of y = relu(z + bias), from y alone: (..., F) -> (..., F) and (F,)."""
+    dz = relu_gradient(g, y)
+    return dz, bias_gradient(dz)
+
+
 def softmax(x: Array) -> Array:
     """p = exp(x) / sum of exp(x) over the last axis.
 

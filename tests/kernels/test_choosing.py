@@ -12,17 +12,19 @@ from tests.tolerances import assert_sum
 WAYS = {"winograd": winograd, "implicit": implicit, "direct": direct}
 
 
-def chosen(images, size, channels, filters, window=3, stride=1, gradient=False):
+def chosen(images, size, channels, filters, window=3, stride=1, gradient=None):
     geometry = sliding((size, size), (window, window), (stride, stride), "same")
     return choose(images, geometry, channels, filters, gradient)
 
 
 def test_vgg16_runs_on_winograd_but_for_its_first_layer():
     assert chosen(1, 224, 3, 64) == "implicit"
-    assert chosen(16, 224, 3, 64, gradient=True) == "direct"
+    assert chosen(16, 224, 3, 64, gradient="input") == "direct"
+    assert chosen(16, 224, 3, 64, gradient="kernel") == "implicit"
     for size, channels, filters in ((224, 64, 64), (56, 128, 256), (14, 512, 512)):
         assert chosen(1, size, channels, filters) == "winograd"
-        assert chosen(16, size, channels, filters, gradient=True) == "winograd"
+        assert chosen(16, size, channels, filters, gradient="input") == "winograd"
+        assert chosen(16, size, channels, filters, gradient="kernel") == "winograd"
 
 
 def test_winograd_is_for_3x3_with_stride_1_only():
@@ -30,11 +32,14 @@ def test_winograd_is_for_3x3_with_stride_1_only():
     assert chosen(8, 56, 64, 64, window=5) == "direct"
     assert chosen(8, 56, 64, 64, stride=2) == "direct"
     assert chosen(8, 224, 3, 64, window=7, stride=2) == "implicit"
+    assert chosen(8, 28, 64, 64, window=5, gradient="kernel") == "implicit"
+    assert chosen(8, 28, 64, 64, window=5, gradient="input") == "direct"
 
 
 def test_few_tiles_do_not_pay_for_transformed_filters():
-    assert chosen(1, 14, 512, 512, gradient=True) == "direct"
-    assert chosen(4, 14, 512, 512, gradient=True) == "winograd"
+    for gradient in ("input", "kernel"):
+        assert chosen(1, 14, 512, 512, gradient=gradient) == "direct"
+        assert chosen(4, 14, 512, 512, gradient=gradient) == "winograd"
 
 
 @pytest.mark.parametrize("channels, filters", [(1, 1), (3, 20), (9, 17)])
@@ -44,8 +49,15 @@ def test_what_is_chosen_is_right(case, channels, filters):
     rng = np.random.default_rng(0)
     x = normal(rng, (images, *geometry.size, channels))
     kernel = normal(rng, (*geometry.window, channels, filters))
-    y = WAYS[choose(images, geometry, channels, filters, False)].conv2d(x, kernel, None, geometry)
-    np.testing.assert_allclose(y, reference.conv2d(x, kernel, None, geometry), atol=1e-12)
+    g = normal(rng, (images, *geometry.out_size, filters))
+    for gradient, function, arguments in (
+        (None, "conv2d", (x, kernel, None)),
+        ("input", "conv2d_input_gradient", (g, kernel)),
+        ("kernel", "conv2d_kernel_gradient", (x, g)),
+    ):
+        way = WAYS[choose(images, geometry, channels, filters, gradient)]
+        actual, expected = (getattr(w, function)(*arguments, geometry) for w in (way, reference))
+        np.testing.assert_allclose(actual, expected, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -67,6 +79,26 @@ def test_implicit_is_the_convolution(case, block, dtype, monkeypatch):
     assert_sum(y, exact, magnitude, kernel[..., 0].size + 1)
     relu = implicit.conv2d(x, kernel, bias, geometry, "relu")
     np.testing.assert_array_equal(relu, np.maximum(y, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("block", [1, implicit.BLOCK])
+@pytest.mark.parametrize("filters", [1, 19, 64])
+@pytest.mark.parametrize("case", WINDOWS, ids=name)
+def test_implicit_is_the_gradient_to_the_kernel(case, filters, block, dtype, monkeypatch):
+    monkeypatch.setattr(implicit, "BLOCK", block)
+    monkeypatch.setattr(implicit, "FEWEST_PRODUCTS", 1)  # or all were one part
+    geometry, (images, _, _, channels) = geometry_of(case), case[0]
+    rng = np.random.default_rng(1)
+    x = normal(rng, (images, *geometry.size, channels), dtype)
+    g = normal(rng, (images, *geometry.out_size, filters), dtype)
+    dkernel = implicit.conv2d_kernel_gradient(x, g, geometry)
+    exact, magnitude = (
+        reference.conv2d_kernel_gradient(*[change(a).astype(np.float64) for a in (x, g)], geometry)
+        for change in (np.asarray, np.abs)
+    )
+    assert dkernel.dtype == dtype and dkernel.flags.c_contiguous
+    assert_sum(dkernel, exact, magnitude, g[..., 0].size)
 
 
 def test_implicit_with_many_images_a_job():

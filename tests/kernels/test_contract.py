@@ -42,6 +42,7 @@ CALLS = {
     "bias_gradient": (Y,),
     "relu": (X,),
     "relu_gradient": (X, abs(X)),
+    "bias_relu_gradient": (X, X[::-1].copy()),
     "softmax": (F,),
     "softmax_gradient": (G, P),
     "softmax_cross_entropy": (G, P),
@@ -55,6 +56,12 @@ CALLS = {
     "gaussian_noise": (X, 0.5, SEEDS),
 }
 CONSTANT = (KERNEL, BIAS, W, NO_FILL, *TONES[2:])  # arrays without a batch axis
+SUMS = {  # over the batch, and which output that is
+    "conv2d_kernel_gradient": 0,
+    "dense_kernel_gradient": 0,
+    "bias_gradient": 0,
+    "bias_relu_gradient": 1,
+}
 NO_ARRAY = {"sgd_update", "adam_update", "all_finite"}  # comes out of these
 
 
@@ -122,12 +129,9 @@ def test_an_empty_batch_goes_through(name):
     ]
     if name == "scale_shift":
         arguments[1:] = CHANNELS[:2]
-    for out, full in zip(
-        outputs(getattr(kernels, name)(*arguments)),
-        outputs(getattr(kernels, name)(*CALLS[name])),
-        strict=True,
-    ):
-        if name in ("conv2d_kernel_gradient", "dense_kernel_gradient", "bias_gradient"):
+    results = (outputs(getattr(kernels, name)(*a)) for a in (arguments, CALLS[name]))
+    for i, (out, full) in enumerate(zip(*results, strict=True)):
+        if i == SUMS.get(name):
             np.testing.assert_array_equal(out, np.zeros_like(full))
         else:
             assert out.shape == (0, *full.shape[1:])
@@ -215,6 +219,7 @@ def test_bits_do_not_depend_on_the_threads(which, thread_count_restored, monkeyp
             kernels.dense_input_gradient(features[:, :70].copy(), weights),
             kernels.dense_kernel_gradient(features, features),
             kernels.bias_gradient(y),
+            *kernels.bias_relu_gradient(y, y[::-1].copy()),
             mean,
             variance,
             *kernels.batch_norm_gradient(x, x, mean, variance, variance),

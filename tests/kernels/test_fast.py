@@ -211,6 +211,18 @@ def test_relu(dtype):
     assert y.dtype == dx.dtype == dtype
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (6, 3), (2, 3, 4, 9), (40, 50, 60)])
+@dtypes
+def test_bias_and_relu_have_their_gradients_in_one_pass(shape, dtype):
+    rng = np.random.default_rng(0)
+    g, y = normal(rng, shape, dtype), np.maximum(normal(rng, shape, dtype), 0)
+    g.flat[0], y.flat[0] = np.inf, 0  # inf * 0 would be NaN
+    dz, dbias = pointwise.bias_relu_gradient(g, y)
+    np.testing.assert_array_equal(dz, pointwise.relu_gradient(g, y))
+    np.testing.assert_array_equal(dbias, pointwise.bias_gradient(dz))
+    assert dz.dtype == dbias.dtype == dtype
+
+
 @dtypes
 def test_softmax_family(dtype):
     rng = np.random.default_rng(0)
