@@ -401,6 +401,11 @@ def test_only_the_gradients_that_are_wanted_are_computed(monkeypatch):
     assert calls == ["bias_gradient"]
 
     calls.clear()
+    y = ops.conv2d(x, kernel, bias, activation="relu")
+    backward(y, [bias], np.ones(y.shape))
+    assert calls == ["bias_relu_gradient"]
+
+    calls.clear()
     kernel.trainable = True
     y = ops.conv2d(x, kernel, bias, activation="relu")
     backward(y, [kernel, bias], np.ones(y.shape))

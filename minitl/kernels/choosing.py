@@ -2,7 +2,8 @@
 
 winograd   3x3, stride 1: a quarter of the multiplications or less, but the tiles, and for training
            the filters, have to be transformed
-implicit   few channels: no columns, which would cost more than the product
+implicit   few channels: no columns, which would cost more than the product; it has no gradient
+           to the input
 direct     everything else: im2col, and a matrix product by BLAS
 """
 
@@ -16,8 +17,8 @@ def choose(
 ) -> str:
     """'winograd', 'implicit' or 'direct', for conv2d or its gradient to the 'input' or 'kernel'.
 
-    Measured, milliseconds of one core for winograd, implicit and direct, 3x3 with stride 1
-    (the gradients: winograd and direct):
+    Measured, milliseconds of one core for winograd, implicit and direct (of
+    gradients: winograd and direct), 3x3 with stride 1:
 
         N, H = W, C -> F         conv2d               input gradient   kernel gradient
         8,    56,   4 ->   4      1.8,   1.3,   1.4      1.5,  1.9        1.5,  1.2
@@ -30,10 +31,11 @@ def choose(
     (Winograd's in tiles of 4x4.) The gradients pay for the transform of the filters each time, so
     they want 64 tiles or more. A map only one or two places wide has half tiles only: 24
     multiplications for 8 places.
-    Few channels with another window, at 224x224, implicit and direct: 7x7 with stride 2, 3 -> 64:
-    4.3, 9.5; 5x5, 16 -> 32, at 112x112: 3.8, 7.4; 1x1, 4 -> 32, at 112x112: 0.21, 0.19. The
-    gradient to the kernel, two cores: 3x3, 3 -> 64: 2.0, 3.6; 7x7 with stride 2, 3 -> 64: 1.4, 3.9;
-    5x5, 64 -> 64, at 28x28: 0.6, 1.1; 3x3 with stride 2, 128 -> 128, at 56x56: 1.4, 1.6.
+    Few channels with another window, 8 images, implicit and direct: 224x224, 7x7 with stride 2,
+    3 -> 64: 4.3, 9.5; 112x112, 5x5, 16 -> 32: 3.8, 7.4; 112x112, 1x1, 4 -> 32: 0.21, 0.19. The
+    gradient to the kernel, an image of 16 on two cores: 224x224, 3x3, 3 -> 64: 2.0, 3.6; with 7x7
+    and stride 2: 1.4, 3.9; 112x112, 5x5, 16 -> 32: 1.5, 4.0. It is made image by image, so small
+    ones do not pay: 64 images of 5x5, 5x5 valid, 16 -> 120, one core, 1.3, 0.24.
     """
     (oh, ow), window = geometry.out_size, geometry.window
     plain = window == (3, 3) and geometry.strides == (1, 1)
@@ -41,5 +43,7 @@ def choose(
         tiles = images * -(-oh // 4) * -(-ow // 4)
         if tiles >= 64 or gradient is None:
             return "winograd"
-    few = {None: 16, "input": 0, "kernel": 64}[gradient]
-    return "implicit" if channels <= few and window[1] > 1 else "direct"
+    few = channels <= 16 and window[1] > 1
+    if few and (gradient is None or (gradient == "kernel" and oh * ow >= 64)):
+        return "implicit"
+    return "direct"

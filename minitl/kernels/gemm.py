@@ -108,7 +108,8 @@ def rows_by_panel(
     """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`."""
     count, width = len(places), 2 * lanes(a)
     # The lines of C are sent for one tile ahead where they are waited for most: by shallow products
-    # and by sums that go on (gradients of kernels of 256 channels and more: 7 to 12 per cent less).
+    # and by sums that go on, whose start is C (AVX-512, two cores, Winograd's gradients of kernels,
+    # 256 -> 256 at 56x56 and 512 -> 512 at 28x28: 8 and 12 per cent less).
     if runs * depth <= SHALLOW or start_step > 0:
         for i in range(count):
             prefetch(c, (r + ROWS + i) * columns + left)

@@ -37,7 +37,7 @@ from minitl.kernels.threads import (
 )
 from minitl.kernels.workspace import empty, scratch
 
-BLOCK = 2**16  # numbers of y in a block: they stay in the cache while panel after panel passes
+BLOCK = 2**16  # numbers of y or g in a block: they stay in the cache while panel after panel passes
 
 
 def conv2d(
@@ -50,15 +50,16 @@ def conv2d(
     recorded: bool = False,
 ) -> Array:
     """`reference.conv2d`; `cache` and `recorded` are not used."""
-    filters, (_, ow) = kernel.shape[3], geometry.out_size
+    filters, (oh, ow) = kernel.shape[3], geometry.out_size
     panels = pack(kernel.reshape(-1, filters))
     start = np.zeros(panels.shape[0] * panels.shape[2], x.dtype)
     if bias is not None:
         start[:filters] = bias
     floor = floor_of(activation, x.dtype)
     y = empty((x.shape[0], *geometry.out_size, filters), x.dtype)
-    lines = max(1, BLOCK // (ow * filters))  # in a block; a line is the OW windows of a row
-    ranges = cut_falling(x.shape[0] * geometry.out_size[0], lines)
+    # In a block, which is of one image; a line is the OW windows of a row.
+    lines = max(1, min(oh, BLOCK // (ow * filters)))
+    ranges = cut_falling(x.shape[0] * oh, lines)
     rows = (lines - 1) * geometry.strides[0] + geometry.window[0]  # of the image that they see
 
     def job(index: int) -> None:
@@ -79,7 +80,7 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
     """
     (images, oh, ow, filters), (kh, kw), channels = g.shape, geometry.window, x.shape[3]
     taps, columns = kh * kw * channels, round_up(filters, panel_width(x.dtype))
-    lines = max(1, BLOCK // (ow * filters))
+    lines = max(1, min(oh, BLOCK // (ow * columns)))
     parts = max(1, min(PARTS, g.size * taps // FEWEST_PRODUCTS))
     ranges = cut(images * oh, parts)
     rows = (lines - 1) * geometry.strides[0] + kh

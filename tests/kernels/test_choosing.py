@@ -32,8 +32,9 @@ def test_winograd_is_for_3x3_with_stride_1_only():
     assert chosen(8, 56, 64, 64, window=5) == "direct"
     assert chosen(8, 56, 64, 64, stride=2) == "direct"
     assert chosen(8, 224, 3, 64, window=7, stride=2) == "implicit"
-    assert chosen(8, 28, 64, 64, window=5, gradient="kernel") == "implicit"
-    assert chosen(8, 28, 64, 64, window=5, gradient="input") == "direct"
+    assert chosen(8, 224, 3, 64, window=7, stride=2, gradient="kernel") == "implicit"
+    assert chosen(8, 224, 3, 64, window=7, stride=2, gradient="input") == "direct"
+    assert chosen(64, 5, 16, 120, window=5, gradient="kernel") == "direct"
 
 
 def test_few_tiles_do_not_pay_for_transformed_filters():
@@ -82,7 +83,7 @@ def test_implicit_is_the_convolution(case, block, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("block", [1, implicit.BLOCK])
+@pytest.mark.parametrize("block", [1, 500, implicit.BLOCK])
 @pytest.mark.parametrize("filters", [1, 19, 64])
 @pytest.mark.parametrize("case", WINDOWS, ids=name)
 def test_implicit_is_the_gradient_to_the_kernel(case, filters, block, dtype, monkeypatch):

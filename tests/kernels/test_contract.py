@@ -203,10 +203,12 @@ def test_bits_do_not_depend_on_the_threads(which, thread_count_restored, monkeyp
     if which == "reference":
         pytest.skip("the formulas leave the threads to NumPy")
     monkeypatch.setattr(direct, "BLOCK_BYTES", 2**16)
+    monkeypatch.setattr(threads, "FEWEST_NUMBERS", 2**10)
     random = np.random.default_rng(0)
     geometry = sliding((33, 31), (3, 3), (1, 1), "same")
     x, k = normal(random, (3, 33, 31, 24), "f"), normal(random, (3, 3, 24, 37), "f")
     y = normal(random, (3, 33, 31, 37), "f")
+    colours = x[..., :3].copy()
     features, weights = normal(random, (70, 3000), "f"), normal(random, (3000, 70), "f")
 
     def results():
@@ -215,6 +217,7 @@ def test_bits_do_not_depend_on_the_threads(which, thread_count_restored, monkeyp
             kernels.conv2d(x, k, None, geometry),
             kernels.conv2d_input_gradient(y, k, geometry),
             kernels.conv2d_kernel_gradient(x, y, geometry),
+            kernels.conv2d_kernel_gradient(colours, y, geometry),
             kernels.dense(features, weights, None),
             kernels.dense_input_gradient(features[:, :70].copy(), weights),
             kernels.dense_kernel_gradient(features, features),
