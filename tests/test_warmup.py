@@ -12,8 +12,6 @@ from minitl.warmup import warm_up
 
 COMPILED_INTO_OTHERS = {"_folded", "_index", "_inside", "_line", "_pixel", "_pixels"}
 OF_IMAGES_WITH_GRADIENTS = {"_give_back", "_tone_gradient"}  # which no training asks for
-
-
 JIT = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 

@@ -17,8 +17,8 @@ def choose(
 ) -> str:
     """'winograd', 'implicit' or 'direct', for conv2d or its gradient to the 'input' or 'kernel'.
 
-    Measured, milliseconds of one core for winograd, implicit and direct (of
-    gradients: winograd and direct), 3x3 with stride 1:
+    Measured, milliseconds of one core for winograd, implicit and direct (of gradients: winograd and
+    direct), 3x3 with stride 1:
 
         N, H = W, C -> F         conv2d               input gradient   kernel gradient
         8,    56,   4 ->   4      1.8,   1.3,   1.4      1.5,  1.9        1.5,  1.2

@@ -50,17 +50,15 @@ def conv2d(
     recorded: bool = False,
 ) -> Array:
     """`reference.conv2d`; `cache` and `recorded` are not used."""
-    filters, (oh, ow) = kernel.shape[3], geometry.out_size
+    filters = kernel.shape[3]
     panels = pack(kernel.reshape(-1, filters))
     start = np.zeros(panels.shape[0] * panels.shape[2], x.dtype)
     if bias is not None:
         start[:filters] = bias
     floor = floor_of(activation, x.dtype)
     y = empty((x.shape[0], *geometry.out_size, filters), x.dtype)
-    # In a block, which is of one image; a line is the OW windows of a row.
-    lines = max(1, min(oh, BLOCK // (ow * filters)))
-    ranges = cut_falling(x.shape[0] * oh, lines)
-    rows = (lines - 1) * geometry.strides[0] + geometry.window[0]  # of the image that they see
+    lines, rows = _block(geometry, filters)
+    ranges = cut_falling(x.shape[0] * geometry.out_size[0], lines)
 
     def job(index: int) -> None:
         first, last = ranges[index]
@@ -80,10 +78,9 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
     """
     (images, oh, ow, filters), (kh, kw), channels = g.shape, geometry.window, x.shape[3]
     taps, columns = kh * kw * channels, round_up(filters, panel_width(x.dtype))
-    lines = max(1, min(oh, BLOCK // (ow * columns)))
+    lines, rows = _block(geometry, columns)
     parts = max(1, min(PARTS, g.size * taps // FEWEST_PRODUCTS))
     ranges = cut(images * oh, parts)
-    rows = (lines - 1) * geometry.strides[0] + kh
     sums, rows_of_g = np.zeros((len(ranges), taps, columns), x.dtype), g.reshape(-1, filters)
 
     def job(index: int) -> None:
@@ -136,6 +133,16 @@ def _sum_lines(x, g, geometry, first, last, lines, image, memory, total):
             for f in range(columns):
                 total[k, f] += share[k * columns + f]
         line += count
+
+
+def _block(geometry: Geometry, width: int) -> tuple[int, int]:
+    """Lines in a block, which is of one image, and rows of the padded image that they see.
+
+    A line is the OW windows of a row, with `width` numbers of the block each.
+    """
+    oh, ow = geometry.out_size
+    lines = max(1, min(oh, BLOCK // (ow * width)))
+    return lines, (lines - 1) * geometry.strides[0] + geometry.window[0]
 
 
 @njit
