@@ -28,7 +28,7 @@ from benchmarks.networks import (
 )
 from benchmarks.peers import predicting
 from minitl import kernels
-from minitl.kernels.geometry import sliding
+from minitl.kernels.geometry import Geometry, sliding
 
 # Lavin & Gray 2016, 'Fast Algorithms for Convolutional Neural Networks' (arXiv 1509.09308): max
 # |error| in float32 on data uniform in [-1, 1], by layer.
@@ -41,6 +41,7 @@ PUBLISHED = {
 }
 MAX, L2 = "max error / max value", "relative L2"
 GOAL = 5e-6
+UNIT = float(np.finfo(np.float32).eps)  # in the last place of 1
 
 
 def measure(options: Options) -> Report:
@@ -103,7 +104,9 @@ def _gradients(report: Report, x: Array, y: Array) -> None:
     carries over its neighbour which of four a maximum takes its gradient from. One such decision
     in a deep layer moves the gradients of all layers below by more than all rounding does. So the
     gradients are also held against float64 with the decisions of float32: what is then left is
-    what the kernels for gradients round.
+    what the kernels for gradients round. How little it takes to change decisions is seen from
+    convolutions that are computed in float64 and rounded to float32, and from the same with random
+    errors of half a unit in the last place of 1, relative to their root mean square.
     """
     network = training_step.network_of(x.shape[1])
     expected = _gradients_of(x, y, "float64", "direct")
@@ -114,6 +117,10 @@ def _gradients(report: Report, x: Array, y: Array) -> None:
         with outputs_given(outputs):
             decided = _gradients_of(x, y, "float64", "direct")
         _add_worst(report, f"gradients, same decisions, {L2}", _name(algorithm), found, decided)
+    for error, note in ((0.0, "rounded"), (UNIT / 2, f"with errors of {UNIT / 2:.0e}")):
+        with convolutions_in_float64(error):
+            found = _gradients_of(x, y, "float32", None)
+        _add_worst(report, f"gradients, {L2}", f"minitl, exact sums, {note}", found, expected)
     for contender in peers.gradients(network, x, y):
         if contender.installed:
             found, _ = alone(found_by, contender=contender)
@@ -141,6 +148,25 @@ def _gradients_of(x: Array, y: Array, dtype: str, algorithm: str | None) -> dict
         gradients = minitl.backward(loss, weights)
     names = [f"{layer.name}/{w.name}" for layer in model.layers for w in layer.trainable_weights]
     return dict(zip(names, gradients, strict=True))
+
+
+@contextlib.contextmanager
+def convolutions_in_float64(error: float) -> Iterator[None]:
+    """Convolutions are computed in float64, given normal errors (their root mean square is `error`
+    times that of the outputs), and rounded to the dtype that is theirs."""
+    rng = np.random.default_rng(0)
+
+    def convolve(
+        x: Array, kernel: Array, bias: Array, geometry: Geometry, activation: str | None, *_: Any
+    ) -> Array:
+        exact = [a.astype(np.float64) for a in (x, kernel, bias)]
+        y = algorithms.module("direct").conv2d(*exact, geometry)
+        if error:
+            y += error * np.sqrt(np.mean(y * y)) * rng.standard_normal(y.shape, np.float32)
+        return (np.maximum(y, 0) if activation == "relu" else y).astype(x.dtype)
+
+    with mock.patch.object(kernels, "conv2d", convolve):
+        yield
 
 
 @contextlib.contextmanager

@@ -52,9 +52,9 @@ def conv2d(
     """`reference.conv2d`; `cache` and `recorded` are not used."""
     filters = kernel.shape[3]
     panels = pack(kernel.reshape(-1, filters))
-    start = np.zeros(panels.shape[0] * panels.shape[2], x.dtype)
+    shift = np.zeros(panels.shape[0] * panels.shape[2], x.dtype)
     if bias is not None:
-        start[:filters] = bias
+        shift[:filters] = bias
     floor = floor_of(activation, x.dtype)
     y = empty((x.shape[0], *geometry.out_size, filters), x.dtype)
     lines, rows = _block(geometry, filters)
@@ -63,7 +63,7 @@ def conv2d(
     def job(index: int) -> None:
         first, last = ranges[index]
         image = scratch(rows * _row_length(geometry, x.shape[3]), x.dtype)
-        _convolve_lines(x, panels, start, floor, geometry, first, last, lines, image, y)
+        _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image, y)
 
     share_out(job, len(ranges))
     return y
@@ -152,7 +152,7 @@ def _row_length(geometry, channels):
 
 
 @compiled
-def _convolve_lines(x, panels, start, floor, geometry, first, last, lines, image, y):
+def _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image, y):
     """y for the lines first ... last-1; `image` is memory for rows of the padded image."""
     (oh, ow), (kh, _), (sh, sw) = geometry.out_size, geometry.window, geometry.strides
     channels, filters = x.shape[3], y.shape[3]
@@ -167,7 +167,7 @@ def _convolve_lines(x, panels, start, floor, geometry, first, last, lines, image
             for j in range(ow):
                 places[i * ow + j] = i * sh * row + j * sw * channels
         piece = out[line * ow * filters : (line + count) * ow * filters]
-        multiply(image, places, 1, kh, row, panels, 0, start, 0, floor, piece, filters)
+        multiply(image, places, 1, kh, row, panels, 0, shift, 0, floor, piece, filters)
         line += count
 
 

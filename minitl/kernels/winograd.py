@@ -47,13 +47,15 @@ serve as they are: G divided k(p) by the product over the points q that are left
 well, so the columns of B for the finite points p are multiplied by it. At 14x14 that saves about a
 sixth of the products. (The gradient to the kernel has whole tiles of 4 only.)
 
-**Accuracy.** The price is rounding: large terms cancel in B^T and A^T. It depends on the points.
-Points 0, +-1, +-2 of the paper need no multiplications in B, but in float32 and for C = 256 err by
-2.3e-6 (root mean square, relative); 0, +-5/8, +-3/2, infinity, used here for tiles of 4, by
-1.1e-6; direct summation by 2e-7. All are exact in binary. Alam et al. 2022 (arXiv 2201.10369)
-search for such points. For tiles of 6, 0, +-1/2, +-1, +-2, infinity are about the best: 5e-6. Most
-of that is gone two layers on, where sums average it: at the end of VGG16 the relative error (L2) is
-2.0e-6, and was 1.8e-6 with tiles of 4 alone (five photographs).
+**Accuracy.** The price is rounding. Large terms cancel in A^T, and what they leave is less the
+transforms' own rounding than that of the sums over channels before; so `gemm.py` makes these of
+partial sums, which halves the error. It depends on the points, too. Points 0, +-1, +-2 of the paper
+need no multiplications in B, but in float32 and for C = 256 err by 1.5e-6 (root mean square,
+relative); 0, +-5/8, +-3/2, infinity, used here for tiles of 4, by 7e-7; direct summation by 2e-7.
+All are exact in binary. Alam et al. 2022 (arXiv 2201.10369) search for such points. For tiles of 6,
+0, +-1/2, +-1, +-2, infinity are about the best: 2.8e-6. Most of that is gone two layers on, where
+sums average it: at the end of VGG16 the relative error (L2) is 1.1e-6 (five photographs), which is
+that of Keras, and was 2.0e-6 without partial sums.
 
 **Speed.** A job takes a block of tiles all the way: transform (`transforms.py`), products
 (`gemm.py`), transform back, all within one compiled loop, so that nothing but x, u and y passes
@@ -406,7 +408,7 @@ def tile_size(out_size: tuple[int, int], channels: int, filters: int) -> int:
         56, 256 -> 256          5.79   4.79
 
     Maps of 56 stay with tiles of 4 for the sake of the error at the end of VGG16: the last two
-    lines raise it from 2.1e-6 of the largest value to 2.4e-6, for some photographs to 3e-6.
+    lines raise it from 1.2e-6 of the largest value to 1.8e-6; Keras has 1.4e-6.
     """
     large = min(out_size) >= LARGE_MAP and channels * filters <= FEW_FILTERS
     return 6 if large else 4

@@ -15,13 +15,13 @@ from tests.tolerances import assert_sum
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-def product(a, b, rows=None, start=None, floor=None):
-    """C = max(start + A @ B, floor) by `multiply`, from its own rows unless told otherwise."""
+def product(a, b, rows=None, added=None, floor=None):
+    """C = max(A @ B + added, floor) by `multiply`, from its own rows unless told otherwise."""
     panels = gemm.pack(b)
     rows = np.arange(len(a)) * a.shape[1] if rows is None else rows
     c = np.full((len(rows), b.shape[1]), np.nan, b.dtype)
     gemm.multiply(
-        a.reshape(-1), rows, 1, 1, 0, panels, 0, start, 0, floor, c.reshape(-1), b.shape[1]
+        a.reshape(-1), rows, 1, 1, 0, panels, 0, added, 0, floor, c.reshape(-1), b.shape[1]
     )
     return c
 
@@ -125,15 +125,15 @@ def test_transposed_and_added_to_what_was_there(dtype):
 
 
 @dtypes
-def test_starts_from_a_bias_and_stops_at_the_floor(dtype):
+def test_adds_a_bias_and_stops_at_the_floor(dtype):
     rng = np.random.default_rng(4)
     a, b = normal(rng, (8, 5), dtype), normal(rng, (5, 19), dtype)
     bias = normal(rng, gemm.round_up(19, gemm.panel_width(b.dtype)), dtype)
-    with_bias = product(a, b, start=bias)
+    with_bias = product(a, b, added=bias)
     ones = np.ones((8, 1), dtype)
     assert_product(with_bias, np.concatenate([a, ones], 1), np.concatenate([b, bias[None, :19]]))
     for floor in (gemm.floor_of("relu", b.dtype), gemm.floor_of(None, b.dtype)):
-        found = product(a, b, start=bias, floor=floor)
+        found = product(a, b, added=bias, floor=floor)
         np.testing.assert_array_equal(found, np.maximum(with_bias, floor))
     assert (with_bias < 0).any() and (with_bias > 0).any()
 
@@ -170,6 +170,21 @@ def test_bits_do_not_depend_on_the_cut(dtype):
     for first, last in ((0, 1), (5, 12), (199, 200)):
         np.testing.assert_array_equal(gemm.matmul(a[first:last], b), whole[first:last])
     np.testing.assert_array_equal(gemm.matmul(a, b[:, :3].copy()), whole[:, :3])
+
+
+def test_sums_are_made_of_partial_sums():
+    """Products in one sum err more than three times as much."""
+    rng = np.random.default_rng(6)
+    a, b = normal(rng, (24, 4096), np.float32), normal(rng, (4096, 40), np.float32)
+    exact = a.astype(np.float64) @ b
+    one_sum = np.zeros((24, 40), np.float32)
+    for k in range(4096):
+        one_sum += a[:, k : k + 1] * b[k]
+
+    def error(c):
+        return np.linalg.norm(c - exact)
+
+    assert error(one_sum) > 3 * error(gemm.matmul(a, b))
 
 
 PLAIN = """
