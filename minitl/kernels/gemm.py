@@ -15,14 +15,15 @@ panel of B and lets all rows pass, and meanwhile has the next panel sent from me
 
 Each addition rounds by up to half a unit in the last place of the sum so far. In one sum of K
 products that mounts up with sqrt(K); so a sum is made of partial sums of 64 products, whose errors
-mount up with sqrt(64 + K/64). It costs about 2 per cent of the time, and halves the error of
-convolution, see `winograd.py`. Castaldo, Whaley & Chronopoulos 2008, 'Reducing Floating Point Error
-in Dot Product Using the Superblock Family of Algorithms', is about such sums.
+mount up with sqrt(64 + K/64). (Rows that are made of several runs have one sum.) It costs 2 per
+cent of the time, up to 6 where another thread shares the core, and halves the error of Winograd's
+convolution. Castaldo, Whaley & Chronopoulos 2008, 'Reducing Floating Point Error in Dot Product
+Using the Superblock Family of Algorithms', is about such sums.
 
 One core, float32, GFLOP/s of this and of single-threaded OpenBLAS 0.3.31 for (126, K) @ (K, F),
-AVX2: K, F = 64, 64: 71, 53; 128, 128: 78, 67; 256, 256: 78, 71; 512, 512: 83, 75. AVX-512, of this
-alone: 160, 168, 170, 180. Goto & van de Geijn 2008, 'Anatomy of High-Performance Matrix
-Multiplication', is the source of the plan.
+AVX2: K, F = 64, 64: 71, 53; 128, 128: 78, 67; 256, 256: 78, 71; 512, 512: 83, 75, in one sum each.
+AVX-512, of this alone: 158, 165, 169, 169; in one sum each 161, 170, 173, 173. Goto & van de Geijn
+2008, 'Anatomy of High-Performance Matrix Multiplication', is the source of the plan.
 """
 
 from __future__ import annotations
@@ -112,7 +113,10 @@ def rows_by_panel(
     a, rows, r, places, a_step, runs, run_step, depth, b, at, left, added, added_step, floor,
     ahead, pace, c, columns, kept,
 ):  # fmt: skip
-    """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`."""
+    """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`.
+
+    `kept` is memory for a tile.
+    """
     count, width = len(places), 2 * lanes(a)
     # The lines of C are sent for one tile ahead where they are waited for most: by shallow products
     # and by sums that go on, to which C is added (AVX-512, two cores, Winograd's gradients of
@@ -121,7 +125,7 @@ def rows_by_panel(
         for i in range(count):
             prefetch(c, (r + ROWS + i) * columns + left)
             prefetch(c, (r + ROWS + i) * columns + left + lanes(a))
-    sums, longest = zero_tile(a, places), PARTIAL if runs == 1 else depth
+    sums, longest = zero_tile(a, places), PARTIAL if runs == 1 else max(1, depth)
     for done in range(0, depth, longest):
         part = min(longest, depth - done)
         sums = tile(
@@ -158,8 +162,9 @@ def multiply(
     elements from the first. C is flat, rows of `columns` elements. `added` is flat, with rows
     added_step apart (0: the same row for all, such as a bias), and must be readable up to full
     tiles; `floor` is an array of one element (0 for ReLU). Either may be None, which costs nothing:
-    in products 64 deep, zeros and -inf instead took 2 per cent more. The partial sums begin where
-    they do in whatever tile a row is, so the bits of C do not depend on how a product is cut.
+    in products 64 deep, zeros and -inf instead took 2 per cent more. Partial sums are made of rows
+    of one run only. They begin at the same products whatever tile a row is in, so the bits of C do
+    not depend on how a product is cut.
     """
     count, depth, width = panels.shape
     b, run = panels.reshape(-1), depth // runs

@@ -47,15 +47,15 @@ serve as they are: G divided k(p) by the product over the points q that are left
 well, so the columns of B for the finite points p are multiplied by it. At 14x14 that saves about a
 sixth of the products. (The gradient to the kernel has whole tiles of 4 only.)
 
-**Accuracy.** The price is rounding. Large terms cancel in A^T, and what they leave is less the
-transforms' own rounding than that of the sums over channels before; so `gemm.py` makes these of
-partial sums, which halves the error. It depends on the points, too. Points 0, +-1, +-2 of the paper
-need no multiplications in B, but in float32 and for C = 256 err by 1.5e-6 (root mean square,
-relative); 0, +-5/8, +-3/2, infinity, used here for tiles of 4, by 7e-7; direct summation by 2e-7.
-All are exact in binary. Alam et al. 2022 (arXiv 2201.10369) search for such points. For tiles of 6,
-0, +-1/2, +-1, +-2, infinity are about the best: 2.8e-6. Most of that is gone two layers on, where
-sums average it: at the end of VGG16 the relative error (L2) is 1.1e-6 (five photographs), which is
-that of Keras, and was 2.0e-6 without partial sums.
+**Accuracy.** The price is rounding. Large terms cancel in A^T, and most of what is left is the
+rounding of the sums over channels, less that of the transforms; so `gemm.py` makes these of partial
+sums, which halves the error. It depends on the points, too. Points 0, +-1, +-2 of the paper need no
+multiplications in B, but in float32 and for C = 256 err by 1.5e-6 (root mean square, relative); 0,
++-5/8, +-3/2, infinity, used here for tiles of 4, by 7e-7; direct summation by 2e-7. All are exact
+in binary. Alam et al. 2022 (arXiv 2201.10369) search for such points. For tiles of 6, 0, +-1/2,
++-1, +-2, infinity are about the best: 2.8e-6. Most of that is gone two layers on, where sums
+average it: at the end of VGG16 the relative error (L2) is 1.1e-6 (five photographs), which is that
+of Keras, and was 2.0e-6 without partial sums.
 
 **Speed.** A job takes a block of tiles all the way: transform (`transforms.py`), products
 (`gemm.py`), transform back, all within one compiled loop, so that nothing but x, u and y passes

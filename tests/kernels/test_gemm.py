@@ -101,21 +101,23 @@ def test_rows_start_anywhere_and_may_overlap(dtype):
 
 
 @dtypes
-def test_rows_of_several_runs_and_steps(dtype):
+@pytest.mark.parametrize("depth", [4, 70])
+def test_rows_of_several_runs_and_steps(depth, dtype):
     """Row r, run k, step i: a[r + 10 k + 3 i], as the windows of an image lie."""
     rng = np.random.default_rng(2)
-    a, b = normal(rng, 60, dtype), normal(rng, (3 * 4, 9), dtype)
+    a, b = normal(rng, 50 + 3 * depth, dtype), normal(rng, (3 * depth, 9), dtype)
     rows = np.arange(11)
-    index = rows[:, None, None] + 10 * np.arange(3)[:, None] + 3 * np.arange(4)
+    index = rows[:, None, None] + 10 * np.arange(3)[:, None] + 3 * np.arange(depth)
     panels, c = gemm.pack(b), np.empty((11, 9), dtype)
     gemm.multiply(a, rows, 3, 3, 10, panels, 0, None, 0, None, c.reshape(-1), 9)
-    assert_product(c, a[index].reshape(11, 12), b)
+    assert_product(c, a[index].reshape(11, 3 * depth), b)
 
 
 @dtypes
-def test_transposed_and_added_to_what_was_there(dtype):
+@pytest.mark.parametrize("depth", [9, 70])
+def test_transposed_and_added_to_what_was_there(depth, dtype):
     rng = np.random.default_rng(3)
-    a, b = normal(rng, (9, 12), dtype), normal(rng, (9, 32), dtype)
+    a, b = normal(rng, (depth, 12), dtype), normal(rng, (depth, 32), dtype)
     before = normal(rng, (12, 32), dtype)
     c = before.copy().reshape(-1)
     gemm.multiply(a.reshape(-1), np.arange(12), 12, 1, 0, gemm.pack(b), 0, c, 32, None, c, 32)
@@ -185,6 +187,16 @@ def test_sums_are_made_of_partial_sums():
         return np.linalg.norm(c - exact)
 
     assert error(one_sum) > 3 * error(gemm.matmul(a, b))
+
+
+def test_what_is_added_comes_last():
+    """A sum of small numbers is not lost, one by one, beside a large one."""
+    a, b = np.full((12, 64), 2**-12, np.float32), np.full((64, 32), 2**-12, np.float32)
+    c = np.ones((12, 32), np.float32)
+    rows = np.arange(12) * 64
+    flat = c.reshape(-1)
+    gemm.multiply(a.reshape(-1), rows, 1, 1, 0, gemm.pack(b), 0, flat, 32, None, flat, 32)
+    np.testing.assert_array_equal(c, np.float32(1 + 64 * 2.0**-24))
 
 
 PLAIN = """

@@ -248,10 +248,10 @@ def test_any_padding_around(size):
     assert_right("conv2d_kernel_gradient", 4, g.size + TRANSFORM_TERMS, x, g, geometry)
 
 
-@pytest.mark.parametrize(("size", "bound"), [(4, 9e-7), (6, 3.6e-6)], indirect=["size"])
+@pytest.mark.parametrize(("size", "bound"), [(4, 9e-7), (6, 4.2e-6)], indirect=["size"])
 def test_accuracy_in_float32(size, bound):
-    """Relative: tiles of 4 with the paper's points err by 1.5e-6; with sums that are not made of
-    partial sums, 1.2e-6, and tiles of 6 by 5.2e-6."""
+    """Relative. The convolution with the paper's points errs by 1.5e-6 in tiles of 4; without
+    partial sums by 1.2e-6, and by 5.2e-6 in tiles of 6."""
     rng = np.random.default_rng(0)
     geometry = sliding((24, 24), (3, 3), (1, 1), "same")
     x = np.maximum(normal(rng, (2, 24, 24, 256), np.float32), 0)
