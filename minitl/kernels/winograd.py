@@ -48,7 +48,7 @@ well, so the columns of B for the finite points p are multiplied by it. At 14x14
 sixth of the products. (The gradient to the kernel has whole tiles of 4 only.)
 
 **Accuracy.** The price is rounding. Large terms cancel in A^T, and most of what is left is the
-rounding of the sums over channels, less that of the transforms; so `gemm.py` makes these of partial
+rounding of the sums over channels, not of the transforms; so `gemm.py` makes the sums of partial
 sums, which halves the error. It depends on the points, too. Points 0, +-1, +-2 of the paper need no
 multiplications in B, but in float32 and for C = 256 err by 1.5e-6 (root mean square, relative); 0,
 +-5/8, +-3/2, infinity, used here for tiles of 4, by 7e-7; direct summation by 2e-7. All are exact
