@@ -41,7 +41,7 @@ PUBLISHED = {
 }
 MAX, L2 = "max error / max value", "relative L2"
 GOAL = 5e-6
-UNIT = float(np.finfo(np.float32).eps)  # in the last place of 1
+ROUNDING = float(np.finfo(np.float32).eps) / 2  # of 1, at most
 
 
 def measure(options: Options) -> Report:
@@ -106,7 +106,7 @@ def _gradients(report: Report, x: Array, y: Array) -> None:
     gradients are also held against float64 with the decisions of float32: what is then left is
     what the kernels for gradients round. How little it takes to change decisions is seen from
     convolutions that are computed in float64 and rounded to float32, and from the same with random
-    errors of half a unit in the last place of 1, relative to their root mean square.
+    errors of ROUNDING, relative to their root mean square.
     """
     network = training_step.network_of(x.shape[1])
     expected = _gradients_of(x, y, "float64", "direct")
@@ -117,7 +117,7 @@ def _gradients(report: Report, x: Array, y: Array) -> None:
         with outputs_given(outputs):
             decided = _gradients_of(x, y, "float64", "direct")
         _add_worst(report, f"gradients, same decisions, {L2}", _name(algorithm), found, decided)
-    for error, note in ((0.0, "rounded"), (UNIT / 2, f"with errors of {UNIT / 2:.0e}")):
+    for error, note in ((0.0, "rounded"), (ROUNDING, f"with errors of {ROUNDING:.0e}")):
         with convolutions_in_float64(error):
             found = _gradients_of(x, y, "float32", None)
         _add_worst(report, f"gradients, {L2}", f"minitl, exact sums, {note}", found, expected)
