@@ -104,6 +104,21 @@ def store(typingctx, array, index, value):
 
 
 @intrinsic
+def stream(typingctx, array, index, value):
+    """`store`, past the caches to memory. The place must be a multiple of VECTOR_BYTES."""
+
+    def build(context, builder, signature, args):
+        pointer = _address(context, builder, signature.args[0], *args[:2])
+        pointer = builder.bitcast(pointer, args[2].type.as_pointer())
+        instruction = builder.store(args[2], pointer, align=VECTOR_BYTES)
+        yes = builder.module.add_metadata([ir.IntType(32)(1)])
+        instruction.set_metadata("nontemporal", yes)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), build
+
+
+@intrinsic
 def broadcast(typingctx, array, index):
     """A vector whose lanes all hold array.ravel()[index]."""
     result = Vector(array.dtype)
@@ -426,6 +441,8 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 
     def store(array, index, value):
         array.reshape(-1)[index : index + lanes(array)] = value
+
+    stream = store
 
     def broadcast(array, index):
         return np.full(lanes(array), array.reshape(-1)[index])

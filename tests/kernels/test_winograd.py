@@ -35,6 +35,8 @@ CASES = [  # N, H, W, C, F, padding
     (1, 11, 7, 24, 17, "valid"),
     (1, 97, 131, 9, 10, "same"),  # many blocks
     (1, 98, 130, 9, 10, "same"),  # and half tiles in them
+    (3, 66, 64, 8, 48, "same"),  # more than 2 MB of whole cache lines, which pass the caches by
+    (3, 66, 64, 8, 47, "same"),  # and of lines that are shared
     (0, 8, 8, 8, 8, "same"),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
@@ -309,10 +311,10 @@ def test_outputs_that_gradients_follow_round_no_more_than_small_tiles_do(monkeyp
 
 
 def test_large_tiles_are_for_maps_large_along_both_axes_with_few_filters():
-    assert winograd.tile_size((96, 96), 128, 256) == 6
-    assert winograd.tile_size((95, 200), 8, 8) == 4
-    assert winograd.tile_size((200, 95), 8, 8) == 4
-    assert winograd.tile_size((112, 112), 256, 256) == 4
+    assert winograd.tile_size((56, 56), 256, 256) == 6
+    assert winograd.tile_size((55, 200), 8, 8) == 4
+    assert winograd.tile_size((200, 55), 8, 8) == 4
+    assert winograd.tile_size((112, 112), 256, 512) == 4
 
 
 def test_transformed_filters_are_kept_in_the_cache_and_used_from_there():
