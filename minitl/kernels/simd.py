@@ -105,7 +105,10 @@ def store(typingctx, array, index, value):
 
 @intrinsic
 def stream(typingctx, array, index, value):
-    """`store`, past the caches to memory. The place must be a multiple of VECTOR_BYTES."""
+    """`store`, past the caches to memory. The address must be a multiple of VECTOR_BYTES.
+
+    Other threads see it for certain after a lock was taken or given back, as `share_out` does.
+    """
 
     def build(context, builder, signature, args):
         pointer = _address(context, builder, signature.args[0], *args[:2])

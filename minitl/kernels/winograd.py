@@ -62,7 +62,7 @@ average it: at the end of VGG16 the relative error (L2) is 1.3e-6 (five photogra
 through memory. The planes lie off multiples of 4 KiB, or their rows would fall on the same
 cache sets. Milliseconds an image of VGG16 at 224x224, batch 8, two cores with AVX-512: 34.4 with
 tiles of 4 alone, of which products are about 26 (23 would be the peak), transforms 7, the first
-layer, which is not Winograd's, 1.1; ONNX Runtime 93 in all. Tiles of 6 take 5 to 8 per cent off.
+layer, which is not Winograd's, 1.1; ONNX Runtime 93 in all. Tiles of 6 take about a tenth off.
 """
 
 from __future__ import annotations
