@@ -159,13 +159,20 @@ def tiles_of_plane(tiling, plane, starts):
 @njit
 def _fetch(x, n, h, w, c, channels, rows, columns, patch, padded):
     """patch[i, j, :channels] = x[n, h + i, w + j, c : ...], with zeros outside of x."""
+    _, height, width, depth = x.shape
+    whole = channels // lanes(x) * lanes(x)
     for i in range(rows):
         for j in range(columns):
             at = (i * columns + j) * padded
-            seen = channels if 0 <= h + i < x.shape[1] and 0 <= w + j < x.shape[2] else 0
-            for k in range(seen):
-                patch[at + k] = x[n, h + i, w + j, c + k]
-            patch[at + seen : at + padded] = 0
+            if 0 <= h + i < height and 0 <= w + j < width:
+                source = ((n * height + h + i) * width + w + j) * depth + c
+                for k in range(0, whole, lanes(x)):
+                    store(patch, at + k, load(x, source + k))
+                for k in range(whole, channels):
+                    patch[at + k] = x[n, h + i, w + j, c + k]
+                patch[at + channels : at + padded] = 0
+            else:
+                patch[at : at + padded] = 0
 
 
 @njit(forceinline=True)
