@@ -41,6 +41,7 @@ PUBLISHED = {
 }
 MAX, L2 = "max error / max value", "relative L2"
 GOAL = 5e-6
+PRECISE = "minitl, precise"
 ROUNDING = float(np.finfo(np.float32).eps) / 2  # of 1, at most
 
 
@@ -117,6 +118,9 @@ def _gradients(report: Report, x: Array, y: Array) -> None:
         with outputs_given(outputs):
             decided = _gradients_of(x, y, "float64", "direct")
         _add_worst(report, f"gradients, same decisions, {L2}", _name(algorithm), found, decided)
+    with kernels.use_kernels("precise"):
+        found = _gradients_of(x, y, "float32", None)
+    _add_worst(report, f"gradients, {L2}", PRECISE, found, expected)
     for error, note in ((0.0, "rounded"), (ROUNDING, f"with errors of {ROUNDING:.0e}")):
         with convolutions_in_float64(error):
             found = _gradients_of(x, y, "float32", None)
@@ -126,6 +130,7 @@ def _gradients(report: Report, x: Array, y: Array) -> None:
             found, _ = alone(found_by, contender=contender)
             _add_worst(report, f"gradients, {L2}", contender.name, found, expected)
     report.limit(f"gradients, {L2}", "minitl", 1e-4)
+    report.limit(f"gradients, {L2}", PRECISE, 1e-4)
     report.limit(f"gradients, same decisions, {L2}", "minitl", 1e-4)
 
 

@@ -134,13 +134,14 @@ def minitl_trains(
     optimizer: str,
     rate: float,
     algorithm: str | None = None,
+    which: str = "fast",
 ) -> Ready:
     import minitl
 
     model = compiled(minitl, network, optimizer, rate)
 
     def run() -> float:
-        with algorithms.only(algorithm):
+        with minitl.use_kernels(which), algorithms.only(algorithm):
             return model.train_on_batch(x, y)
 
     return Ready(run)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.common import Options, Report, main
-from benchmarks.contest import contest
+from benchmarks.contest import Contender, contest
 from benchmarks.networks import Network, labels, photographs
-from benchmarks.peers import training
+from benchmarks.peers import minitl_trains, training
 
 
 def measure(options: Options) -> Report:
@@ -15,12 +15,14 @@ def measure(options: Options) -> Report:
     settings = {"image": options.size, "batch": batch, "warm-up": 3, "repetitions": repetitions}
     report = Report("training_step", __doc__ or "", settings)
     case = f"all of VGG16, batch {batch}"
-    results, report.missing = contest(
-        training(network, x, y, "sgd", 1e-5), repetitions, warm_up=3, tolerance=1e-4
-    )
+    contenders = training(network, x, y, "sgd", 1e-5)
+    precise = {**contenders[0].settings, "which": "precise"}
+    contenders.append(Contender("minitl, precise", minitl_trains, precise))
+    results, report.missing = contest(contenders, repetitions, warm_up=3, tolerance=1e-4)
     for result in results:
         report.add(case, result.name, "s", result.seconds, result.note)
     report.compare(case, "minitl", "Keras", "PyTorch", goal=0.5)
+    report.compare(case, "minitl, precise", "minitl")
     return report
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.pointwise import add_bias
-from minitl.kernels.reference import Array
+from minitl.kernels.reference import Array, in_float64
 from minitl.kernels.threads import (
     FEWEST_PRODUCTS,
     PARTS,
@@ -46,8 +46,11 @@ def conv2d(
     activation: str | None = None,
     cache: dict | None = None,
     recorded: bool = False,
+    precise: bool = False,
 ) -> Array:
     """`reference.conv2d`; `cache` and `recorded` are not used."""
+    if precise and x.dtype != np.float64:
+        return in_float64(conv2d, x, kernel, bias, geometry, activation)
     filters, (oh, ow) = kernel.shape[3], geometry.out_size
     weights = kernel.reshape(-1, filters)  # (K, F)
     lines = x.shape[0] * oh

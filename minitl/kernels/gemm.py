@@ -168,7 +168,7 @@ def multiply(
     """
     count, depth, width = panels.shape
     b, run = panels.reshape(-1), depth // runs
-    kept = np.empty(ROWS * width, c.dtype)
+    kept = np.empty(ROWS * width, b.dtype)
     tiles = len(rows) // ROWS + -(-(len(rows) % ROWS) // SHORT_ROWS)
     evenly = min(lanes(a), -(-width // max(1, tiles)))
     for p in range(count):

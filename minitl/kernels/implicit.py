@@ -48,21 +48,23 @@ def conv2d(
     activation: str | None = None,
     cache: dict | None = None,
     recorded: bool = False,
+    precise: bool = False,
 ) -> Array:
     """`reference.conv2d`; `cache` and `recorded` are not used."""
     filters = kernel.shape[3]
-    panels = pack(kernel.reshape(-1, filters))
-    shift = np.zeros(panels.shape[0] * panels.shape[2], x.dtype)
+    dtype = np.dtype(np.float64) if precise else x.dtype
+    panels = pack(kernel.reshape(-1, filters).astype(dtype))
+    shift = np.zeros(panels.shape[0] * panels.shape[2], dtype)
     if bias is not None:
         shift[:filters] = bias
-    floor = floor_of(activation, x.dtype)
+    floor = floor_of(activation, dtype)
     y = empty((x.shape[0], *geometry.out_size, filters), x.dtype)
     lines, rows = _block(geometry, filters)
     ranges = cut_falling(x.shape[0] * geometry.out_size[0], lines)
 
     def job(index: int) -> None:
         first, last = ranges[index]
-        image = scratch(rows * _row_length(geometry, x.shape[3]), x.dtype)
+        image = scratch(rows * _row_length(geometry, x.shape[3]), dtype)
         _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image, y)
 
     share_out(job, len(ranges))

@@ -13,8 +13,9 @@ is linear, that gradient is its adjoint: <g, K x> = <K_gradient g, x>.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,14 @@ def seen_from(padded: Array, geometry: Geometry, kh: int, kw: int) -> Array:
 # --- Convolution ---------------------------------------------------------------------------------
 
 
+def in_float64(
+    convolve: Callable[..., Array], x: Array, kernel: Array, bias: Array | None, *settings: Any
+) -> Array:
+    """convolve(x, kernel, bias, *settings) in float64, rounded to the dtype of x."""
+    wide = [None if a is None else a.astype(np.float64) for a in (x, kernel, bias)]
+    return convolve(*wide, *settings).astype(x.dtype)
+
+
 def conv2d(
     x: Array,
     kernel: Array,
@@ -66,6 +75,7 @@ def conv2d(
     activation: str | None = None,
     cache: dict | None = None,
     recorded: bool = False,
+    precise: bool = False,
 ) -> Array:
     """Convolution (cross-correlation, as in all of deep learning), then bias, then activation.
 
@@ -77,7 +87,8 @@ def conv2d(
     array and is emptied by its owner whenever the kernel is written: faster kernels keep
     transformed filters there. Nothing is kept here. `recorded` says that gradients will be asked
     of y. They follow what passes ReLU, and what is the largest under a window: where y decides
-    that, faster kernels round less if they can.
+    that, faster kernels round less if they can. With `precise`, all is computed in float64 and y is
+    rounded to the dtype of x, once.
 
     >>> from minitl.kernels.geometry import sliding
     >>> x = np.arange(9.0).reshape(1, 3, 3, 1)
@@ -86,6 +97,8 @@ def conv2d(
     array([[ 8., 12.],
            [20., 24.]])
     """
+    if precise:
+        return in_float64(conv2d, x, kernel, bias, geometry, activation)
     padded = pad(x, geometry)
     y = np.zeros((x.shape[0], *geometry.out_size, kernel.shape[3]), x.dtype)
     for kh, kw in window_places(geometry):

@@ -77,27 +77,58 @@ def lanes(typingctx, array):
     return types.intp(array), build
 
 
+def _read(context, builder, vector, array_type, array, index):
+    """The vector of elements of an array from `index` on, in the vector's precision."""
+    stored = ir.VectorType(context.get_value_type(array_type.dtype), vector.lanes)
+    pointer = _address(context, builder, array_type, array, index)
+    pointer = builder.bitcast(pointer, stored.as_pointer())
+    value = builder.load(pointer, align=array_type.dtype.bitwidth // 8)
+    return _converted(builder, value, context.get_value_type(vector))
+
+
+def _write(context, builder, array_type, array, index, value):
+    """Store a vector in an array's precision."""
+    stored = ir.VectorType(context.get_value_type(array_type.dtype), value.type.count)
+    pointer = _address(context, builder, array_type, array, index)
+    pointer = builder.bitcast(pointer, stored.as_pointer())
+    builder.store(_converted(builder, value, stored), pointer, align=array_type.dtype.bitwidth // 8)
+
+
+def _converted(builder, value, kind):
+    if value.type == kind:
+        return value
+    wider = isinstance(kind.element, ir.DoubleType)
+    return builder.fpext(value, kind) if wider else builder.fptrunc(value, kind)
+
+
 @intrinsic
 def load(typingctx, array, index):
     """The vector at array.ravel()[index : index + lanes]."""
     result = Vector(array.dtype)
 
     def build(context, builder, signature, args):
-        pointer = _address(context, builder, signature.args[0], *args)
-        pointer = builder.bitcast(pointer, context.get_value_type(result).as_pointer())
-        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+        return _read(context, builder, result, signature.args[0], *args)
 
     return result(array, types.intp), build
 
 
 @intrinsic
-def store(typingctx, array, index, value):
-    """array.ravel()[index : index + lanes] = value."""
+def load_as(typingctx, array, index, other):
+    """`load`, as a vector of the precision, and so with the lanes, of another array."""
+    result = Vector(other.dtype)
 
     def build(context, builder, signature, args):
-        pointer = _address(context, builder, signature.args[0], *args[:2])
-        pointer = builder.bitcast(pointer, args[2].type.as_pointer())
-        builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
+        return _read(context, builder, result, signature.args[0], *args[:2])
+
+    return result(array, types.intp, other), build
+
+
+@intrinsic
+def store(typingctx, array, index, value):
+    """array.ravel()[index : index + lanes] = value, rounded to the array's precision."""
+
+    def build(context, builder, signature, args):
+        _write(context, builder, signature.args[0], *args)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), build
@@ -215,10 +246,12 @@ def store_tile(typingctx, array, at, step, tile):
 
     def build(context, builder, signature, args):
         array, at, step, tile = args
-        kind, vector = signature.args[0], signature.args[3].dtype
+        lanes = signature.args[3].dtype.lanes
         for row in range(0, signature.args[3].count, 2):
-            for i, place in enumerate(_pair_at(builder, context, vector, kind, array, at), row):
-                builder.store(builder.extract_value(tile, i), place, align=kind.dtype.bitwidth // 8)
+            for i, lane in ((row, 0), (row + 1, lanes)):
+                place = builder.add(at, ir.Constant(at.type, lane))
+                one = builder.extract_value(tile, i)
+                _write(context, builder, signature.args[0], array, place, one)
             at = builder.add(at, step)
         return context.get_dummy_value()
 
@@ -314,7 +347,7 @@ def larger(typingctx, a, b):
 
 def linear(matrix):
     """Compiled code for a constant matrix: f(x, at, step, y, out, out_step) stores the vectors
-    y[out + i*out_step] = sum over j of matrix[i, j] * x[at + j*step].
+    y[out + i*out_step] = sum over j of matrix[i, j] * x[at + j*step], summed in y's precision.
 
     What is zero costs nothing: no multiplication, and for a whole row no store, for a whole column
     no load. Two rows or columns that are equal but for signs share their sums, see `_steps`.
@@ -323,24 +356,22 @@ def linear(matrix):
 
     @intrinsic
     def apply(typingctx, x, at, step, y, out, out_step):
-        vector = Vector(x.dtype)
+        vector = Vector(y.dtype)
 
         def build(context, builder, signature, args):
             x, at, step, y, out, out_step = args
-            kind, align = context.get_value_type(vector), x_type.dtype.bitwidth // 8
+            kind = context.get_value_type(vector)
 
-            def place(array_type, array, start, step, i):
-                index = builder.add(start, builder.mul(step, ir.Constant(step.type, i)))
-                address = _address(context, builder, array_type, array, index)
-                return builder.bitcast(address, kind.as_pointer())
+            def place(start, step, i):
+                return builder.add(start, builder.mul(step, ir.Constant(step.type, i)))
 
             values: dict[int, Any] = {}
             for j in map(int, np.flatnonzero(matrix.any(axis=0))):
-                values[j] = builder.load(place(x_type, x, at, step, j), align=align)
+                values[j] = _read(context, builder, vector, x_type, x, place(at, step, j))
             for number, terms in enumerate(sums, start=matrix.shape[1]):
                 values[number] = _weighted_sum(builder, kind, terms, values)
             for i, number in results.items():
-                builder.store(values[number], place(y_type, y, out, out_step, i), align=align)
+                _write(context, builder, y_type, y, place(out, out_step, i), values[number])
             return context.get_dummy_value()
 
         x_type, y_type = x, y
@@ -442,8 +473,11 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     def load(array, index):
         return array.reshape(-1)[index : index + lanes(array)].copy()
 
+    def load_as(array, index, other):
+        return array.reshape(-1)[index : index + lanes(other)].astype(other.dtype)
+
     def store(array, index, value):
-        array.reshape(-1)[index : index + lanes(array)] = value
+        array.reshape(-1)[index : index + len(value)] = value
 
     stream = store
 
@@ -468,7 +502,7 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 
     def store_tile(array, at, step, tile):
         for i, one in enumerate(tile):
-            store(array, at + i // 2 * step + i % 2 * lanes(array), one)
+            store(array, at + i // 2 * step + i % 2 * len(one), one)
 
     def multiply_add(tile, a, rows, step, b, at):
         pair = load(b, at), load(b, at + lanes(b))
@@ -485,8 +519,8 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 
     def linear(matrix):
         def apply(x, at, step, y, out, out_step):
-            rows = [[(j, x.dtype.type(c)) for j, c in enumerate(row) if c] for row in matrix]
-            done = [sum(c * load(x, at + j * step) for j, c in row) for row in rows]
+            rows = [[(j, y.dtype.type(c)) for j, c in enumerate(row) if c] for row in matrix]
+            done = [sum(c * load_as(x, at + j * step, y) for j, c in row) for row in rows]
             for i, row in enumerate(rows):
                 if row:
                     store(y, out + i * out_step, done[i])

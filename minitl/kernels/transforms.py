@@ -19,6 +19,7 @@ from minitl.kernels.simd import (
     larger,
     linear,
     load,
+    load_as,
     maximum,
     prefetch,
     store,
@@ -83,7 +84,7 @@ kernel_axis = _one_of({4: linear(_G.T)})
 @njit(forceinline=True)
 def both_axes(axis, key, inputs, outputs, x, at, row, column, y, out, out_row, out_column, work):
     """`axis` along each column of inputs x inputs places of x, then along each row, into y."""
-    vector = lanes(x)
+    vector = lanes(y)
     for j in range(inputs):
         axis(key, x, at + j * column, row, work, j * vector, inputs * vector)
     for i in range(outputs):
@@ -160,14 +161,15 @@ def tiles_of_plane(tiling, plane, starts):
 def _fetch(x, n, h, w, c, channels, rows, columns, patch, padded):
     """patch[i, j, :channels] = x[n, h + i, w + j, c : ...], with zeros outside of x."""
     _, height, width, depth = x.shape
-    whole = channels // lanes(x) * lanes(x)
+    vector = lanes(patch)
+    whole = channels // vector * vector
     for i in range(rows):
         for j in range(columns):
             at = (i * columns + j) * padded
             if 0 <= h + i < height and 0 <= w + j < width:
                 source = ((n * height + h + i) * width + w + j) * depth + c
-                for k in range(0, whole, lanes(x)):
-                    store(patch, at + k, load(x, source + k))
+                for k in range(0, whole, vector):
+                    store(patch, at + k, load_as(x, source + k, patch))
                 for k in range(whole, channels):
                     patch[at + k] = x[n, h + i, w + j, c + k]
                 patch[at + channels : at + padded] = 0
@@ -188,7 +190,7 @@ def _to_planes(
     tile at an edge leaves in the planes that it lacks is anything, and nobody reads it.
     """
     _, height, width, depth = x.shape
-    vector, plane, panel = lanes(x), v.shape[1], 2 * lanes(x)
+    vector, plane, panel = lanes(v), v.shape[1], 2 * lanes(v)
     padded = -(-channels // vector) * vector
     half = STRIP_MEMORY // 2 * padded
     strip, patch, flat = memory[:half], memory[half : 2 * half], x.reshape(-1)
@@ -229,7 +231,7 @@ def _to_planes(
 @njit
 def input_tiles(x, tiling, first, last, places, c, channels, v, row, strip):
     """v[plane, place] = B^T d B, rows of `row` elements, for some tiles and channels of x."""
-    panel = 2 * lanes(x)
+    panel = 2 * lanes(v)
     if tiling.size == 4:
         _to_planes(
             input_axis, 4, 6, x, tiling, first, last, places, c, channels, v, row, panel, strip
@@ -244,7 +246,7 @@ def input_tiles(x, tiling, first, last, places, c, channels, v, row, strip):
 @njit
 def gradient_tiles(g, tiling, first, last, places, f, filters, z, strip):
     """z[plane] = A g A^T, packed in panels (panel, place, f), for some tiles and filters of g."""
-    row = 2 * lanes(g)
+    row = 2 * lanes(z)
     _to_planes(
         gradient_axis, 4, 4, g, tiling, first, last, places, f, filters, z, row,
         row * (last - first), strip,
@@ -277,7 +279,7 @@ def _from_planes(
     next layer anyhow (64 -> 128 channels at 112x112, batch 8: 9 per cent less of the whole layer).
     """
     _, height, width, depth = y.shape
-    vector, plane, points, lowest = lanes(y), m.shape[1], size + 2, broadcast(floor, 0)
+    vector, plane, points, lowest = lanes(m), m.shape[1], size + 2, broadcast(floor, 0)
     vectors_are_lines = vector * y.itemsize == ALIGNMENT and y.ctypes.data % ALIGNMENT == 0
     streaming = vectors_are_lines and depth % vector == 0 and y.size * y.itemsize >= STREAMED
     done = work[points * points * vector :]

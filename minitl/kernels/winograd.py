@@ -41,6 +41,10 @@ gradient will be asked, because rounding decides what passes ReLU: one in so man
 the other way moves a gradient by more than all other rounding. (So a large map that is recorded
 and the same one in `predict` differ by rounding.) Gradients to the input decide nothing.
 
+**Precise.** To decide as float64 does, u, v and m can be float64: x is widened where its transform
+loads it, y is rounded where it is stored (`simd.py`), and products and transforms take twice the
+time.
+
 **Edges.** 14 places are three and a half tiles of 4. Where only n places of a tile are wanted along
 an axis, n even, n + 2 points do: 0, the first pairs +-p and infinity. The filters that are there
 serve as they are: G divided k(p) by the product over the points q that are left out of (p - q) as
@@ -115,10 +119,10 @@ def _correlate_blocks(x, tiling, blocks, v_plane, m_plane, u, slices, bias, floo
     `v_plane` and `m_plane` are the sizes of a plane of v and of m, in `memory`; see `_Plan`.
     """
     planes, _, channels, width = u.shape
-    padded = -(-channels // lanes(x)) * lanes(x)
+    padded = -(-channels // lanes(u)) * lanes(u)
     v, rest = memory[: planes * v_plane].reshape(planes, v_plane), memory[planes * v_plane :]
     m, rest = rest[: planes * m_plane].reshape(planes, m_plane), rest[planes * m_plane :]
-    work, strip = rest[: WORK_MEMORY * lanes(x)], rest[WORK_MEMORY * lanes(x) :]
+    work, strip = rest[: WORK_MEMORY * lanes(u)], rest[WORK_MEMORY * lanes(u) :]
     for start, stop in blocks:
         places, starts = in_order(tiling, start, stop)
         input_tiles(x, tiling, start, stop, places, 0, channels, v, padded, strip)
@@ -206,11 +210,13 @@ def conv2d(
     activation: str | None = None,
     cache: dict | None = None,
     recorded: bool = False,
+    precise: bool = False,
 ) -> Array:
     """`reference.conv2d` for 3x3 windows, stride 1; keeps the transformed filters in `cache`."""
-    floor = floor_of(activation, x.dtype)
-    size = 4 if recorded else tile_size(geometry.out_size, *kernel.shape[2:])
-    u = _transformed(kernel, False, size, cache, lasting=not recorded)
+    dtype = np.dtype(np.float64) if precise else x.dtype
+    floor = floor_of(activation, dtype)
+    size = 4 if recorded or precise else tile_size(geometry.out_size, *kernel.shape[2:])
+    u = _transformed(kernel, False, size, cache, not recorded, dtype)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
 
 
@@ -225,7 +231,7 @@ def conv2d_max_pool2d(
     """`reference.conv2d_max_pool2d`: of a tile, only the maxima are ever written."""
     floor = floor_of(activation, x.dtype)
     size = tile_size(geometry.out_size, *kernel.shape[2:])
-    u = _transformed(kernel, False, size, cache, lasting=True)
+    u = _transformed(kernel, False, size, cache, True, kernel.dtype)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3], 2)
 
 
@@ -236,7 +242,7 @@ def conv2d_input_gradient(
     top, bottom, left, right = geometry.pads
     pads = (2 - top, 2 - bottom, 2 - left, 2 - right)
     size = tile_size(geometry.size, *kernel.shape[2:])
-    u = _transformed(kernel, True, size, cache, lasting=False)
+    u = _transformed(kernel, True, size, cache, False, kernel.dtype)
     return _correlate(g, u, None, floor_of(None, g.dtype), pads, geometry.size, kernel.shape[2])
 
 
@@ -306,13 +312,13 @@ def _correlate(
     y = empty((len(x), out_size[0] // pool, out_size[1] // pool, filters), x.dtype)
     panels, _, width = u.shape[1:]
     side = plan.tiling.size // pool
-    shift = np.zeros(panels * width, x.dtype)
+    shift = np.zeros(panels * width, u.dtype)
     if bias is not None:
         shift[:filters] = bias
 
     def job(index: int) -> None:
         blocks, slices = plan.jobs[index]
-        memory = scratch(plan.memory, x.dtype)
+        memory = scratch(plan.memory, u.dtype)
         _correlate_blocks(
             x, plan.tiling, blocks, plan.v_plane, plan.m_plane, u, slices, shift, floor, side, y,
             memory,
@@ -366,23 +372,28 @@ def _plan(
 
 
 def _transformed(
-    kernel: Array, turned: bool, size: int, cache: dict | None, lasting: bool
+    kernel: Array,
+    turned: bool,
+    size: int,
+    cache: dict | None,
+    lasting: bool,
+    dtype: np.dtype,
 ) -> Array:
     """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache.
 
     `lasting`: for many calls, as in predicting; those of trained layers, until the next update.
     """
-    key = ("winograd", turned, size)
+    key = ("winograd", turned, size, dtype)
     if cache is not None and key in cache:
         return cache[key]
     filters, channels = kernel.shape[2:] if turned else kernel.shape[:1:-1]
-    width = panel_width(kernel.dtype)
+    width = panel_width(dtype)
     shape = ((size + 2) ** 2, -(-filters // width), channels, width)
-    u = empty(shape, kernel.dtype, lasting and cache is not None)
+    u = empty(shape, dtype, lasting and cache is not None)
     jobs = cut(u.shape[1], PARTS)
 
     def job(index: int) -> None:
-        patch, work = _memory(kernel.dtype, (9 * width,), (WORK_MEMORY * width // 2,))
+        patch, work = _memory(dtype, (9 * width,), (WORK_MEMORY * width // 2,))
         _filter_block(kernel, turned, size, *jobs[index], u, patch, work)
 
     share_out(job, len(jobs))
