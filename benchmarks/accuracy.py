@@ -105,9 +105,9 @@ def _gradients(report: Report, x: Array, y: Array) -> None:
     carries over its neighbour which of four a maximum takes its gradient from. One such decision
     in a deep layer moves the gradients of all layers below by more than all rounding does. So the
     gradients are also held against float64 with the decisions of float32: what is then left is
-    what the kernels for gradients round. How little it takes to change decisions is seen from
-    convolutions that are computed in float64 and rounded to float32, and from the same with random
-    errors of ROUNDING, relative to their root mean square.
+    what the kernels for gradients round. "precise" decides in float64. How little it takes to
+    change decisions is seen from convolutions that are computed in float64 and rounded to float32,
+    and from the same with random errors of ROUNDING, relative to their root mean square.
     """
     network = training_step.network_of(x.shape[1])
     expected = _gradients_of(x, y, "float64", "direct")

@@ -11,7 +11,10 @@ from minitl.models import Model
 
 
 def warm_up(dtype: str = "float32") -> None:
-    """Compile every kernel that training and prediction use, by running tiny ones of each."""
+    """Compile every kernel that training and prediction use, by running tiny ones of each.
+
+    Those of `use_kernels("precise")` are left to whoever asks for them.
+    """
     x = layers.Input((12, 12, 3), dtype=dtype, name="warm_up")
     settings: Any = {"dtype": dtype}
     h = layers.RandomFlip(**settings)(x)

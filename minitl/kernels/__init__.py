@@ -41,9 +41,10 @@ class use_kernels:
     and what they cost in accuracy.
 
     'precise' is 'fast' with float64 inside every convolution of which a gradient will be asked:
-    its outputs decide what passes ReLU, and what is the largest under a window. Decided so, the
-    gradients of VGG16 differ from those of float64 by 1e-5, instead of 3e-4 as with 'fast' and with
-    other runtimes. A training step of all of VGG16 takes 1.3 times as long.
+    its outputs decide what passes ReLU, and what is the largest under a window. Where all of VGG16
+    is trained, its gradients then differ from those of float64 by 1e-5, instead of 3e-4 as with
+    'fast' and with other runtimes, and a step takes 1.3 times as long. What is not such a
+    convolution (frozen layers, batch normalization, Dense) is computed as with 'fast'.
 
     As a plain call it holds until the next; as a context manager, until the block is left.
 

@@ -86,12 +86,14 @@ def _read(context, builder, vector, array_type, array, index):
     return _converted(builder, value, context.get_value_type(vector))
 
 
-def _write(context, builder, array_type, array, index, value):
-    """Store a vector in an array's precision."""
+def _write(context, builder, array_type, array, index, value, aligned=False):
+    """Store a vector in an array's precision; `aligned`: at a multiple of what it takes there."""
     stored = ir.VectorType(context.get_value_type(array_type.dtype), value.type.count)
     pointer = _address(context, builder, array_type, array, index)
     pointer = builder.bitcast(pointer, stored.as_pointer())
-    builder.store(_converted(builder, value, stored), pointer, align=array_type.dtype.bitwidth // 8)
+    size = array_type.dtype.bitwidth // 8
+    align = stored.count * size if aligned else size
+    return builder.store(_converted(builder, value, stored), pointer, align=align)
 
 
 def _converted(builder, value, kind):
@@ -136,15 +138,14 @@ def store(typingctx, array, index, value):
 
 @intrinsic
 def stream(typingctx, array, index, value):
-    """`store`, past the caches to memory. The address must be a multiple of VECTOR_BYTES.
+    """`store`, past the caches to memory, at an address that is a multiple of what it takes.
 
     Other threads see it for certain after a lock was taken or given back, as `share_out` does.
     """
 
     def build(context, builder, signature, args):
-        pointer = _address(context, builder, signature.args[0], *args[:2])
-        pointer = builder.bitcast(pointer, args[2].type.as_pointer())
-        instruction = builder.store(args[2], pointer, align=VECTOR_BYTES)
+        array, index, value = args
+        instruction = _write(context, builder, signature.args[0], array, index, value, aligned=True)
         yes = builder.module.add_metadata([ir.IntType(32)(1)])
         instruction.set_metadata("nontemporal", yes)
         return context.get_dummy_value()

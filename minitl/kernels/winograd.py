@@ -42,8 +42,7 @@ the other way moves a gradient by more than all other rounding. (So a large map 
 and the same one in `predict` differ by rounding.) Gradients to the input decide nothing.
 
 **Precise.** To decide as float64 does, u, v and m can be float64: x is widened where its transform
-loads it, y is rounded where it is stored (`simd.py`), and products and transforms take twice the
-time.
+loads it, y is rounded where it is stored (`simd.py`), and that convolution takes twice the time.
 
 **Edges.** 14 places are three and a half tiles of 4. Where only n places of a tile are wanted along
 an axis, n even, n + 2 points do: 0, the first pairs +-p and infinity. The filters that are there
@@ -216,7 +215,7 @@ def conv2d(
     dtype = np.dtype(np.float64) if precise else x.dtype
     floor = floor_of(activation, dtype)
     size = 4 if recorded or precise else tile_size(geometry.out_size, *kernel.shape[2:])
-    u = _transformed(kernel, False, size, cache, not recorded, dtype)
+    u = _transformed(kernel, dtype, size, cache, lasting=not recorded)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
 
 
@@ -231,7 +230,7 @@ def conv2d_max_pool2d(
     """`reference.conv2d_max_pool2d`: of a tile, only the maxima are ever written."""
     floor = floor_of(activation, x.dtype)
     size = tile_size(geometry.out_size, *kernel.shape[2:])
-    u = _transformed(kernel, False, size, cache, True, kernel.dtype)
+    u = _transformed(kernel, x.dtype, size, cache, lasting=True)
     return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3], 2)
 
 
@@ -242,7 +241,7 @@ def conv2d_input_gradient(
     top, bottom, left, right = geometry.pads
     pads = (2 - top, 2 - bottom, 2 - left, 2 - right)
     size = tile_size(geometry.size, *kernel.shape[2:])
-    u = _transformed(kernel, True, size, cache, False, kernel.dtype)
+    u = _transformed(kernel, g.dtype, size, cache, turned=True)
     return _correlate(g, u, None, floor_of(None, g.dtype), pads, geometry.size, kernel.shape[2])
 
 
@@ -373,11 +372,11 @@ def _plan(
 
 def _transformed(
     kernel: Array,
-    turned: bool,
+    dtype: np.dtype,
     size: int,
     cache: dict | None,
-    lasting: bool,
-    dtype: np.dtype,
+    turned: bool = False,
+    lasting: bool = False,
 ) -> Array:
     """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache.
 

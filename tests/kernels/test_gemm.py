@@ -201,7 +201,7 @@ def test_what_is_added_comes_last():
 
 PLAIN = """
 import numpy as np
-from minitl.kernels import gemm, products, winograd
+from minitl.kernels import gemm, implicit, products, winograd
 from minitl.kernels.geometry import sliding
 a, b = np.random.default_rng(0).normal(size=(2, 7, 7))
 assert abs(gemm.matmul(a, b) - a @ b).max() < 1e-14
@@ -212,6 +212,9 @@ assert abs(products.dense_kernel_gradient(a, b) - a.T @ b).max() < 1e-14
 x, k = np.ones((1, 5, 4, 3), np.float32), np.ones((3, 3, 3, 2), np.float32)
 y = winograd.conv2d(x, k, None, sliding((5, 4), (3, 3), (1, 1), "valid"))
 assert y.dtype == np.float32 and abs(y - 27).max() < 1e-4, y
+for room in (winograd, implicit):
+    y = room.conv2d(x, k, None, sliding((5, 4), (3, 3), (1, 1), "valid"), precise=True)
+    assert y.dtype == np.float32 and (y == 27).all(), y
 winograd.LARGE_MAP = 0  # tiles of 6: a whole one, and edges of 4 and of 2
 x, geometry = np.ones((1, 12, 10, 3), np.float32), sliding((12, 10), (3, 3), (1, 1), "valid")
 y = winograd.conv2d(x, k, None, geometry)

@@ -15,6 +15,7 @@ CASES = {  # N, H, W, C, F, window, stride
     "winograd": (2, 13, 10, 24, 40, 3, 1),
     "winograd, odd": (1, 9, 11, 19, 37, 3, 1),
     "winograd, many blocks": (3, 34, 35, 8, 16, 3, 1),
+    "winograd, 2 MB": (3, 66, 64, 8, 48, 3, 1),
     "implicit": (2, 12, 9, 3, 21, 3, 1),
     "implicit, strides": (1, 15, 15, 3, 8, 7, 2),
     "direct": (2, 8, 8, 20, 12, 1, 1),
@@ -30,18 +31,18 @@ def make(case, dtype=np.float32):
     return normal(rng, (n, h, w, c), dtype), kernel, normal(rng, f, dtype), geometry
 
 
-def in_float64(x, kernel, bias, geometry, activation=None):
+def exactly(x, kernel, bias, geometry, activation=None):
     return reference.conv2d(
         *(a.astype(np.float64) for a in (x, kernel, bias)), geometry, activation
     )
 
 
 @cases
-@pytest.mark.parametrize("which", ["fast", "reference", "direct"])
+@pytest.mark.parametrize("which", ["fast", "reference", "direct", "precise"])
 def test_outputs_are_rounded_once(case, which):
     x, kernel, bias, geometry = make(case)
-    exact = in_float64(x, kernel, bias, geometry)
-    sums = in_float64(abs(x), abs(kernel), abs(bias), geometry)
+    exact = exactly(x, kernel, bias, geometry)
+    sums = exactly(abs(x), abs(kernel), abs(bias), geometry)
     with use_kernels(which):
         y = kernels.conv2d(x, kernel, bias, geometry, precise=True)
     assert y.dtype == np.float32
@@ -92,7 +93,7 @@ def test_nan_stays(case):
     x, kernel, bias, geometry = make(case)
     x[0, 4, 5, 1] = np.nan
     y = kernels.conv2d(x, kernel, bias, geometry, "relu", precise=True)
-    nan = np.isnan(in_float64(x, kernel, bias, geometry, "relu"))
+    nan = np.isnan(exactly(x, kernel, bias, geometry, "relu"))
     assert np.isnan(y[nan]).all()
     assert np.isfinite(y).any()
 
@@ -109,7 +110,7 @@ def outputs(dtype, which):
 
 
 def test_a_network_whose_gradient_may_be_asked_is_precise():
-    """Four layers that round each output once: 4 * 2.5e-8 of it, but for what averages out."""
+    """Four layers that round each output once, 2.5e-8 of it: sqrt(4) * 2.5e-8 together."""
     exact = outputs("float64", "direct")
 
     def error(found):

@@ -35,7 +35,7 @@ CASES = [  # N, H, W, C, F, padding
     (1, 11, 7, 24, 17, "valid"),
     (1, 97, 131, 9, 10, "same"),  # many blocks
     (1, 98, 130, 9, 10, "same"),  # and half tiles in them
-    (3, 66, 64, 8, 48, "same"),  # more than 2 MB of whole cache lines, which pass the caches by
+    (3, 66, 64, 8, 48, "same"),  # more than 2 MB of whole cache lines: with AVX-512, streamed
     (3, 66, 64, 8, 47, "same"),  # and of lines that are shared
     (0, 8, 8, 8, 8, "same"),
 ]
@@ -101,12 +101,15 @@ def assert_right(name, size, terms, *arguments):
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
-@pytest.mark.parametrize("shape", [(8, 8), (5, 7), (3, 3), (14, 13)])
+@pytest.mark.parametrize("shape", [(8, 8), (5, 7), (3, 3), (14, 13), (184, 180)])
+@pytest.mark.parametrize("filters", [20, 32])  # the last with more than 2 MB of whole lines
 @dtypes
-def test_convolution_and_pool_in_one_pass_give_the_same_bits(shape, dtype, activation, size):
+def test_convolution_and_pool_in_one_pass_give_the_same_bits(
+    shape, filters, dtype, activation, size
+):
     rng = np.random.default_rng(0)
-    x, kernel = normal(rng, (2, *shape, 9), dtype), normal(rng, (3, 3, 9, 20), dtype)
-    bias, geometry = normal(rng, 20, dtype), sliding(shape, (3, 3), (1, 1), "same")
+    x, kernel = normal(rng, (2, *shape, 9), dtype), normal(rng, (3, 3, 9, filters), dtype)
+    bias, geometry = normal(rng, filters, dtype), sliding(shape, (3, 3), (1, 1), "same")
     y = winograd.conv2d(x, kernel, bias, geometry, activation)
     pooled = formulas.max_pool2d(y, sliding(shape, (2, 2), (2, 2), "valid"))
     one_pass = winograd.conv2d_max_pool2d(x, kernel, bias, geometry, activation)
