@@ -418,7 +418,8 @@ def tile_size(out_size: tuple[int, int], channels: int, filters: int) -> int:
         56, 256 -> 256          5.79   4.79
 
     At the end of VGG16 the last two lines raise the error from 1.2e-6 of the largest value to
-    1.75e-6; Keras has 1.4e-6.
+    1.75e-6; Keras has 1.4e-6. In gradients to the input, which transform u after each update, they
+    save a tenth for 16 images (256 -> 256: 4.2, 3.8) and cost a tenth for one (7.9, 8.7).
     """
     large = min(out_size) >= LARGE_MAP and channels * filters <= FEW_FILTERS
     return 6 if large else 4
