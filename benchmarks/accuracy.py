@@ -7,6 +7,7 @@ direct convolution in float64; the peers are held against the same numbers.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -26,8 +27,9 @@ from benchmarks.networks import (
     published_weights,
     vgg16,
 )
-from benchmarks.peers import predicting
+from benchmarks.peers import PRECISE, predicting
 from minitl import kernels
+from minitl.kernels import reference
 from minitl.kernels.geometry import Geometry, sliding
 
 # Lavin & Gray 2016, 'Fast Algorithms for Convolutional Neural Networks' (arXiv 1509.09308): max
@@ -41,7 +43,6 @@ PUBLISHED = {
 }
 MAX, L2 = "max error / max value", "relative L2"
 GOAL = 5e-6
-PRECISE = "minitl, precise"
 ROUNDING = float(np.finfo(np.float32).eps) / 2  # of 1, at most
 
 
@@ -105,9 +106,9 @@ def _gradients(report: Report, x: Array, y: Array) -> None:
     carries over its neighbour which of four a maximum takes its gradient from. One such decision
     in a deep layer moves the gradients of all layers below by more than all rounding does. So the
     gradients are also held against float64 with the decisions of float32: what is then left is
-    what the kernels for gradients round. "precise" decides in float64. How little it takes to
-    change decisions is seen from convolutions that are computed in float64 and rounded to float32,
-    and from the same with random errors of ROUNDING, relative to their root mean square.
+    what the kernels for gradients round. "precise" computes convolutions in float64 and rounds
+    them; how little it takes to change decisions is seen from the same with random errors of
+    ROUNDING, relative to their root mean square.
     """
     network = training_step.network_of(x.shape[1])
     expected = _gradients_of(x, y, "float64", "direct")
@@ -121,10 +122,10 @@ def _gradients(report: Report, x: Array, y: Array) -> None:
     with kernels.use_kernels("precise"):
         found = _gradients_of(x, y, "float32", None)
     _add_worst(report, f"gradients, {L2}", PRECISE, found, expected)
-    for error, note in ((0.0, "rounded"), (ROUNDING, f"with errors of {ROUNDING:.0e}")):
-        with convolutions_in_float64(error):
-            found = _gradients_of(x, y, "float32", None)
-        _add_worst(report, f"gradients, {L2}", f"minitl, exact sums, {note}", found, expected)
+    with convolutions_in_float64(ROUNDING):
+        found = _gradients_of(x, y, "float32", None)
+    name = f"minitl, exact sums, with errors of {ROUNDING:.0e}"
+    _add_worst(report, f"gradients, {L2}", name, found, expected)
     for contender in peers.gradients(network, x, y):
         if contender.installed:
             found, _ = alone(found_by, contender=contender)
@@ -161,15 +162,14 @@ def convolutions_in_float64(error: float) -> Iterator[None]:
     times that of the outputs), and rounded to the dtype that is theirs."""
     rng = np.random.default_rng(0)
 
-    def convolve(
+    def with_errors(
         x: Array, kernel: Array, bias: Array, geometry: Geometry, activation: str | None, *_: Any
     ) -> Array:
-        exact = [a.astype(np.float64) for a in (x, kernel, bias)]
-        y = algorithms.module("direct").conv2d(*exact, geometry)
-        if error:
-            y += error * np.sqrt(np.mean(y * y)) * rng.standard_normal(y.shape, np.float32)
-        return (np.maximum(y, 0) if activation == "relu" else y).astype(x.dtype)
+        y = algorithms.module("direct").conv2d(x, kernel, bias, geometry)
+        y += error * np.sqrt(np.mean(y * y)) * rng.standard_normal(y.shape, np.float32)
+        return np.maximum(y, 0) if activation == "relu" else y
 
+    convolve = functools.partial(reference.in_float64, with_errors)
     with mock.patch.object(kernels, "conv2d", convolve):
         yield
 

@@ -127,6 +127,9 @@ def training(network: Network, x: Array, y: Array, optimizer: str, rate: float) 
     ]
 
 
+PRECISE = "minitl, precise"  # what trains with use_kernels("precise")
+
+
 def minitl_trains(
     network: Network,
     x: Array,

@@ -30,7 +30,7 @@ _current = "fast"
 
 
 def current_kernels() -> str:
-    """Which kernels run now: 'reference', 'fast', 'direct' or 'precise'."""
+    """Which kernels run now: one of KERNELS."""
     return _current
 
 

@@ -63,8 +63,8 @@ def in_float64(
     convolve: Callable[..., Array], x: Array, kernel: Array, bias: Array | None, *settings: Any
 ) -> Array:
     """convolve(x, kernel, bias, *settings) in float64, rounded to the dtype of x."""
-    wide = [None if a is None else a.astype(np.float64) for a in (x, kernel, bias)]
-    return convolve(*wide, *settings).astype(x.dtype)
+    wide = [None if a is None else a.astype(np.float64, copy=False) for a in (x, kernel, bias)]
+    return convolve(*wide, *settings).astype(x.dtype, copy=False)
 
 
 def conv2d(

@@ -184,12 +184,9 @@ TILE_ROWS = 12 if VECTOR_BYTES == 64 else 6
 SHORT_ROWS = TILE_ROWS // 3  # of the tiles for what is left over
 
 
-def _pair_at(builder, context, vector, array_type, array, at):
-    """Pointers to the 2 vectors that begin at element `at` of an array."""
-    kind = context.get_value_type(vector).as_pointer()
-    for lane in (0, vector.lanes):
-        place = builder.add(at, ir.Constant(at.type, lane))
-        yield builder.bitcast(_address(context, builder, array_type, array, place), kind)
+def _pair_at(builder, vector, at):
+    """Where the 2 vectors that begin at element `at` of an array lie."""
+    return [builder.add(at, ir.Constant(at.type, lane)) for lane in (0, vector.lanes)]
 
 
 @intrinsic(prefer_literal=True)
@@ -229,11 +226,11 @@ def load_tile(typingctx, array, at, step, rows):
 
     def build(context, builder, signature, args):
         array, at, step, _ = args
-        align, i = signature.args[0].dtype.bitwidth // 8, 0
-        tile = ir.Constant(context.get_value_type(result), ir.Undefined)
+        i, tile = 0, ir.Constant(context.get_value_type(result), ir.Undefined)
         for _ in range(rows.count):
-            for place in _pair_at(builder, context, result.dtype, signature.args[0], array, at):
-                tile = builder.insert_value(tile, builder.load(place, align=align), i)
+            for place in _pair_at(builder, result.dtype, at):
+                one = _read(context, builder, result.dtype, signature.args[0], array, place)
+                tile = builder.insert_value(tile, one, i)
                 i += 1
             at = builder.add(at, step)
         return tile
@@ -247,10 +244,8 @@ def store_tile(typingctx, array, at, step, tile):
 
     def build(context, builder, signature, args):
         array, at, step, tile = args
-        lanes = signature.args[3].dtype.lanes
         for row in range(0, signature.args[3].count, 2):
-            for i, lane in ((row, 0), (row + 1, lanes)):
-                place = builder.add(at, ir.Constant(at.type, lane))
+            for i, place in enumerate(_pair_at(builder, signature.args[3].dtype, at), row):
                 one = builder.extract_value(tile, i)
                 _write(context, builder, signature.args[0], array, place, one)
             at = builder.add(at, step)
@@ -266,10 +261,9 @@ def multiply_add(typingctx, tile, a, rows, step, b, at):
     def build(context, builder, signature, args):
         tile, a, rows, step, b, at = args
         vector = signature.args[0].dtype
-        align = vector.scalar.bitwidth // 8
         pair = [
-            builder.load(pointer, align=align)
-            for pointer in _pair_at(builder, context, vector, signature.args[4], b, at)
+            _read(context, builder, vector, signature.args[4], b, place)
+            for place in _pair_at(builder, vector, at)
         ]
         for r in range(signature.args[2].count):
             where = builder.add(builder.extract_value(rows, r), step)

@@ -39,3 +39,12 @@ def geometry_of(window_case):
 
 def normal(rng, shape, dtype=np.float64):
     return rng.standard_normal(shape).astype(dtype)
+
+
+def exactly(kernel, *arguments):
+    """A formula in float64."""
+    wide = [
+        a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+        for a in arguments
+    ]
+    return kernel(*wide)

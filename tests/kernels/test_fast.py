@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from minitl.kernels import direct, pointwise, pooling, products, reference, threads, updates
 from minitl.kernels.geometry import sliding
-from tests.kernels.cases import WINDOWS, geometry_of, name, normal
+from tests.kernels.cases import WINDOWS, exactly, geometry_of, name, normal
 from tests.tolerances import assert_adjoint, assert_sum, assert_ulps
 
 windows = pytest.mark.parametrize("case", WINDOWS, ids=name)
@@ -29,15 +29,6 @@ def way(request, monkeypatch):
         monkeypatch.setattr(threads, "FEWEST_PRODUCTS", 1)
         monkeypatch.setattr(threads, "FEWEST_NUMBERS", 1)
     return request.param
-
-
-def exactly(kernel, *arguments):
-    """A formula in float64."""
-    wide = [
-        a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
-        for a in arguments
-    ]
-    return kernel(*wide)
 
 
 def magnitudes(kernel, *arguments):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from minitl.kernels import reference, threads, transforms, winograd
 from minitl.kernels import reference as formulas
 from minitl.kernels.geometry import sliding
-from tests.kernels.cases import normal
+from tests.kernels.cases import exactly, normal
 from tests.tolerances import assert_adjoint, assert_sum
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -75,11 +75,6 @@ def make(case, dtype, seed=0):
     return geometry, x, kernel, bias, g
 
 
-def exact(name, *arguments):
-    wide = [a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in arguments]
-    return getattr(reference, name)(*wide)
-
-
 def magnitude(name, size, *arguments):
     """What the formulas add up, in absolute values."""
     matrices = [abs(matrix) for matrix in formulas.winograd_matrices(formulas.POINTS[size])]
@@ -93,7 +88,8 @@ def assert_right(name, size, terms, *arguments):
     actual = getattr(winograd, name)(*arguments)
     assert actual.dtype == arguments[0].dtype and actual.flags.c_contiguous
     # The matrices for the definition are all rounded to the last bit of a float64.
-    assert_sum(actual, exact(name, *arguments), magnitude(name, size, *arguments), terms)
+    exact = exactly(getattr(reference, name), *arguments)
+    assert_sum(actual, exact, magnitude(name, size, *arguments), terms)
     return actual
 
 
@@ -264,7 +260,7 @@ def test_accuracy_in_float32(size, bound):
     g = normal(rng, (2, 24, 24, 64), np.float32)
 
     def error(name, *arguments):
-        right = exact(name, *arguments)
+        right = exactly(getattr(reference, name), *arguments)
         wrong = getattr(winograd, name)(*arguments) - right
         return np.linalg.norm(wrong) / np.linalg.norm(right)
 
