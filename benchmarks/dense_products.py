@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.common import Options, Report, main
 from benchmarks.contest import alternate, check_agreement, timer
-from minitl.kernels import products
+from minitl.kernels.fast import dense as products
 
 # Rows N, and the weights' shape (D, m).
 SHAPES = (

@@ -37,11 +37,11 @@ from benchmarks.common import Claim, Options, Report, arguments_parser, run
 from minitl import extract_features
 from minitl.applications import VGG16
 from minitl.applications.vgg16 import preprocess_input
+from minitl.applications.weights import cache_folder
 from minitl.data import elpv
 from minitl.data.images import resize_images, to_rgb
 from minitl.data.splits import block_split, strata, stratified_split, stratified_subset
-from minitl.evaluation import evaluate_predictions
-from minitl.files import replacing
+from minitl.judging.evaluation import evaluate_predictions
 from minitl.layers import (
     BatchNormalization,
     Concatenate,
@@ -54,8 +54,8 @@ from minitl.layers import (
 from minitl.models import Model
 from minitl.optimizers import Adam
 from minitl.optimizers.schedules import CosineDecay
-from minitl.pretrained import cache_folder
-from minitl.solving import solve_head
+from minitl.storage.atomic import replacing
+from minitl.transfer.optimum import solve_head
 from minitl.utils import set_random_seed
 
 Array = np.ndarray

@@ -117,9 +117,9 @@ def start(folder: Path, save_freq: str | int, threads: int) -> subprocess.Popen[
 def train(folder: Path, save_freq: str | int) -> None:
     """Train, and write how it ended to `folder`/end.json."""
     from minitl import Sequential, callbacks, config, layers, optimizers, utils
-    from minitl.files import replacing
     from minitl.models import load_model
-    from minitl.state_file import fingerprint
+    from minitl.storage.atomic import replacing
+    from minitl.storage.state import fingerprint
 
     class Diary(callbacks.Callback):
         """Throws dice and remembers."""

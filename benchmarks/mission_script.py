@@ -104,7 +104,7 @@ def script(name: str, folder: str, train: int, epochs: int, unfrozen: int) -> No
         input_shape=x.shape[1:],
     )
     if name == "Keras":
-        from minitl import pretrained
+        from minitl.applications import weights as pretrained
 
         vgg16.load_weights(pretrained.fetch("vgg16", include_top=False))
     h = layers.Flatten()(vgg16.output)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from minitl import pretrained
+from minitl.applications import weights as pretrained
 from minitl.applications.vgg16 import BLOCKS, preprocess_input
-from minitl.hdf5 import read_weights
+from minitl.storage.keras_files import read_weights
 
 Array = np.ndarray
 Weights = dict[str, tuple[Array, Array]]  # layer: kernel, bias

@@ -44,7 +44,7 @@ def _name(count: int) -> str:
 
 def _on_threads(count: int, run: Callable[[], Any]) -> Callable[[], Any]:
     """`run` on so many threads, and as many as there were afterwards."""
-    from minitl.kernels import threads
+    from minitl.kernels.machine import threads
 
     def limited() -> Any:
         before = threads.thread_count()

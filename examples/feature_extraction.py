@@ -15,8 +15,8 @@ from minitl import extract_features
 from minitl.applications.vgg16 import VGG16, preprocess_input
 from minitl.data import elpv, resize_images, to_rgb
 from minitl.data.splits import stratified_split, stratified_subset
-from minitl.evaluation import evaluate_predictions
-from minitl.solving import head_loss, solve_head
+from minitl.judging.evaluation import evaluate_predictions
+from minitl.transfer.optimum import head_loss, solve_head
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--images", type=int, default=120, help="default: %(default)s")

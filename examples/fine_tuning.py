@@ -11,13 +11,14 @@ Needs the extra `demo` for the images.
 
 import argparse
 
-from minitl import Model, report
+from minitl import Model
 from minitl.applications.vgg16 import VGG16, preprocess_input
 from minitl.data import elpv, resize_images, to_rgb
 from minitl.data.splits import stratified_split, stratified_subset
+from minitl.judging import plots as report
 from minitl.layers import BatchNormalization, Dense, GlobalAveragePooling2D, Input
 from minitl.optimizers import Adam
-from minitl.transfer import fine_tune
+from minitl.transfer.stages import fine_tune
 from minitl.utils import set_random_seed, to_categorical
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -19,7 +19,7 @@ from minitl.data import elpv, resize_images, to_rgb
 from minitl.data.splits import stratified_split, stratified_subset
 from minitl.layers import Dense, GlobalAveragePooling2D
 from minitl.optimizers import Adam
-from minitl.transfer import proof_of_freezing
+from minitl.transfer.stages import proof_of_freezing
 from minitl.utils import set_random_seed, to_categorical
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

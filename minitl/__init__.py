@@ -23,11 +23,11 @@ from minitl import (
     utils,
 )
 from minitl.autograd import Tensor, Variable, backward, check_gradients, no_grad, print_graph
-from minitl.features import extract_features
 from minitl.kernels import use_kernels
 from minitl.layers import Input, Layer
 from minitl.models import Model, Sequential
-from minitl.training import TrainingDiverged
+from minitl.models.training import TrainingDiverged
+from minitl.transfer.features import extract_features
 
 __version__ = "0.1.0"
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor, record
-from minitl.naming import look_up
+from minitl.naming import Registry, look_up
 from minitl.ops import linear, relu, sigmoid, softmax, tanh
 
 
@@ -117,27 +117,28 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     return record("log_softmax", y, (x, lambda g: g - np.exp(y) * g.sum(axis=-1, keepdims=True)))
 
 
-TABLE: dict[str, Callable[..., Tensor]] = {
-    "elu": elu,
-    "exponential": exponential,
-    "gelu": gelu,
-    "hard_sigmoid": hard_sigmoid,
-    "hard_silu": hard_silu,
-    "hard_swish": hard_silu,
-    "leaky_relu": leaky_relu,
-    "linear": linear,
-    "log_softmax": log_softmax,
-    "relu": relu,
-    "relu6": relu6,
-    "selu": selu,
-    "sigmoid": sigmoid,
-    "silu": silu,
-    "softmax": softmax,
-    "softplus": softplus,
-    "softsign": softsign,
-    "swish": silu,
-    "tanh": tanh,
-}
+TABLE = Registry(
+    __name__,
+    elu,
+    exponential,
+    gelu,
+    hard_sigmoid,
+    hard_silu,
+    leaky_relu,
+    linear,
+    log_softmax,
+    relu,
+    relu6,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    softsign,
+    tanh,
+    hard_swish=hard_silu,
+    swish=silu,
+)
 
 
 def get(identifier: Any) -> Callable[..., Tensor]:

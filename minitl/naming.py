@@ -2,16 +2,24 @@
 
 A misspelt name that is silently accepted (`layer.trainabel = False`) freezes nothing and costs a
 day. So every name that a user can write is checked, and the error shows the nearest right one.
+
+Names are also how the spine (the files of `spine.txt`, which do the main job alone) finds what
+stands around it, without importing it: `PARTS` lists what a method such as `Model.save` opens when
+it is first called, and a `Registry` finds the classes in the other files of its package.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
+import pkgutil
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from types import ModuleType
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,7 +52,34 @@ def snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def look_up(identifier: Any, table: Mapping[str, Any], what: str) -> Any:
+class Registry(dict[str, Any]):
+    """What the names of one kind stand for, 'adam' for Adam, say: in snake case, and aliases.
+
+    A file adds its own classes with `register`. A name that is not there is looked for once more
+    after the other files of the `package` have been imported.
+    """
+
+    def __init__(self, package: str, *classes: Any, **aliases: Any):
+        super().__init__()
+        self.package = package
+        self.register(*classes, **aliases)
+
+    def register(self, *classes: Any, **aliases: Any) -> None:
+        """Add classes or functions under their own names, and some under others as well."""
+        self.update({snake_case(each.__name__): each for each in classes} | aliases)
+
+    def find(self, name: str, what: str) -> Any:
+        """What `name` stands for. Raises ValueError, showing the nearest name."""
+        for complete in (False, True):
+            if complete:
+                public_names(self.package)
+            for key in (name, name.lower(), snake_case(name)):
+                if key in self:
+                    return self[key]
+        raise ValueError(f"unknown {what} {name!r}. {did_you_mean(name, self)}")
+
+
+def look_up(identifier: Any, table: Registry, what: str) -> Any:
     """The entry of `table` that the string names; classes are instantiated; others pass through.
 
     Strings are compared in snake case, so 'GlorotUniform' and 'glorot_uniform' are one. A
@@ -53,13 +88,13 @@ def look_up(identifier: Any, table: Mapping[str, Any], what: str) -> Any:
     Raises ValueError for an unknown name, showing the nearest.
     """
     if isinstance(identifier, dict) and "class_name" in identifier:
-        entry = _entry(identifier["class_name"], table, what)
+        entry = table.find(identifier["class_name"], what)
         if not inspect.isclass(entry):
             return entry
         parameters = inspect.signature(entry).parameters
         return entry(**without_idle(identifier.get("config", {}), parameters, entry.__name__))
     if isinstance(identifier, str):
-        identifier = _entry(identifier, table, what)
+        identifier = table.find(identifier, what)
     return identifier() if inspect.isclass(identifier) else identifier
 
 
@@ -78,27 +113,47 @@ def without_idle(
     return {name: value for name, value in settings.items() if name in known}
 
 
-def _entry(name: str, table: Mapping[str, Any], what: str) -> Any:
-    for key in (name, name.lower(), snake_case(name)):
-        if key in table:
-            return table[key]
-    raise ValueError(f"unknown {what} {name!r}. {did_you_mean(name, table)}")
+def check_keywords(function: F, parameters: Mapping[str, inspect.Parameter] | None = None) -> F:
+    """Decorator: a misspelt keyword argument is a TypeError that names the right one.
 
-
-def check_keywords(function: F) -> F:
-    """Decorator: a misspelt keyword argument is a TypeError that names the right one."""
-    parameters = inspect.signature(function).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    `parameters` are all that the function takes, where some go through its **kwargs.
+    """
+    known = parameters or inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        # As users call it: 'SGD', not 'SGD.__init__'; 'fit', not 'Trainer.fit'.
+        # As users call it: 'SGD', not 'SGD.__init__'; 'fit', not 'Model.fit'.
         what = function.__qualname__.removesuffix(".__init__").rsplit(".")[-1]
         if not takes_any:
-            complain_about_unknown(kwargs, parameters, what)
+            complain_about_unknown(kwargs, known, what)
         return function(*args, **kwargs)
 
+    if parameters is not None:
+        checked.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore
     return checked  # type: ignore[return-value]
+
+
+def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a class's constructor; what it passes on as **kwargs, by its own names.
+
+    Those that the class itself gives to the next constructor are not among them.
+    """
+    own = dict(inspect.signature(cls.__init__).parameters)  # type: ignore[misc]
+    rest = [name for name, p in own.items() if p.kind is p.VAR_KEYWORD]
+    if not rest:
+        return own
+    above = next((c for c in cls.__mro__[1:] if "__init__" in vars(c)), object)
+    inherited = {} if above is object else constructor_parameters(above)
+    if not inherited or set(inherited) == {"self"}:
+        return own
+    del own[rest[0]]
+    keyword_only = {
+        name: p.replace(kind=p.KEYWORD_ONLY) if p.kind is not p.VAR_KEYWORD else p
+        for name, p in inherited.items()
+        if name not in own and p.kind is not p.VAR_POSITIONAL
+    }
+    return own | keyword_only
 
 
 def complain_about_unknown(kwargs: Iterable[str], parameters: Iterable[str], what: str) -> None:
@@ -119,7 +174,9 @@ class Configurable:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = check_keywords(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = check_keywords(  # type: ignore[method-assign]
+                cls.__init__, constructor_parameters(cls)
+            )
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON can hold them."""
@@ -162,3 +219,67 @@ def unique_name(prefix: str) -> str:
 def forget_names() -> None:
     """Start counting from the beginning again (`minitl.utils.clear_session`)."""
     _names_given.clear()
+
+
+# --- What stands around the spine -----------------------------------------------------------------
+
+# What a method of the spine opens when it is first called, and for what. Nothing else in minitl
+# imports a module of its own inside a function, but for the fast kernels (`kernels/__init__.py`).
+PARTS = {
+    "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
+    "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
+    "memory": "minitl.storage.state",  # what a callback remembers in a backup
+    "progress": "minitl.callbacks.loggers",  # progress bars
+    "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
+    "summary": "minitl.models.summary",  # Model.summary
+    "weights": "minitl.applications.weights",  # published weights that are not in their place
+}
+
+
+def part(name: str) -> ModuleType:
+    """The module that does what `PARTS` says, imported when it is first asked for."""
+    return importlib.import_module(PARTS[name])
+
+
+def public_names(package: str) -> dict[str, Any]:
+    """The public classes and functions that the files of a package define, and their other names.
+
+    Imports all of its files.
+    """
+    found: dict[str, Any] = {}
+    for file in pkgutil.iter_modules(getattr(importlib.import_module(package), "__path__", ())):
+        name = f"{package}.{file.name}"
+        if file.ispkg:
+            found |= public_names(name)
+        for key, value in vars(importlib.import_module(name)).items():
+            if not key.startswith("_") and getattr(value, "__module__", "") == name:
+                found[key] = value
+    return found
+
+
+def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> Callable[[str], Any]:
+    """The `__getattr__` of a package: names that its `__init__` does not import, found when asked.
+
+    They are its modules and what `public_names` finds, or what `elsewhere` says: {name: module}.
+    """
+
+    def find(name: str) -> Any:
+        if name.startswith("_") and name != "__all__":
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if elsewhere is not None and name in elsewhere:
+            return getattr(importlib.import_module(elsewhere[name]), name)
+        try:
+            return importlib.import_module(f"{package}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{package}.{name}":
+                raise
+        found = {} if elsewhere is not None else public_names(package)
+        if name == "__all__":
+            return sorted({*found, *(n for n in vars(sys.modules[package]) if n[0].isupper())})
+        if name in found:
+            return found[name]
+        raise AttributeError(
+            f"module {package!r} has no attribute {name!r}. {did_you_mean(name, found)}"
+        )
+
+    return find

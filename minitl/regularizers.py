@@ -6,7 +6,7 @@ from typing import Any
 
 from minitl import ops
 from minitl.autograd import Tensor
-from minitl.naming import Configurable, look_up
+from minitl.naming import Configurable, Registry, look_up
 
 
 class L1L2(Configurable):
@@ -41,7 +41,7 @@ class L2(L1L2):
         super().__init__(l2=l2)
 
 
-TABLE = {"l1": L1, "l2": L2, "L1": L1, "L2": L2, "l1_l2": L1L2, "L1L2": L1L2}
+TABLE = Registry(__name__, L1, L2, L1L2, l1_l2=L1L2)
 
 
 def get(identifier: Any) -> Any:

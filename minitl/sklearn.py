@@ -30,10 +30,10 @@ except ImportError as error:
 
 from minitl import applications
 from minitl.data.images import resize_images, to_rgb
-from minitl.features import extract_features, feature_model
 from minitl.models import Model
 from minitl.naming import did_you_mean
-from minitl.solving import solve_head
+from minitl.transfer.features import extract_features, feature_model
+from minitl.transfer.optimum import solve_head
 
 
 class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -9,7 +9,7 @@ import numpy as np
 from minitl.config import set_random_seed
 from minitl.data.folder import image_dataset_from_directory
 from minitl.data.images import array_to_img, img_to_array, load_img, save_img
-from minitl.kernels import workspace
+from minitl.kernels.machine import memory as workspace
 from minitl.naming import forget_names
 
 __all__ = [

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 import minitl
-from minitl.hdf5 import WeightFileError
+from minitl.storage.keras_files import WeightFileError
 
 
 def network():

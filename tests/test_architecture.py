@@ -16,55 +16,56 @@ ROOT = Path(minitl.__file__).parent
 # only where it is a part of the same folder.
 ROOMS = """
 kernels
-config files plain_hdf5
-naming state_file
+config storage.atomic storage.hdf5_reader
+naming storage.state
 autograd
 ops
-recurrence
-activations initializers regularizers
-digests
+initializers regularizers
+activations
+storage.digests
 layers
-graph
-frozen
+models.graph
+transfer.cut
 losses
 metrics
 optimizers
 callbacks
-batches
-feature_file
-caching
-progress prediction
-training
-models
-summary matching
-hdf5 onnx
-downloads
-pretrained
-saving
-features
-transfer
-solving
-rate_test
+models.batches
+transfer.feature_file
+transfer.feature_cache
+models.progress models.prediction
+models.training
+models.model models
+models.summary storage.weight_matching
+storage.keras_files applications.onnx
+applications.downloads
+applications.weights
+storage.keras_models
+transfer.features
+transfer.stages
+transfer.optimum
+judging.rate_range
 data
 datasets
-explain
-evaluation
+judging.grad_cam
+judging.evaluation
 applications
 utils
 sklearn
-report
-warmup
-demo
-commands
+judging.plots
+judging storage transfer
+cli.warmup
+cli.demo
+cli.commands
 cli
 """
 LEVEL = {room: i for i, line in enumerate(ROOMS.split("\n")) for room in line.split()}
 # Imports inside functions that go up on purpose: a method that stands for a room above it.
 ERRANDS = {
-    ("models", "saving"),
-    ("models", "summary"),
-    ("models", "transfer"),
-    ("layers", "saving"),
+    ("models.model", "storage.keras_models"),
+    ("models.model", "models.summary"),
+    ("models.model", "transfer.stages"),
+    ("layers", "storage.keras_models"),
 }
 
 FILES = sorted(ROOT.rglob("*.py"))
@@ -78,7 +79,8 @@ def name_of(path):
 def room_of(module):
     """'minitl.layers.base' -> 'layers'; the package itself and __main__ stand above all rooms."""
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 else ""
+    files = ".".join(parts[1:3])
+    return files if files in LEVEL else parts[1] if len(parts) > 1 else ""
 
 
 def is_module(name):

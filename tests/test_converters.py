@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minitl.hdf5 import read_weights, write_weights
-from tests.test_hdf5 import assert_same, inventory
-from tests.test_onnx import model, tensor
+from minitl.storage.keras_files import read_weights, write_weights
+from tests.applications.test_onnx import model, tensor
+from tests.storage.test_keras_files import assert_same, inventory
 
 FOLDER = Path(__file__).parent.parent / "weights"
 

@@ -6,6 +6,7 @@ import pytest
 from minitl import activations, layers, losses, regularizers
 from minitl.naming import (
     Configurable,
+    Registry,
     check_keywords,
     did_you_mean,
     forget_names,
@@ -61,7 +62,7 @@ def test_look_up():
         def __init__(self, n=1):
             self.n = n
 
-    table = {"glorot_uniform": A, "f": len}
+    table = Registry("minitl.config", glorot_uniform=A, f=len)
     assert look_up("GlorotUniform", table, "thing").n == 1
     assert look_up({"class_name": "GlorotUniform", "config": {"n": 2}}, table, "thing").n == 2
     assert look_up("f", table, "thing") is len

@@ -10,7 +10,7 @@ model's for files that Keras 3 wrote itself.
 import argparse
 import sys
 
-from minitl.hdf5 import read_weights, write_weights
+from minitl.storage.keras_files import read_weights, write_weights
 
 
 def main(argv: list[str] | None = None) -> int:

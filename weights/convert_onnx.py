@@ -9,9 +9,9 @@ and says whether they are the published VGG16. Needs no onnx package.
 import argparse
 import sys
 
-from minitl.hdf5 import write_weights
-from minitl.onnx import read_initializers
-from minitl.pretrained import differences, vgg_from_onnx
+from minitl.applications.onnx import read_initializers
+from minitl.applications.weights import differences, vgg_from_onnx
+from minitl.storage.keras_files import write_weights
 
 
 def main(argv: list[str] | None = None) -> int:

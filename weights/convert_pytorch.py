@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minitl.hdf5 import write_weights
+from minitl.storage.keras_files import write_weights
 
 # torchvision numbers a convolution and its ReLU, and each pool, in one row: features.0, .2, .5 ...
 CONVOLUTIONS = {13: (2, 2, 3, 3, 3), 16: (2, 2, 4, 4, 4)}  # layers in each block

@@ -90,7 +90,9 @@ def decode_predictions(
             f"decode_predictions takes the (N, 1000) outputs of a network with its ImageNet top, "
             f"got shape {preds.shape}"
         )
-    from minitl import pretrained  # brings an HTTP client along: not when minitl is imported
+    from minitl.applications import (
+        weights as pretrained,  # brings an HTTP client along: not when minitl is imported
+    )
 
     classes = pretrained.imagenet_classes(class_index)
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
@@ -192,20 +194,20 @@ def finish(
     if weights is None:
         return model
     if weights == "imagenet":
-        from minitl import pretrained
+        from minitl.applications import weights as pretrained
 
         weights = pretrained.fetch(network, include_top=include_top)
     model.load_weights(weights)
-    if isinstance(x.node.layer, InputLayer):
-        x.node.layer.expected_range = expected_range()
+    if isinstance(x.call.layer, InputLayer):
+        x.call.layer.expected_range = expected_range()
     return model
 
 
 def _source(x: SymbolicTensor) -> SymbolicTensor:
     """The Input that x comes from, if it comes from exactly one; else x itself."""
     tensor = x
-    while tensor.node.inputs:
-        if len(tensor.node.inputs) != 1:
+    while tensor.call.inputs:
+        if len(tensor.call.inputs) != 1:
             return x
-        tensor = tensor.node.inputs[0]
+        tensor = tensor.call.inputs[0]
     return tensor

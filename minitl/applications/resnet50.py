@@ -14,13 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minitl.applications.common import (
-    decode_predictions,
-    finish,
-    pooled,
-    preprocess_input,
-    start,
-)
+from minitl.applications.common import decode_predictions, finish, pooled, preprocess_input, start
 from minitl.layers import (
     Activation,
     Add,

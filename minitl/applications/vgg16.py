@@ -9,13 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minitl.applications.common import (
-    decode_predictions,
-    finish,
-    pooled,
-    preprocess_input,
-    start,
-)
+from minitl.applications.common import decode_predictions, finish, pooled, preprocess_input, start
 from minitl.layers import Conv2D, Dense, Flatten, MaxPooling2D, SymbolicTensor
 from minitl.models import Model
 from minitl.naming import check_keywords

@@ -9,13 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minitl.applications.common import (
-    decode_predictions,
-    finish,
-    pooled,
-    preprocess_input,
-    start,
-)
+from minitl.applications.common import decode_predictions, finish, pooled, preprocess_input, start
 from minitl.applications.vgg16 import classifier, convolutions
 from minitl.layers import SymbolicTensor
 from minitl.models import Model

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from minitl import config, state_file
+from minitl import config
 from minitl.callbacks.base import Callback, Logs
 from minitl.callbacks.control import check_save_freq
-from minitl.files import locked
 from minitl.naming import serialize
+from minitl.storage import state as state_file
+from minitl.storage.atomic import locked
 
 
 class BackupAndRestore(Callback):
@@ -232,7 +233,7 @@ class BackupAndRestore(Callback):
 
 def _with_sublayers(layer: Any) -> Iterator[Any]:
     yield layer
-    for inner in layer._sublayers():
+    for inner in layer.sublayers():
         yield from _with_sublayers(inner)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from minitl import state_file
 from minitl.naming import Configurable, complain_about_unknown
+from minitl.storage import state as state_file
 
 Logs = dict[str, Any]
 

@@ -15,13 +15,7 @@ import numpy as np
 
 from minitl.autograd import as_tensor
 from minitl.layers import augmentation as layers_module
-from minitl.layers.augmentation import (
-    Augmentation,
-    Geometric,
-    RandomCrop,
-    Resampling,
-    view_seeds,
-)
+from minitl.layers.augmentation import Augmentation, Geometric, RandomCrop, Resampling, view_seeds
 
 CHUNK = 32  # images at a time: what is between the layers stays small
 
@@ -114,7 +108,7 @@ def _at_once(x: np.ndarray, run: Sequence[Any], seeds: Sequence[np.ndarray]) -> 
     size = x.shape[1:3]
     total: Any = np.eye(3)
     for layer, own in zip(run, seeds, strict=True):
-        layer._prepare((len(x), *size, x.shape[3]))
+        layer.prepare((len(x), *size, x.shape[3]))
         total = total @ layer.matrices(own, size)
         size = layer.out_size(size)
     filling = next((layer for layer in run if isinstance(layer, Resampling)), run[0])

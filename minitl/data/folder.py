@@ -29,7 +29,7 @@ from minitl.data.images import (
     decode,
     resize_images,
 )
-from minitl.state_file import fingerprint
+from minitl.storage.state import fingerprint
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 LABEL_MODES = ("int", "categorical", "binary", None)

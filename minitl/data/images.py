@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minitl.files import replacing
+from minitl.storage.atomic import replacing
 
 if TYPE_CHECKING:
     from PIL import Image

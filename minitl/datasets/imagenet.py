@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from minitl.applications.weights import imagenet_classes
 from minitl.data.folder import ImageDataset, image_dataset_from_directory
 from minitl.data.images import check_choice
 from minitl.naming import check_keywords
-from minitl.pretrained import imagenet_classes
 
 SYNSET = re.compile(r"n\d{8}")
 

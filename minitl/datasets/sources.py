@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from minitl.downloads import DigestError, FetchError, download, reason, say
-from minitl.files import cache_folder, locked
+from minitl.applications.downloads import DigestError, FetchError, download, reason, say
+from minitl.storage.atomic import cache_folder, locked
 
 
 class DataFileError(ValueError):

@@ -18,7 +18,7 @@ from types import ModuleType, TracebackType
 from typing import ParamSpec, TypeVar
 
 from minitl.kernels import reference
-from minitl.kernels.choosing import choose
+from minitl.kernels.fast.choosing import choose
 from minitl.kernels.geometry import Geometry, sliding
 from minitl.kernels.reference import Array
 
@@ -85,7 +85,7 @@ def _fast(room: str) -> ModuleType:
 
 @functools.cache
 def _announce_compiling() -> None:
-    importlib.import_module("minitl.kernels.compiling").announce()
+    importlib.import_module("minitl.kernels.machine.compiling").announce()
 
 
 def _switching(formula: Callable[P, R], room: str) -> Callable[P, R]:
@@ -109,7 +109,7 @@ def on_one_core(work: Callable[[], None]) -> None:
     if _current == "reference":
         work()
     else:
-        _fast("threads").share_out(lambda _: work(), 1, multiplies=True)
+        _fast("machine.threads").share_out(lambda _: work(), 1, multiplies=True)
 
 
 # --- Convolution: several fast ways --------------------------------------------------------------
@@ -122,8 +122,8 @@ def _convolution(
     if _current == "reference":
         return reference
     if _current == "direct":
-        return _fast("direct")
-    return _fast(choose(images, geometry, channels, filters, gradient))
+        return _fast("fast.im2col")
+    return _fast("fast." + choose(images, geometry, channels, filters, gradient))
 
 
 @functools.wraps(reference.conv2d)
@@ -174,32 +174,32 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
 
 # --- All others: one fast way each ---------------------------------------------------------------
 
-max_pool2d = _switching(reference.max_pool2d, "pooling")
-max_pool2d_with_winners = _switching(reference.max_pool2d_with_winners, "pooling")
-max_pool2d_gradient = _switching(reference.max_pool2d_gradient, "pooling")
-average_pool2d = _switching(reference.average_pool2d, "pooling")
-average_pool2d_gradient = _switching(reference.average_pool2d_gradient, "pooling")
+max_pool2d = _switching(reference.max_pool2d, "fast.pooling")
+max_pool2d_with_winners = _switching(reference.max_pool2d_with_winners, "fast.pooling")
+max_pool2d_gradient = _switching(reference.max_pool2d_gradient, "fast.pooling")
+average_pool2d = _switching(reference.average_pool2d, "fast.pooling")
+average_pool2d_gradient = _switching(reference.average_pool2d_gradient, "fast.pooling")
 
-dense = _switching(reference.dense, "products")
-dense_input_gradient = _switching(reference.dense_input_gradient, "products")
-dense_kernel_gradient = _switching(reference.dense_kernel_gradient, "products")
-bias_gradient = _switching(reference.bias_gradient, "pointwise")
-relu = _switching(reference.relu, "pointwise")
-relu_gradient = _switching(reference.relu_gradient, "pointwise")
-bias_relu_gradient = _switching(reference.bias_relu_gradient, "pointwise")
-softmax = _switching(reference.softmax, "pointwise")
-softmax_gradient = _switching(reference.softmax_gradient, "pointwise")
-softmax_cross_entropy = _switching(reference.softmax_cross_entropy, "pointwise")
-batch_norm_statistics = _switching(reference.batch_norm_statistics, "pointwise")
-scale_shift = _switching(reference.scale_shift, "pointwise")
-batch_norm_gradient = _switching(reference.batch_norm_gradient, "pointwise")
+dense = _switching(reference.dense, "fast.dense")
+dense_input_gradient = _switching(reference.dense_input_gradient, "fast.dense")
+dense_kernel_gradient = _switching(reference.dense_kernel_gradient, "fast.dense")
+bias_gradient = _switching(reference.bias_gradient, "fast.pointwise")
+relu = _switching(reference.relu, "fast.pointwise")
+relu_gradient = _switching(reference.relu_gradient, "fast.pointwise")
+bias_relu_gradient = _switching(reference.bias_relu_gradient, "fast.pointwise")
+softmax = _switching(reference.softmax, "fast.pointwise")
+softmax_gradient = _switching(reference.softmax_gradient, "fast.pointwise")
+softmax_cross_entropy = _switching(reference.softmax_cross_entropy, "fast.pointwise")
+batch_norm_statistics = _switching(reference.batch_norm_statistics, "fast.pointwise")
+scale_shift = _switching(reference.scale_shift, "fast.pointwise")
+batch_norm_gradient = _switching(reference.batch_norm_gradient, "fast.pointwise")
 
-affine_transform = _switching(reference.affine_transform, "augmentation")
-affine_transform_gradient = _switching(reference.affine_transform_gradient, "augmentation")
-adjust_tone = _switching(reference.adjust_tone, "augmentation")
-adjust_tone_gradient = _switching(reference.adjust_tone_gradient, "augmentation")
-gaussian_noise = _switching(reference.gaussian_noise, "augmentation")
+affine_transform = _switching(reference.affine_transform, "fast.augmentation")
+affine_transform_gradient = _switching(reference.affine_transform_gradient, "fast.augmentation")
+adjust_tone = _switching(reference.adjust_tone, "fast.augmentation")
+adjust_tone_gradient = _switching(reference.adjust_tone_gradient, "fast.augmentation")
+gaussian_noise = _switching(reference.gaussian_noise, "fast.augmentation")
 
-sgd_update = _switching(reference.sgd_update, "updates")
-adam_update = _switching(reference.adam_update, "updates")
-all_finite = _switching(reference.all_finite, "updates")
+sgd_update = _switching(reference.sgd_update, "fast.updates")
+adam_update = _switching(reference.adam_update, "fast.updates")
+all_finite = _switching(reference.all_finite, "fast.updates")

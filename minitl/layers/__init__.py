@@ -15,15 +15,7 @@ from minitl.layers.augmentation import (
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.convolution import Conv2D
 from minitl.layers.core import Dense, Input, InputLayer
-from minitl.layers.merging import (
-    Add,
-    Average,
-    Concatenate,
-    Maximum,
-    Minimum,
-    Multiply,
-    Subtract,
-)
+from minitl.layers.merging import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from minitl.layers.normalization import (
     BatchNormalization,
     LayerNormalization,
@@ -40,7 +32,6 @@ from minitl.layers.pooling import (
     MaxPooling1D,
     MaxPooling2D,
 )
-from minitl.layers.recurrent import GRU, LSTM
 from minitl.layers.regularization import (
     Dropout,
     GaussianDropout,
@@ -57,7 +48,8 @@ from minitl.layers.reshaping import (
     UpSampling2D,
     ZeroPadding2D,
 )
-from minitl.layers.wrappers import Bidirectional, TimeDistributed
+from minitl.layers.sequences.recurrent import GRU, LSTM
+from minitl.layers.sequences.wrappers import Bidirectional, TimeDistributed
 
 MaxPool1D, MaxPool2D = MaxPooling1D, MaxPooling2D
 AvgPool1D, AvgPool2D = AveragePooling1D, AveragePooling2D

@@ -81,7 +81,7 @@ class Augmentation(Layer):
                 f"with_seeds takes one integer a sample: {len(x)} samples, seeds {seeds.dtype} "
                 f"{seeds.shape}"
             )
-        self._prepare(x.shape)
+        self.prepare(x.shape)
         return self.change(as_tensor(x), seeds).storage
 
     # --- To be defined by subclasses ---

@@ -1,8 +1,8 @@
 """`Layer`: weights with names, and a function that uses them.
 
 A layer is called in two ways. On arrays or Tensors it computes (`call`). On a `SymbolicTensor`, a
-shape without numbers, it computes nothing and writes down that it was called: a `Node`. Nodes are
-the edges of the model's graph. One node is one *call*, not one layer, so a layer can be called
+shape without numbers, it computes nothing and writes down that it was called: a `Call`. Calls are
+the edges of the model's graph. One call is one *call*, not one layer, so a layer can be called
 several times and share its weights among its calls.
 
 A subclass defines `build` (make the weights, once the input's shape is known), `call`, and
@@ -20,7 +20,7 @@ import numpy as np
 
 from minitl import config, initializers, regularizers
 from minitl.autograd import Array, Tensor, Variable, as_tensor
-from minitl.kernels.workspace import copy as copied
+from minitl.kernels.machine.memory import copy as copied
 from minitl.naming import Configurable, did_you_mean, snake_case, unique_name, without_idle
 
 Shape = tuple[int | None, ...]
@@ -32,14 +32,14 @@ class SymbolicTensor:
     Its first axis, the batch, is None; H and W may be None too.
     """
 
-    __slots__ = ("dtype", "index", "name", "node", "shape")
+    __slots__ = ("call", "dtype", "index", "name", "shape")
 
-    def __init__(self, shape: Shape, dtype: str, node: Node, index: int = 0):
+    def __init__(self, shape: Shape, dtype: str, call: Call, index: int = 0):
         self.shape = shape
         self.dtype = dtype
-        self.node = node
-        self.index = index  # which of the node's outputs
-        self.name = node.layer.name
+        self.call = call
+        self.index = index  # which of the call's outputs
+        self.name = call.layer.name
 
     @property
     def ndim(self) -> int:
@@ -55,7 +55,7 @@ class SymbolicTensor:
         )
 
 
-class Node:
+class Call:
     """One call of one layer on symbolic tensors."""
 
     __slots__ = ("as_list", "inputs", "layer", "outputs", "training")
@@ -131,9 +131,9 @@ class Layer(Configurable, metaclass=LayerType):
         self.built = False
         self._trainable = bool(trainable)
         self._rate_multiplier = 1.0
-        self._own_weights: list[Variable] = []
+        self.own_weights: list[Variable] = []
         self._regularized: list[tuple[Variable, Any]] = []
-        self._nodes: list[Node] = []
+        self.calls: list[Call] = []
         self._channels: int | None = None  # the last axis of the input that it was built for
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -205,7 +205,7 @@ class Layer(Configurable, metaclass=LayerType):
         variable = Variable(copied(np.asarray(values)), name=name, learnable=trainable, copy=False)
         variable.trainable = trainable and self._trainable
         variable.rate_multiplier = self._rate_multiplier
-        self._own_weights.append(variable)
+        self.own_weights.append(variable)
         if regularizer is not None:
             self._regularized.append((variable, regularizers.get(regularizer)))
         return variable
@@ -217,9 +217,9 @@ class Layer(Configurable, metaclass=LayerType):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = bool(value)
-        for variable in self._own_weights:
+        for variable in self.own_weights:
             variable.trainable = variable.learnable and self._trainable
-        for layer in self._sublayers():
+        for layer in self.sublayers():
             layer.trainable = value
 
     @property
@@ -231,16 +231,16 @@ class Layer(Configurable, metaclass=LayerType):
         if not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"a rate_multiplier is a number of at least 0, got {value!r}")
         self._rate_multiplier = float(value)
-        for variable in self._own_weights:
+        for variable in self.own_weights:
             variable.rate_multiplier = self._rate_multiplier
-        for layer in self._sublayers():
+        for layer in self.sublayers():
             layer.rate_multiplier = value
 
-    def _sublayers(self) -> Iterable[Layer]:
+    def sublayers(self) -> Iterable[Layer]:
         """Layers inside this one; a Model has some."""
         return ()
 
-    def _as_graph(self) -> Any:
+    def as_graph(self) -> Any:
         """The layer itself where it is nothing but a graph of layers: a Model is one."""
         return None
 
@@ -251,9 +251,9 @@ class Layer(Configurable, metaclass=LayerType):
         `training` or `rng` is believed to behave otherwise in training than outside; one that
         holds layers is what these are, unless it says `random = True`.
         """
-        if any(v.trainable or (self._trainable and not v.learnable) for v in self._own_weights):
+        if any(v.trainable or (self._trainable and not v.learnable) for v in self.own_weights):
             return False
-        inner = list(self._sublayers())
+        inner = list(self.sublayers())
         if training and (self.random or (self._extra_arguments and not inner)):
             return False
         return all(layer.fixed(training) for layer in inner)
@@ -261,8 +261,8 @@ class Layer(Configurable, metaclass=LayerType):
     @property
     def weights(self) -> list[Variable]:
         """All weights, in the order of files: those that learn first. Freezing changes nothing."""
-        own = sorted(self._own_weights, key=lambda v: not v.learnable)
-        return _once(own + [v for layer in self._sublayers() for v in layer.weights])
+        own = sorted(self.own_weights, key=lambda v: not v.learnable)
+        return _once(own + [v for layer in self.sublayers() for v in layer.weights])
 
     @property
     def trainable_weights(self) -> list[Variable]:
@@ -304,7 +304,7 @@ class Layer(Configurable, metaclass=LayerType):
     def regularization(self) -> list[Tensor]:
         """The penalties of the weights that are being trained, as scalars."""
         own = [penalty(v) for v, penalty in self._regularized if v.trainable]
-        return own + [term for layer in self._sublayers() for term in layer.regularization()]
+        return own + [term for layer in self.sublayers() for term in layer.regularization()]
 
     # --- Calling ---
 
@@ -318,16 +318,16 @@ class Layer(Configurable, metaclass=LayerType):
             if not all(symbolic):
                 raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
             return self._connect(x, inputs, training)
-        tensors = [self._as_input(t) for t in inputs]
+        tensors = [self.as_input(t) for t in inputs]
         shapes = [t.shape for t in tensors]
         several = isinstance(x, (list, tuple))
-        self._prepare(shapes if several else shapes[0])
+        self.prepare(shapes if several else shapes[0])
         mode = self._training_unless_told if training is None else bool(training)
         extra = {"training": mode, "rng": rng}
         wanted = {k: v for k, v in extra.items() if k in self._extra_arguments}
         return self.call(tensors if several else tensors[0], **wanted)
 
-    def _as_input(self, x: Any) -> Tensor:
+    def as_input(self, x: Any) -> Tensor:
         if not isinstance(x, Tensor):
             return as_tensor(np.asarray(x, dtype=self.dtype))
         if x.dtype != self.dtype:
@@ -336,7 +336,7 @@ class Layer(Configurable, metaclass=LayerType):
             )
         return x
 
-    def _prepare(self, shape: Any) -> None:
+    def prepare(self, shape: Any) -> None:
         """Check the input's shape, and build on the first call."""
         single = not isinstance(shape, list)
         if single is self.several_inputs:
@@ -361,7 +361,7 @@ class Layer(Configurable, metaclass=LayerType):
             finally:
                 object.__setattr__(self, "_sealed", True)
             self.built = True
-            if single and self._own_weights and shape:
+            if single and self.own_weights and shape:
                 self._channels = shape[-1]
         elif single and self._channels is not None and shape[-1] != self._channels:
             raise ValueError(
@@ -371,44 +371,44 @@ class Layer(Configurable, metaclass=LayerType):
 
     def unbuild(self) -> None:
         """Forget the weights: the next call builds anew. For shapes that turned out not to fit."""
-        self._own_weights.clear()
+        self.own_weights.clear()
         self._regularized.clear()
-        self._nodes.clear()
+        self.calls.clear()
         self.built, self._channels = False, None
 
     def _connect(self, x: Any, inputs: list[SymbolicTensor], training: bool | None) -> Any:
-        """Write a Node: this layer was called on these symbolic tensors."""
+        """Write a Call: this layer was called on these symbolic tensors."""
         several = isinstance(x, (list, tuple))
         shapes = [t.shape for t in inputs]
-        self._prepare(shapes if several else shapes[0])
-        node = Node(self, inputs, training, several)
+        self.prepare(shapes if several else shapes[0])
+        call = Call(self, inputs, training, several)
         out_shape = self.compute_output_shape(shapes if several else shapes[0])
         many = isinstance(out_shape, list)
         for i, shape in enumerate(out_shape if many else [out_shape]):
-            node.outputs.append(SymbolicTensor(tuple(shape), self.dtype, node, i))
-        self._nodes.append(node)
-        return list(node.outputs) if many else node.outputs[0]
+            call.outputs.append(SymbolicTensor(tuple(shape), self.dtype, call, i))
+        self.calls.append(call)
+        return list(call.outputs) if many else call.outputs[0]
 
     @property
     def input(self) -> Any:
         """The symbolic input of this layer's only call (a list when it has several)."""
-        inputs = self._only_node("input").inputs
+        inputs = self._only_call("input").inputs
         return inputs[0] if len(inputs) == 1 else list(inputs)
 
     @property
     def output(self) -> Any:
         """The symbolic output of this layer's only call (a list when it has several)."""
-        outputs = self._only_node("output").outputs
+        outputs = self._only_call("output").outputs
         return outputs[0] if len(outputs) == 1 else list(outputs)
 
-    def _only_node(self, what: str) -> Node:
-        if not self._nodes:
+    def _only_call(self, what: str) -> Call:
+        if not self.calls:
             raise AttributeError(f"{self.name!r} has not been called on a symbolic tensor yet")
-        if len(self._nodes) > 1 and what == "input":
+        if len(self.calls) > 1 and what == "input":
             raise AttributeError(
-                f"{self.name!r} was called {len(self._nodes)} times, so it has no single {what}"
+                f"{self.name!r} was called {len(self.calls)} times, so it has no single {what}"
             )
-        return self._nodes[0]
+        return self.calls[0]
 
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", frozen"

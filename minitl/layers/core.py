@@ -10,7 +10,7 @@ import numpy as np
 
 from minitl import activations, initializers, ops, regularizers
 from minitl.autograd import Tensor
-from minitl.layers.base import Layer, Node, Shape, SymbolicTensor
+from minitl.layers.base import Call, Layer, Shape, SymbolicTensor
 
 
 class InputLayer(Layer):
@@ -45,9 +45,9 @@ class InputLayer(Layer):
         # The range that the weights behind this input were trained on: see `InputRange`.
         self.expected_range: InputRange | None = None
         self.built = True
-        node = Node(self, [])
-        node.outputs.append(SymbolicTensor(self.batch_shape, self.dtype, node))
-        self._nodes.append(node)
+        call = Call(self, [])
+        call.outputs.append(SymbolicTensor(self.batch_shape, self.dtype, call))
+        self.calls.append(call)
 
     def call(self, x: Any) -> Tensor:
         if self.expected_range is not None:

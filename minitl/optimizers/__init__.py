@@ -16,8 +16,8 @@ import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Variable
-from minitl.kernels.workspace import zeros_like
-from minitl.naming import Configurable, look_up, serialize, snake_case
+from minitl.kernels.machine.memory import zeros_like
+from minitl.naming import Configurable, Registry, look_up, serialize, snake_case
 from minitl.optimizers import schedules
 from minitl.optimizers.schedules import LearningRateSchedule
 
@@ -331,7 +331,7 @@ class RMSprop(Optimizer):
         w -= step
 
 
-TABLE = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
+TABLE = Registry(__name__, SGD, Adam, RMSprop, adamw=AdamW, rmsprop=RMSprop)
 
 
 def get(identifier: Any) -> Optimizer:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minitl.naming import Configurable, look_up
+from minitl.naming import Configurable, Registry, look_up
 
 
 class LearningRateSchedule(Configurable):
@@ -131,16 +131,14 @@ class CosineDecay(LearningRateSchedule):
         return top * ((1 - self.alpha) * cosine + self.alpha)
 
 
-TABLE = {
-    cls.__name__: cls
-    for cls in (
-        ExponentialDecay,
-        InverseTimeDecay,
-        PolynomialDecay,
-        PiecewiseConstantDecay,
-        CosineDecay,
-    )
-}
+TABLE = Registry(
+    __name__,
+    ExponentialDecay,
+    InverseTimeDecay,
+    PolynomialDecay,
+    PiecewiseConstantDecay,
+    CosineDecay,
+)
 
 
 def get(identifier: Any) -> Any:

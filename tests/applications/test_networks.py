@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from minitl import Model, hdf5, pretrained
+from minitl import Model
 from minitl.applications import VGG16, VGG19, ResNet50, resnet50, vgg16
+from minitl.applications import weights as pretrained
 from minitl.layers import BatchNormalization, Dense
+from minitl.storage import keras_files as hdf5
 
 SMALL = {"weights": None, "include_top": False, "input_shape": (32, 32, 3)}
 rng = np.random.default_rng(0)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from minitl import Model, Sequential, config, pretrained
+from minitl import Model, Sequential, config
 from minitl.applications import VGG16, vgg16
+from minitl.applications import weights as pretrained
 from minitl.layers import Conv2D, Dense, Flatten, Input
 from minitl.layers.core import InputRange
 

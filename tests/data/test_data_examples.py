@@ -2,8 +2,9 @@ import doctest
 
 import pytest
 
-from minitl import evaluation, utils
+from minitl import utils
 from minitl.data import elpv, images, splits
+from minitl.judging import evaluation
 
 
 @pytest.mark.parametrize("module", [elpv, evaluation, images, splits, utils])

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import pytest
 
-from minitl import downloads
+from minitl.applications import downloads
+from minitl.applications.downloads import FetchError
 from minitl.datasets import cifar10, fashion_mnist, mnist
-from minitl.downloads import FetchError
 from tests.datasets.test_idx import IMAGES, LABELS, idx
 
 

@@ -253,5 +253,7 @@ def test_outputs_by_name_are_refused(keras, tmp_path, ending):
     x = keras.Input((2,), name="x")
     outputs = {name: keras.layers.Dense(1, name=name)(x) for name in ("w", "v")}
     keras.Model(x, outputs).save(tmp_path / f"file{ending}")
-    with pytest.raises(minitl.hdf5.WeightFileError, match="outputs as a dict, by the names v, w"):
+    with pytest.raises(
+        minitl.storage.keras_files.WeightFileError, match="outputs as a dict, by the names v, w"
+    ):
         minitl.models.load_model(tmp_path / f"file{ending}")

@@ -28,7 +28,7 @@ import numpy as np
 import pytest
 
 import minitl
-from minitl import pretrained
+from minitl.applications import weights as pretrained
 from minitl.applications.vgg16 import VGG16, preprocess_input
 from tests.tolerances import HEAD_LOSS, SMALL_LOSS
 

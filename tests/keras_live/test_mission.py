@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minitl
-from minitl import pretrained
+from minitl.applications import weights as pretrained
 from minitl.applications.vgg16 import VGG16, preprocess_input
 from minitl.data.images import resize_images
 from tests.keras_live.compare import assert_close

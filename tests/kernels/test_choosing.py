@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from minitl.kernels import direct, implicit, reference, winograd
-from minitl.kernels.choosing import choose
+from minitl.kernels import reference
+from minitl.kernels.fast import few_channels as implicit
+from minitl.kernels.fast import im2col as direct
+from minitl.kernels.fast import winograd
+from minitl.kernels.fast.choosing import choose
 from minitl.kernels.geometry import sliding
 from tests.kernels.cases import WINDOWS, geometry_of, name, normal
 from tests.tolerances import assert_sum

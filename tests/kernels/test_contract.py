@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from minitl import kernels
-from minitl.kernels import current_kernels, direct, reference, threads, use_kernels
+from minitl.kernels import current_kernels, reference, use_kernels
+from minitl.kernels.fast import im2col as direct
 from minitl.kernels.geometry import sliding
+from minitl.kernels.machine import threads
 from tests.kernels.cases import normal
 from tests.tolerances import FINITE_DIFFERENCE, FINITE_DIFFERENCE_STEP
 

@@ -5,8 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitl.kernels import direct, pointwise, pooling, products, reference, threads, updates
+from minitl.kernels import reference
+from minitl.kernels.fast import dense as products
+from minitl.kernels.fast import im2col as direct
+from minitl.kernels.fast import pointwise, pooling, updates
 from minitl.kernels.geometry import sliding
+from minitl.kernels.machine import threads
 from tests.kernels.cases import WINDOWS, exactly, geometry_of, name, normal
 from tests.tolerances import assert_adjoint, assert_sum, assert_ulps
 

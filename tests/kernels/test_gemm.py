@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from minitl.kernels import gemm, simd, threads
+from minitl.kernels.fast import gemm
+from minitl.kernels.machine import simd, threads
 from tests.kernels.cases import normal
 from tests.tolerances import assert_sum
 
@@ -201,7 +202,10 @@ def test_what_is_added_comes_last():
 
 PLAIN = """
 import numpy as np
-from minitl.kernels import gemm, implicit, products, winograd
+from minitl.kernels.fast import gemm
+from minitl.kernels.fast import few_channels as implicit
+from minitl.kernels.fast import dense as products
+from minitl.kernels.fast import winograd
 from minitl.kernels.geometry import sliding
 a, b = np.random.default_rng(0).normal(size=(2, 7, 7))
 assert abs(gemm.matmul(a, b) - a @ b).max() < 1e-14

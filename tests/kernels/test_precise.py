@@ -5,8 +5,11 @@ import pytest
 
 import minitl
 from minitl import kernels
-from minitl.kernels import implicit, reference, threads, use_kernels, winograd
+from minitl.kernels import reference, use_kernels
+from minitl.kernels.fast import few_channels as implicit
+from minitl.kernels.fast import winograd
 from minitl.kernels.geometry import sliding
+from minitl.kernels.machine import threads
 from minitl.layers import Conv2D
 from tests.kernels.cases import exactly, normal
 from tests.tolerances import gamma

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minitl.kernels import simd
+from minitl.kernels.machine import simd
 from minitl.kernels.reference import POINTS, winograd_matrices
 
 MATRICES = [one for points in POINTS.values() for one in winograd_matrices(points)]

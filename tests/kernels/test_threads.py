@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitl.kernels import threads
-from minitl.kernels.threads import cut, cut_product, cut_rows, set_thread_count, share_out
-from minitl.kernels.workspace import scratch
+from minitl.kernels.machine import threads
+from minitl.kernels.machine.memory import scratch
+from minitl.kernels.machine.threads import cut, cut_product, cut_rows, set_thread_count, share_out
 
 
 @pytest.fixture(autouse=True, params=[1, 2, 3])

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitl.kernels import reference, threads, transforms, winograd
+from minitl.kernels import reference
 from minitl.kernels import reference as formulas
+from minitl.kernels.fast import winograd
+from minitl.kernels.fast import winograd_tiles as transforms
 from minitl.kernels.geometry import sliding
+from minitl.kernels.machine import threads
 from tests.kernels.cases import exactly, normal
 from tests.tolerances import assert_adjoint, assert_sum
 

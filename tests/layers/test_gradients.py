@@ -186,7 +186,7 @@ def run(layer, x, training=True):
 def place_of(variable, layer):
     """The layer, this one or one inside it, that has the variable, and under which name."""
     names = [n for n, value in vars(layer).items() if value is variable]
-    inner = [place_of(variable, each) for each in layer._sublayers()]
+    inner = [place_of(variable, each) for each in layer.sublayers()]
     found = [(layer, n) for n in names] + [place for place in inner if place]
     assert len(found) <= 1
     return found[0] if found else None

@@ -6,7 +6,8 @@ import pytest
 import minitl
 from minitl import layers
 from minitl.autograd import Tensor, no_grad
-from minitl.layers import GRU, LSTM, Bidirectional, Dense, Input, TimeDistributed, wrappers
+from minitl.layers import GRU, LSTM, Bidirectional, Dense, Input, TimeDistributed
+from minitl.layers.sequences import wrappers
 
 STEPS = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
 
@@ -254,7 +255,7 @@ def test_a_model_of_frames_learns_and_comes_back_from_its_file(tmp_path):
 
 
 def test_files_that_call_with_a_state_are_refused():
-    from minitl.saving import _read_call
+    from minitl.storage.keras_models import _read_call
 
     tensor = {"config": {"keras_history": ["a", 0, 0]}}
     call = {"args": [tensor], "kwargs": {"mask": None, "training": False}}

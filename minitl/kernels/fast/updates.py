@@ -1,0 +1,115 @@
+"""Optimizer steps, and the look at gradients before them, in one pass over memory each.
+
+A step reads and writes every weight and its state. Written in NumPy, Adam walks through the
+memory some fifteen times; here each number is loaded once, and all that happens to it happens in
+registers. The arrays are changed IN PLACE and shared out over the cores in consecutive pieces.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minitl.kernels.machine.threads import compiled, cut_rows, share_out
+from minitl.kernels.reference import Array
+
+
+def sgd_update(
+    w: Array,
+    g: Array,
+    velocity: Array | None,
+    rate: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+) -> None:
+    """`reference.sgd_update`."""
+    if velocity is None:
+        _in_pieces(_sgd, (w, g), float(rate))
+    else:
+        _in_pieces(_momentum, (w, g, velocity), float(rate), float(momentum), bool(nesterov))
+
+
+def adam_update(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rate: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+) -> None:
+    """`reference.adam_update`."""
+    _in_pieces(_adam, (w, g, m, v), float(rate), 1.0 - beta_1, 1.0 - beta_2, float(epsilon))
+
+
+def all_finite(a: Array) -> bool:
+    """`reference.all_finite`."""
+    flat = np.ascontiguousarray(a).reshape(-1)
+    ranges = cut_rows(flat.size, 1)
+    fine = np.ones(len(ranges), bool)
+
+    def piece(index: int) -> None:
+        fine[index] = _finite(flat[slice(*ranges[index])])
+
+    share_out(piece, len(ranges))
+    return bool(fine.all())
+
+
+def _in_pieces(step, arrays: tuple[Array, ...], *numbers: float) -> None:
+    """Share out step(*pieces, *numbers), the pieces being parts of equally large arrays.
+
+    Raises ValueError if one of them is not C-contiguous: its flat form would be a copy, and the
+    step would be lost without a word.
+    """
+    if not all(array.flags.c_contiguous for array in arrays):
+        raise ValueError("an update needs C-contiguous arrays: it writes into them")
+    flat = [array.reshape(-1) for array in arrays]
+    ranges = cut_rows(flat[0].size, 1)
+
+    def piece(index: int) -> None:
+        first, last = ranges[index]
+        step(*[array[first:last] for array in flat], *numbers)
+
+    share_out(piece, len(ranges))
+
+
+# The numbers arrive as float64; they are rounded to the dtype of the weights first, as NumPy does,
+# or all arithmetic on float32 arrays would run in float64.
+
+
+@compiled
+def _sgd(w, g, rate):
+    rate = w.dtype.type(rate)
+    for i in range(w.size):
+        w[i] -= rate * g[i]
+
+
+@compiled
+def _momentum(w, g, velocity, rate, momentum, nesterov):
+    rate, momentum = w.dtype.type(rate), w.dtype.type(momentum)
+    for i in range(w.size):
+        step = rate * g[i]
+        velocity[i] = momentum * velocity[i] - step
+        if nesterov:
+            w[i] += momentum * velocity[i] - step
+        else:
+            w[i] += velocity[i]
+
+
+@compiled
+def _adam(w, g, m, v, rate, share_1, share_2, epsilon):
+    """share_1 = 1 - beta_1 and share_2 = 1 - beta_2: how much of the new goes into the means."""
+    rate, epsilon = w.dtype.type(rate), w.dtype.type(epsilon)
+    share_1, share_2 = w.dtype.type(share_1), w.dtype.type(share_2)
+    for i in range(w.size):
+        m[i] += (g[i] - m[i]) * share_1
+        v[i] += (g[i] * g[i] - v[i]) * share_2
+        w[i] -= rate * m[i] / (np.sqrt(v[i]) + epsilon)
+
+
+@compiled
+def _finite(a):
+    largest, fine = np.finfo(a.dtype).max, True
+    for i in range(a.size):
+        fine &= abs(a[i]) <= largest  # without a way out of the loop: many numbers at a time
+    return fine

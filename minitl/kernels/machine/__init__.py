@@ -1,0 +1,1 @@
+"""What fast kernels are made with: vectors, threads, memory, compiling."""

@@ -1,0 +1,255 @@
+"""Sharing a kernel's work out over the cores.
+
+A kernel cuts its work into parts that depend on the shapes only, never on the number of threads,
+and each part writes its own piece of the output: so the result is the same bits on one core and
+on sixteen. The parts are plain Python functions that spend their time in NumPy, BLAS or compiled
+loops, all of which let go of the interpreter lock, so ordinary threads are enough.
+
+A BLAS brings threads of its own. Two pools on the same cores are slow (a waiting OpenBLAS thread
+spins for some 30 ms and takes a core from whoever runs next), and the bits of its products depend
+on how many threads it has. While a kernel runs, BLAS therefore gets one thread, and the parts run
+side by side. Measured on VGG16's convolutions, batch 8, two cores: 245 ms an image, against 285
+with BLAS's own threads and a single-threaded rest.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+# As many as cores, or what the environment variable of this name says, as for Numba itself.
+_threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+_pool: ThreadPoolExecutor | None = None
+_lock = threading.Lock()
+
+
+@cache
+def _sources() -> str:
+    """A digest of all kernels' sources."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How all loops of the kernels are compiled.
+
+    Kept on disk for the next process; without the interpreter lock, so that threads run side by
+    side; and x / 0 is inf, as in NumPy: the check that Numba otherwise makes for Python's
+    ZeroDivisionError keeps a loop from using vector instructions (Adam: 69 ms with it, 20 without,
+    for 25.7 million weights).
+
+    What is on disk holds as long as no kernel's source changes. Numba by itself looks at the file
+    of the function only, and would go on with pieces of `gemm.py` that were inlined long ago.
+    """
+    kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    file = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    if file is not None:
+        file._source_stamp = _sources()
+    return kernel
+
+
+# --- Cutting work into parts ---------------------------------------------------------------------
+
+# At least so many parts, where there is enough to share out. A constant, because the order in
+# which partial sums are added, and the edges at which BLAS changes its inner loop, follow it.
+PARTS = 8
+FEWEST_NUMBERS = 2**16  # of a plain pass over memory in one part: about 20 us
+FEWEST_PRODUCTS = 2**20  # multiply-adds of a matrix product in one part: about 30 us
+
+Range = tuple[int, int]  # first, last + 1
+
+
+def cut(size: int, count: int) -> list[Range]:
+    """0 ... size in `count` consecutive ranges of almost equal length, none of them empty."""
+    count = min(size, count)
+    return [(size * i // count, size * (i + 1) // count) for i in range(count)]
+
+
+def cut_falling(size: int, least: int = 1) -> list[Range]:
+    """0 ... size in consecutive ranges, each a share of what is left, but at least `least`.
+
+    Large ones first, so that there are few; small ones last, so that all threads finish at about
+    the same time, also where one core is slower than another. Guided self-scheduling,
+    Polychronopoulos & Kuck 1987. For work whose bits do not depend on how it is cut.
+    """
+    ranges, first = [], 0
+    while first < size:
+        share = -(-(size - first) // (2 * _threads))
+        last = min(size, first + max(least, share))
+        ranges.append((first, last))
+        first = last
+    return ranges
+
+
+def cut_rows(rows: int, width: int) -> list[Range]:
+    """Ranges of rows of a (rows, width) array, for a pass over memory; at most PARTS."""
+    return cut(rows, min(PARTS, max(1, rows * width // FEWEST_NUMBERS)))
+
+
+def cut_product(
+    lines: int, line: int, depth: int, width: int, longest: int
+) -> list[tuple[int, int, int, int]]:
+    """Cut a product (lines * line, depth) @ (depth, width) into tiles (first, last, left, right).
+
+    A tile is a range of lines by a range of columns. None has more than `longest` lines, and
+    there are at least PARTS, if that is worth while. Cutting the lines makes BLAS read the right
+    matrix anew for each tile, cutting the width the left one: so the longer side is cut.
+    """
+    blocks, panels = max(1, -(-lines // longest)), 1
+    wanted = min(PARTS, max(1, lines * line * depth * width // FEWEST_PRODUCTS))
+    if blocks >= PARTS:
+        blocks = -(-blocks // PARTS) * PARTS  # so that all threads finish together
+    while blocks * panels < wanted:
+        height = lines * line / blocks
+        if blocks < lines and (height >= width / panels or width < 32 * panels):
+            blocks *= 2
+        elif width >= 32 * panels:
+            panels *= 2
+        else:
+            break
+    return [(*rows, *columns) for rows in cut(lines, blocks) for columns in cut(width, panels)]
+
+
+# --- Running them --------------------------------------------------------------------------------
+
+
+def thread_count() -> int:
+    """How many threads the kernels use; at first, as many as there are cores for this process."""
+    return _threads
+
+
+def set_thread_count(count: int) -> None:
+    """Let the kernels use `count` threads. Changes no bit of any result."""
+    global _threads, _pool
+    if count < 1:
+        raise ValueError(f"the kernels need at least one thread, got {count}")
+    with _lock:
+        _threads, _pool = count, None
+
+
+def share_out(part: Callable[[int], None], count: int, multiplies: bool = False) -> None:
+    """Call part(0), part(1), ... part(count - 1), several at a time, and wait for the last.
+
+    `multiplies` says that the parts call BLAS. The order of the calls is not defined; an
+    exception in one of them is raised here.
+    """
+    if multiplies:
+        if _blas_switches():
+            with _one_blas_thread():
+                share_out(part, count)
+        else:  # an unknown BLAS: leave the threads to it, rather than have threads of threads
+            for index in range(count):
+                part(index)
+        return
+
+    helpers = min(_threads, count) - 1
+    if helpers < 1:
+        for index in range(count):
+            part(index)
+        return
+
+    indices = itertools.count()  # whoever is free takes the next: cores are seldom equally fast
+
+    def work() -> None:
+        for index in iter(lambda: next(indices), None):
+            if index >= count:
+                return
+            part(index)
+
+    running = [_workers().submit(work) for _ in range(helpers)]
+    try:
+        work()
+    finally:
+        for future in running:
+            future.result()
+
+
+def _workers() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(max(1, _threads - 1), "minitl")
+        return _pool
+
+
+def _forget_workers() -> None:
+    """A forked process has none of its parent's threads, and must start its own."""
+    global _pool, _lock, _depth
+    _pool, _lock, _depth = None, threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_workers)
+
+
+# --- BLAS ----------------------------------------------------------------------------------------
+
+_depth = 0  # how many kernels are inside `_one_blas_thread` now
+# What sets the threads of each BLAS, and how many it had before the first of them.
+_before: list[tuple[Callable[[int], None], int]] = []
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    global _depth, _before
+    with _lock:
+        if _depth == 0:
+            _before = [(set_to, get()) for get, set_to in _blas_switches()]
+            for set_to, _ in _before:
+                set_to(1)
+        _depth += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                for set_to, threads in _before:
+                    set_to(threads)
+
+
+def _blas_switches() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
+    """Pairs (get, set) of the number of threads, one for each OpenBLAS in this process: NumPy's,
+    and SciPy's once it has been imported."""
+    return _find_switches("scipy.linalg._fblas" in sys.modules)
+
+
+@cache
+def _find_switches(with_scipy: bool) -> list[tuple[Callable[[], int], Callable[[int], None]]]:
+    switches = []
+    for path in _openblas_files():
+        library = ctypes.CDLL(path)
+        # The libraries in NumPy's and SciPy's wheels carry a prefix; 64: with 64-bit integers.
+        for prefix, suffix in itertools.product(("scipy_openblas", "openblas"), ("64_", "")):
+            try:
+                get = getattr(library, f"{prefix}_get_num_threads{suffix}")
+                set_to = getattr(library, f"{prefix}_set_num_threads{suffix}")
+            except AttributeError:
+                continue
+            set_to.restype = None
+            switches.append((get, set_to))
+            break
+    return switches
+
+
+def _openblas_files() -> list[str]:
+    maps = Path("/proc/self/maps")  # Linux: all files that are mapped into this process
+    if maps.exists():
+        names = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines()}
+        return sorted(name for name in names if "openblas" in name)
+    numpy = Path(np.__file__).parent  # elsewhere: where NumPy's wheels put theirs
+    folders = (numpy / ".dylibs", numpy.with_name("numpy.libs"))
+    return sorted(str(file) for folder in folders for file in folder.glob("*openblas*"))

@@ -1,0 +1,1 @@
+"""Layers on sequences (N, T, ...): LSTM and GRU, and what wraps layers around time."""

@@ -1,0 +1,365 @@
+"""LSTM and GRU: layers that read a sequence (N, T, D) and carry a state from step to step.
+
+The mathematics, and its gradient, are in `minitl/recurrence.py`. What is here makes the weights,
+in Keras's layout and order, and arranges the axes. A sequence of images becomes one of rows for
+these layers by `TimeDistributed(base)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minitl import activations, config, initializers, ops, regularizers
+from minitl.autograd import Array, Tensor
+from minitl.layers.base import Layer, Shape
+from minitl.layers.sequences import recurrence
+
+
+class Recurrent(Layer):
+    """What LSTM and GRU share: arguments, weights, dropout, and the way in and out."""
+
+    input_rank = 3
+    gates: int
+    # How Keras computes it, and what becomes of masks, which are not there.
+    _idle_settings = frozenset({"implementation", "use_cudnn", "zero_output_for_mask"})
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any,
+        recurrent_activation: Any,
+        use_bias: bool,
+        initializers_: tuple[Any, Any, Any],
+        regularizers_: tuple[Any, Any, Any],
+        dropout: float,
+        recurrent_dropout: float,
+        seed: int | None,
+        return_sequences: bool,
+        return_state: bool,
+        go_backwards: bool,
+        stateful: bool,
+        unroll: bool,
+        **base: Any,
+    ):
+        super().__init__(**base)
+        if not isinstance(units, (int, np.integer)) or units < 1:
+            raise ValueError(f"units must be a positive integer, got {units!r}")
+        self.units = int(units)
+        self.activation = activations.get(activation)
+        self.recurrent_activation = activations.get(recurrent_activation)
+        for what in ("activation", "recurrent_activation"):
+            if getattr(self, what) not in recurrence.FORMULAS:
+                known = ", ".join(repr(f.__name__) for f in recurrence.FORMULAS)
+                raise ValueError(f"{what} within a recurrent layer must be one of {known}")
+        self.use_bias = use_bias
+        self.kernel_initializer, self.recurrent_initializer, self.bias_initializer = map(
+            initializers.get, initializers_
+        )
+        self.kernel_regularizer, self.recurrent_regularizer, self.bias_regularizer = map(
+            regularizers.get, regularizers_
+        )
+        for what, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
+            if not 0 <= rate < 1:
+                raise ValueError(f"{what} must be in [0, 1), got {rate}")
+        self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
+        self.seed = seed
+        self._own_rng: np.random.Generator | None = None
+        self.return_sequences, self.return_state = return_sequences, return_state
+        self.go_backwards = go_backwards
+        if stateful:
+            raise ValueError(
+                "minitl's recurrent layers start every batch from a state of zeros: stateful=True "
+                "is not there"
+            )
+        self.stateful, self.unroll = False, unroll
+        self.kernel: Any = None
+        self.recurrent_kernel: Any = None
+        self.bias: Any = None
+
+    @property
+    def random(self) -> bool:  # type: ignore[override]
+        """Whether `call` draws random numbers in training."""
+        return bool(self.dropout or self.recurrent_dropout)
+
+    def fixed(self, training: bool) -> bool:
+        return super().fixed(training and self.random)  # only dropout behaves otherwise in training
+
+    def __call__(self, x: Any, training: bool | None = None, rng: Any = None, **others: Any) -> Any:
+        for name, value in others.items():
+            if value is not None:
+                raise TypeError(
+                    f"{type(self).__name__} {self.name!r} takes no {name!r}: it starts from a "
+                    f"state of zeros and reads every step"
+                )
+        return super().__call__(x, training, rng)
+
+    def build(self, input_shape: Shape) -> None:
+        d, u, g = input_shape[-1], self.units, self.gates
+        if d is None:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} needs inputs (N, T, D) with a known D, got "
+                f"{input_shape}"
+            )
+        self.kernel = self.add_weight(
+            "kernel", (d, g * u), self.kernel_initializer, regularizer=self.kernel_regularizer
+        )
+        self.recurrent_kernel = self.add_weight(
+            "recurrent_kernel",
+            (u, g * u),
+            self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+        )
+        if self.use_bias:
+            self.bias = self._add_bias()
+
+    def _add_bias(self) -> Any:
+        raise NotImplementedError
+
+    def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
+        """From z (T, N, G*U): h of all steps (T, N, U), and the final states (N, U)."""
+        raise NotImplementedError
+
+    def call(
+        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
+    ) -> Any:
+        n, steps, d = x.shape
+        if steps == 0:
+            raise ValueError(f"{self.name!r} got sequences without a single step: shape {x.shape}")
+        masks = self._masks(n, d, x.dtype, rng) if training and self.random else (None, None)
+        x = ops.swap_axes(x, 0, 1)  # (T, N, D): a step is then one piece of memory
+        if self.go_backwards:
+            x = x[::-1]
+        h, states = self._loop(self._input_share(x, masks[0]), masks[1])
+        y = ops.swap_axes(h, 0, 1) if self.return_sequences else h[steps - 1]
+        return [y, *states] if self.return_state else y
+
+    def _input_share(self, x: Tensor, masks: Array | None) -> Tensor:
+        """x K + b for all steps: (T, N, D) -> (T, N, G*U); with masks, gate g reads x * mask g."""
+        bias = self._input_bias()
+        steps, n, d = x.shape
+        if masks is None or len(masks) == 1:
+            x = x if masks is None else x * Tensor(masks[0])
+            z = ops.dense(ops.reshape(x, (steps * n, d)), self.kernel, bias)
+            return ops.reshape(z, (steps, n, -1))
+        parts = []
+        for gate, mask in enumerate(masks):
+            columns = slice(gate * self.units, (gate + 1) * self.units)
+            rows = ops.reshape(x * Tensor(mask), (steps * n, d))
+            kernel = self.kernel[:, columns]
+            parts.append(ops.dense(rows, kernel, None if bias is None else bias[columns]))
+        return ops.reshape(ops.concatenate(parts), (steps, n, -1))
+
+    def _input_bias(self) -> Any:
+        return self.bias
+
+    def _masks(
+        self, n: int, d: int, dtype: np.dtype, rng: np.random.Generator | None
+    ) -> tuple[Array | None, Array | None]:
+        """Factors for the input (1 or G, N, D) and for the state (G, N, U): Keras's dropout.
+
+        One draw a sequence, the same at all its steps. Without recurrent_dropout all gates see
+        one mask of the input; with it, each gate has masks of its own.
+        """
+        if rng is None:
+            if self._own_rng is None:
+                seed = config.next_seed() if self.seed is None else self.seed
+                self._own_rng = np.random.default_rng(seed)
+            rng = self._own_rng
+        count = self.gates if self.recurrent_dropout else 1
+        return tuple(
+            ops.dropout(np.ones(shape, dtype), rate, rng).storage if rate else None
+            for shape, rate in (
+                ((count, n, d), self.dropout),
+                ((self.gates, n, self.units), self.recurrent_dropout),
+            )
+        )  # type: ignore[return-value]
+
+    def compute_output_shape(self, input_shape: Shape) -> Any:
+        n, steps, _ = input_shape
+        y = (n, steps, self.units) if self.return_sequences else (n, self.units)
+        states = [(n, self.units)] * (2 if self.gates == 4 else 1)
+        return [y, *states] if self.return_state else y
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        _, steps, d = input_shape
+        return (steps or 1) * ((d or 1) + self.units) * self.gates * self.units
+
+
+class LSTM(Recurrent):
+    """Long short-term memory over a sequence (N, T, D); the formulas are in `recurrence.lstm`.
+
+    kernel (D, 4U), recurrent_kernel (U, 4U) and bias (4U,) hold the gates side by side: input,
+    forget, candidate, output. Returns the last h (N, U).
+
+    Args:
+        units: U.
+        activation: of the candidate and of what is shown: 'tanh', 'sigmoid', 'relu' or 'linear'.
+        recurrent_activation: of the gates, one of the same.
+        use_bias: whether there is a b.
+        kernel_initializer, recurrent_initializer, bias_initializer: how the weights start.
+        unit_forget_bias: start the forget gate's bias at 1, so that at first all is remembered.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties, e.g. 'l2'.
+        dropout: in training, the rate at which numbers of the input are dropped, in [0, 1); the
+            same numbers at every step of a sequence (Gal & Ghahramani 2016, arXiv 1512.05287).
+        recurrent_dropout: the same for the state on its way to the next step.
+        seed: for calls outside `fit`, as in Dropout.
+        return_sequences: return h of all steps, (N, T, U).
+        return_state: return a list: the output, the last h and the last c, each (N, U).
+        go_backwards: read from the last step to the first (and return them in that order).
+        stateful: only False.
+        unroll: of no effect; the loop over time is Python's anyway.
+
+    Differs from Keras: every step is read (there are no masks of time), every sequence starts from
+    a state of zeros (no initial_state), and there are four activations.
+    """
+
+    gates = 4
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        *,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(
+            units,
+            activation,
+            recurrent_activation,
+            use_bias,
+            (kernel_initializer, recurrent_initializer, bias_initializer),
+            (kernel_regularizer, recurrent_regularizer, bias_regularizer),
+            dropout,
+            recurrent_dropout,
+            seed,
+            return_sequences,
+            return_state,
+            go_backwards,
+            stateful,
+            unroll,
+            name=name,
+            trainable=trainable,
+            dtype=dtype,
+        )
+        self.unit_forget_bias = unit_forget_bias
+
+    def _add_bias(self) -> Any:
+        def start(shape: tuple[int, ...], dtype: str) -> Array:
+            values = self.bias_initializer(shape, dtype)
+            if self.unit_forget_bias:
+                values[self.units : 2 * self.units] = 1
+            return values
+
+        return self.add_weight("bias", (4 * self.units,), start, regularizer=self.bias_regularizer)
+
+    def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
+        steps = z.shape[0]
+        y = recurrence.lstm(
+            z, self.recurrent_kernel, self.activation, self.recurrent_activation, masks
+        )
+        states = [y[steps - 1], y[steps]] if self.return_state else []
+        return y[:steps], states
+
+
+class GRU(Recurrent):
+    """Gated recurrent unit over a sequence (N, T, D); the formulas are in `recurrence.gru`.
+
+    kernel (D, 3U) and recurrent_kernel (U, 3U) hold the gates side by side: update, reset,
+    candidate. bias is (2, 3U), for the input and for the state, or (3U,) without `reset_after`.
+    Returns the last h (N, U).
+
+    Args:
+        reset_after: whether the reset gate acts after the product of the state with its kernel.
+        The others are LSTM's; with `return_state` there is one state, h.
+    """
+
+    gates = 3
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        *,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        reset_after: bool = True,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ):
+        super().__init__(
+            units,
+            activation,
+            recurrent_activation,
+            use_bias,
+            (kernel_initializer, recurrent_initializer, bias_initializer),
+            (kernel_regularizer, recurrent_regularizer, bias_regularizer),
+            dropout,
+            recurrent_dropout,
+            seed,
+            return_sequences,
+            return_state,
+            go_backwards,
+            stateful,
+            unroll,
+            name=name,
+            trainable=trainable,
+            dtype=dtype,
+        )
+        self.reset_after = reset_after
+
+    def _add_bias(self) -> Any:
+        columns = 3 * self.units
+        return self.add_weight(
+            "bias",
+            (2, columns) if self.reset_after else (columns,),
+            self.bias_initializer,
+            regularizer=self.bias_regularizer,
+        )
+
+    def _input_bias(self) -> Any:
+        return self.bias[0] if self.use_bias and self.reset_after else self.bias
+
+    def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
+        how = (self.activation, self.recurrent_activation, masks)
+        if self.reset_after:
+            bias = self.bias[1] if self.use_bias else None
+            h = recurrence.gru(z, self.recurrent_kernel, bias, *how)
+        else:
+            h = recurrence.gru_reset_before(z, self.recurrent_kernel, *how)
+        return h, [h[z.shape[0] - 1]] if self.return_state else []

@@ -1,0 +1,1 @@
+"""Files: Keras's models and weights, states, digests; written whole or not at all."""

@@ -1,0 +1,440 @@
+"""Keras's weight files, read and written whole or not at all.
+
+A file is an *inventory*: the layers in order, each with its arrays in order,
+
+    [("block1_conv1", [("block1_conv1/kernel", array), ("block1_conv1/bias", array)]), ...]
+
+`read_weights` reads it from the three forms that Keras has used; each has its writer:
+
+    legacy `.h5`    a group a layer, an attribute `layer_names` that gives their order, and in each
+                    group an attribute `weight_names`; both are split into `layer_names0`,
+                    `layer_names1`, ... past 64,512 bytes. The official files, and, in a group
+                    `model_weights`, `model.save("m.h5")`.
+    `.weights.h5`   a group a layer, named by its class ('layers/conv2d_1'), with the arrays as
+                    numbers ('vars/0') and the layer's own name as an attribute.
+    `.keras`        a zip archive: the latter as `model.weights.h5`, beside `config.json`.
+
+A weight file comes from strangers. Nothing in it is unpickled, nothing is followed out of it, and
+what it declares is held against its size before memory is taken: see `plain_hdf5.py`. Which array
+goes into which weight is planned in `matching.py`.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from minitl.storage.atomic import replacing
+from minitl.storage.hdf5_reader import SIGNATURE, SPARE, File, Hdf5Error, Object
+from minitl.storage.weight_matching import (
+    Layers,
+    WeightFileError,
+    nearest,
+    not_finite_numbers,
+    plan,
+    refuse_twice,
+)
+
+__all__ = [
+    "WeightFile",
+    "WeightFileError",
+    "plan",
+    "read_weights",
+    "write_archive",
+    "write_keras3",
+    "write_weights",
+]
+
+Inventory = list[tuple[str, list[tuple[str, np.ndarray]]]]
+
+ATTRIBUTE_LIMIT = 64512  # bytes: an HDF5 object header holds no larger attribute
+DEEPEST = 64  # models within models: what is nested deeper is no model
+LONGEST_CONFIG = 8_000_000  # characters of JSON, which take 25 times the memory when they are read
+CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+
+
+@dataclass
+class WeightFile:
+    """What a weight file holds: `layers` in order, the root's `attributes`, and its `layout`.
+
+    Of a `.keras` archive the attributes hold its `config.json`, as 'model_config'.
+    """
+
+    path: Path
+    layers: Inventory
+    attributes: dict[str, Any] = field(default_factory=dict)
+    layout: str = "legacy"  # or "keras3"
+
+
+# ---------------------------------------------------------------------------------- reading
+
+
+def read_weights(path: str | os.PathLike[str]) -> WeightFile:
+    """Read every array of a Keras weight file: `.h5`, `.weights.h5` or `.keras`.
+
+    The layout is told by the contents, not by the name. Layers without weights are listed, with
+    an empty list. In the `.weights.h5` layout arrays have numbers for names ('dense/0').
+
+    Raises FileNotFoundError, or WeightFileError for a file that is truncated, damaged, of
+    another kind, that leads out of itself, or that declares more than it holds.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise WeightFileError(f"{path} is a folder; expected a weight file (.h5)")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no weight file {path}{_similar_files(path)}")
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            return _read_archive(path)
+        return _read_hdf5(path, file)
+
+
+def _read_hdf5(path: Path, source: IO[bytes]) -> WeightFile:
+    """Take the inventory of an open file."""
+    source.seek(0)
+    _expect_hdf5(path, source.read(512))
+    try:
+        root = File(source).root
+        attributes = root.attributes
+        if _split_names(attributes, "layer_names"):
+            layers, layout = _Reader().legacy(root), "legacy"
+        elif "model_weights" in root:
+            layers, layout = _Reader().legacy(root["model_weights"]), "legacy"
+        elif "layers" in root or "_layer_checkpoint_dependencies" in root:
+            layers, layout = _Reader().keras3(root), "keras3"
+        else:
+            found = ", ".join(repr(name) for name in list(root.links)[:5]) or "nothing"
+            raise WeightFileError(
+                f"{path} is an HDF5 file, but not one of Keras's weights: expected the "
+                f"attribute 'layer_names' or a group 'model_weights' or 'layers', found {found}"
+            )
+    except Hdf5Error as error:
+        text = str(error)
+        again = "; copy or download it again" if text.startswith("truncated") else ""
+        link = " is" if text.startswith("truncated") else ":"
+        raise WeightFileError(f"{path}{link} {text}{again}") from None
+    single = {
+        name: values[0] if isinstance(values[0], str) else values[0].item()
+        for name, values in attributes.items()
+        if values is not None and values.size == 1 and not name.startswith("layer_names")
+    }
+    return WeightFile(path, layers, single, layout)
+
+
+class _Reader:
+    """Takes the arrays out of one file, each only once: a second way to one is a trap."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    def once(self, found: Object) -> Object:
+        if found.address in self.seen:
+            raise Hdf5Error(f"{found.path} is reached twice")
+        self.seen.add(found.address)
+        return found
+
+    def legacy(self, root: Object) -> Inventory:
+        names = _names(root, "layer_names")
+        refuse_twice(names, "layer")
+        layers = [(name, self.weights(root[name], name)) for name in names]
+        # Weights that belong to no layer: Keras keeps them beside the layers, unlisted.
+        extra = "top_level_model_weights"
+        if extra in root and extra not in names and (more := self.weights(root[extra], extra)):
+            layers.append((extra, more))
+        return layers
+
+    def weights(self, group: Object, layer: str) -> list[tuple[str, np.ndarray]]:
+        names = _names(self.once(group), "weight_names")
+        refuse_twice(names, f"weight of layer {layer!r}")
+        return [(name, self.once(group[name]).read()) for name in names]
+
+    def keras3(self, root: Object) -> Inventory:
+        """Read `.weights.h5`: layers/<class name>/vars/0, 1, ...; the layer's name is an attribute.
+
+        Nothing in the file tells the order of the layers. They are taken in the order in which
+        their arrays lie in it, in which Keras 3.15 writes the model's layers (a test looks);
+        `plan` needs no order.
+        """
+        if "layers" not in root:
+            _layer_name(root["_layer_checkpoint_dependencies"], None)
+        found = []
+        layers = root["layers"]
+        for key in layers.links:
+            group = layers[key]
+            name = _layer_name(group, None)
+            found.append((*self.collect(group, name), name))
+        refuse_twice([name for _, _, name in found], "layer")
+        return [(name, weights) for _, weights, name in sorted(found, key=lambda f: f[0])]
+
+    def collect(
+        self, group: Object, owner: str, depth: int = 0
+    ) -> tuple[int, list[tuple[str, np.ndarray]]]:
+        """Where the weights of `group` and of all inside it begin, and the weights."""
+        if depth > DEEPEST:
+            raise Hdf5Error(f"{group.path[:80]}... is nested too deeply")
+        blocks = []
+        for name in self.once(group).links:
+            child = group[name]
+            if child.is_array or name == "seed_generator":  # a dropout's state, no weight
+                continue
+            if name == "vars":
+                numbers = sorted(child.links, key=_as_number)
+                arrays = [self.once(child[number]) for number in numbers]
+                weights = [(f"{owner}/{n}", a.read()) for n, a in zip(numbers, arrays, strict=True)]
+                blocks.append((arrays[0].address if arrays else 0, weights))
+            elif name == "layers":
+                for key in child.links:
+                    inner = child[key]
+                    path = f"{owner}/{_layer_name(inner, key)}"
+                    blocks.append(self.collect(inner, path, depth + 1))
+            else:
+                path = f"{owner}/{_layer_name(child, name)}"
+                blocks.append(self.collect(child, path, depth + 1))
+        blocks = sorted((block for block in blocks if block[1]), key=lambda block: block[0])
+        place = blocks[0][0] if blocks else 0
+        return place, [weight for _, weights in blocks for weight in weights]
+
+
+def _as_number(text: str) -> int:
+    if not text.isdecimal():
+        raise Hdf5Error(f"expected numbers for the names of arrays, found {text!r}")
+    return int(text)
+
+
+def _layer_name(group: Object, fallback: str | None) -> str:
+    holder = "vars" if "vars" in group else ""
+    name = (group[holder] if holder else group).attributes.get("name")
+    if name is not None and name.size == 1 and isinstance(name[0], str):
+        return str(name[0])
+    if fallback is None:
+        raise Hdf5Error(
+            "this .weights.h5 keeps no layer names (an early Keras 3 wrote it), so its "
+            "arrays cannot be told apart; load it in Keras and write it again with "
+            "model.save('weights.h5')"
+        )
+    return fallback
+
+
+def _split_names(attributes: Mapping[str, Any], attribute: str) -> list[str]:
+    """The attributes in which a list of names is kept: itself, or `<attribute>0`, `..1`, ..."""
+    if attribute in attributes:
+        return [attribute]
+    pieces: list[str] = []
+    while f"{attribute}{len(pieces)}" in attributes:
+        pieces.append(f"{attribute}{len(pieces)}")
+    return pieces
+
+
+def _names(group: Object, attribute: str) -> list[str]:
+    attributes = group.attributes
+    pieces = _split_names(attributes, attribute)
+    if not pieces:
+        raise Hdf5Error(f"{group.path} has no attribute {attribute!r}")
+    names: list[str] = []
+    for piece in pieces:
+        values = attributes[piece]
+        if values is None or (values.size and values.dtype != object):
+            raise Hdf5Error(f"attribute {piece!r} of {group.path}: expected strings")
+        names += map(str, values)
+    return names
+
+
+def _read_archive(path: Path) -> WeightFile:
+    """A `.keras` file: a zip archive with config.json and model.weights.h5."""
+    limit = path.stat().st_size + SPARE
+    try:
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as weights:
+            members = archive.namelist()
+            if WEIGHTS not in members:
+                raise WeightFileError(
+                    f"{path} is a zip archive without {WEIGHTS!r}, so not a .keras file"
+                )
+            for name in {WEIGHTS, CONFIG} & set(members):
+                size = archive.getinfo(name).file_size
+                if size > (limit if name == WEIGHTS else LONGEST_CONFIG):
+                    raise WeightFileError(f"{path} declares {size:,} bytes of {name}")
+            with archive.open(WEIGHTS) as member:
+                shutil.copyfileobj(member, weights)
+            found = _read_hdf5(path, weights)
+            if CONFIG in members:
+                found.attributes["model_config"] = archive.read(CONFIG).decode("utf-8", "replace")
+            return found
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        RuntimeError,  # encrypted
+        NotImplementedError,
+        OverflowError,
+        struct.error,
+        lzma.LZMAError,
+    ) as error:
+        raise WeightFileError(f"{path} is a damaged zip archive ({error})") from error
+
+
+def _expect_hdf5(path: Path, start: bytes) -> None:
+    """Raise with what the file seems to be instead, by its first bytes."""
+    if start.startswith(SIGNATURE):
+        return
+    if not start:
+        kind = "is empty"
+    elif start.lstrip()[:1] == b"<":
+        kind = "is a web page (a login or error page saved under this name?)"
+    elif start.startswith(b"version https://git-lfs"):
+        kind = "is a Git LFS pointer; fetch the file itself with: git lfs pull"
+    elif start[:1] == b"\x80":
+        kind = "is a Python pickle (PyTorch, perhaps), which minitl never loads"
+    elif start.startswith(b"\x93NUMPY"):
+        kind = "is a NumPy array"
+    else:
+        kind = f"begins with {start[:8]!r}"
+    raise WeightFileError(f"{path} is not an HDF5 file: it {kind}")
+
+
+def _similar_files(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f" (nor a folder {folder})"
+    return nearest(path.name, (other.name for other in folder.iterdir()))
+
+
+# ---------------------------------------------------------------------------------- writing
+
+
+def write_weights(
+    path: str | os.PathLike[str],
+    layers: Layers,
+    attributes: Mapping[str, Any] | None = None,
+    group: str | None = None,
+) -> None:
+    """Write an inventory as Keras's legacy HDF5, beside its place and renamed into it.
+
+    Keras reads such a file by the order of `layers`: give them in the model's order, those
+    without weights as an empty list or not at all. Weight names are kept as they are; Keras's
+    own are 'layer/kernel'. `attributes` (strings, numbers) are put on the root. A whole-model file
+    has its weights in a `group` 'model_weights'; alone they are at the root.
+
+    Raises WeightFileError for a name that is given twice or is not a path inside the file, and
+    for arrays that are not finite numbers; nothing is written then.
+    """
+    import h5py
+
+    _check_writable(layers)
+    with replacing(path) as part, h5py.File(part, "w") as file:
+        root = file.create_group(group) if group else file
+        _write_names(root, "layer_names", [name for name, _ in layers])
+        for place in (file, root) if group else (file,):
+            # Keras 2 converts what older versions wrote, and takes a file without this for one.
+            place.attrs["keras_version"] = "3.0.0"
+            place.attrs["backend"] = "tensorflow"  # the layout of kernels: HWIO, not flipped
+        for name, weights in layers:
+            inside = root.require_group(name)  # 'a' may be there already, because of 'a/b'
+            _write_names(inside, "weight_names", [weight for weight, _ in weights])
+            for weight, array in weights:
+                inside.create_dataset(weight, data=np.asarray(array))
+        for name, value in (attributes or {}).items():
+            file.attrs[name] = value
+
+
+def _write_names(group: Any, attribute: str, names: Sequence[str]) -> None:
+    encoded = np.array([name.encode("utf-8") for name in names] or [b""], dtype=np.bytes_)
+    encoded = encoded[: len(names)]
+    pieces = 1
+    while any(p.nbytes > ATTRIBUTE_LIMIT for p in np.array_split(encoded, pieces)):
+        pieces += 1
+    if pieces == 1:
+        group.attrs[attribute] = encoded
+    for i, piece in enumerate(np.array_split(encoded, pieces) if pieces > 1 else ()):
+        group.attrs[f"{attribute}{i}"] = piece
+
+
+def _check_writable(layers: Layers) -> None:
+    problems = []
+    refuse_twice([name for name, _ in layers], "layer")
+    for layer, weights in layers:
+        refuse_twice([name for name, _ in weights], f"weight of layer {layer!r}")
+        for name in (layer, *(weight for weight, _ in weights)):
+            if any(step in ("", ".") for step in name.split("/")) or "\0" in name:
+                problems.append(f"{name!r} cannot be a name in an HDF5 file")
+            elif len(name.encode("utf-8")) > ATTRIBUTE_LIMIT:
+                problems.append(f"the name {name[:40]!r}... is longer than {ATTRIBUTE_LIMIT} bytes")
+        problems += [
+            f"{layer}: {name}: {wrong}"
+            for name, array in weights
+            if (wrong := not_finite_numbers(np.asarray(array)))
+        ]
+    if problems:
+        raise WeightFileError("these weights cannot be written:", problems)
+
+
+# ----------------------------------------------------------------------- Keras 3's two forms
+
+# A place in a `.weights.h5`: the path of its group, the name of what it belongs to, its arrays.
+Places = Sequence[tuple[str, str, Sequence[Any]]]
+
+
+def write_keras3(
+    path: str | os.PathLike[str], places: Places, attributes: Mapping[str, Any] | None = None
+) -> None:
+    """Write `.weights.h5`, where `places` say what lies where: ('layers/dense', 'fc1', arrays).
+
+    Raises WeightFileError for arrays that are not finite numbers; nothing is written then.
+    """
+    with replacing(path) as part:
+        _write_places(part, places, attributes)
+
+
+def _write_places(path: Path, places: Places, attributes: Mapping[str, Any] | None) -> None:
+    import h5py
+
+    problems = [
+        f"{name}: {wrong}"
+        for _, name, arrays in places
+        for array in arrays
+        if (wrong := not_finite_numbers(np.asarray(array)))
+    ]
+    if problems:
+        raise WeightFileError("these weights cannot be written:", problems)
+    with h5py.File(path, "w") as file:
+        for inside, name, arrays in places:
+            group = file.create_group(f"{inside}/vars" if inside else "vars")
+            group.attrs["name"] = name
+            for i, array in enumerate(arrays):
+                group.create_dataset(str(i), data=np.asarray(array))
+        for key, value in (attributes or {}).items():
+            file.attrs[key] = value
+
+
+def write_archive(
+    path: str | os.PathLike[str],
+    places: Places,
+    config: str,
+    metadata: str,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `.keras`: a zip archive, nothing compressed, of the model's description and weights."""
+    with (
+        replacing(path) as part,
+        tempfile.TemporaryDirectory(dir=part.parent) as folder,
+        zipfile.ZipFile(part, "w") as archive,
+    ):
+        weights = Path(folder) / WEIGHTS
+        _write_places(weights, places, attributes)
+        for name, text in ((METADATA, metadata), (CONFIG, config)):
+            archive.writestr(
+                zipfile.ZipInfo(name), text
+            )  # dated 1980: the same model, the same file
+        with weights.open("rb") as source, archive.open(zipfile.ZipInfo(WEIGHTS), "w") as member:
+            shutil.copyfileobj(source, member)

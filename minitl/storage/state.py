@@ -1,0 +1,222 @@
+"""What a program has to remember, in a file: plain values and arrays, whole or not at all.
+
+Plain is what can be written down and read again exactly: None, booleans, numbers, strings, arrays,
+NumPy's random generators, and lists, tuples, sets and dictionaries of these. `state_of` reads the
+plain attributes of any object and `restore` puts them back, so an object need not know that it is
+being kept.
+
+The file is a line that names the format, the length of a header, the header (JSON, in which an
+array is a number), the arrays one after the other, and the SHA-256 of all that. One flipped bit,
+or one byte too few, and `read_state` refuses it. Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minitl.storage.atomic import replacing
+
+MAGIC = b"minitl state 1\n"
+KINDS = "biufcSU"  # of dtypes: booleans, numbers, strings; no Python objects
+TAG = "_"  # the key that tells an encoded array, tuple ... from a dictionary
+GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
+class NotPlain(TypeError):
+    """A value that cannot be written down exactly."""
+
+
+class DamagedState(ValueError):
+    """A file that is not, or no longer, what `write_state` wrote."""
+
+
+# --- Plain values as JSON and a list of arrays ---------------------------------------------------
+
+
+def encode(value: Any, arrays: list[np.ndarray]) -> Any:
+    """`value` as JSON can hold it; its arrays are appended to `arrays`. Raises NotPlain."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)
+        if array.dtype.kind not in KINDS:
+            raise NotPlain(f"an array of {array.dtype}")
+        arrays.append(array)
+        kind = "array" if isinstance(value, np.ndarray) else "number"
+        return {TAG: kind, "at": len(arrays) - 1}
+    if type(value) is list:
+        return [encode(v, arrays) for v in value]
+    if type(value) is tuple:
+        return {TAG: "tuple", "of": [encode(v, arrays) for v in value]}
+    if type(value) is set:
+        return {TAG: "set", "of": sorted((encode(v, arrays) for v in value), key=repr)}
+    if type(value) is dict:
+        if all(type(k) is str for k in value) and TAG not in value:
+            return {k: encode(v, arrays) for k, v in value.items()}
+        pairs = [[encode(k, arrays), encode(v, arrays)] for k, v in value.items()]
+        return {TAG: "dict", "of": pairs}
+    if isinstance(value, np.random.Generator):
+        return {TAG: "generator", "state": encode(value.bit_generator.state, arrays)}
+    raise NotPlain(f"a {type(value).__name__}")
+
+
+def decode(value: Any, arrays: list[np.ndarray]) -> Any:
+    """The inverse of `encode`."""
+    if isinstance(value, list):
+        return [decode(v, arrays) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if TAG not in value:
+        return {k: decode(v, arrays) for k, v in value.items()}
+    kind = value[TAG]
+    if kind in ("array", "number"):
+        array = arrays[value["at"]]
+        return array if kind == "array" else array[()]
+    if kind == "generator":
+        state = decode(value["state"], arrays)
+        if state["bit_generator"] not in GENERATORS:
+            raise DamagedState(f"there is no generator {state['bit_generator']!r}")
+        generator = np.random.Generator(getattr(np.random, state["bit_generator"])())
+        generator.bit_generator.state = state
+        return generator
+    parts = decode(value["of"], arrays)
+    return dict(parts) if kind == "dict" else tuple(parts) if kind == "tuple" else set(parts)
+
+
+def fingerprint(value: Any) -> str:
+    """The SHA-256 of a plain value. Raises NotPlain."""
+    arrays: list[np.ndarray] = []
+    digest = hashlib.sha256(json.dumps(encode(value, arrays)).encode())
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        _pour(array, digest.update)
+    return digest.hexdigest()
+
+
+def _pour(array: np.ndarray, into: Callable[[Any], Any]) -> None:
+    """The bytes of an array in C order, in pieces: no copy of the whole."""
+    if array.flags.c_contiguous or array.ndim < 2:
+        flat = np.ascontiguousarray(array).reshape(-1)
+        into(flat.view(np.uint8).data if flat.size else b"")
+    else:
+        for row in array:
+            _pour(row, into)
+
+
+# --- The state of an object ----------------------------------------------------------------------
+
+
+def state_of(thing: Any, skip: Iterable[str] = (), largest: float = math.inf) -> dict[str, Any]:
+    """The attributes of an object that are plain, without those in `skip` and those that hold
+    more than `largest` bytes of arrays."""
+    found = {}
+    for name, value in getattr(thing, "__dict__", {}).items():
+        arrays: list[np.ndarray] = []
+        with contextlib.suppress(NotPlain, RecursionError):
+            encode(value, arrays)
+            if name not in skip and sum(a.nbytes for a in arrays) <= largest:
+                found[name] = value
+    return found
+
+
+def restore(thing: Any, state: dict[str, Any]) -> None:
+    """Put attributes back: in place where that can be, since others may hold the same list."""
+    for name, value in state.items():
+        old = getattr(thing, name, None)
+        if type(old) is type(value) is list:
+            old[:] = value
+        elif type(old) is type(value) is dict:
+            old.clear()
+            old.update(value)
+        elif isinstance(old, np.random.Generator) and isinstance(value, np.random.Generator):
+            old.bit_generator.state = value.bit_generator.state
+        else:
+            object.__setattr__(thing, name, value)
+
+
+class Changes:
+    """What of an object's state has changed since this was made: that alone has to be kept.
+
+    The rest are settings. They are left to the program that made the object, so a setting that
+    somebody edits between two runs is neither lost nor mistaken for a memory.
+    """
+
+    def __init__(self, read: Callable[[], dict[str, Any]]):
+        self.read = read
+        self.start = {name: fingerprint(value) for name, value in read().items()}
+
+    def now(self) -> dict[str, Any]:
+        state = self.read()
+        return {n: v for n, v in state.items() if fingerprint(v) != self.start.get(n)}
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def write_state(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a plain value, beside its place and renamed into it, and wait until the disk has it."""
+    arrays: list[np.ndarray] = []
+    tree = encode(value, arrays)
+    table = [[a.dtype.str, list(a.shape)] for a in arrays]
+    header = json.dumps({"tree": tree, "arrays": table}).encode()
+    digest = hashlib.sha256()
+    with replacing(path) as part, part.open("wb") as file:
+
+        def put(piece: Any) -> None:
+            digest.update(piece)
+            file.write(piece)
+
+        put(MAGIC + len(header).to_bytes(8, "little") + header)
+        for array in arrays:
+            _pour(array, put)
+        file.write(digest.digest())
+
+
+def read_state(path: str | os.PathLike[str]) -> Any:
+    """Read what `write_state` wrote. Raises DamagedState, or FileNotFoundError."""
+    data = bytearray(Path(path).read_bytes())
+    if not is_state(data[: len(MAGIC)]):
+        raise DamagedState(
+            f"{path} is no file of minitl's state: it begins with {bytes(data[:8])!r}"
+        )
+    body = memoryview(data)[:-32]
+    if len(data) < len(MAGIC) + 40 or hashlib.sha256(body).digest() != data[-32:]:
+        raise DamagedState(
+            f"{path} is damaged: its {len(data):,} bytes are not those that were written"
+        )
+    try:
+        at = len(MAGIC) + 8
+        end = at + int.from_bytes(body[len(MAGIC) : at], "little")
+        header = json.loads(bytes(body[at:end]))
+        arrays = []
+        for name, shape in header["arrays"]:
+            dtype = np.dtype(str(name))
+            if dtype.kind not in KINDS:
+                raise DamagedState(f"{path} holds an array of {dtype}")
+            # Copied: its place in the file need not suit the dtype.
+            arrays.append(np.ndarray(tuple(shape), dtype, body, end).copy())
+            end += arrays[-1].nbytes
+        return decode(header["tree"], arrays)
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise DamagedState(f"{path} cannot be understood: {error!r}") from None
+
+
+def is_state(start: bytes | bytearray) -> bool:
+    """Whether a file that starts with these bytes is one of `write_state`'s."""
+    return bytes(start[: len(MAGIC)]) == MAGIC

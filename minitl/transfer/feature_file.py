@@ -1,0 +1,374 @@
+"""Features on disk: written as they are computed, resumed after an interruption, never stale.
+
+A feature file is HDF5 with three data sets, a row each a sample: `F` (N, D); `images` (N, 16), a
+digest of the image that the row was computed from; and `checksums` (N,), 0 while a row is not
+there yet. The place of every row is fixed when the file is made, and rows are written there
+without HDF5. So the file's structure is whole at any moment, and a process that is killed leaves a
+file in which each row is either there, with the right checksum, or not there.
+
+The file holds a key that says what it was computed with: digests of the weights, of the
+architecture, of the preprocessing. A file with another key is not used. Each row's checksum covers
+the row, the image's digest, the row's number and the key, and all are compared when the file is
+opened; HDF5 itself holds checksums of everything else, which are compared too.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from minitl.storage import hdf5_reader as plain_hdf5
+from minitl.storage.atomic import locked, replacing
+from minitl.storage.digests import SIZE
+
+FORMAT = "minitl features 2"
+BLOCK = 8 * 2**20  # bytes that are read or copied at a time
+ROOM = 1024  # rows that a file of unknown length has place for at first
+
+
+class FeatureFileError(ValueError):
+    """The file is none of minitl's, is damaged, or was made from something else."""
+
+
+class _Layout(NamedTuple):
+    """What the structure of a file says."""
+
+    key: dict[str, str]
+    about: dict[str, Any]
+    growing: bool
+    shape: tuple[int, int]
+    dtype: np.dtype
+    places: dict[str, int]  # of each data set in the file, in bytes
+
+    def size(self, name: str) -> int:
+        """Bytes of a row of this data set."""
+        return {"F": self.shape[1] * self.dtype.itemsize, "images": SIZE, "checksums": 8}[name]
+
+
+class FeatureFile:
+    """F (N, D) in a file, filled row by row.
+
+    Args:
+        path: made if it is not there, taken up if its key is the same.
+        width: D.
+        dtype: of F.
+        key: digests by name; see the module's text.
+        rows: N, or None when it is not known yet: the file then grows, and `finish` cuts it.
+        room: for how many rows a file that grows has place at first.
+        about: what `describe` tells beside the key.
+        rebuild: make a file anew whose key differs, with a warning, instead of refusing it. A
+            file of another kind is never touched.
+
+    Raises FeatureFileError when the file cannot be used: the error says which part differs, and
+    the file is left as it is. Rows that are damaged are named in a warning, and count as not
+    there.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        width: int,
+        dtype: Any,
+        key: dict[str, str],
+        rows: int | None = None,
+        room: int = ROOM,
+        about: dict[str, Any] | None = None,
+        rebuild: bool = False,
+    ):
+        self.path = Path(path)
+        self.key = {"format": FORMAT, **key, "D": str(width), "dtype": str(np.dtype(dtype))}
+        self.about, self._width, self._dtype = about or {}, width, np.dtype(dtype)
+        self._file: BinaryIO | None = None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock: Any = locked(
+            self.path, f"minitl: another process is writing {self.path}; waiting"
+        )
+        self._lock.__enter__()
+        try:
+            if self.path.exists() and (reason := self._other_key(rows)):
+                same_kind = not reason.startswith("kind") and "format" not in reason
+                if not (rebuild and same_kind):
+                    raise FeatureFileError(
+                        f"{self.path} holds features of something else: other {reason}. Delete "
+                        f"it, or give another path."
+                    )
+                warnings.warn(
+                    f"{self.path} holds features of something else (other {reason}); it is made "
+                    f"anew",
+                    UserWarning,
+                    stacklevel=4,
+                )
+                self.path.unlink()
+            if not self.path.exists():
+                self._create(self.path, rows or room, growing=rows is None)
+            self._open()
+            self._verify()
+        except BaseException:
+            self.close()
+            raise
+
+    def _other_key(self, rows: int | None) -> str:
+        """The names of what differs in the key of the file that is there."""
+        found = read_layout(self.path)
+        names = [*self.key, *(name for name in found.key if name not in self.key)]
+        differs = [name for name in names if found.key.get(name) != self.key.get(name)]
+        if not differs and rows is not None and not found.growing and rows != found.shape[0]:
+            differs = [f"number of images ({found.shape[0]}, now {rows})"]
+        return ", ".join(differs)
+
+    def _create(self, path: Path, rows: int, growing: bool) -> None:
+        """An empty file of the full size, whole or not at all; what is open is copied into it."""
+        import h5py
+
+        with replacing(path) as part:
+            # 'latest' has checksums in all of HDF5's own structures.
+            with h5py.File(part, "w", libver="latest") as file:
+                file.attrs["format"] = np.bytes_(FORMAT)
+                # Of fixed length, else they lie in a heap, which has no checksum.
+                file.attrs["key"] = np.bytes_(json.dumps(self.key))
+                file.attrs["about"] = np.bytes_(json.dumps(self.about))
+                file.attrs["growing"] = growing
+                shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+                    "F": ((rows, self._width), self._dtype),
+                    "images": ((rows, SIZE), np.uint8),
+                    "checksums": ((rows,), np.uint64),
+                }
+                # Contiguous and allocated at once: rows have their place in the file from now on.
+                settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                settings.set_layout(h5py.h5d.CONTIGUOUS)
+                settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+                for name, (shape, dtype) in shapes.items():
+                    kind = h5py.h5t.py_create(np.dtype(dtype))
+                    space = h5py.h5s.create_simple(shape)
+                    h5py.h5d.create(file.id, name.encode(), kind, space, settings)
+                file["checksums"][:] = 0
+            if self._file is not None:
+                layout = read_layout(part)
+                with part.open("r+b") as target:
+                    self._copy_to(target, layout, min(rows, self.rows))
+
+    def _copy_to(self, target: BinaryIO, layout: _Layout, rows: int) -> None:
+        assert self._file is not None
+        for name, place in layout.places.items():
+            left = rows * layout.size(name)
+            self._file.seek(self._layout.places[name])
+            target.seek(place)
+            while left:
+                piece = self._file.read(min(left, BLOCK))
+                target.write(piece)
+                left -= len(piece)
+
+    def _open(self) -> None:
+        self._layout = read_layout(self.path)
+        if self._file is not None:
+            self._file.close()
+        self._file = self.path.open("r+b", buffering=0)
+
+    @property
+    def rows(self) -> int:
+        """How many rows the file has place for."""
+        return self._layout.shape[0]
+
+    @property
+    def growing(self) -> bool:
+        return self._layout.growing
+
+    def _verify(self) -> None:
+        """Read everything; `there` (N,) says which rows are, and `images` their digests."""
+        self.images = self._read("images", 0, self.rows).reshape(-1, SIZE)
+        stored = self._read("checksums", 0, self.rows).view(np.uint64)
+        self.there = np.zeros(self.rows, bool)
+        damaged = []
+        block = max(1, BLOCK // self._layout.size("F"))
+        for first in range(0, self.rows, block):
+            last = min(first + block, self.rows)
+            if not stored[first:last].any():
+                continue
+            rows = self._read("F", first, last).reshape(last - first, -1)
+            sums = self._checksums(first, rows, self.images[first:last])
+            self.there[first:last] = sums == stored[first:last]
+            bad = (stored[first:last] != 0) & ~self.there[first:last]
+            damaged += [first + int(i) for i in np.flatnonzero(bad)]
+        if damaged:
+            shown = ", ".join(map(str, damaged[:5])) + (" ..." if len(damaged) > 5 else "")
+            warnings.warn(
+                f"{self.path} is damaged: the checksums of {len(damaged)} of its rows do not fit "
+                f"(rows {shown}); they are computed again",
+                UserWarning,
+                stacklevel=5,
+            )
+
+    def _read(self, name: str, first: int, last: int) -> np.ndarray:
+        """Bytes of rows; not through a memory map, whose pages would count as memory."""
+        assert self._file is not None
+        size = self._layout.size(name)
+        self._file.seek(self._layout.places[name] + first * size)
+        found = np.empty((last - first) * size, np.uint8)
+        view, at = found.data, 0
+        while at < len(found):
+            read = self._file.readinto(view[at:])  # type: ignore[attr-defined]
+            if not read:
+                raise FeatureFileError(f"{self.path} is damaged: it ends too early; delete it")
+            at += read
+        return found
+
+    def _checksums(self, first: int, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """(n,) uint64, never 0; of rows of bytes that begin at row `first`."""
+        start = zlib.crc32(json.dumps(self.key).encode())
+        heads = np.arange(first, first + len(rows), dtype="<u8")
+        found = [
+            zlib.crc32(row.data, zlib.crc32(image.data, zlib.crc32(head.data, start))) + 1
+            for row, image, head in zip(rows, images, heads[:, np.newaxis], strict=True)
+        ]
+        return np.array(found, np.uint64)
+
+    def write(self, first: int, rows: np.ndarray, images: np.ndarray) -> None:
+        """Put rows (n, D) and their images' digests at `first`: the checksums come last."""
+        assert self._file is not None
+        if first + len(rows) > self.rows:
+            if not self.growing:
+                raise FeatureFileError(
+                    f"{self.path} holds the features of {self.rows} images, and now there are more"
+                )
+            self.resize(max(2 * self.rows, first + len(rows)))
+        data = np.ascontiguousarray(rows, self._layout.dtype).view(np.uint8)
+        sums = self._checksums(first, data.reshape(len(rows), -1), images)
+        for name, a in (("F", data), ("images", images), ("checksums", sums)):
+            self._file.seek(self._layout.places[name] + first * self._layout.size(name))
+            self._write(np.ascontiguousarray(a).data.cast("B"))
+        self.images[first : first + len(rows)] = images
+        self.there[first : first + len(rows)] = True
+
+    def _write(self, data: memoryview) -> None:
+        assert self._file is not None
+        while data:
+            data = data[self._file.write(data) :]
+
+    def resize(self, rows: int, growing: bool = True) -> None:
+        """Another number of rows is another file: the rows are copied, and it takes the place."""
+        self._create(self.path, rows, growing)
+        self._open()
+        there, images = self.there[:rows], self.images[:rows]
+        self.there = np.zeros(rows, bool)
+        self.images = np.zeros((rows, SIZE), np.uint8)
+        self.there[: len(there)], self.images[: len(images)] = there, images
+
+    def finish(self, rows: int) -> None:
+        """Say that there are `rows` rows, and no more are to come."""
+        if self.growing:
+            self.resize(rows, growing=False)
+        elif rows != self.rows:
+            raise FeatureFileError(
+                f"{self.path} holds the features of {self.rows} images, and now there are {rows}"
+            )
+
+    def mapped(self) -> np.ndarray:
+        """F as a read-only array that the system reads from the file as it is used."""
+        place, shape = self._layout.places["F"], self._layout.shape
+        return np.memmap(self.path, self._layout.dtype, "r", offset=place, shape=shape)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._lock is not None:
+            self._lock.__exit__(None, None, None)
+            self._lock = None
+
+    def __enter__(self) -> FeatureFile:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def is_feature_file(path: str | Path) -> bool:
+    """Whether the file says of itself that it is one."""
+    try:
+        with open(path, "rb") as source:
+            return _format(plain_hdf5.File(source).root) == FORMAT
+    except plain_hdf5.Hdf5Error:
+        return False
+
+
+def _format(root: plain_hdf5.Object) -> Any:
+    return _single(root.attributes, "format")
+
+
+def _single(attributes: dict[str, np.ndarray | None], name: str) -> Any:
+    """The only value of an attribute, or None."""
+    values = attributes.get(name)
+    return values[0] if values is not None and values.size == 1 else None
+
+
+def read_layout(path: str | Path) -> _Layout:
+    """What the file is, by its structure; raises FeatureFileError unless all of it is sound.
+
+    The file may be a stranger's, so the HDF5 library, which trusts what it reads, is not shown it.
+    """
+    try:
+        with open(path, "rb") as source:
+            if _format(plain_hdf5.File(source).root) != FORMAT:
+                raise FeatureFileError(
+                    f"{path} is not a feature file that this version of minitl has written; "
+                    f"delete it, or give another path"
+                )
+            root = plain_hdf5.File(source, checked=True).root
+            sets = {name: root[name] for name in ("F", "images", "checksums")}
+            what = {name: data.shape_and_dtype() for name, data in sets.items()}
+            attributes = root.attributes
+            shape, dtype = what["F"]
+            layout = _Layout(
+                json.loads(_single(attributes, "key")),
+                json.loads(_single(attributes, "about")),
+                bool(_single(attributes, "growing")),
+                shape,  # type: ignore[arg-type]
+                dtype,
+                {name: data.place() for name, data in sets.items()},
+            )
+        fits = (
+            len(shape) == 2
+            and dtype.str in ("<f4", "<f8")
+            and what["images"] == ((shape[0], SIZE), np.uint8)
+            and what["checksums"] == ((shape[0],), np.dtype("<u8"))
+            and isinstance(layout.key, dict)
+            and isinstance(layout.about, dict)
+        )
+        if not fits:
+            raise ValueError("its data sets are not as they were written")
+        return layout
+    except FeatureFileError:
+        raise
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise FeatureFileError(
+            f"{path} is not a feature file, or is damaged ({error}); delete it, or give another "
+            f"path"
+        ) from None
+
+
+def describe(path: str | Path) -> str:
+    """What a feature file holds, as lines of text; raises FeatureFileError for another file."""
+    layout = read_layout(path)
+    n, d = layout.shape
+    with open(path, "rb") as file:
+        file.seek(layout.places["checksums"])
+        there = int((np.frombuffer(file.read(8 * n), np.uint64) != 0).sum())
+    state = f"{there} of {n} rows are there" if there < n else "complete"
+    if layout.growing:
+        state = f"{there} rows are there, more may come"
+    lines = [f"F ({n}, {d}) {layout.dtype}, {n * layout.size('F') / 1e6:.1f} MB: {state}"]
+    lines += [f"{name}: {value}" for name, value in layout.about.items()]
+    key = {name: value for name, value in layout.key.items() if name not in ("D", "dtype")}
+    lines += [f"{name}: {value}" for name, value in key.items()]
+    return "\n".join(map(visible, lines))
+
+
+def visible(text: str) -> str:
+    """The text with escapes for what a terminal would obey, or could not print."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

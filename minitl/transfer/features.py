@@ -1,0 +1,250 @@
+"""F in R^(N x D): what a frozen network says about N images, one row an image.
+
+Features are the outputs of one or several layers, flattened or pooled over places, and put side
+by side. Everything above the layers asked for is not computed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minitl.layers import (
+    Concatenate,
+    Flatten,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    Layer,
+    SymbolicTensor,
+)
+from minitl.models import Model
+from minitl.models.batches import is_stream
+from minitl.models.graph import open_up
+from minitl.naming import check_keywords
+from minitl.storage.digests import arrays_digest, digest_of, sample_digests
+from minitl.transfer.feature_file import FeatureFile, FeatureFileError
+
+POOLING = {None: Flatten, "avg": GlobalAveragePooling2D, "max": GlobalMaxPooling2D}
+
+
+@check_keywords
+def extract_features(
+    model: Model,
+    images: Any,
+    layers: str | Layer | Sequence[str | Layer] | None = None,
+    pooling: str | None = None,
+    batch_size: int = 32,
+    verbose: Any = "auto",
+    preprocess: Callable[[np.ndarray], np.ndarray] | None = None,
+    out: str | Path | None = None,
+) -> np.ndarray:
+    """F (N, D): the model's features of `images`, computed in batches with a progress bar.
+
+    Args:
+        model: e.g. VGG16(include_top=False).
+        images: (N, H, W, C), preprocessed for the model unless `preprocess` is given: an array,
+            a memory map or a data set of an HDF5 file; or an iterable of batches x or (x, y).
+        layers: names of layers, or layers; several are put side by side. The output when None.
+        pooling: for maps (N, H, W, C): None keeps every place (D = H*W*C), 'avg' and 'max' keep
+            one number a channel (D = C).
+        batch_size: images at a time; no effect on the result beyond rounding.
+        verbose: 0 hides the bar.
+        preprocess: applied to each batch of images, so that they need not all be converted at
+            once.
+        out: path of a feature file. F is written there as it is computed; an interrupted
+            extraction goes on where it was, a finished one is not repeated, and F is returned as
+            a read-only map of the file. Memory does not grow with N. See `feature_file.py`.
+
+    Raises ValueError for an unknown layer (showing the nearest) or pooling, and when `out` holds
+    the features of something else.
+
+    >>> base = VGG16(include_top=False, input_shape=(224, 224, 3))          # doctest: +SKIP
+    >>> extract_features(base, images, layers=["block4_pool", "block5_pool"],
+    ...                  pooling="avg").shape                               # doctest: +SKIP
+    (600, 1024)
+    """
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+    model.build_for(images)
+    extractor = feature_model(model, layers, pooling)
+    total = _count(images)
+    if total == 0:
+        raise ValueError(f"there are no images: shape {np.shape(images)}")
+    if out is not None and getattr(images, "shuffle", False):
+        raise ValueError(
+            "the images come in a new order every time: make the data set with shuffle=False, so "
+            "that the rows of F keep the order of its labels"
+        )
+
+    def features(batch: np.ndarray) -> np.ndarray:
+        batch = batch if preprocess is None else preprocess(batch)
+        return extractor.predict(batch, batch_size=batch_size, verbose=0)
+
+    chunks = _chunks(images, batch_size)
+    with tqdm_for(verbose)(total=total, desc="features", unit="image") as bar:
+        if out is None:
+            return _in_memory(chunks, features, total, bar)
+        first = next(chunks, None)
+        if first is None:
+            raise ValueError("there are no images: the stream is empty")
+        d = extractor.output_shape[1]
+        if d is None:  # an open input shape: the images decide
+            d = features(first[:1]).shape[1]
+        key = feature_key(extractor, layers, pooling, preprocess, first)
+        about = {
+            "model": model.name,
+            "images": f"{first.shape[1:]} {first.dtype}",
+            "preprocess": getattr(preprocess, "__name__", str(preprocess)),
+            "made by": "extract_features",
+        }
+        with FeatureFile(out, d, extractor.dtype, key, total, about=about) as file:
+            rows = _fill(file, itertools.chain([first], chunks), features, bar)
+            file.finish(rows)
+            return file.mapped()
+
+
+def feature_key(
+    extractor: Model, layers: Any, pooling: str | None, preprocess: Any, first: np.ndarray
+) -> dict[str, str]:
+    """What the rows of a feature file depend on beside the images, each under a name that an
+    error can show.
+
+    The preprocessing is told apart by its code and by what it makes of noise.
+    """
+    graph = open_up(extractor)
+    prepared = "none"
+    if preprocess is not None:
+        noise = np.random.default_rng(0).integers(0, 256, (2, *first.shape[1:]))
+        tried = np.asarray(preprocess(noise.astype(first.dtype)))
+        prepared = f"{digest_of(preprocess)[:32]} {arrays_digest([tried])[:32]}"
+    chosen = layers if isinstance(layers, (list, tuple)) else [layers]
+    names = [layer.name if isinstance(layer, Layer) else str(layer) for layer in chosen]
+    return {
+        "kind": "rows in order",
+        "architecture": graph.architecture(),
+        "layers": ", ".join(names) if layers is not None else "output",
+        "pooling": str(pooling),
+        "weights": arrays_digest(v.storage for v in graph.weights),
+        "preprocessing": prepared,
+    }
+
+
+def _fill(file: FeatureFile, chunks: Iterable[np.ndarray], features: Any, bar: Any) -> int:
+    """Write what is not there; returns the number of rows. Images that are there must be those
+    that the rows were computed from."""
+    at = 0
+    for chunk in chunks:
+        last = at + len(chunk)
+        digests = sample_digests([chunk])
+        there = file.there[at:last]
+        known = file.images[at:last]
+        changed = np.flatnonzero(there & (known != digests[: len(known)]).any(axis=1)[: len(there)])
+        if len(changed):
+            raise FeatureFileError(
+                f"{file.path} holds features of something else: other images, first number "
+                f"{at + int(changed[0])}. Delete it, or give another path."
+            )
+        if len(there) < len(chunk) or not there.all():
+            file.write(at, features(chunk), digests)
+        at = last
+        bar.update(len(chunk))
+    return at
+
+
+def _in_memory(chunks: Iterable[np.ndarray], features: Any, total: int | None, bar: Any) -> Any:
+    """F in one array."""
+    f: Any = None
+    parts: list[np.ndarray] = []
+    at = 0
+    for chunk in chunks:
+        rows = features(chunk)
+        if total is None:
+            parts.append(rows)
+        else:
+            if f is None:
+                f = np.empty((total, rows.shape[1]), rows.dtype)
+            f[at : at + len(rows)] = rows
+            at += len(rows)
+        bar.update(len(chunk))
+    if total is None and not parts:
+        raise ValueError("there are no images: the stream is empty")
+    return f if total is not None else np.concatenate(parts)
+
+
+def _count(images: Any) -> int | None:
+    """How many images there are; None for a stream, which does not say."""
+    return None if is_stream(images) else len(images)
+
+
+def _chunks(images: Any, size: int) -> Iterator[np.ndarray]:
+    """The images, `size` at a time and the rest at the end. Only these are in memory: `images`
+    may be an array, a memory map, a data set of an HDF5 file, or an iterable of batches x or
+    (x, y)."""
+    if not is_stream(images):
+        whole = images if hasattr(images, "shape") else np.asarray(images)
+        for start in range(0, len(whole), size):
+            yield np.asarray(whole[start : start + size])
+        return
+    waiting: list[np.ndarray] = []
+    for batch in images:
+        waiting.append(np.asarray(batch[0] if isinstance(batch, tuple) else batch))
+        while sum(map(len, waiting)) >= size:
+            joined = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            yield joined[:size]
+            waiting = [joined[size:]] if len(joined) > size else []
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def tqdm_for(verbose: Any) -> Any:
+    """tqdm, or a silent one."""
+    from tqdm import tqdm
+
+    return partial(tqdm, disable=verbose in (0, False), leave=verbose not in ("auto",))
+
+
+def feature_model(
+    model: Model,
+    layers: str | Layer | Sequence[str | Layer] | None = None,
+    pooling: str | None = None,
+) -> Model:
+    """The model from the same inputs to rows of features; shares the layers and their weights."""
+    if len(model.inputs) != 1:
+        raise ValueError(f"features need a model of one input, {model.name!r} has {model.inputs}")
+    if pooling not in POOLING:
+        raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
+    if layers is None:
+        outputs = list(model.outputs)
+    else:
+        chosen = [layers] if isinstance(layers, (str, Layer)) else list(layers)
+        if not chosen:
+            raise ValueError("layers is empty: name at least one layer, or leave it out")
+        outputs = [_output_in(model, layer) for layer in chosen]
+    rows = [_as_rows(t, pooling) for t in outputs]
+    name = f"{model.name}_features"
+    joined = rows[0] if len(rows) == 1 else Concatenate(name=name)(rows)
+    return Model(model.input, joined, name=name)
+
+
+def _output_in(model: Model, layer: str | Layer) -> SymbolicTensor:
+    """The output of the layer's (last) call within this model."""
+    found = model.get_layer(layer if isinstance(layer, str) else layer.name)
+    if isinstance(layer, Layer) and layer is not found:
+        raise ValueError(f"{layer!r} is not the layer of that name in {model.name!r}")
+    calls = [call for call in model.graph.calls if call.layer is found]
+    if not calls:
+        raise ValueError(f"{found.name!r} is an input: there is nothing to extract from it")
+    return calls[-1].outputs[0]
+
+
+def _as_rows(t: SymbolicTensor, pooling: str | None) -> SymbolicTensor:
+    if t.ndim == 2:
+        return t
+    if t.ndim != 4 and pooling is not None:
+        raise ValueError(f"pooling={pooling!r} needs maps (N, H, W, C); {t.name!r} is {t.shape}")
+    return POOLING[pooling](name=f"{t.name}_rows")(t)

@@ -1,0 +1,379 @@
+"""The best softmax head there is: on F, its loss is convex, so its optimum is known.
+
+    L(W, b) = (1/N) sum_n w_n * cross_entropy(t_n, softmax(W^T f_n + b)) + l2 * sum(W^2)
+
+is what `fit` minimises for Dense(m, activation='softmax', kernel_regularizer=L2(l2)) on frozen
+features. A convex function has no other minima to be caught in: where its gradient vanishes is the
+optimum, whatever the way there. `solve_head` goes there with L-BFGS (Liu & Nocedal 1989) and shows
+the gradient that is left; `OptimumGap` tells, while SGD or Adam train the same head, how far above
+it they still are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minitl import kernels, ops
+from minitl.callbacks import Callback
+from minitl.kernels.machine.threads import share_out
+from minitl.layers import Dense
+from minitl.losses import CategoricalCrossentropy, SparseCategoricalCrossentropy
+from minitl.models import Model
+from minitl.regularizers import L2
+
+ROWS = 256  # of F that are float64 at a time
+HISTORY = 20  # steps that L-BFGS remembers
+NEWTON, CG = 30, 500  # steps of Newton's method, and products for each of them
+
+
+class Head(NamedTuple):
+    """What `solve_head` found. `dense.set_weights(head[:2])` puts it into a layer."""
+
+    kernel: np.ndarray  # W (D, m)
+    bias: np.ndarray  # b (m,); its mean is 0, for a number added to all of it changes nothing
+    loss: float  # L(W, b), the penalty included
+    gradient_norm: float  # |grad L|, which is 0 at the optimum
+    iterations: int
+
+    def predict(self, f: Any) -> np.ndarray:
+        """P (N, m) = softmax(W^T F + b) for F (N, D)."""
+        z = np.asarray(f) @ self.kernel + self.bias
+        return _softmax(z)[0]
+
+
+def solve_head(
+    f: Any,
+    y: Any,
+    l2: float,
+    sample_weight: Any = None,
+    *,
+    standardize: bool = False,
+    tolerance: float = 1e-10,
+    max_iterations: int = 300,
+) -> Head:
+    """The W and b that minimise L(W, b), see above, in float64.
+
+    Args:
+        f: F (N, D), features.
+        y: labels (N,), integers from 0; or (N, m), one-hot or probabilities.
+        l2: positive. scikit-learn's C is 1 / (2 * l2 * N).
+        sample_weight: w (N,); 1 each when None.
+        standardize: measure each feature in its standard deviations, so that the penalty treats
+            all alike; the W that is returned is for F as it was given.
+        tolerance: the gradient's norm at the end, as a share of that at W = 0, b = 0.
+        max_iterations: of L-BFGS; a few steps of Newton's method follow. A warning tells when
+            all that was not enough.
+
+    How good is the end? L - l2 * sum(W^2) is convex, so with b at its best for W
+
+        L(W, b) - optimum  <=  |dL/dW|^2 / (4 * l2).
+
+    Raises ValueError for shapes that do not fit, numbers that are not finite, labels that are
+    not whole numbers from 0, fewer than two classes, or an l2 of 0: without it the loss of classes
+    that can be separated falls for ever.
+    """
+    f = np.asarray(f)
+    targets = _targets(f, y, sample_weight)
+    if not 0 < l2 < np.inf:
+        raise ValueError(
+            f"l2 must be positive, got {l2!r}: without it there need not be an optimum"
+        )
+    if not np.isfinite(f.sum(dtype=np.float64)):
+        raise ValueError("F has NaN or infinite numbers")
+    mean = f.mean(axis=0, dtype=np.float64)
+    scale = np.ones(f.shape[1])
+    if standardize:
+        deviation = np.concatenate([f[:, p].std(axis=0, dtype=np.float64) for p in _parts(f)])
+        scale[deviation > 0] = 1 / deviation[deviation > 0]
+    found: list[Head] = []
+
+    def solve(_: int) -> None:
+        x, back = _principal_axes(f, mean, scale)
+        w, c, iterations, start = _minimise(x, targets, l2, tolerance, max_iterations)
+        w = back(w)
+        value, norm = _loss_and_norm(f, mean, scale, targets, w, c, l2)
+        kernel = scale[:, None] * w
+        bias = c - mean @ kernel
+        found.append(Head(kernel, bias - bias.mean(), value, norm, iterations))
+        if not norm <= 2 * tolerance * start:
+            warnings.warn(
+                f"solve_head stopped after {iterations} iterations at a gradient of {norm:.1e}, "
+                f"which is {norm / start:.1e} of that at the start; tolerance is {tolerance:.0e}",
+                UserWarning,
+                stacklevel=5,
+            )
+
+    # With one thread of BLAS, else their number would show in bits; SciPy has a BLAS of its own,
+    # which must be there to be told.
+    import scipy.linalg  # noqa: F401
+
+    share_out(solve, 1, multiplies=True)
+    return found[0]
+
+
+def _minimise(
+    x: np.ndarray, targets: np.ndarray, l2: float, tolerance: float, max_iterations: int
+) -> tuple[np.ndarray, np.ndarray, int, float]:
+    """W (r, m) and c (m,) at the minimum for X (N, r), the iterations, and |grad| at W = 0."""
+    from scipy.optimize import minimize
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    r, m = x.shape[1], targets.shape[1]
+    of_row = targets.sum(axis=1, keepdims=True)
+    ones = np.concatenate([x, np.ones((len(x), 1))], axis=1)  # W and c as one V (r + 1, m)
+    penalty = 2 * l2 * (np.arange(r + 1) < r)[:, None]
+    norms: list[float] = []  # of the gradient, at each evaluation
+
+    def units(v: np.ndarray) -> np.ndarray:
+        """Each number of V in the unit in which L curves by 1: from the Hessian's diagonal."""
+        p = _softmax(ones @ v)[0]
+        return 1 / np.sqrt((ones * ones).T @ (of_row * p * (1 - p)) + 2 * l2)
+
+    def loss(flat: np.ndarray, unit: np.ndarray) -> tuple[float, np.ndarray]:
+        v = unit * flat.reshape(-1, m)
+        value, g = _cross_entropy(ones @ v, targets)  # (N, r + 1) x (r + 1, m)
+        dv = ones.T @ g + penalty * v  # (r + 1, N) x (N, m)
+        norms.append(float(np.sqrt(np.vdot(dv, dv))))
+        return value + np.vdot(penalty * v, v) / 2, (unit * dv).ravel()
+
+    def curvature(at: np.ndarray, unit: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """How the gradient changes along a step: the Hessian times it."""
+        dv = unit * step.reshape(-1, m)
+        p = _softmax(ones @ at)[0]
+        dp = p * (ones @ dv)
+        dp -= p * dp.sum(axis=1, keepdims=True)
+        return (unit * (ones.T @ (of_row * dp) + penalty * dv)).ravel()
+
+    def there() -> bool:
+        return norms[-1] <= tolerance * norms[0]
+
+    def stop(_: np.ndarray) -> None:
+        if there():
+            raise StopIteration
+
+    start = np.zeros((r + 1) * m)
+    unit = units(start.reshape(-1, m))
+    options = {"maxiter": max_iterations, "ftol": 0, "gtol": 0, "maxcor": HISTORY}
+    result = minimize(loss, start, (unit,), "L-BFGS-B", jac=True, callback=stop, options=options)
+    flat, steps = result.x, result.nit
+    gradient = loss(flat, unit)[1]
+    # L-BFGS compares losses, whose rounding ends it at a gradient of about sqrt(1e-16) of the
+    # first one; and where l2 is small, so that L hardly curves, it creeps. Newton's method looks
+    # at gradients alone, and solves for its step by conjugate gradients.
+    for _ in range(NEWTON):
+        if there():
+            break
+        v, before = unit * flat.reshape(-1, m), norms[-1]
+        unit = units(v)
+        gradient = loss((v / unit).ravel(), unit)[1]
+        product = partial(curvature, v, unit)
+        hessian = LinearOperator((v.size, v.size), product, dtype=np.float64)
+        enough = 1e-3 * float(np.linalg.norm(gradient))
+        step = cg(hessian, gradient, maxiter=CG, atol=enough)[0]
+        for _ in range(10):
+            flat = (v / unit).ravel() - step
+            loss(flat, unit)
+            if norms[-1] < before:
+                break
+            step /= 2
+        else:  # rounding has the last word
+            return v[:-1], v[-1], steps, norms[0]
+        steps += 1
+    v = unit * flat.reshape(-1, m)
+    return v[:-1], v[-1], steps, norms[0]
+
+
+def head_loss(
+    f: Any, y: Any, kernel: Any, bias: Any, l2: float = 0.0, sample_weight: Any = None
+) -> float:
+    """L(W, b) in float64, for F (N, D), y (N,) or (N, m), W (D, m), b (m,)."""
+    f, d = np.asarray(f), np.shape(f)[1]
+    targets = _targets(f, y, sample_weight, np.shape(bias)[0])
+    w = np.asarray(kernel, np.float64)
+    return _loss_and_norm(f, np.zeros(d), np.ones(d), targets, w, np.asarray(bias, float), l2)[0]
+
+
+def _targets(f: np.ndarray, y: Any, sample_weight: Any, classes: int | None = None) -> np.ndarray:
+    """(N, m): the targets t_n, each times w_n / N."""
+    y = np.asarray(y)
+    if f.ndim != 2 or f.dtype.kind not in "fiu":
+        raise ValueError(f"F is a matrix (N, D) of numbers, got {f.dtype} {f.shape}")
+    if y.ndim not in (1, 2) or len(y) != len(f) or len(f) == 0:
+        raise ValueError(f"y has one row for each of F's: got shapes {y.shape} and {f.shape}")
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 1:
+        labels = y.astype(np.int64)
+        if not np.array_equal(labels, y) or labels.min() < 0:
+            raise ValueError("labels are whole numbers from 0")
+        y = np.eye(int(labels.max()) + 1 if classes is None else classes)[labels]
+    if y.shape[1] < 2:
+        raise ValueError("a softmax head needs at least two classes")
+    if not np.isfinite(y).all() or y.min() < 0:
+        raise ValueError("targets must be finite and not negative")
+    weights = np.ones(len(f)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weights.shape != (len(f),) or not np.isfinite(weights).all() or weights.min() < 0:
+        raise ValueError(
+            f"sample_weight has one finite number, not negative, for each of {len(f)} rows"
+        )
+    return y * (weights / len(f))[:, None]
+
+
+def _softmax(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """softmax(z) (N, m), and log sum_j e^(z_j) (N, 1)."""
+    top = z.max(axis=1, keepdims=True)
+    p = np.exp(z - top)
+    total = p.sum(axis=1, keepdims=True)
+    return p / total, top + np.log(total)
+
+
+def _cross_entropy(z: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    """-sum_nj t_nj log softmax(z_n)_j, and its gradient to z (N, m)."""
+    p, log_sum = _softmax(z)
+    of_row = targets.sum(axis=1, keepdims=True)
+    return float((of_row * log_sum).sum() - np.vdot(targets, z)), of_row * p - targets
+
+
+def _rows(f: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return (f - mean) * scale
+
+
+def _blocks(f: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Iterator[tuple[slice, Any]]:
+    for start in range(0, len(f), ROWS):
+        part = slice(start, start + ROWS)
+        yield part, _rows(f[part], mean, scale)
+
+
+def _parts(f: np.ndarray) -> list[slice]:
+    """Ranges of columns, so that no copy of all of F is made."""
+    return [slice(start, start + 4 * ROWS) for start in range(0, f.shape[1], 4 * ROWS)]
+
+
+def _principal_axes(
+    f: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """The centred rows' coordinates X (N, r) along their principal axes, r <= min(N, D), and the
+    way back from a W (r, m) on X to that on all D columns.
+
+    Moving F moves b and nothing else, turning it turns W and leaves the penalty as it is: L is the
+    same function, but without long narrow valleys. With the singular values of the centred rows
+    F = U S V^T, X = F V = U S and W = V w, of the same length as w. Where D > N no more than N
+    axes are needed: at the optimum W is a sum of the rows, for a part of W at right angles to all
+    of them costs penalty and changes no output (Hastie & Tibshirani 2004, section 2). V or U, and
+    S^2, come from the smaller of F^T F and F F^T.
+    """
+    from scipy.linalg import eigh
+
+    n, d = f.shape
+    gram = np.zeros((min(n, d), min(n, d)))
+    if d <= n:
+        for _, x in _blocks(f, mean, scale):
+            gram += kernels.dense_kernel_gradient(x, x)  # (d, rows) x (rows, d)
+        v = eigh(gram)[1]
+        return np.concatenate([x @ v for _, x in _blocks(f, mean, scale)]), lambda w: v @ w
+    for part in _parts(f):
+        x = np.ascontiguousarray(_rows(f[:, part], mean[part], scale[part]).T)
+        gram += kernels.dense_kernel_gradient(x, x)  # (n, columns) x (columns, n)
+    squares, u = eigh(gram)
+    kept = squares > squares[-1] * n * np.finfo(float).eps
+    u, s = u[:, kept], np.sqrt(squares[kept])
+
+    def back(w: np.ndarray) -> np.ndarray:
+        a = u @ (w / s[:, None])  # (n, r) x (r, m)
+        return np.concatenate([_rows(f[:, p], mean[p], scale[p]).T @ a for p in _parts(f)])
+
+    return u * s, back
+
+
+def _loss_and_norm(
+    f: np.ndarray,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    targets: np.ndarray,
+    w: np.ndarray,
+    c: np.ndarray,
+    l2: float,
+) -> tuple[float, float]:
+    """L and the norm of its gradient for W on (F - mean) * scale, from F itself."""
+    value, dw, dc = l2 * float(np.vdot(w, w)), 2 * l2 * w, np.zeros_like(c)
+    for part, x in _blocks(f, mean, scale):
+        each, g = _cross_entropy(x @ w + c, targets[part])
+        value += each
+        dw += x.T @ g
+        dc += g.sum(axis=0)
+    return value, float(np.sqrt(np.vdot(dw, dw) + dc @ dc))
+
+
+class OptimumGap(Callback):
+    """While a softmax head trains: how far its loss is above the optimum, in the logs as 'gap'.
+
+        gap = L(W, b) - min L,    over all of x, after each epoch
+
+    Args:
+        x, y, sample_weight: as given to `fit`; without augmentation, of course.
+        verbose: 1 prints the optimum when training begins.
+
+    The model ends in Dense(m, activation='softmax', kernel_regularizer=L2(l2)); all that comes
+    before it is frozen, or nothing does. Raises ValueError at the beginning of `fit` when the
+    model or its loss is another, for then nobody knows the optimum.
+    """
+
+    def __init__(self, x: Any, y: Any, sample_weight: Any = None, verbose: int = 0):
+        self.x, self.y, self.sample_weight, self.verbose = x, y, sample_weight, verbose
+        self.optimum: Head | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.head, before = _head_of(self.model)
+        self.f = self.x if before is None else before.predict(self.x, verbose=0)
+        self.l2 = self.head.kernel_regularizer.l2
+        self.optimum = solve_head(self.f, self.y, self.l2, self.sample_weight)
+        if self.verbose:
+            print(
+                f"Optimum of the head: loss {self.optimum.loss:.6f}, gradient "
+                f"{self.optimum.gradient_norm:.1e} after {self.optimum.iterations} iterations"
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert self.optimum is not None
+        kernel, bias = self.head.kernel.storage, self.head.bias.storage
+        now = head_loss(self.f, self.y, kernel, bias, self.l2, self.sample_weight)
+        if logs is not None:
+            logs["gap"] = now - self.optimum.loss
+
+
+def _head_of(model: Any) -> tuple[Dense, Model | None]:
+    """The softmax head at the model's end, and the model of what comes before it, if anything."""
+    call = model.outputs[0].call
+    head = call.layer
+    loss = model._losses[0]
+    known = (CategoricalCrossentropy, SparseCategoricalCrossentropy)
+    right = {
+        "one output": len(model.outputs) == 1,
+        "Dense(m, activation='softmax') at its end": isinstance(head, Dense)
+        and head.activation is ops.softmax
+        and head.use_bias
+        and len(call.inputs[0].shape) == 2,
+        "a kernel_regularizer L2(l2) on it": isinstance(
+            getattr(head, "kernel_regularizer", None), L2
+        ),
+        "nothing else that learns": {id(v) for v in model.trainable_weights}
+        == {id(v) for v in head.weights},
+        "the loss categorical_crossentropy, with its defaults": isinstance(loss, known)
+        and loss.reduction == "sum_over_batch_size"
+        and not getattr(loss, "label_smoothing", 0),
+    }
+    missing = [what for what, there in right.items() if not there]
+    if missing:
+        raise ValueError(
+            f"the optimum is known for a convex loss only: {model.name!r} lacks "
+            f"{'; '.join(missing)}"
+        )
+    below = call.inputs[0]
+    if any(below is t for t in model.inputs):
+        return head, None
+    return head, Model(model.input, below, name=f"{model.name}_below_head")

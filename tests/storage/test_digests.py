@@ -1,0 +1,126 @@
+"""Digests: equal for what is equal, other for what is other, in every process."""
+
+import functools
+import subprocess
+import sys
+
+import numpy as np
+
+from minitl.applications.vgg16 import preprocess_input
+from minitl.storage.digests import SIZE, arrays_digest, digest_of, sample_digests
+
+X = np.random.default_rng(0).standard_normal((9, 4, 5, 3)).astype(np.float32)
+SCALE = 2.0
+
+
+def scaled(x):
+    return x * SCALE
+
+
+def helper(x):
+    return x + 1
+
+
+def helped(x):
+    return [helper(each) for each in x]
+
+
+def test_samples():
+    found = sample_digests([X])
+    assert found.shape == (9, SIZE)
+    assert len({d.tobytes() for d in found}) == 9
+    np.testing.assert_array_equal(sample_digests([X[::-1]]), found[::-1])
+    np.testing.assert_array_equal(sample_digests([np.asfortranarray(X)[3:5]]), found[3:5])
+    for other in (X.astype(np.float64), X.reshape(9, 5, 4, 3), X.view(np.int32)):
+        assert not (sample_digests([other]) == found).all(axis=1).any()
+    y = X.copy()
+    y[4, 3, 4, 2] = np.nextafter(y[4, 3, 4, 2], np.float32(9))
+    changed = (sample_digests([y]) != found).any(axis=1)
+    assert np.flatnonzero(changed).tolist() == [4]
+
+
+def test_samples_of_several_arrays_and_with_tags():
+    one = sample_digests([X, X[::-1]])
+    assert not (one == sample_digests([X[::-1], X]))[0].all()
+    tags = [f"{i % 2}".encode() for i in range(9)]
+    same = np.zeros_like(X)
+    assert len({d.tobytes() for d in sample_digests([same], tags)}) == 2
+
+
+def test_arrays_differ_by_shape_dtype_and_order():
+    a, b = np.zeros(4), np.ones(2)
+    digests = [
+        arrays_digest(each)
+        for each in ([a, b], [b, a], [a.reshape(2, 2), b], [a.astype(np.int64), b], [a], [])
+    ]
+    assert len(set(digests)) == 6
+    assert arrays_digest(iter([a, b])) == digests[0]
+
+
+def test_a_function_is_what_it_refers_to(monkeypatch):
+    before = digest_of(scaled), digest_of(helped)
+    assert (digest_of(scaled), digest_of(helped)) == before
+    monkeypatch.setattr(sys.modules[__name__], "SCALE", 3.0)
+    monkeypatch.setattr(sys.modules[__name__], "helper", lambda x: x + 2)
+    assert digest_of(scaled) != before[0]
+    assert digest_of(helped) != before[1]
+
+
+def closure(number):
+    def inner(x):
+        return x * number
+
+    return inner
+
+
+class Preprocess:
+    def __init__(self, mean):
+        self.mean = mean
+
+    def __call__(self, x):
+        return x - self.mean
+
+    def method(self, x):
+        return x + self.mean
+
+
+def test_closures_partials_objects_methods():
+    pairs = [
+        (closure(2), closure(3)),
+        (functools.partial(closure, number=2), functools.partial(closure, number=3)),
+        (Preprocess(1.0), Preprocess(2.0)),
+        (Preprocess(np.ones(3)), Preprocess(np.zeros(3))),
+        (Preprocess(1.0).method, Preprocess(2.0).method),
+        (Preprocess(1.0).method, Preprocess(1.0)),
+        (lambda x, k=1: x + k, lambda x, k=2: x + k),
+        (lambda x: [y + 1 for y in x], lambda x: [y + 2 for y in x]),
+        (np.exp, np.log),
+        ({"a": 1}, {"a": 2}),
+        ([1, "1"], [1, 1]),
+    ]
+    for one, other in pairs:
+        assert digest_of(one) != digest_of(other)
+    assert digest_of(closure(2)) == digest_of(closure(2))
+    assert digest_of(Preprocess(np.ones(3))) == digest_of(Preprocess(np.ones(3)))
+
+
+def test_a_cycle_ends():
+    a = [1]
+    a.append(a)
+    assert digest_of(a) != digest_of([1, [1]])
+
+
+def test_the_same_in_another_process():
+    program = (
+        "import numpy as np, functools; from tests.storage import test_digests as t; "
+        "from minitl.applications.vgg16 import preprocess_input; "
+        "print([t.digest_of(v) for v in (t.scaled, t.helped, t.closure(2), preprocess_input, "
+        "t.Preprocess(1.0), {'a', 'b', 'c'}, functools.partial(t.scaled, 3))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    here = [scaled, helped, closure(2), preprocess_input, Preprocess(1.0), {"c", "b", "a"}]
+    here.append(functools.partial(scaled, 3))
+    # This file is `tests.test_digests` there and here.
+    assert done.stdout.strip() == str([digest_of(v) for v in here])
