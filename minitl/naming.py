@@ -231,6 +231,7 @@ PARTS = {
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
     "progress": "minitl.callbacks.loggers",  # progress bars
     "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
+    "streams": "minitl.models.streams",  # data that are iterables of batches, not arrays
     "summary": "minitl.models.summary",  # Model.summary
     "weights": "minitl.applications.weights",  # published weights that are not in their place
 }

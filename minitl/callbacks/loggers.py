@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl.callbacks.base import Callback, Logs
+from minitl.callbacks import Callback, Logs, format_logs
 
 
 class ProgbarLogger(Callback):
@@ -48,17 +48,6 @@ class ProgbarLogger(Callback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-
-
-def format_logs(logs: Logs | None) -> str:
-    """'accuracy: 0.9100 - loss: 0.2500'"""
-    return " - ".join(f"{name}: {_short(value)}" for name, value in (logs or {}).items())
-
-
-def _short(value: Any) -> str:
-    if np.ndim(value):
-        return "[" + " ".join(_short(v) for v in np.asarray(value)) + "]"
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
 
 
 class CSVLogger(Callback):

@@ -1,12 +1,12 @@
 """`Layer`: weights with names, and a function that uses them.
 
-A layer is called in two ways. On arrays or Tensors it computes (`call`). On a `SymbolicTensor`, a
-shape without numbers, it computes nothing and writes down that it was called: a `Call`. Calls are
-the edges of the model's graph. One call is one *call*, not one layer, so a layer can be called
-several times and share its weights among its calls.
+A layer is called in two ways. On arrays or Tensors it computes. On a `SymbolicTensor`, which has a
+shape but no numbers, it computes nothing and writes down that it was called: a `Call` (Keras says
+Node). A model's graph is made of Calls, not of layers, so a layer can be called several times and
+share its weights among its calls.
 
-A subclass defines `build` (make the weights, once the input's shape is known), `call`, and
-`compute_output_shape`.
+A subclass defines `build` (make the weights, once the input's shape is known), `call` (compute),
+and `compute_output_shape`. `layers/core.py` has the simplest ones; `models/graph.py` runs them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SymbolicTensor:
 
 
 class Call:
-    """One call of one layer on symbolic tensors."""
+    """One call of one layer on symbolic tensors: a step of a model's graph."""
 
     __slots__ = ("as_list", "inputs", "layer", "outputs", "training")
 
@@ -72,6 +72,14 @@ class Call:
         self.as_list = as_list  # called on a list of tensors, even if of only one
         self.training = training  # a fixed mode for this call, or None: that of the model's run
         self.outputs: list[SymbolicTensor] = []
+
+    def shaped(self, shapes: list[Any]) -> Any:
+        """What the layer's methods take as input shape: one, or a list where it has several."""
+        return shapes if self.as_list else shapes[0]
+
+    def multiply_adds(self) -> int:
+        """Multiply-adds of the call for one sample, as far as its layer says."""
+        return self.layer.multiply_adds(self.shaped([t.shape for t in self.inputs]))
 
 
 class LayerType(type):

@@ -20,7 +20,9 @@ from minitl import layers as layers_module
 from minitl.autograd import Variable
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer, InputRange
-from minitl.models import Model, Sequential, class_name
+from minitl.models.model import Model
+from minitl.models.sequential import Sequential
+from minitl.storage.describing_tmp import class_name, describe, from_json, to_json  # noqa: F401
 from minitl.naming import did_you_mean, snake_case, without_idle
 from minitl.storage import keras_files as hdf5
 
@@ -319,7 +321,7 @@ def _notes(model: Model) -> dict[str, Any]:
         "metadata": model.metadata,
         "rate_multipliers": multipliers,
         "input_ranges": ranges,
-        "compile": model._compile_settings,
+        "compile": (model.compiled.settings if model.compiled else None),
     }
 
 
