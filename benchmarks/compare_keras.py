@@ -273,7 +273,7 @@ def _features(weights: str, rounded: Any) -> Callable[[Array], Array]:
 
     model = minitl.applications.VGG16(include_top=False, weights=weights, pooling="avg")
     model.set_weights([w.astype(rounded).astype(np.float32) for w in model.get_weights()])
-    model.layers[0].expected_range = None  # the warning about such input is the subject here
+    model.layers[0].inspect = None  # the warning about such input is the subject here
     return lambda x: model.predict(x.astype(np.float32), verbose=0)
 
 

@@ -56,18 +56,15 @@ class Tensor:
         mean: Callable[..., Tensor]
         reshape: Callable[..., Tensor]
 
-    __slots__ = ("_leaf_requires_grad", "cache", "node", "sigmoid_of", "softmax_of", "storage")
+    __slots__ = ("_leaf_requires_grad", "node", "origin", "storage")
     __array_priority__ = 100  # so that `array * tensor` asks the tensor, not NumPy
 
     def __init__(self, data: Any, requires_grad: bool = False):
         self.storage: Array = np.ascontiguousarray(data).reshape(np.shape(data))
         self.node: Node | None = None
         self._leaf_requires_grad = requires_grad
-        # The logits z of a tensor that is softmax(z) or sigmoid(z): a loss is stable on z only.
-        self.softmax_of: Tensor | None = None
-        self.sigmoid_of: Tensor | None = None
-        # A place where kernels keep what they derived from this array; only a Variable has one.
-        self.cache: dict | None = None
+        # What it was made from, where a later operation may look beneath: ("softmax", logits).
+        self.origin: tuple[str, Tensor] | None = None
         if requires_grad and self.storage.dtype.kind != "f":
             raise TypeError(f"only floating-point tensors have gradients, not {self.storage.dtype}")
 
@@ -119,7 +116,7 @@ class Variable(Tensor):
     often it was written, for those who keep what follows from several weights.
     """
 
-    __slots__ = ("learnable", "name", "rate_multiplier", "trainable", "version")
+    __slots__ = ("cache", "learnable", "name", "rate_multiplier", "trainable", "version")
 
     def __init__(
         self, data: Any, name: str = "variable", learnable: bool = True, copy: bool = True
@@ -129,7 +126,7 @@ class Variable(Tensor):
         self.learnable = learnable  # what gradients may update; a moving average is not
         self.trainable = learnable  # what they do update: not while the layer is frozen
         self.rate_multiplier = 1.0  # how far they move it, as a multiple of the optimizer's rate
-        self.cache = {}
+        self.cache: dict = {}  # what kernels derived from this array
         self.version = 0
 
     @property

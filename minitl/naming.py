@@ -135,25 +135,26 @@ def check_keywords(function: F, parameters: Mapping[str, inspect.Parameter] | No
 
 
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments of a class's constructor; what it passes on as **kwargs, by its own names.
+    """The arguments of a class's constructor, with those that it passes on, by their own names.
 
-    Those that the class itself gives to the next constructor are not among them.
+    What goes through its **kwargs is given by name; through *args and **kwargs, by place as well.
     """
     own = dict(inspect.signature(cls.__init__).parameters)  # type: ignore[misc]
-    rest = [name for name, p in own.items() if p.kind is p.VAR_KEYWORD]
-    if not rest:
+    kinds = {p.kind: name for name, p in own.items()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
         return own
     above = next((c for c in cls.__mro__[1:] if "__init__" in vars(c)), object)
     inherited = {} if above is object else constructor_parameters(above)
     if not inherited or set(inherited) == {"self"}:
         return own
-    del own[rest[0]]
-    keyword_only = {
-        name: p.replace(kind=p.KEYWORD_ONLY) if p.kind is not p.VAR_KEYWORD else p
+    del own[kinds[inspect.Parameter.VAR_KEYWORD]]
+    by_place = own.pop(kinds.get(inspect.Parameter.VAR_POSITIONAL, ""), None) is not None
+    passed_on = {
+        name: p if by_place or p.kind is p.VAR_KEYWORD else p.replace(kind=p.KEYWORD_ONLY)
         for name, p in inherited.items()
-        if name not in own and p.kind is not p.VAR_POSITIONAL
+        if name not in own and (by_place or p.kind is not p.VAR_POSITIONAL)
     }
-    return own | keyword_only
+    return dict(sorted((own | passed_on).items(), key=lambda item: item[1].kind))
 
 
 def complain_about_unknown(kwargs: Iterable[str], parameters: Iterable[str], what: str) -> None:
@@ -245,15 +246,17 @@ def part(name: str) -> ModuleType:
 def public_names(package: str) -> dict[str, Any]:
     """The public classes and functions that the files of a package define, and their other names.
 
-    Imports all of its files.
+    Imports all of its files. A file that defines helpers as well says by `__all__` what is public.
     """
     found: dict[str, Any] = {}
     for file in pkgutil.iter_modules(getattr(importlib.import_module(package), "__path__", ())):
         name = f"{package}.{file.name}"
         if file.ispkg:
             found |= public_names(name)
-        for key, value in vars(importlib.import_module(name)).items():
-            if not key.startswith("_") and getattr(value, "__module__", "") == name:
+        defined = vars(importlib.import_module(name))
+        for key, value in defined.items():
+            public = key in defined.get("__all__", (key,)) and not key.startswith("_")
+            if public and getattr(value, "__module__", "") == name:
                 found[key] = value
     return found
 
@@ -276,7 +279,12 @@ def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> C
                 raise
         found = {} if elsewhere is not None else public_names(package)
         if name == "__all__":
-            return sorted({*found, *(n for n in vars(sys.modules[package]) if n[0].isupper())})
+            ours = {
+                each
+                for each, value in vars(sys.modules[package]).items()
+                if each[0].isupper() and str(getattr(value, "__module__", "")).startswith("minitl.")
+            }
+            return sorted({*found, *ours})
         if name in found:
             return found[name]
         raise AttributeError(

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from minitl import activations
+from minitl.applications.preprocessing import InputRange
 from minitl.layers.base import SymbolicTensor
-from minitl.layers.core import Input, InputLayer, InputRange
+from minitl.layers.core import Input, InputLayer
 from minitl.layers.pooling import GlobalAveragePooling2D, GlobalMaxPooling2D
 from minitl.models import Model
 
@@ -199,7 +200,7 @@ def finish(
         weights = pretrained.fetch(network, include_top=include_top)
     model.load_weights(weights)
     if isinstance(x.call.layer, InputLayer):
-        x.call.layer.expected_range = expected_range()
+        x.call.layer.inspect = expected_range()
     return model
 
 

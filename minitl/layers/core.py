@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minitl import activations, initializers, ops, regularizers
-from minitl.autograd import Tensor
+from minitl.autograd import Array, Tensor
 from minitl.layers.base import Call, Layer, Shape, SymbolicTensor
 
 
@@ -42,56 +42,20 @@ class InputLayer(Layer):
         if any(n is not None and (not isinstance(n, (int, np.integer)) or n < 1) for n in shape):
             raise ValueError(f"an input shape has positive sizes or None, got {shape}")
         self.batch_shape: Shape = (batch_size, *shape)
-        # The range that the weights behind this input were trained on: see `InputRange`.
-        self.expected_range: InputRange | None = None
+        # Called with the arrays that enter and the layer's name, to warn of what cannot be right.
+        self.inspect: Callable[[Array, str], None] | None = None
         self.built = True
         call = Call(self, [])
         call.outputs.append(SymbolicTensor(self.batch_shape, self.dtype, call))
         self.calls.append(call)
 
     def call(self, x: Any) -> Tensor:
-        if self.expected_range is not None:
-            self.expected_range.check(x.storage, self.name)
+        if self.inspect is not None:
+            self.inspect(x.storage, self.name)
         return x
 
     def get_config(self) -> dict[str, Any]:
         return {"batch_shape": list(self.batch_shape), "dtype": self.dtype, "name": self.name}
-
-
-class InputRange:
-    """Warns once when images cannot have been preprocessed for the weights that they meet.
-
-    Weights trained on values in [low, high] give plausible nonsense on images scaled to [0, 1].
-    Pixels of an image fill a good part of their range, so three things can be told apart from
-    the minimum and maximum alone: scaled to [0, 1] or [-1, 1], raw 0-255, and preprocessed.
-
-    Args:
-        low, high: the extremes that the preprocessing can give.
-        remedy: what the user should call, as a sentence.
-    """
-
-    def __init__(self, low: float, high: float, remedy: str):
-        self.low, self.high, self.remedy = low, high, remedy
-        self.done = False
-
-    def check(self, x: np.ndarray, name: str) -> None:
-        if self.done or x.size == 0:
-            return
-        self.done = True
-        low, high = float(x.min()), float(x.max())
-        if low == high:  # a constant image says nothing
-            self.done = False
-            return
-        scaled = low >= -1.0 and high <= 1.0
-        raw = low >= 0.0  # preprocessed images have negative values: they are centred
-        outside = low < self.low - 1 or high > self.high + 1
-        if scaled or raw or outside:
-            warnings.warn(
-                f"the images given to {name!r} have values from {low:.4g} to {high:.4g}, but its "
-                f"pretrained weights expect about {self.low:.4g} to {self.high:.4g}. {self.remedy}",
-                UserWarning,
-                stacklevel=2,
-            )
 
 
 def Input(

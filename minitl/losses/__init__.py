@@ -97,10 +97,11 @@ def _smoothed(targets: Array, amount: float, toward: float) -> Array:
     return targets if amount == 0 else targets * targets.dtype.type(1 - amount) + amount * toward
 
 
-def _logits(beneath: Tensor | None, y_pred: Tensor, from_logits: bool) -> Tensor | None:
-    """The logits: those beneath an output that is their softmax (or sigmoid), else y_pred itself
-    when it is said to be logits, else None."""
-    if beneath is None:
+def _logits(y_pred: Tensor, made_by: str, from_logits: bool) -> Tensor | None:
+    """The logits: those beneath an output that `made_by` ('softmax', 'sigmoid') made of them, else
+    y_pred itself when it is said to be logits, else None."""
+    operation, beneath = y_pred.origin or ("", y_pred)
+    if operation != made_by:
         return y_pred if from_logits else None
     if from_logits:
         warnings.warn(
@@ -114,7 +115,7 @@ def _logits(beneath: Tensor | None, y_pred: Tensor, from_logits: bool) -> Tensor
 
 def _categorical(targets: Array, y_pred: Tensor, from_logits: bool) -> Tensor:
     """-sum_j t_j log p_j for each row."""
-    logits = _logits(y_pred.softmax_of, y_pred, from_logits)
+    logits = _logits(y_pred, "softmax", from_logits)
     if logits is not None:
         return _in_rows(ops.softmax_cross_entropy, logits, targets)
     p = y_pred / ops.sum(y_pred, axis=-1, keepdims=True)
@@ -200,7 +201,7 @@ class SparseCategoricalCrossentropy(Loss):
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         labels = y_true.reshape(y_pred.shape[:-1]).astype(np.int64)
         targets = np.eye(y_pred.shape[-1], dtype=y_pred.dtype)[labels]
-        logits = _logits(y_pred.softmax_of, y_pred, self.from_logits)
+        logits = _logits(y_pred, "softmax", self.from_logits)
         if logits is None:  # as Keras: clipped first, then divided by the sum (by the softmax)
             logits = ops.log(ops.clip(y_pred, EPSILON, 1 - EPSILON))
         return _in_rows(ops.softmax_cross_entropy, logits, targets)
@@ -237,7 +238,7 @@ class BinaryCrossentropy(Loss):
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         targets = _smoothed(_like(y_true, y_pred), self.label_smoothing, 0.5)
-        logits = _logits(y_pred.sigmoid_of, y_pred, self.from_logits)
+        logits = _logits(y_pred, "sigmoid", self.from_logits)
         if logits is not None:
             return ops.mean(ops.sigmoid_cross_entropy(logits, targets), axis=-1)
         p = ops.clip(y_pred, EPSILON, 1 - EPSILON)
@@ -277,7 +278,7 @@ class BinaryFocalCrossentropy(Loss):
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         t = _smoothed(_like(y_true, y_pred), self.label_smoothing, 0.5)
-        logits = _logits(y_pred.sigmoid_of, y_pred, self.from_logits)
+        logits = _logits(y_pred, "sigmoid", self.from_logits)
         if logits is None:
             held = ops.clip(y_pred, EPSILON, 1 - EPSILON)
             losses = -(ops.log(held) * t + ops.log(1 - held) * (1 - t))

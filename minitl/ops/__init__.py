@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minitl import kernels
-from minitl.autograd import Array, Tensor, Vjp, as_tensor, record, recording
+from minitl.autograd import Array, Tensor, Variable, Vjp, as_tensor, record, recording
 from minitl.kernels.geometry import Geometry, Pair, sliding
 
 # --- Arithmetic ----------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def sigmoid(x: Any) -> Tensor:
     x = as_tensor(x)
     y = _logistic(x.storage)
     out = record("sigmoid", y, (x, lambda g: g * y * (1 - y)))
-    out.sigmoid_of = x
+    out.origin = ("sigmoid", x)
     return out
 
 
@@ -330,7 +330,7 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
         return along_last(softmax, x, axis)
     p = kernels.softmax(x.storage)
     out = record("softmax", p, (x, lambda g: kernels.softmax_gradient(g, p)))
-    out.softmax_of = x
+    out.origin = ("softmax", x)
     return out
 
 
@@ -388,6 +388,10 @@ def _array(t: Tensor | None) -> Array | None:
     return None if t is None else t.storage
 
 
+def _cache(kernel: Tensor) -> dict | None:
+    return kernel.cache if isinstance(kernel, Variable) else None
+
+
 def dense(x: Any, kernel: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
     """y = x W + b, then `activation` (None or 'relu', fused into the kernel).
 
@@ -439,7 +443,7 @@ def conv2d(
     x = as_tensor(x)
     a, k = x.storage, kernel.storage
     geometry = _sliding_filters(x, kernel, bias, strides, padding)
-    cache, recorded = kernel.cache, recording(x, kernel, bias)
+    cache, recorded = _cache(kernel), recording(x, kernel, bias)
     y = kernels.conv2d(a, k, _array(bias), geometry, activation, cache, recorded)
     edges = (
         (x, lambda g: kernels.conv2d_input_gradient(g, k, geometry, cache)),
@@ -474,7 +478,7 @@ def conv2d_max_pool2d(
     geometry = _sliding_filters(x, kernel, bias, (1, 1), padding)
     return Tensor(
         kernels.conv2d_max_pool2d(
-            x.storage, kernel.storage, _array(bias), geometry, activation, kernel.cache
+            x.storage, kernel.storage, _array(bias), geometry, activation, _cache(kernel)
         )
     )
 

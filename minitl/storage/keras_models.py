@@ -17,9 +17,10 @@ from typing import Any
 
 from minitl import config
 from minitl import layers as layers_module
+from minitl.applications.preprocessing import InputRange
 from minitl.autograd import Variable
 from minitl.layers.base import Layer, SymbolicTensor
-from minitl.layers.core import InputLayer, InputRange
+from minitl.layers.core import InputLayer
 from minitl.models.model import Model
 from minitl.models.sequential import Sequential
 from minitl.storage.describing_tmp import class_name, describe, from_json, to_json  # noqa: F401
@@ -241,7 +242,7 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
         model.metadata = dict(notes.get("metadata", {}))
         for layer in input_layers(model):
             if layer.name in notes.get("input_ranges", {}):
-                layer.expected_range = InputRange(*notes["input_ranges"][layer.name])
+                layer.inspect = InputRange(*notes["input_ranges"][layer.name])
         multipliers = notes.get("rate_multipliers", {})
         for place, inner in named_layers(model):
             inner.rate_multiplier = multipliers.get(place, 1.0)
@@ -304,13 +305,9 @@ def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
 def _notes(model: Model) -> dict[str, Any]:
     """What minitl keeps beside what Keras's layout has a place for."""
     ranges = {
-        layer.name: [
-            layer.expected_range.low,
-            layer.expected_range.high,
-            layer.expected_range.remedy,
-        ]
+        layer.name: [layer.inspect.low, layer.inspect.high, layer.inspect.remedy]
         for layer in input_layers(model)
-        if layer.expected_range is not None
+        if isinstance(layer.inspect, InputRange)
     }
     multipliers = {
         path: layer.rate_multiplier
