@@ -51,7 +51,7 @@ class Trainer(Predictor):
         self._metric_settings: tuple[Any, Any] = (None, None)
         self._metrics: list[list[tuple[metrics_module.Metric, bool]]] | None = None
         self._compile_settings: dict[str, Any] | None = None
-        self._stores: list[Store] = []  # what earlier fits computed of the frozen part
+        self.kept_features: list[Store] = []  # what earlier fits computed of the frozen part
 
     # --- compile ---
 

@@ -135,7 +135,7 @@ def assert_same(one, other):
 def test_as_without_a_cache(make, settings, images_computed):
     cached = train(make, **settings)
     once = sum(images_computed)
-    assert cached[0]._stores
+    assert cached[0].kept_features
     plain = train(make, cache_features=False, **settings)
     assert_same(cached, plain)
     assert sum(images_computed) - once > once  # it was worth it
@@ -201,7 +201,7 @@ def test_what_is_kept_is_bounded(monkeypatch, images_computed):
     monkeypatch.setattr(caching, "MEMORY", 30 * 96 * 4)  # 30 rows
     for i in range(4):
         model.fit(X + np.float32(i), Y, verbose=0)
-        assert [len(store) for store in model._stores] == [23]
+        assert [len(store) for store in model.kept_features] == [23]
     model.fit(X[:5] + np.float32(i), Y[:5], verbose=0)
     assert sum(images_computed) == 4 * 23
 
@@ -246,7 +246,7 @@ def test_several_inputs_and_outputs():
         model = compiled(make, loss={"p": "categorical_crossentropy", "q": "mse"}, metrics=None)
         history = model.fit(x, y, epochs=3, batch_size=5, verbose=0, cache_features=cache)
         found.append((model, history.history))
-    assert found[0][0]._stores
+    assert found[0][0].kept_features
     assert_same(*found)
 
 
@@ -280,7 +280,7 @@ def test_a_data_set_that_changes_its_images(capsys):
 
     cached = fit()
     assert capsys.readouterr().out.count("yields other images in every epoch") == 1
-    assert not cached[0]._stores
+    assert not cached[0].kept_features
     assert_same(cached, fit(cache_features=False))
 
 
@@ -319,7 +319,7 @@ def test_more_than_fits_memory(monkeypatch, images_computed):
     monkeypatch.setattr(caching, "MEMORY", 2000)  # bytes: five rows
     assert_same(train(flat, validation_split=0.3), plain)
     assert_same(train(flat, Dataset(), None), train(flat, Dataset(), None, cache_features=False))
-    assert train(flat)[0]._stores == []
+    assert train(flat)[0].kept_features == []
 
 
 def test_one_epoch_of_what_does_not_fit_is_not_written(monkeypatch, capsys):
@@ -452,7 +452,7 @@ def test_epoch_e_trains_on_view_e_modulo_k():
     next(layer for layer in model.layers if isinstance(layer, Dropout)).rate = 0.0
     seen.clear()
     model.fit(X, Y, epochs=5, verbose=0, augment_copies=2, callbacks=Watch(), shuffle=False)
-    assert model._stores == []  # the next fit draws other views
+    assert model.kept_features == []  # the next fit draws other views
     assert seen[0] == seen[2] == seen[4] != seen[1]
     assert seen[1] == seen[3]
 
