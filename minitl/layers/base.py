@@ -223,7 +223,7 @@ class Layer(Configurable, metaclass=LayerType):
             layer.trainable = value
 
     def mark_trainable(self, value: bool) -> None:
-        """Set the flag of this layer alone: its weights, and the layers inside, stay as they are."""
+        """Set the flag of this layer alone, not those of its weights and of layers inside."""
         self._trainable = bool(value)
 
     @property
