@@ -124,7 +124,7 @@ def _undone(model: Model, run: Callable[[], Any], keep_features: bool) -> Any:
     What `fit` will not compute again, F of the same images, may stay.
     """
     names = ["optimizer", "history", "stop_training", "_place"]
-    kept = {name: getattr(model, name) for name in names + ["_stores"] * (not keep_features)}
+    kept = {name: getattr(model, name) for name in names + ["kept_features"] * (not keep_features)}
     weights = model._snapshot()
     generator = config.random_state()
     drawn = generator.bit_generator.state

@@ -230,6 +230,10 @@ class Layer(Configurable, metaclass=LayerType):
         for layer in self.sublayers():
             layer.trainable = value
 
+    def mark_trainable(self, value: bool) -> None:
+        """Set the flag of this layer alone, not those of its weights and of layers inside."""
+        self._trainable = bool(value)
+
     @property
     def rate_multiplier(self) -> float:
         return self._rate_multiplier

@@ -218,7 +218,7 @@ class Caching:
         self.walks: list[CachedData] = []
         self.stores: list[Store] = []
         # What the fit before this left; with a path, F goes there and comes from there alone.
-        self._before: list[Store] = list(model._stores) if cache is True else []
+        self._before: list[Store] = list(model.kept_features) if cache is True else []
 
     def wrap(self, data: Any, training: bool) -> CachedData:
         """`data`, to be walked over in epochs of training, or for validation."""
@@ -321,7 +321,7 @@ class Caching:
         for store in [s for s in self.stores if not s.in_memory]:
             self.drop(store)
         if self.cache is not False:
-            self.model._stores = [s for s in self.stores if s.cut.holds() and not s.cut.views]
+            self.model.kept_features = [s for s in self.stores if s.cut.holds() and not s.cut.views]
 
 
 class CachedData:
@@ -453,7 +453,7 @@ class Recalled:
         return len(self.data)
 
     def batches(self) -> Iterator[Batch]:
-        stores = [s for s in self.model._stores if s.cut.fits(self.model)]
+        stores = [s for s in self.model.kept_features if s.cut.fits(self.model)]
         for batch in self.data.batches():
             for store in list(stores):
                 numbers = store.find(batch.x) if _enters(batch, store.cut) else None

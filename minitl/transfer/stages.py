@@ -143,7 +143,7 @@ def _unfreeze(model: Model, layers: Sequence[Layer], batch_norm: bool) -> list[L
         each.trainable = True
     for outer in walk(model):  # what holds a layer that learns is not frozen itself
         if any(inner.trainable for inner in leaves(outer) if inner.weights):
-            outer._trainable = True
+            outer.mark_trainable(True)
     return [each for each in chosen if each.weights]
 
 
