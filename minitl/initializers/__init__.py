@@ -7,13 +7,15 @@ seed, so calling it twice gives the same numbers twice; a layer that is given a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from minitl import config
 from minitl.autograd import Array
-from minitl.kernels.machine.memory import empty
+from minitl.kernels.machine.memory import copy, empty
 from minitl.naming import Configurable, Registry, look_up
 
 Shape = tuple[int, ...]
@@ -301,3 +303,18 @@ def get(identifier: Any) -> Any:
     if not callable(initializer):
         raise ValueError(f"not an initializer: {identifier!r}")
     return initializer
+
+
+# What makes the values of new weights in the place of their initializers, while a file is read
+# that has those of all of them; None at other times.
+replacement: ContextVar[Callable[[Shape, np.dtype], Array] | None] = ContextVar(
+    "replacement", default=None
+)
+
+
+def initial_values(initializer: Any, shape: Shape, dtype: str) -> Array:
+    """A new array: what a weight of this shape starts from, by `initializer` (see `get`)."""
+    instead = replacement.get()
+    if instead is not None:
+        return instead(shape, np.dtype(dtype))
+    return copy(np.asarray(get(initializer)(shape, dtype)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl import activations, initializers, ops, regularizers
+from minitl import initializers, ops, regularizers
 from minitl.autograd import Tensor
 from minitl.kernels.geometry import Pair, sliding
 from minitl.layers.base import Layer, Shape
@@ -104,7 +104,7 @@ class Conv2D(Layer):
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.strides = pair(strides, "strides")
         self.padding = padding.lower()
-        self.activation = activations.get(activation)
+        self.activation = ops.activation(activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)

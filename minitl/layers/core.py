@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl import activations, initializers, ops, regularizers
+from minitl import initializers, ops, regularizers
 from minitl.autograd import Array, Tensor
 from minitl.layers.base import Call, Layer, Shape, SymbolicTensor
 
@@ -105,7 +105,7 @@ class Dense(Layer):
         if not isinstance(units, (int, np.integer)) or units < 1:
             raise ValueError(f"units must be a positive integer, got {units!r}")
         self.units = int(units)
-        self.activation = activations.get(activation)
+        self.activation = ops.activation(activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)

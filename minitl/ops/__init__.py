@@ -19,6 +19,7 @@ import numpy as np
 from minitl import kernels
 from minitl.autograd import Array, Tensor, Variable, Vjp, as_tensor, record, recording
 from minitl.kernels.geometry import Geometry, Pair, sliding
+from minitl.naming import Registry, look_up
 
 # --- Arithmetic ----------------------------------------------------------------------------------
 
@@ -344,6 +345,21 @@ def along_last(function: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Te
 def linear(x: Any) -> Tensor:
     """y = x: no activation."""
     return as_tensor(x)
+
+
+# Those of the layers that every network has; `minitl/activations.py` adds the others.
+ACTIVATIONS = Registry("minitl.activations", linear, relu, sigmoid, softmax, tanh)
+
+
+def activation(identifier: Any) -> Callable[..., Tensor]:
+    """The function that a name stands for; None is `linear`; a callable is itself.
+
+    Raises ValueError for an unknown name, showing the nearest.
+    """
+    function = linear if identifier is None else look_up(identifier, ACTIVATIONS, "activation")
+    if not callable(function):
+        raise ValueError(f"not an activation: {identifier!r}")
+    return function
 
 
 # --- Layers' work --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ loaded by `keras.models.load_model`, and the other way round, as long as both kn
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections import Counter
@@ -15,10 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from minitl import config
+import numpy as np
+
+from minitl import initializers
 from minitl import layers as layers_module
 from minitl.applications.preprocessing import InputRange
-from minitl.autograd import Variable
+from minitl.autograd import Array, Variable
+from minitl.kernels.machine import memory
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer
 from minitl.models.model import Model
@@ -235,7 +239,7 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
     with _described_well(filepath):
         described = _json(stored.attributes["model_config"], filepath)
         notes = _json(stored.attributes.get("minitl") or described.get("minitl", "{}"), filepath)
-        with config.weights_within(8 * numbers):  # in float64; a description can ask for anything
+        with _without_values(8 * numbers):  # in float64; a description can ask for anything
             model = layer_from(described["class_name"], described["config"])
         if not isinstance(model, Model):
             raise ValueError(f"it describes a {described['class_name']}, no model")
@@ -266,6 +270,30 @@ def from_bytes(data: bytes) -> Model:
     with tempfile.TemporaryDirectory(prefix="minitl-") as folder:
         (Path(folder) / "model.h5").write_bytes(data)
         return load_model(Path(folder) / "model.h5")
+
+
+@contextmanager
+def _without_values(size: int) -> Iterator[None]:
+    """Within the block weights are made without values: those of the file are to be copied there.
+
+    A file that describes a model has its weights, too: a description of more than `size` bytes of
+    them lies. Raises MemoryError then.
+    """
+    left = size
+
+    def make(shape: tuple[int, ...], dtype: np.dtype) -> Array:
+        nonlocal left
+        wanted = math.prod(shape) * dtype.itemsize
+        if wanted > left:
+            raise MemoryError(f"a weight of {wanted:,} bytes, where {left:,} are left")
+        left -= wanted
+        return memory.empty(shape, dtype)
+
+    token = initializers.replacement.set(make)
+    try:
+        yield
+    finally:
+        initializers.replacement.reset(token)
 
 
 @contextmanager
