@@ -22,7 +22,8 @@ from minitl import (
     regularizers,
     utils,
 )
-from minitl.autograd import Tensor, Variable, backward, check_gradients, no_grad, print_graph
+from minitl.autograd import Tensor, Variable, backward, no_grad, print_graph
+from minitl.judging.gradients import check_gradients
 from minitl.kernels import use_kernels
 from minitl.layers import Input, Layer
 from minitl.models import Model, Sequential

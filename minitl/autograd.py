@@ -339,7 +339,7 @@ def _fit(gradient: Array, source: Tensor, op: str, number: int) -> Array:
     return gradient
 
 
-# --- Looking and checking ------------------------------------------------------------------------
+# --- Looking -------------------------------------------------------------------------------------
 
 
 def print_graph(y: Tensor, file: Any = None) -> None:
@@ -370,77 +370,3 @@ def print_graph(y: Tensor, file: Any = None) -> None:
         elif tensor.node and tensor.node.edges is None:
             line += " (used up)"
         print(line, file=file)
-
-
-def gradient_errors(
-    f: Callable[..., Tensor], inputs: Sequence[Array], seed: int = 0, step: float = 1e-5
-) -> list[float]:
-    """How far `backward` is from a central difference, for each input of f.
-
-    For a random cotangent c and a random unit direction d the two sides of
-
-        <vjp(c), d>  =  d/dh <c, f(x + h d)>   at h = 0
-
-    are computed in float64, the right one as a central difference with `step`; returned is
-    |left - right| / (|c| |f(x + h d) - f(x - h d)| / 2h), the gap relative to the size of what is
-    compared. A cotangent of ones would not do: it cannot see a gradient whose entries are
-    permuted.
-
-    Args:
-        f: takes one Tensor for each input and returns a Tensor.
-        inputs: arrays; used as float64.
-    """
-    arrays = [np.array(a, dtype=np.float64) for a in inputs]
-    rng = np.random.default_rng(seed)
-    tensors = [Tensor(a, requires_grad=True) for a in arrays]
-    y = f(*tensors)
-    cotangent = rng.standard_normal(y.shape)
-    gradients = backward(y, tensors, cotangent)
-    errors = []
-    for i, gradient in enumerate(gradients):
-        direction = rng.standard_normal(arrays[i].shape)
-        direction /= np.linalg.norm(direction)
-        ahead, behind = (_moved(f, arrays, i, direction * h) for h in (step, -step))
-        change = (ahead - behind) / (2 * step)
-        expected, got = np.vdot(cotangent, change), np.vdot(gradient, direction)
-        scale = np.linalg.norm(cotangent) * np.linalg.norm(change)
-        errors.append(float(abs(got - expected) / max(scale, np.finfo(np.float64).tiny)))
-    return errors
-
-
-def _moved(f: Callable[..., Tensor], arrays: list[Array], i: int, by: Array) -> Array:
-    with no_grad():
-        return f(*(Tensor(a + by if j == i else a) for j, a in enumerate(arrays))).storage
-
-
-def check_gradients(
-    f: Callable[..., Tensor], inputs: Sequence[Array], seed: int = 0, tolerance: float = 1e-6
-) -> None:
-    """Raise AssertionError, naming the input, unless all `gradient_errors` are within tolerance.
-
-    >>> check_gradients(lambda a, b: a * b, [np.array([1.0, 2.0]), np.array([3.0, 4.0])])
-    """
-    for i, error in enumerate(gradient_errors(f, inputs, seed)):
-        if not error <= tolerance:
-            raise AssertionError(
-                f"the gradient for input {i} is off by {error:.2e} (relative); "
-                f"allowed are {tolerance:.0e}"
-            )
-
-
-def jacobian(f: Callable[..., Tensor], inputs: Sequence[Array], i: int = 0) -> Array:
-    """The full matrix d f / d inputs[i], shape (y.size, inputs[i].size), a row at a time.
-
-    Each row is one `backward` with a unit cotangent, so this is for tiny shapes and for tests.
-    """
-    arrays = [np.array(a, dtype=np.float64) for a in inputs]
-    rows: list[Array] = []
-    size = 1
-    while len(rows) < size:
-        tensors = [Tensor(a, requires_grad=j == i) for j, a in enumerate(arrays)]
-        y = f(*tensors)
-        size = y.storage.size
-        unit = np.zeros(size)
-        unit[len(rows)] = 1.0
-        rows.append(backward(y, [tensors[i]], unit.reshape(y.shape))[0].ravel())
-    return np.stack(rows)

@@ -19,6 +19,7 @@ kernels
 config storage.atomic storage.hdf5_reader
 naming storage.state
 autograd
+judging.gradients
 ops
 initializers regularizers
 activations

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from minitl import kernels, layers
-from minitl.autograd import Tensor, backward, check_gradients
+from minitl.autograd import Tensor, backward
+from minitl.judging.gradients import check_gradients
 from minitl.layers import Layer
 
 IMAGES, ROWS, STEPS = (2, 5, 4, 3), (4, 6), (3, 4, 5)
