@@ -17,9 +17,10 @@ import numpy as np
 from minitl.naming import Configurable, attributes_of, part
 
 if TYPE_CHECKING:
-    from minitl.callbacks.backup import *  # noqa: F403
-    from minitl.callbacks.control import *  # noqa: F403
-    from minitl.callbacks.loggers import *  # noqa: F403
+    from minitl.callbacks.backup import BackupAndRestore as BackupAndRestore
+    from minitl.callbacks.control import EarlyStopping as EarlyStopping
+    from minitl.callbacks.control import ModelCheckpoint as ModelCheckpoint
+    from minitl.callbacks.loggers import ProgbarLogger as ProgbarLogger
 
 Logs = dict[str, Any]
 __getattr__ = attributes_of(__name__)

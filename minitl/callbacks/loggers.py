@@ -13,8 +13,16 @@ import numpy as np
 from minitl.callbacks import Callback, Logs, format_logs
 
 
+def with_bar(source: Any, what: str) -> Any:
+    """The batches of a source, with a progress bar."""
+    from tqdm import tqdm
+
+    total = len(source) or None
+    return tqdm(source.batches(), total=total, desc=what, unit="batch", leave=False)
+
+
 class ProgbarLogger(Callback):
-    """`verbose=1`: a progress bar an epoch; `verbose=2`: one printed line an epoch."""
+    """`verbose=1`: a progress bar per epoch; `verbose=2`: one printed line per epoch."""
 
     def __init__(self, verbose: int = 1):
         self.verbose = verbose

@@ -20,7 +20,8 @@ import numpy as np
 from minitl import config
 from minitl.models import Model
 from minitl.models.batches import is_stream
-from minitl.models.training import TrainingDiverged
+from minitl.models.prediction import source_of
+from minitl.models.training import TrainingDiverged, snapshot, train_step
 from minitl.naming import check_keywords
 from minitl.transfer.feature_cache import Caching
 
@@ -74,7 +75,7 @@ def learning_rate_range_test(
         raise ValueError(f"rates grow from lowest to highest, got {lowest!r} to {highest!r}")
     if not isinstance(steps, (int, np.integer)) or steps < 3:
         raise ValueError(f"steps must be an integer of at least 3, got {steps!r}")
-    data = model._data(x, y, sample_weight, batch_size, None)
+    data = source_of(model, x, y, sample_weight, batch_size)
     rates = np.geomspace(lowest, highest, steps)
     losses: list[float] = []
     smoothed: list[float] = []
@@ -94,7 +95,7 @@ def learning_rate_range_test(
                 for batch in walk.batches(order):
                     k = len(losses)
                     model.optimizer.learning_rate = float(rates[k])
-                    loss = model._train_step(batch, rng, f"step {k + 1}")[0][0]
+                    loss = train_step(model, batch, rng, f"step {k + 1}")[0][0]
                     mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
                     losses.append(loss)
                     smoothed.append(mean / (1 - SMOOTHING ** (k + 1)))
@@ -123,9 +124,9 @@ def _undone(model: Model, run: Callable[[], Any], keep_features: bool) -> Any:
 
     What `fit` will not compute again, F of the same images, may stay.
     """
-    names = ["optimizer", "history", "stop_training", "_place"]
+    names = ["optimizer", "history", "stop_training", "fitting"]
     kept = {name: getattr(model, name) for name in names + ["kept_features"] * (not keep_features)}
-    weights = model._snapshot()
+    weights = snapshot(model)
     generator = config.random_state()
     drawn = generator.bit_generator.state
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -140,7 +140,7 @@ class Layer(Configurable, metaclass=LayerType):
         self._rate_multiplier = 1.0
         self.own_weights: list[Variable] = []
         self._regularized: list[tuple[Variable, Any]] = []
-        self.calls: list[Call] = []
+        self.symbolic_calls: list[Call] = []
         self._channels: int | None = None  # the last axis of the input that it was built for
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -169,6 +169,11 @@ class Layer(Configurable, metaclass=LayerType):
     def multiply_adds(self, input_shape: Any) -> int:
         """Multiply-adds of matrix products and convolutions for one sample."""
         return 0
+
+    def fused_after(self, before: Layer) -> Callable[[Tensor], Any] | None:
+        """What computes `before` and this layer in one pass, for values that no gradient will be
+        asked of; None where there is no such way."""
+        return None
 
     def largest_step(self, input_shapes: list[Any]) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
@@ -383,7 +388,7 @@ class Layer(Configurable, metaclass=LayerType):
         """Forget the weights: the next call builds anew. For shapes that turned out not to fit."""
         self.own_weights.clear()
         self._regularized.clear()
-        self.calls.clear()
+        self.symbolic_calls.clear()
         self.built, self._channels = False, None
 
     def _connect(self, x: Any, inputs: list[SymbolicTensor], training: bool | None) -> Any:
@@ -396,7 +401,7 @@ class Layer(Configurable, metaclass=LayerType):
         many = isinstance(out_shape, list)
         for i, shape in enumerate(out_shape if many else [out_shape]):
             call.outputs.append(SymbolicTensor(tuple(shape), self.dtype, call, i))
-        self.calls.append(call)
+        self.symbolic_calls.append(call)
         return list(call.outputs) if many else call.outputs[0]
 
     @property
@@ -412,13 +417,14 @@ class Layer(Configurable, metaclass=LayerType):
         return outputs[0] if len(outputs) == 1 else list(outputs)
 
     def _only_call(self, what: str) -> Call:
-        if not self.calls:
+        if not self.symbolic_calls:
             raise AttributeError(f"{self.name!r} has not been called on a symbolic tensor yet")
-        if len(self.calls) > 1 and what == "input":
+        if len(self.symbolic_calls) > 1 and what == "input":
             raise AttributeError(
-                f"{self.name!r} was called {len(self.calls)} times, so it has no single {what}"
+                f"{self.name!r} was called {len(self.symbolic_calls)} times, so it has no single "
+                f"{what}"
             )
-        return self.calls[0]
+        return self.symbolic_calls[0]
 
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", frozen"

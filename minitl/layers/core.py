@@ -47,7 +47,7 @@ class InputLayer(Layer):
         self.built = True
         call = Call(self, [])
         call.outputs.append(SymbolicTensor(self.batch_shape, self.dtype, call))
-        self.calls.append(call)
+        self.symbolic_calls.append(call)
 
     def call(self, x: Any) -> Tensor:
         if self.inspect is not None:

@@ -54,6 +54,11 @@ class MaxPooling2D(_Pooling2D):
     def call(self, x: Tensor) -> Tensor:
         return ops.max_pool2d(x, self.pool_size, self.strides, self.padding)
 
+    def fused_after(self, before: Any) -> Any:
+        from minitl.layers.convolution import Conv2D
+
+        return before.call_pooled if isinstance(before, Conv2D) and before.can_pool(self) else None
+
 
 class AveragePooling2D(_Pooling2D):
     """The mean under each window, channel by channel; padding does not count.

@@ -34,15 +34,14 @@ class Graph:
         self.readers.update(id(t) for t in self.outputs)
         self.fused = dict(self._find_fused())
 
-    def _find_fused(self) -> Iterator[tuple[int, tuple[Call, Any]]]:
-        """Calls that can be computed together with their only reader: by id, (reader, how)."""
+    def _find_fused(self) -> Iterator[tuple[int, Call]]:
+        """(id, reader) of each call that can be computed in one pass with its only reader."""
         makers = {id(t): call for call in self.calls for t in call.outputs}
         for call in self.calls:
             before = makers.get(id(call.inputs[0])) if len(call.inputs) == 1 else None
             if before is not None and not call.as_list and self.readers[id(call.inputs[0])] == 1:
-                together = call.layer.fused_after(before.layer)
-                if together is not None:
-                    yield id(before), (call, together)
+                if call.layer.fused_after(before.layer) is not None:
+                    yield id(before), call
 
     def run(
         self, given: Sequence[Any], training: bool | None = False, rng: Any = None
@@ -61,13 +60,13 @@ class Graph:
                 unread[id(tensor)] -= 1
                 last = unread[id(tensor)] == 0
                 arguments.append(values.pop(id(tensor)) if last else values[id(tensor)])
-            if id(call) in self.fused and not recording(
-                arguments[0], *call.layer.trainable_weights
-            ):
-                reader, together = self.fused[id(call)]
-                values[id(reader.outputs[0])] = together(arguments.pop())
-                done.add(id(reader))
-                continue
+            reader = self.fused.get(id(call))
+            if reader and not recording(arguments[0], *call.layer.trainable_weights):
+                both = reader.layer.fused_after(call.layer)
+                if both is not None:
+                    values[id(reader.outputs[0])] = both(arguments.pop())
+                    done.add(id(reader))
+                    continue
             mode = training if call.training is None else call.training
             x = arguments if call.as_list else arguments.pop()
             # A name for the result would keep it alive while the next layer runs, and so would x.

@@ -234,9 +234,7 @@ class Model(Layer):
         x is an array (N, ...), a list or dict of arrays for several inputs, or an iterable of
         batches. Memory beyond x and the outputs does not depend on N.
         """
-        source = prediction.source_of(
-            self, x, batch_size=batch_size, steps=steps, need_y=False
-        )
+        source = prediction.source_of(self, x, batch_size=batch_size, steps=steps, need_y=False)
         return prediction.predict(self, source, verbose, callbacks)
 
     @check_keywords
@@ -359,9 +357,9 @@ class Model(Layer):
             )
         self.history = history = History()
         level = 1 if verbose in ("auto", True) else int(verbose)
-        bar = part("progress").ProgbarLogger(level) if level else None
+        bars = [part("progress").ProgbarLogger(level)] if level else []
         params = {"epochs": epochs, "steps": len(source) or None, "verbose": level}
-        run = CallbackList(callbacks, self, params, [bar, history] if level else [history])
+        run = CallbackList(callbacks, self, params, [*bars, history])
         self.stop_training = False
         keeping = None
         if cache_features is not False or augment_copies is not None:
@@ -373,7 +371,7 @@ class Model(Layer):
         self.fitting = Training(
             self, source, held_out, epochs, initial_epoch, shuffle, validation_freq
         )
-        self.fitting.run(run, bar, keeping)
+        self.fitting.run(run, bars[0] if bars else None, keeping)
         return history
 
     @check_keywords

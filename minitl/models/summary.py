@@ -95,6 +95,7 @@ def _rows(model: Model, expand: bool, layers: list[Layer], indent: str = "") -> 
             shape = (
                 call.outputs[0].shape if len(call.outputs) == 1 else [t.shape for t in call.outputs]
             )
+        kind = "Functional" if type(layer) is Model else type(layer).__name__
         work = call.multiply_adds() if call else 0
         learning = sum(v.storage.size for v in layer.trainable_weights)
         trainable = "-"
@@ -104,7 +105,7 @@ def _rows(model: Model, expand: bool, layers: list[Layer], indent: str = "") -> 
                 trainable = "yes"
         rows.append(
             [
-                f"{indent}{layer.name} ({"Functional" if type(layer) is Model else type(layer).__name__})",
+                f"{indent}{layer.name} ({kind})",
                 str(shape),
                 f"{layer.count_params():,}",
                 f"{work:,}" if work else "0",

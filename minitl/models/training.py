@@ -21,6 +21,7 @@ from minitl import config, kernels, losses
 from minitl import metrics as metrics_module
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
 from minitl.callbacks import CallbackList
+from minitl.kernels.machine.memory import copy as copied
 from minitl.losses import Loss
 from minitl.metrics import Mean, Metric
 from minitl.models.batches import Batch
@@ -74,7 +75,9 @@ class Compiled:
         if isinstance(value, dict) and "class_name" not in value:
             for name in value:
                 if name not in names:
-                    raise ValueError(f"{what} names the output {name!r}. {did_you_mean(name, names)}")
+                    raise ValueError(
+                        f"{what} names the output {name!r}. {did_you_mean(name, names)}"
+                    )
             return [value.get(name) for name in names]
         if isinstance(value, (list, tuple)):
             if len(value) != n:
@@ -215,7 +218,7 @@ def measure(model: Any, source: Any, run: CallbackList, show: bool = False) -> d
 
 def snapshot(model: Any) -> list[tuple[Variable, Array]]:
     """Copies of what training may change: weights that learn, and moving averages."""
-    return [(v, kernels.copy(v.storage)) for v in model.weights if v.trainable or not v.learnable]
+    return [(v, copied(v.storage)) for v in model.weights if v.trainable or not v.learnable]
 
 
 def _diverged(model: Any, what: str, where: str) -> TrainingDiverged:
@@ -267,6 +270,7 @@ class Training:
         self.tally = Tally(model.compiled)
         self.logs: dict[str, Any] = {}
         self.good = snapshot(model)
+        self.keeping: Any = None
         self.finished = False
 
     def run(self, callbacks: CallbackList, bar: Any = None, keeping: Any = None) -> None:
@@ -277,6 +281,7 @@ class Training:
             keeping: keeps what the frozen part of the model gives (`transfer/feature_cache.py`).
         """
         model, source, held_out = self.model, self.source, self.held_out
+        self.keeping = keeping
         if keeping is not None:
             source = keeping.wrap(source, training=True)
             held_out = None if held_out is None else keeping.wrap(held_out, training=False)

@@ -71,9 +71,7 @@ def describe(model: Any) -> dict[str, Any]:
                 "class_name": class_name(layer),
                 "config": layer.get_config(),
                 "name": layer.name,
-                "inbound_nodes": [
-                    [[*reference(t), arguments(n)] for t in n.inputs] for n in calls
-                ],
+                "inbound_nodes": [[[*reference(t), arguments(n)] for t in n.inputs] for n in calls],
             }
         )
     return {

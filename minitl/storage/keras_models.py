@@ -27,9 +27,9 @@ from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer
 from minitl.models.model import Model
 from minitl.models.sequential import Sequential
-from minitl.storage.describing_tmp import class_name, describe, from_json, to_json  # noqa: F401
 from minitl.naming import did_you_mean, snake_case, without_idle
 from minitl.storage import keras_files as hdf5
+from minitl.storage.describing_tmp import class_name, describe, from_json, to_json  # noqa: F401
 
 Inventory = list[tuple[str, list[tuple[str, Variable]]]]
 

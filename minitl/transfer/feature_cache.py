@@ -240,7 +240,7 @@ class Caching:
                     f"every epoch on every image. With augmentation, augment_copies=k keeps what "
                     f"they give for k views of each image",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
         if cut is not None:
             self.say(self._report(cut))

@@ -28,7 +28,9 @@ from minitl.callbacks import BackupAndRestore, Callback, CallbackList, EarlyStop
 from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
 from minitl.models.batches import is_stream
-from minitl.models.graph import open_up, work
+from minitl.models.opened import open_up, work
+from minitl.models.prediction import source_of, validation_source
+from minitl.models.training import measure
 from minitl.naming import Configurable, complain_about_unknown, did_you_mean
 from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
 from minitl.storage.digests import arrays_digest
@@ -406,16 +408,16 @@ def _as_it_is(
     size, share = fit.get("batch_size"), fit.get("validation_split")
     held_out: Any = None
     if validation_data is not None and not is_stream(validation_data):
-        held_out = model._validation(
-            validation_data, fit.get("validation_batch_size") or size, None
+        held_out = validation_source(
+            model, validation_data, fit.get("validation_batch_size") or size, None
         )
     elif validation_data is None and share and not is_stream(data[0]):
         x, y, weights = data
-        everything: Any = model._data(x, y, weights, size, None)
+        everything: Any = source_of(model, x, y, weights, size)
         held_out = everything.split(share)[1]
     if held_out is None or not monitor.startswith("val_"):
         return None
-    logs = model._measure(held_out, CallbackList(None, model, {}))
+    logs = measure(model, held_out, CallbackList(None, model, {}))
     value = logs.get(monitor.removeprefix("val_"))
     return None if value is None else (float(value), model.get_weights())
 

@@ -587,10 +587,10 @@ def test_fit_before_compile():
 )
 def test_compile_with_wrong_settings_keeps_the_old_ones(settings, kind, message):
     model = classifier()
-    before = model.optimizer, model._losses, model._metric_settings
+    before = model.optimizer, model.compiled
     with pytest.raises(kind, match=message):
         model.compile(**({"optimizer": "sgd", "loss": "mse"} | settings))
-    assert (model.optimizer, model._losses, model._metric_settings) == before
+    assert (model.optimizer, model.compiled) == before
 
 
 def test_the_users_arrays_are_left_alone():
