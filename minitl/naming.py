@@ -268,27 +268,28 @@ def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> C
     """
 
     def find(name: str) -> Any:
+        error = AttributeError(f"module {package!r} has no attribute {name!r}")
         if name.startswith("_") and name != "__all__":
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise error
         if elsewhere is not None and name in elsewhere:
             return getattr(importlib.import_module(elsewhere[name]), name)
         try:
             return importlib.import_module(f"{package}.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"{package}.{name}":
+        except ModuleNotFoundError as missing:
+            if missing.name != f"{package}.{name}":
                 raise
-        found = {} if elsewhere is not None else public_names(package)
+        place = sys.modules[package]
+        found = public_names(package) if elsewhere is None else dict.fromkeys(elsewhere)
         if name == "__all__":
-            ours = {
-                each
-                for each, value in vars(sys.modules[package]).items()
-                if each[0].isupper() and str(getattr(value, "__module__", "")).startswith("minitl.")
-            }
+            ours = {key for key, value in vars(place).items() if _is_ours(key, value)}
             return sorted({*found, *ours})
         if name in found:
             return found[name]
-        raise AttributeError(
-            f"module {package!r} has no attribute {name!r}. {did_you_mean(name, found)}"
-        )
+        files = [file.name for file in pkgutil.iter_modules(place.__path__)]
+        raise AttributeError(f"{error}. {did_you_mean(name, [*found, *files, *vars(place)])}")
 
     return find
+
+
+def _is_ours(name: str, value: Any) -> bool:
+    return name[0].isupper() and str(getattr(value, "__module__", "")).startswith("minitl.")

@@ -39,9 +39,10 @@ class Graph:
         makers = {id(t): call for call in self.calls for t in call.outputs}
         for call in self.calls:
             before = makers.get(id(call.inputs[0])) if len(call.inputs) == 1 else None
-            if before is not None and not call.as_list and self.readers[id(call.inputs[0])] == 1:
-                if call.layer.fused_after(before.layer) is not None:
-                    yield id(before), call
+            if before is None or call.as_list or self.readers[id(call.inputs[0])] > 1:
+                continue
+            if call.layer.fused_after(before.layer) is not None:
+                yield id(before), call
 
     def run(
         self, given: Sequence[Any], training: bool | None = False, rng: Any = None
