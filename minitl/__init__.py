@@ -24,7 +24,7 @@ from minitl import (
     optimizers,
     regularizers,
 )
-from minitl.autograd import Tensor, Variable, backward, no_grad, print_graph
+from minitl.autograd import Tensor, Variable, backward, no_grad
 from minitl.kernels import use_kernels
 from minitl.layers import Input, Layer
 from minitl.models import Model
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from minitl import transfer as transfer
     from minitl import utils as utils
     from minitl.judging.gradients import check_gradients as check_gradients
+    from minitl.judging.gradients import print_graph as print_graph
     from minitl.models.sequential import Sequential as Sequential
     from minitl.transfer.features import extract_features as extract_features
 
@@ -51,5 +52,6 @@ __getattr__ = attributes_of(
         "Sequential": "minitl.models.sequential",
         "check_gradients": "minitl.judging.gradients",
         "extract_features": "minitl.transfer.features",
+        "print_graph": "minitl.judging.gradients",
     },
 )

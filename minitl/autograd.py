@@ -337,36 +337,3 @@ def _fit(gradient: Array, source: Tensor, op: str, number: int) -> Array:
             f"differentiable input {number}, which has shape {shape}, {source.dtype}"
         )
     return gradient
-
-
-# --- Looking -------------------------------------------------------------------------------------
-
-
-def print_graph(y: Tensor, file: Any = None) -> None:
-    """Print how y was computed, one line a tensor, every tensor after those it depends on.
-
-    >>> a = Tensor([1.0, 2.0], requires_grad=True)
-    >>> print_graph((a * a).sum())
-    #0 leaf (2,)
-    #1 multiply (2,) <- #0, #0
-    #2 sum () <- #1
-    """
-    numbers: dict[int, int] = {}
-    stack: list[tuple[Tensor, bool]] = [(y, False)]
-    while stack:
-        tensor, inputs_done = stack.pop()
-        if id(tensor) in numbers:
-            continue
-        edges = (tensor.node.edges or ()) if tensor.node else ()
-        if not inputs_done:
-            stack.append((tensor, True))
-            stack.extend((source, False) for source, _ in reversed(edges))
-            continue
-        numbers[id(tensor)] = len(numbers)
-        name = tensor.node.op if tensor.node else getattr(tensor, "name", "leaf")
-        line = f"#{numbers[id(tensor)]} {name} {tensor.shape}"
-        if edges:
-            line += " <- " + ", ".join(f"#{numbers[id(source)]}" for source, _ in edges)
-        elif tensor.node and tensor.node.edges is None:
-            line += " (used up)"
-        print(line, file=file)

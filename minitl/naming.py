@@ -230,7 +230,8 @@ PARTS = {
     "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
-    "progress": "minitl.callbacks.loggers",  # progress bars
+    "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
+    "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
     "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
     "streams": "minitl.models.streams",  # data that are iterables of batches, not arrays
     "summary": "minitl.models.summary",  # Model.summary

@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from minitl.naming import Configurable, attributes_of, part
 
 if TYPE_CHECKING:
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from minitl.callbacks.control import EarlyStopping as EarlyStopping
     from minitl.callbacks.control import ModelCheckpoint as ModelCheckpoint
     from minitl.callbacks.loggers import ProgbarLogger as ProgbarLogger
+    from minitl.callbacks.loggers import format_logs as format_logs
 
 Logs = dict[str, Any]
 __getattr__ = attributes_of(__name__)
@@ -125,14 +124,3 @@ class History(Callback):
         self.epoch.append(epoch)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
-
-
-def format_logs(logs: Logs | None) -> str:
-    """'accuracy: 0.9100 - loss: 0.2500'"""
-
-    def short(value: Any) -> str:
-        if np.ndim(value):
-            return "[" + " ".join(map(short, np.asarray(value))) + "]"
-        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
-
-    return " - ".join(f"{name}: {short(value)}" for name, value in (logs or {}).items())

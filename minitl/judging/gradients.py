@@ -1,14 +1,15 @@
-"""Are the gradients right? `backward` beside finite differences.
+"""Are the gradients right? `backward` beside finite differences, and the tape printed.
 
 Whoever adds an op or a layer checks it with `check_gradients(f, inputs)`: f takes Tensors and gives
 a Tensor, and an AssertionError names the input whose gradient is off. `gradient_errors` gives the
-numbers themselves, `jacobian` the whole matrix of a tiny function. All compute in float64. How
-`backward` works stands in `minitl/autograd.py`.
+numbers themselves, `jacobian` the whole matrix of a tiny function. All compute in float64.
+`print_graph` shows how a tensor was computed. How `backward` works stands in `minitl/autograd.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -89,3 +90,33 @@ def jacobian(f: Callable[..., Tensor], inputs: Sequence[Array], i: int = 0) -> A
         unit[len(rows)] = 1.0
         rows.append(backward(y, [tensors[i]], unit.reshape(y.shape))[0].ravel())
     return np.stack(rows)
+
+
+def print_graph(y: Tensor, file: Any = None) -> None:
+    """Print how y was computed, one line a tensor, every tensor after those it depends on.
+
+    >>> a = Tensor([1.0, 2.0], requires_grad=True)
+    >>> print_graph((a * a).sum())
+    #0 leaf (2,)
+    #1 multiply (2,) <- #0, #0
+    #2 sum () <- #1
+    """
+    numbers: dict[int, int] = {}
+    stack: list[tuple[Tensor, bool]] = [(y, False)]
+    while stack:
+        tensor, inputs_done = stack.pop()
+        if id(tensor) in numbers:
+            continue
+        edges = (tensor.node.edges or ()) if tensor.node else ()
+        if not inputs_done:
+            stack.append((tensor, True))
+            stack.extend((source, False) for source, _ in reversed(edges))
+            continue
+        numbers[id(tensor)] = len(numbers)
+        name = tensor.node.op if tensor.node else getattr(tensor, "name", "leaf")
+        line = f"#{numbers[id(tensor)]} {name} {tensor.shape}"
+        if edges:
+            line += " <- " + ", ".join(f"#{numbers[id(source)]}" for source, _ in edges)
+        elif tensor.node and tensor.node.edges is None:
+            line += " (used up)"
+        print(line, file=file)

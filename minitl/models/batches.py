@@ -171,20 +171,3 @@ def is_stream(x: Any) -> bool:
         and hasattr(x, "__iter__")
         and not hasattr(x, "__array__")
     )
-
-
-def weights_by_class(
-    ys: list[Array], class_weight: dict[int, float], weights: Array | None
-) -> Array:
-    """The sample weights (N,), times the weight of each sample's class; 1 for one not named."""
-    if len(ys) != 1:
-        raise ValueError("class_weight needs exactly one output")
-    for label, weight in class_weight.items():
-        if not isinstance(label, (int, np.integer)) or not 0 <= weight < np.inf:
-            raise ValueError(
-                f"class_weight maps integer labels to weights, got {label!r}: {weight!r}"
-            )
-    y = ys[0]
-    labels = y.argmax(axis=-1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
-    by_class = np.array([class_weight.get(int(label), 1.0) for label in labels.astype(np.int64)])
-    return by_class if weights is None else by_class * weights

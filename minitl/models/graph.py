@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from minitl.autograd import Tensor, Variable, as_tensor, recording
+from minitl.autograd import Tensor, as_tensor, recording
 from minitl.layers.base import Call, Layer, SymbolicTensor
 
 
@@ -74,34 +74,6 @@ class Graph:
             values |= _still_read(call.layer(x, training=mode, rng=rng), call.outputs, unread)
             del x
         return [values[id(t)] for t in self.outputs]
-
-    def between(self, inputs: Sequence[SymbolicTensor], outputs: Sequence[SymbolicTensor]) -> Graph:
-        """The part that leads from `inputs` to `outputs`; of the inputs only those it reads."""
-        given = {id(t) for t in inputs}
-        makers = {id(t): call for call in self.calls for t in call.outputs}
-        needed: set[int] = set()
-        read: set[int] = set()
-        stack = list(outputs)
-        while stack:
-            tensor = stack.pop()
-            read.add(id(tensor))
-            call = makers.get(id(tensor))
-            if id(tensor) in given or call is None or id(call) in needed:
-                continue
-            needed.add(id(call))
-            stack += call.inputs
-        calls = [call for call in self.calls if id(call) in needed]
-        return Graph([t for t in inputs if id(t) in read], calls, outputs)
-
-    @property
-    def layers(self) -> list[Layer]:
-        """Each layer once, in the order of its first call."""
-        return list({id(call.layer): call.layer for call in self.calls}.values())
-
-    @property
-    def weights(self) -> list[Variable]:
-        """Each weight once, in the order of the layers."""
-        return list({id(v): v for layer in self.layers for v in layer.weights}.values())
 
     def shapes(self, input_shapes: Sequence[Any]) -> dict[int, Any]:
         """The shape of every symbolic tensor, by id, for inputs of these shapes."""

@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from minitl import config, optimizers
-from minitl.autograd import no_grad
-from minitl.callbacks import CallbackList, History, format_logs
+from minitl import optimizers
+from minitl.callbacks import CallbackList, History
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer
 from minitl.models import prediction
-from minitl.models.batches import ArrayData, Batch, check_shape, weights_by_class
+from minitl.models.batches import ArrayData, check_shape
 from minitl.models.graph import Graph, graph_between
-from minitl.models.training import Compiled, Tally, Training, measure, train_step
+from minitl.models.training import Compiled, Training, measure
 from minitl.naming import check_keywords, did_you_mean, part, unique_name
 
 
@@ -191,16 +190,7 @@ class Model(Layer):
     ) -> None:
         """Print a table of the layers: output shape, parameters, multiply-adds, trainable.
 
-        Args:
-            line_length: total width; as wide as needed when None.
-            print_fn: called with the whole text, instead of print.
-            expand_nested: show the layers of models inside this one.
-            layer_range: (first, last): only the layers from one name to another, both included.
-                Each is a regular expression that a name begins with. Totals are the model's.
-            positions, show_trainable: Keras's. Columns are as wide as what stands in them, and
-                what is trainable is always shown.
-
-        Raises ValueError when no layer has a name of `layer_range`.
+        Arguments as in Keras; see `models/summary.py`.
         """
         text = part("summary").table(self, expand_nested, line_length, layer_range)
         (print_fn or print)(text)
@@ -236,12 +226,6 @@ class Model(Layer):
         """
         source = prediction.source_of(self, x, batch_size=batch_size, steps=steps, need_y=False)
         return prediction.predict(self, source, verbose, callbacks)
-
-    @check_keywords
-    def predict_on_batch(self, x: Any) -> Any:
-        """The model's outputs for one batch."""
-        first = x[0] if isinstance(x, list) else x
-        return self.predict(x, batch_size=len(first), verbose=0)
 
     # --- Learning ---
 
@@ -344,7 +328,8 @@ class Model(Layer):
         if class_weight is not None:  # for training only: held out data are measured as they are
             if not isinstance(source, ArrayData):
                 raise ValueError("class_weight needs arrays; let the data set yield weights")
-            source.weight = weights_by_class(source.y, class_weight, source.weight)
+            by_class = part("one batch").weights_by_class
+            source.weight = by_class(source.y, class_weight, source.weight)
         if validation_data is not None:
             held_out = prediction.validation_source(
                 self, validation_data, validation_batch_size or batch_size, validation_steps
@@ -397,13 +382,19 @@ class Model(Layer):
         recalled = prediction.recall(self, source)
         logs = measure(self, recalled, run, show=verbose in ("auto", True, 1))
         if verbose not in (0, False):
-            print(format_logs(logs), flush=True)
+            print(part("progress").format_logs(logs), flush=True)
         if return_dict:
             return dict(sorted(logs.items()))  # the order of Keras's
         values = list(logs.values())
         return values if len(values) > 1 else values[0]
 
     # --- Single batches, for a loop of the user's own ---
+
+    @check_keywords
+    def predict_on_batch(self, x: Any) -> Any:
+        """The model's outputs for one batch."""
+        first = x[0] if isinstance(x, list) else x
+        return self.predict(x, batch_size=len(first), verbose=0)
 
     @check_keywords
     def train_on_batch(
@@ -420,38 +411,16 @@ class Model(Layer):
         no finite number.
         """
         self.need_compile("train_on_batch")
-        if sample_weight is not None and class_weight is not None:
-            raise ValueError("train_on_batch takes sample_weight or class_weight, not both")
-        batch = self._one_batch(x, y, sample_weight)
-        if class_weight is not None:
-            batch = batch._replace(weight=weights_by_class(batch.y, class_weight, None))
-        rng = np.random.default_rng(config.next_seed())
-        return self._told(batch, *train_step(self, batch, rng, "this batch"), return_dict)
+        batch = (x, y, sample_weight)
+        return part("one batch").train_on_batch(self, batch, class_weight, return_dict)
 
     @check_keywords
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
     ) -> Any:
         """Loss and metrics of one batch, as `evaluate` returns them; nothing is trained."""
-        compiled = self.need_compile("test_on_batch")
-        batch = self._one_batch(x, y, sample_weight)
-        with no_grad():
-            outputs = prediction.outputs_of(self, batch, training=False)
-            found = compiled.total_loss(batch, outputs)[1]
-        return self._told(batch, found, [t.storage for t in outputs], return_dict)
-
-    def _one_batch(self, x: Any, y: Any, sample_weight: Any) -> Batch:
-        source = prediction.source_of(self, x, y, sample_weight)
-        if not isinstance(source, ArrayData):
-            raise TypeError("one batch is arrays; `fit` and `evaluate` take iterables of batches")
-        return Batch(source.x, source.y, source.weight)
-
-    def _told(self, batch: Batch, losses: Any, outputs: Any, return_dict: bool) -> Any:
-        tally = Tally(self.need_compile("this"))
-        tally.add(losses, outputs, batch)
-        logs = tally.logs()
-        values = list(logs.values())
-        return logs if return_dict else values if len(values) > 1 else values[0]
+        self.need_compile("test_on_batch")
+        return part("one batch").test_on_batch(self, (x, y, sample_weight), return_dict)
 
     # --- Files ---
 

@@ -10,11 +10,46 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from minitl.autograd import Variable
 from minitl.layers.base import Call, Layer, SymbolicTensor
 from minitl.models.graph import Graph
 
 
-def open_up(model: Any, input_shapes: Sequence[Any] | None = None) -> Graph:
+class OpenedGraph(Graph):
+    """A graph whose calls are all of layers that are no graphs themselves."""
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Each layer once, in the order of its first call."""
+        return list({id(call.layer): call.layer for call in self.calls}.values())
+
+    @property
+    def weights(self) -> list[Variable]:
+        """Each weight once, in the order of the layers."""
+        return list({id(v): v for layer in self.layers for v in layer.weights}.values())
+
+    def between(
+        self, inputs: Sequence[SymbolicTensor], outputs: Sequence[SymbolicTensor]
+    ) -> OpenedGraph:
+        """The part that leads from `inputs` to `outputs`; of the inputs only those it reads."""
+        given = {id(t) for t in inputs}
+        makers = {id(t): call for call in self.calls for t in call.outputs}
+        needed: set[int] = set()
+        read: set[int] = set()
+        stack = list(outputs)
+        while stack:
+            tensor = stack.pop()
+            read.add(id(tensor))
+            call = makers.get(id(tensor))
+            if id(tensor) in given or call is None or id(call) in needed:
+                continue
+            needed.add(id(call))
+            stack += call.inputs
+        calls = [call for call in self.calls if id(call) in needed]
+        return OpenedGraph([t for t in inputs if id(t) in read], calls, outputs)
+
+
+def open_up(model: Any, input_shapes: Sequence[Any] | None = None) -> OpenedGraph:
     """The model's graph, nested models opened up, with its shapes for inputs of `input_shapes`.
 
     The symbolic tensors and calls are new ones: the layers know nothing of them.
@@ -55,7 +90,7 @@ def open_up(model: Any, input_shapes: Sequence[Any] | None = None) -> Graph:
         call.outputs.append(SymbolicTensor((None, *shape[1:]), start.dtype, call))
         roots += call.outputs
     outputs = enter(model, roots, None)
-    return Graph(roots, calls, outputs)
+    return OpenedGraph(roots, calls, outputs)
 
 
 def numbers(tensor: SymbolicTensor) -> int:

@@ -39,7 +39,18 @@ def table(
     line_length: int | None = None,
     layer_range: Sequence[str] | None = None,
 ) -> str:
-    """The rows of the model's layers, and its totals; arguments as for `Model.summary`."""
+    """The rows of the model's layers, and its totals: what `Model.summary` prints.
+
+    Args:
+        expand_nested: show the layers of models inside this one.
+        line_length: total width; as wide as needed when None.
+        layer_range: (first, last): only the layers from one name to another, both included. Each
+            is a regular expression that a name begins with. Totals are the model's.
+
+    Keras's `positions` and `show_trainable` have no effect: columns are as wide as what stands in
+    them, and what is trainable is always shown. Raises ValueError when no layer has a name of
+    `layer_range`.
+    """
     rows = _rows(model, expand_nested, _layers_between(model.all_layers, layer_range))
     chain = all(len(call.inputs) == 1 for call in model.graph.calls) and not any(
         n > 1 for n in model.graph.readers.values()

@@ -24,7 +24,7 @@ from minitl.autograd import Tensor
 from minitl.layers.augmentation import view_seeds
 from minitl.layers.base import Call, Layer, SymbolicTensor
 from minitl.models.graph import Graph
-from minitl.models.opened import numbers, open_up, work
+from minitl.models.opened import OpenedGraph, numbers, open_up, work
 from minitl.storage.digests import arrays_digest
 from minitl.transfer.architecture import architecture
 
@@ -45,7 +45,7 @@ class Cut:
         work, saved: multiply-adds per sample of the whole model, and those that `above` saves.
     """
 
-    def __init__(self, whole: Graph, kept: list[SymbolicTensor], training: bool, views: bool):
+    def __init__(self, whole: OpenedGraph, kept: list[SymbolicTensor], training: bool, views: bool):
         self.whole = whole
         self.above = whole.between([*whole.inputs, *kept], whole.outputs)
         read = {id(t) for t in self.above.inputs}
