@@ -241,14 +241,16 @@ def part(name: str) -> ModuleType:
     return importlib.import_module(PARTS[name])
 
 
-def public_names(package: str) -> dict[str, Any]:
+def public_names(package: str, deep: bool = True) -> dict[str, Any]:
     """The public classes and functions that the files of a package define, and their other names.
 
-    Imports all of its files.
+    Imports all of its files; those of the packages inside it as well, if `deep`.
     """
     found: dict[str, Any] = {}
     for file in pkgutil.iter_modules(getattr(importlib.import_module(package), "__path__", ())):
         name = f"{package}.{file.name}"
+        if file.ispkg and not deep:
+            continue
         if file.ispkg:
             found |= public_names(name)
         for key, value in vars(importlib.import_module(name)).items():
@@ -257,10 +259,13 @@ def public_names(package: str) -> dict[str, Any]:
     return found
 
 
-def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> Callable[[str], Any]:
+def attributes_of(
+    package: str, elsewhere: Mapping[str, str] | None = None, deep: bool = True
+) -> Callable[[str], Any]:
     """The `__getattr__` of a package: names that its `__init__` does not import, found when asked.
 
-    They are its modules and what `public_names` finds, or what `elsewhere` says: {name: module}.
+    They are its modules and what `public_names` (`deep` or not) finds, or what `elsewhere` says:
+    {name: module}.
     """
 
     def find(name: str) -> Any:
@@ -273,7 +278,7 @@ def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> C
         except ModuleNotFoundError as error:
             if error.name != f"{package}.{name}":
                 raise
-        found = {} if elsewhere is not None else public_names(package)
+        found = {} if elsewhere is not None else public_names(package, deep)
         if name == "__all__":
             return sorted({*found, *(n for n in vars(sys.modules[package]) if n[0].isupper())})
         if name in found:

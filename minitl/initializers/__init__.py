@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from minitl import config
+from minitl import config, kernels
 from minitl.autograd import Array
-from minitl.kernels.machine.memory import empty
 from minitl.naming import Configurable, Registry, look_up
 
 Shape = tuple[int, ...]
@@ -237,7 +236,7 @@ def fans(shape: Shape) -> tuple[int, int]:
 
 
 def _room(shape: Shape, dtype: np.dtype) -> Array:
-    return empty(shape, dtype if dtype == np.float32 else np.dtype(np.float64))
+    return kernels.empty(shape, dtype if dtype == np.float32 else np.dtype(np.float64))
 
 
 def _uniform(

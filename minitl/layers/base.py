@@ -18,9 +18,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minitl import config, initializers, regularizers
+from minitl import config, initializers, kernels, regularizers
 from minitl.autograd import Array, Tensor, Variable, as_tensor
-from minitl.kernels.machine.memory import copy as copied
 from minitl.naming import Configurable, did_you_mean, snake_case, unique_name, without_idle
 
 Shape = tuple[int | None, ...]
@@ -202,7 +201,8 @@ class Layer(Configurable, metaclass=LayerType):
         """Make a weight and register it. The order of these calls is the order in files."""
         config.allow_weight(math.prod(shape) * np.dtype(self.dtype).itemsize)
         values = initializers.get(initializer)(tuple(shape), self.dtype)
-        variable = Variable(copied(np.asarray(values)), name=name, learnable=trainable, copy=False)
+        values = kernels.copy(np.asarray(values))
+        variable = Variable(values, name=name, learnable=trainable, copy=False)
         variable.trainable = trainable and self._trainable
         variable.rate_multiplier = self._rate_multiplier
         self.own_weights.append(variable)

@@ -22,7 +22,6 @@ from minitl import callbacks as callbacks_module
 from minitl import config, kernels, losses, optimizers
 from minitl import metrics as metrics_module
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
-from minitl.kernels.machine import memory as workspace
 from minitl.models.batches import ArrayData, Batch, StreamData, weights_by_class
 from minitl.models.prediction import Predictor, with_bar
 from minitl.models.progress import Place, Tally
@@ -274,7 +273,7 @@ class Trainer(Predictor):
     def _snapshot(self) -> list[tuple[Variable, Array]]:
         """Copies of what training may change: weights that learn, and moving averages."""
         return [
-            (v, workspace.copy(v.storage)) for v in self.weights if v.trainable or not v.learnable
+            (v, kernels.copy(v.storage)) for v in self.weights if v.trainable or not v.learnable
         ]
 
     def _run_epoch(self, data: CachedData, place: Place, shuffle: bool, run: Any) -> dict[str, Any]:
