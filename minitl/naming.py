@@ -244,14 +244,17 @@ def part(name: str) -> ModuleType:
     return importlib.import_module(PARTS[name])
 
 
-def public_names(package: str) -> dict[str, Any]:
+def public_names(package: str, deep: bool = True) -> dict[str, Any]:
     """The public classes and functions that the files of a package define, and their other names.
 
-    Imports all of its files. A file that defines helpers as well says by `__all__` what is public.
+    Imports all of its files; those of the packages inside it as well, if `deep`. A file that
+    defines helpers as well says by `__all__` what is public.
     """
     found: dict[str, Any] = {}
     for file in pkgutil.iter_modules(getattr(importlib.import_module(package), "__path__", ())):
         name = f"{package}.{file.name}"
+        if file.ispkg and not deep:
+            continue
         if file.ispkg:
             found |= public_names(name)
         defined = vars(importlib.import_module(name))
@@ -262,10 +265,13 @@ def public_names(package: str) -> dict[str, Any]:
     return found
 
 
-def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> Callable[[str], Any]:
+def attributes_of(
+    package: str, elsewhere: Mapping[str, str] | None = None, deep: bool = True
+) -> Callable[[str], Any]:
     """The `__getattr__` of a package: names that its `__init__` does not import, found when asked.
 
-    They are its modules and what `public_names` finds, or what `elsewhere` says: {name: module}.
+    They are its modules and what `public_names` (`deep` or not) finds, or what `elsewhere` says:
+    {name: module}.
     """
 
     def find(name: str) -> Any:
@@ -280,7 +286,7 @@ def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> C
             if missing.name != f"{package}.{name}":
                 raise
         place = sys.modules[package]
-        found = public_names(package) if elsewhere is None else dict.fromkeys(elsewhere)
+        found = public_names(package, deep) if elsewhere is None else dict.fromkeys(elsewhere)
         if name == "__all__":
             ours = {key for key, value in vars(place).items() if _is_ours(key, value)}
             return sorted({*found, *ours})

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from minitl import config
+from minitl import config, kernels
 from minitl.autograd import Array
-from minitl.kernels.machine.memory import copy, empty
 from minitl.naming import Configurable, Registry, look_up
 
 Shape = tuple[int, ...]
@@ -239,7 +238,7 @@ def fans(shape: Shape) -> tuple[int, int]:
 
 
 def _room(shape: Shape, dtype: np.dtype) -> Array:
-    return empty(shape, dtype if dtype == np.float32 else np.dtype(np.float64))
+    return kernels.empty(shape, dtype if dtype == np.float32 else np.dtype(np.float64))
 
 
 def _uniform(
@@ -317,4 +316,4 @@ def initial_values(initializer: Any, shape: Shape, dtype: str) -> Array:
     instead = replacement.get()
     if instead is not None:
         return instead(shape, np.dtype(dtype))
-    return copy(np.asarray(get(initializer)(shape, dtype)))
+    return kernels.copy(np.asarray(get(initializer)(shape, dtype)))

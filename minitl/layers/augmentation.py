@@ -30,7 +30,7 @@ import numpy as np
 
 from minitl import config, ops
 from minitl.autograd import Array, Tensor, as_tensor
-from minitl.kernels.reference import FILL_MODES
+from minitl.kernels.images import FILL_MODES
 from minitl.layers.base import Layer, Shape
 
 INTERPOLATIONS = ("bilinear", "nearest")

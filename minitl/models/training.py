@@ -21,7 +21,6 @@ from minitl import config, kernels, losses
 from minitl import metrics as metrics_module
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
 from minitl.callbacks import CallbackList
-from minitl.kernels.machine.memory import copy as copied
 from minitl.losses import Loss
 from minitl.metrics import Mean, Metric
 from minitl.models.batches import Batch
@@ -218,7 +217,7 @@ def measure(model: Any, source: Any, run: CallbackList, show: bool = False) -> d
 
 def snapshot(model: Any) -> list[tuple[Variable, Array]]:
     """Copies of what training may change: weights that learn, and moving averages."""
-    return [(v, copied(v.storage)) for v in model.weights if v.trainable or not v.learnable]
+    return [(v, kernels.copy(v.storage)) for v in model.weights if v.trainable or not v.learnable]
 
 
 def _diverged(model: Any, what: str, where: str) -> TrainingDiverged:

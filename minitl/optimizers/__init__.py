@@ -16,7 +16,6 @@ import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Variable
-from minitl.kernels.machine.memory import zeros_like
 from minitl.naming import Configurable, Registry, look_up, serialize, snake_case
 from minitl.optimizers import schedules
 from minitl.optimizers.schedules import LearningRateSchedule
@@ -137,7 +136,7 @@ def _moment(state: dict[str, Array], name: str, w: Array) -> Array:
     """The array `name` of a weight's state. Before its first step it is made, full of zeros: then
     only, for that costs a walk through the memory."""
     if name not in state:
-        state[name] = zeros_like(w)
+        state[name] = kernels.zeros_like(w)
     return state[name]
 
 
@@ -220,7 +219,7 @@ class Adam(Optimizer):
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
         if not state:
-            state["momentum"], state["velocity"] = zeros_like(w), zeros_like(w)
+            state["momentum"], state["velocity"] = kernels.zeros_like(w), kernels.zeros_like(w)
             state["steps"] = np.zeros((), np.int64)
         state["steps"] += 1
         # In the weights' own dtype, as Keras computes it. In float32 the rounding of beta_2 makes

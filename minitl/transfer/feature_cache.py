@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from minitl import kernels
 from minitl.autograd import Array, no_grad
-from minitl.kernels.machine.memory import empty
 from minitl.models.batches import ArrayData, Batch
 from minitl.models.graph import Graph
 from minitl.storage.digests import SIZE, sample_digests
@@ -44,7 +44,7 @@ class Store:
         self._file: FeatureFile | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         size = cut.width * cut.dtype.itemsize
-        self._rows = empty((min(expected, MEMORY // size), cut.width), cut.dtype)
+        self._rows = kernels.empty((min(expected, MEMORY // size), cut.width), cut.dtype)
         self._expected = max(1, expected)
         if path is None and expected * size > MEMORY:
             self._move_to_file()
@@ -142,7 +142,8 @@ class Store:
         """Room for `needed` rows in memory, and for more, so that not all is copied at each."""
         if needed > len(self._rows):
             before = self._rows
-            self._rows = empty((max(needed, 2 * len(before)), self.cut.width), self.cut.dtype)
+            rows = max(needed, 2 * len(before))
+            self._rows = kernels.empty((rows, self.cut.width), self.cut.dtype)
             self._rows[: len(before)] = before
 
     def read(self, numbers: Array) -> list[Array]:
