@@ -28,7 +28,7 @@ def find_pools(calls: Sequence[Call], readers: Counter[int]) -> dict[int, Call]:
         before = made_by.get(id(call.inputs[0])) if len(call.inputs) == 1 else None
         if before is None or not isinstance(before.layer, Conv2D) or call.as_list:
             continue
-        if readers[id(call.inputs[0])] == 1 and before.layer.can_pool(call.layer):
+        if readers[id(call.inputs[0])] == 1 and call.layer.fused_after(before.layer):
             found[id(before)] = call
     return found
 
