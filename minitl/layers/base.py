@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,8 @@ import numpy as np
 from minitl import config, initializers, regularizers
 from minitl.autograd import Array, Tensor, Variable, as_tensor
 from minitl.naming import Configurable, did_you_mean, snake_case, unique_name, without_idle
+
+__all__ = ["Layer", "SymbolicTensor"]
 
 Shape = tuple[int | None, ...]
 
@@ -161,6 +163,11 @@ class Layer(Configurable, metaclass=LayerType):
     def multiply_adds(self, input_shape: Any) -> int:
         """Multiply-adds of matrix products and convolutions for one sample."""
         return 0
+
+    def fused_after(self, before: Layer) -> Callable[[Tensor], Any] | None:
+        """What computes `before` and this layer in one pass, for values that no gradient will be
+        asked of; None where there is no such way."""
+        return None
 
     def largest_step(self, input_shapes: list[Any]) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""

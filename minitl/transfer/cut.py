@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import Tensor
-from minitl.layers.augmentation import view_seeds
 from minitl.layers.base import Call, Layer, SymbolicTensor
+from minitl.layers.randomness import view_seeds
 from minitl.models.graph import Graph, numbers, open_up, work
 from minitl.storage.digests import arrays_digest
 
