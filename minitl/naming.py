@@ -154,7 +154,9 @@ def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
         for name, p in inherited.items()
         if name not in own and (by_place or p.kind is not p.VAR_POSITIONAL)
     }
-    return dict(sorted((own | passed_on).items(), key=lambda item: item[1].kind))
+    by_name = {n: p for n, p in own.items() if by_place and p.kind is p.KEYWORD_ONLY}
+    found = {n: p for n, p in own.items() if n not in by_name} | passed_on | by_name
+    return dict(sorted(found.items(), key=lambda item: item[1].kind))
 
 
 def complain_about_unknown(kwargs: Iterable[str], parameters: Iterable[str], what: str) -> None:
@@ -274,6 +276,7 @@ def attributes_of(
     {name: module}.
     """
 
+    @functools.cache  # `ops.batch_norm`, say, is asked for at every call of a layer
     def find(name: str) -> Any:
         error = AttributeError(f"module {package!r} has no attribute {name!r}")
         if name.startswith("_") and name != "__all__":

@@ -150,7 +150,7 @@ def test_arguments_that_are_passed_on_are_known_by_name():
             super().__init__(**kwargs)
             self.first = first
 
-    expected = "(self, first, a=1, b=2, *, last=3, name=None)"
+    expected = "(self, first, a=1, b=2, *, name=None, last=3)"
     assert str(inspect.signature(ByPlace.__init__)) == expected
     assert str(inspect.signature(ByName.__init__)) == "(self, first, *, a=1, b=2, name=None)"
     assert ByPlace(0, 7, b=8).get_config() == dict(first=0, a=7, b=8, last=3, name=None)

@@ -22,9 +22,9 @@ from minitl.kernels import reference
 from minitl.naming import attributes_of
 
 if TYPE_CHECKING:
-    from minitl.kernels.average_pooling import *  # noqa: F403
-    from minitl.kernels.images import *  # noqa: F403
-    from minitl.kernels.normalization import *  # noqa: F403
+    from minitl.kernels.average_pooling import *
+    from minitl.kernels.images import *
+    from minitl.kernels.normalization import *
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -22,6 +22,8 @@ from minitl import config, initializers, regularizers
 from minitl.autograd import Array, Tensor, Variable, as_tensor
 from minitl.naming import Configurable, did_you_mean, snake_case, unique_name, without_idle
 
+__all__ = ["Layer", "SymbolicTensor"]
+
 Shape = tuple[int | None, ...]
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import Tensor
-from minitl.layers.augmentation import view_seeds
 from minitl.layers.base import Call, Layer, SymbolicTensor
+from minitl.layers.randomness import view_seeds
 from minitl.models.graph import Graph
 from minitl.models.opened import OpenedGraph, numbers, open_up, work
 from minitl.storage.digests import arrays_digest

@@ -171,7 +171,7 @@ ALL = [
 ]
 PUBLIC = {
     cls.__name__
-    for cls in map(layers.__dict__.get, layers.__all__)
+    for cls in (getattr(layers, name) for name in layers.__all__)
     if isinstance(cls, type) and issubclass(cls, Layer) and cls is not Layer
 }
 
