@@ -121,7 +121,9 @@ def source_of(
 
     Raises ValueError or TypeError, in the user's words, for data that the model cannot take.
     """
-    if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+    if batch_size is not None and (
+        not isinstance(batch_size, (int, np.integer)) or batch_size < 1
+    ):
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
     if is_stream(x):
         if y is not None:
@@ -162,7 +164,8 @@ def check_batch(model: Any, batch: Batch) -> None:
     """Raise ValueError unless the model takes these arrays, and its losses these targets."""
     if len(batch.x) != len(model.inputs):
         raise ValueError(
-            f"{model.name!r} has {len(model.inputs)} inputs {model.input_names}, got {len(batch.x)}"
+            f"{model.name!r} has {len(model.inputs)} inputs {model.input_names}, "
+            f"got {len(batch.x)}"
         )
     for a, symbolic in zip(batch.x, model.inputs, strict=True):
         check_shape(a.shape, symbolic.shape, model.name)
