@@ -20,7 +20,7 @@ from minitl.autograd import Tensor, backward, no_grad
 from minitl.data.images import resize_images
 from minitl.layers import Layer
 from minitl.models import Model
-from minitl.models.graph import open_up
+from minitl.models.opened import open_up
 from minitl.transfer.stages import find_layers
 
 

@@ -23,7 +23,9 @@ import numpy as np
 from minitl.autograd import Tensor
 from minitl.layers.augmentation import view_seeds
 from minitl.layers.base import Call, Layer, SymbolicTensor
-from minitl.models.graph import Graph, numbers, open_up, work
+from minitl.models.graph import Graph
+from minitl.models.opened import numbers, open_up, work
+from minitl.transfer.architecture import architecture
 from minitl.storage.digests import arrays_digest
 
 # Multiply-adds that take as long as reading one kept number: 1 ns (gathering rows of F from
@@ -60,7 +62,7 @@ class Cut:
         self.saved = self.work - sum(map(work, self.above.calls))
         self.layers = self._below.layers
         self._state = self._look()
-        self._described = whole.architecture()
+        self._described = architecture(whole)
 
     @property
     def shapes(self) -> list[tuple[Any, ...]]:
@@ -92,7 +94,7 @@ class Cut:
         now = open_up(model, [t.shape for t in self.whole.inputs])
         layers = [id(call.layer) for call in self.whole.calls]
         same = layers == [id(call.layer) for call in now.calls]
-        return same and now.architecture() == self._described
+        return same and architecture(now) == self._described
 
     def _look(self) -> list[Any]:
         return [
@@ -107,13 +109,13 @@ class Cut:
             and self._state == other._state
             and self.views == other.views
             and self.shapes == other.shapes
-            and self._below.architecture() == other._below.architecture()
+            and architecture(self._below) == architecture(other._below)
         )
 
     def key(self) -> dict[str, str]:
         """What F depends on beside the images, each under a name that an error can show."""
         return {
-            "architecture": self._below.architecture(),
+            "architecture": architecture(self._below),
             "weights": arrays_digest(v.storage for v in self._below.weights),
             "dtype": str(self.dtype),
         }

@@ -28,7 +28,7 @@ from minitl.callbacks import BackupAndRestore, Callback, CallbackList, EarlyStop
 from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
 from minitl.models.batches import is_stream
-from minitl.models.graph import open_up, work
+from minitl.models.opened import open_up, work
 from minitl.naming import Configurable, complain_about_unknown, did_you_mean
 from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
 from minitl.storage.digests import arrays_digest
