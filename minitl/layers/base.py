@@ -250,6 +250,9 @@ class Layer(Configurable, metaclass=LayerType):
         """Layers inside this one; a Model has some."""
         return ()
 
+    def fused_after(self, before):
+        return None
+
     def as_graph(self) -> Any:
         """The layer itself where it is nothing but a graph of layers: a Model is one."""
         return None

@@ -12,7 +12,8 @@ import minitl
 from minitl import layers as k
 from minitl.applications import VGG16, ResNet50, resnet50
 from minitl.applications.vgg16 import preprocess_input
-from minitl.models.graph import open_up
+from minitl.models.opened import open_up
+from minitl.transfer.architecture import architecture
 from minitl.storage.digests import SIZE, arrays_digest, digest_of, sample_digests
 
 X = np.random.default_rng(0).standard_normal((9, 4, 5, 3)).astype(np.float32)
@@ -205,4 +206,4 @@ def sequence():
     ],
 )
 def test_architectures_have_the_digests_that_feature_files_hold(make, digest):
-    assert open_up(make()).architecture() == digest
+    assert architecture(open_up(make())) == digest
