@@ -28,8 +28,7 @@ from benchmarks.contest import alone, calls_for, timed
 from benchmarks.networks import Array, colour_photographs, photographs
 from benchmarks.peers import NEEDS, keras_and_tensorflow
 from minitl.applications import weights as pretrained
-from minitl.applications.common import MEAN_BGR
-from minitl.applications.vgg16 import preprocess_input
+from minitl.applications.vgg16 import MEAN_BGR, preprocess_input
 from minitl.data import load_img, resize_images
 
 GOAL = 1e-5  # of the maximum: what is more is no rounding

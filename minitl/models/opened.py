@@ -7,7 +7,7 @@ So it can be cut anywhere, also in the middle of a base that is one layer of a l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from minitl.autograd import Variable
@@ -91,6 +91,14 @@ def open_up(model: Any, input_shapes: Sequence[Any] | None = None) -> OpenedGrap
         roots += call.outputs
     outputs = enter(model, roots, None)
     return OpenedGraph(roots, calls, outputs)
+
+
+def named_layers(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """('vgg16/block1_conv1', layer) ... of the layers inside that hold no others."""
+    for inner in layer.sublayers():
+        yield from named_layers(inner, f"{path}{inner.name}/")
+    if path and not list(layer.sublayers()):
+        yield path[:-1], layer
 
 
 def numbers(tensor: SymbolicTensor) -> int:

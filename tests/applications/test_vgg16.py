@@ -6,7 +6,7 @@ import pytest
 from minitl import Model, Sequential, config
 from minitl.applications import VGG16, vgg16
 from minitl.applications import weights as pretrained
-from minitl.applications.preprocessing import InputRange
+from minitl.applications.vgg16 import InputRange
 from minitl.layers import Conv2D, Dense, Flatten, Input
 
 rng = np.random.default_rng(0)
@@ -117,6 +117,7 @@ def test_weights_from_a_path(tmp_path, base):
 
 def test_images_that_were_not_preprocessed_get_one_warning(tmp_path, monkeypatch, base):
     base.save_weights(tmp_path / "official.h5")
+    monkeypatch.setenv("MINITL_HOME", str(tmp_path))
     monkeypatch.setattr(pretrained, "fetch", lambda *a, **k: tmp_path / "official.h5")
     model = VGG16(include_top=False, input_shape=(32, 32, 3))
     with pytest.warns(UserWarning, match=r"values from 0\.\d+ to 25.*preprocess_input") as seen:

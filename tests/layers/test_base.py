@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minitl import layers
-from minitl.applications.preprocessing import InputRange
+from minitl.applications.vgg16 import InputRange
 from minitl.autograd import Tensor, backward
 from minitl.layers import Conv2D, Dense, Dropout, Input, Layer
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minitl import Model, Sequential, losses, metrics, naming
-from minitl.applications.preprocessing import InputRange
+from minitl.applications.vgg16 import InputRange
 from minitl.layers import (
     Add,
     BatchNormalization,
