@@ -288,21 +288,18 @@ def fit_image(
     image: np.ndarray, size: tuple[int, int], interpolation: str, resizing: str
 ) -> np.ndarray:
     """Resize an image (H, W, C) to `size` (OH, OW): 'stretch', 'crop' the middle, or 'pad'."""
-    height, width = image.shape[:2]
-    rows, columns = size
     if resizing == "crop":
-        image = image[middle(height, width, size)]
+        image = image[middle(image.shape[0], image.shape[1], size)]
     if resizing != "pad":
         return resize_images(image[np.newaxis], size, interpolation)[0]
     # In float32 as in TensorFlow: a rounding there can cost a row, and ours should be the same.
-    high, wide = np.float32(height), np.float32(width)
-    ratio = max(wide / np.float32(columns), high / np.float32(rows))
-    inner = (max(int(high / ratio), 1), max(int(wide / ratio), 1))
-    top = max(int((np.float32(rows) - high / ratio) / 2), 0)
-    left = max(int((np.float32(columns) - wide / ratio) / 2), 0)
-    padded = np.zeros((rows, columns, image.shape[2]), np.float32)
-    resized = resize_images(image[np.newaxis], inner, interpolation)[0]
-    padded[top : top + inner[0], left : left + inner[1]] = resized
+    given, wanted = np.array(image.shape[:2], np.float32), np.array(size, np.float32)
+    fitted = given / (given / wanted).max()
+    rows, columns = (max(int(n), 1) for n in fitted)
+    top, left = (max(int(n), 0) for n in (wanted - fitted) / 2)
+    padded = np.zeros((*size, image.shape[2]), np.float32)
+    resized = resize_images(image[np.newaxis], (rows, columns), interpolation)[0]
+    padded[top : top + rows, left : left + columns] = resized
     return padded
 
 
