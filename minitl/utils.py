@@ -1,4 +1,8 @@
-"""`minitl.utils`: what scripts take from `keras.utils`."""
+"""`minitl.utils`: what scripts take from `keras.utils`, with Keras's names, arguments and results.
+
+Images and folders of images are read in `data/`; the seed of all randomness is kept in `config.py`.
+Here are labels as one-hot vectors, vectors of length 1, and the session that starts anew.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 from minitl.config import set_random_seed
 from minitl.data.folder import image_dataset_from_directory
 from minitl.data.images import array_to_img, img_to_array, load_img, save_img
-from minitl.kernels.machine import memory as workspace
+from minitl.kernels.machine import memory
 from minitl.naming import forget_names
 
 __all__ = [
@@ -28,12 +32,12 @@ __all__ = [
 def clear_session(free_memory: bool = True) -> None:
     """Count layers' automatic names from the beginning again: 'dense', 'dense_1' ...
 
-    `free_memory` gives back to the system what kernels keep for the next call: see
-    `kernels/workspace.py`.
+    `free_memory` gives back to the system what kernels keep for the next call
+    (`kernels/machine/memory.py`).
     """
     forget_names()
     if free_memory:
-        workspace.release()
+        memory.release()
 
 
 def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:

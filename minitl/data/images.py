@@ -1,22 +1,16 @@
 """Images in and out: files, Pillow images and arrays.
 
 A network wants float32 arrays (N, H, W, 3) in RGB, 0-255; this file makes them of whatever lies
-on the disk. The four functions named as in `keras.utils` behave like Keras's, and like them do
-not apply the EXIF orientation: a photograph is seen as its pixels are stored. `to_rgb` replicates
-gray images to three channels and `resize_images` resizes arrays. Whole folders are read by
-`folder.py`, next to this file.
+on the disk. The functions that `keras.utils` has too behave like Keras's, and like them do not
+apply the EXIF orientation: a photograph is seen as its pixels are stored. `to_rgb` replicates gray
+images to three channels, `resize_images` resizes arrays. Folders are read by `folder.py`.
 
 As in Keras there are two ways of resizing, and they give different pixels. Both weigh the input
-pixels near the centre of each output pixel with a kernel (a triangle for 'bilinear', and so on).
-
-    Pillow (`load_img`)               the kernel is widened by the factor of shrinking, so every
-                                      input pixel counts; the result is rounded to integers
-    TensorFlow (`resize_images`, and  the kernel keeps its width: a 'bilinear' pixel is mixed of
-    `image_dataset_from_directory`)   the nearest 2 x 2 input pixels, however much the image
-                                      shrinks, so fine texture aliases; the result is float
-
-`resize_images(..., antialias=True)` is the first of the two, without the rounding. When enlarging
-there is no difference but the rounding.
+pixels near the centre of each output pixel with a kernel, a triangle for 'bilinear'. Pillow
+(`load_img`) widens it by the factor of shrinking, so that every input pixel counts, and rounds to
+integers. TensorFlow (`resize_images`, `image_dataset_from_directory`) keeps its width: a
+'bilinear' pixel is mixed of the nearest 2 x 2 however much the image shrinks, so fine texture
+aliases; `antialias=True` widens the kernel there too. Enlarged images differ by the rounding only.
 """
 
 from __future__ import annotations
@@ -52,14 +46,12 @@ def load_img(
 
     `color_mode` is 'rgb', 'rgba' or 'grayscale'. Gray is replicated to RGB; a palette is looked
     up; CMYK is converted; an alpha channel is cut off, not blended; of an animation the first
-    frame is taken; the EXIF orientation is not applied. A 16-bit gray image keeps its 16 bits in
-    'grayscale', as in Keras; for RGB its high byte is taken, as TensorFlow does (Keras clips at
-    255 there, which turns it white).
+    frame is taken. A 16-bit gray image keeps its 16 bits in 'grayscale', as in Keras; for RGB its
+    high byte is taken, as TensorFlow does (Keras clips at 255 there, which turns it white).
 
-    `target_size` is (H, W). The image is resized by Pillow with `interpolation`, one of
-    'nearest', 'bilinear', 'bicubic', 'hamming', 'box', 'lanczos'; all but 'nearest' average over
-    every input pixel when they shrink (see the head of this file). With `keep_aspect_ratio` the
-    largest centred part with the proportions of `target_size` is cut out first.
+    The image is resized by Pillow to `target_size` (H, W) with `interpolation`, one of 'nearest',
+    'bilinear', 'bicubic', 'hamming', 'box', 'lanczos'. With `keep_aspect_ratio` the largest
+    centred part with these proportions is cut out first.
 
     Raises OSError naming the file when it cannot be read as an image, ValueError for an unknown
     `color_mode` or `interpolation` and for a `target_size` that is not two positive integers.
@@ -134,8 +126,8 @@ def array_to_img(
             f"pixels must lie in 0-255, got {x.min():g} to {x.max():g}; "
             "scale=True stretches any range to 0-255"
         )
-    pixels = x[:, :, 0] if gray else x
-    return Image.fromarray(pixels.astype(np.int32 if x.max() > 255 else np.uint8))
+    pixels = (x[:, :, 0] if gray else x).astype(np.int32 if x.max() > 255 else np.uint8)
+    return Image.fromarray(pixels)
 
 
 def save_img(
@@ -213,10 +205,7 @@ INTERPOLATIONS = (*KERNELS, "nearest", "area")
 
 
 def resize_images(
-    x: np.ndarray,
-    size: tuple[int, int],
-    interpolation: str = "bilinear",
-    antialias: bool = False,
+    x: np.ndarray, size: tuple[int, int], interpolation: str = "bilinear", antialias: bool = False
 ) -> np.ndarray:
     """Resize images (N, H, W, C) or (N, H, W) to `size` (OH, OW), as `tf.image.resize` does.
 
@@ -265,20 +254,17 @@ def _taps(
     """Which input pixels make each output pixel: indices (OUT, T) and weights (OUT, T)."""
     scale = size / out
     centres = (np.arange(out)[:, np.newaxis] + 0.5) * scale
-    if interpolation == "area":
-        stretch, radius = 1.0, scale / 2
-    else:
-        weight, ends = KERNELS[interpolation]
-        stretch = max(scale, 1.0) if antialias else 1.0
-        radius = ends * stretch
+    weight, ends = KERNELS.get(interpolation, (None, scale / 2))
+    stretch = max(scale, 1.0) if antialias and weight else 1.0
+    radius = ends * stretch
     first = np.floor(centres - radius).astype(np.intp)
     pixels = first + np.arange(int(np.ceil(2 * radius)) + 1)  # (OUT, T)
-    if interpolation == "area":
-        covered = np.minimum(pixels + 1, centres + radius) - np.maximum(pixels, centres - radius)
-        weights = np.maximum(covered, 0)
-    else:
+    if weight:
         distance = np.abs(pixels + 0.5 - centres) / stretch
         weights = np.where(distance < ends, weight(distance), 0)
+    else:  # 'area': the part of the pixel that is covered
+        covered = np.minimum(pixels + 1, centres + radius) - np.maximum(pixels, centres - radius)
+        weights = np.maximum(covered, 0)
     weights = np.where((pixels >= 0) & (pixels < size), weights, 0)
     weights /= weights.sum(axis=1, keepdims=True)
     return np.clip(pixels, 0, size - 1), weights.astype(dtype)

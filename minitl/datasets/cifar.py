@@ -34,11 +34,13 @@ def load_pairs(
     record = PIXELS + len(labels)
     place = _find(source, path, inside, files)
     if place.is_dir():
-        raw = {str(place / name): _read_file(place / name, record) for name in files}
+        for name in files:
+            _check_size((place / name).stat().st_size, record, str(place / name))
+        raw = {str(place / name): (place / name).read_bytes() for name in files}
     else:
         raw = {f"{k} in {place}": v for k, v in _read_archive(place, files, record).items()}
     *train, test = (_split(data, labels, where) for where, data in raw.items())
-    x, y = (np.concatenate(parts) for parts in zip(*train, strict=True))
+    x, y = map(np.concatenate, zip(*train, strict=True))
     return (x, y), test
 
 
@@ -54,11 +56,6 @@ def _find(source: Source, path: Place, inside: str, files: Sequence[str]) -> Pat
     if archive.is_file():
         return archive
     raise source.missing(folder, [*files, f"(or {archive.name})"])
-
-
-def _read_file(path: Path, record: int) -> bytes:
-    _check_size(path.stat().st_size, record, str(path))
-    return path.read_bytes()
 
 
 def _read_archive(archive: Path, files: Sequence[str], record: int) -> dict[str, bytes]:
@@ -81,16 +78,14 @@ def _read_archive(archive: Path, files: Sequence[str], record: int) -> dict[str,
 
 
 def _check_size(size: int, record: int, what: str) -> None:
+    """Raise DataFileError for a size that is not that of some records."""
     if size > MOST_RECORDS * record:
-        raise DataFileError(
-            f"{what} has {size:,} bytes, more than {MOST_RECORDS:,} records of {record:,}: it is "
-            f"damaged, or of another kind"
-        )
-    if size == 0 or size % record:
-        raise DataFileError(
-            f"{what} has {size:,} bytes; expected a multiple of {record:,}, the size of a record: "
-            f"it is truncated, or of another kind"
-        )
+        fault = f", more than {MOST_RECORDS:,} records of {record:,}: it is damaged"
+    elif size == 0 or size % record:
+        fault = f"; expected a multiple of {record:,}, the size of a record: it is truncated"
+    else:
+        return
+    raise DataFileError(f"{what} has {size:,} bytes{fault}, or of another kind")
 
 
 def _split(raw: bytes, labels: Sequence[int], where: str) -> Pair:
