@@ -72,6 +72,7 @@ class ImageDataset:
         check_choice("color_mode", self.color_mode, PILLOW_MODES)
         self.interpolation = str(self.interpolation).lower()
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        check_choice("resizing", self.resizing, ("stretch", "crop", "pad"))
         size, batch = self.image_size, self.batch_size
         self.image_size = check_size("image_size", (size, size) if isinstance(size, int) else size)
         if batch is not None and (not isinstance(batch, int) or batch < 1):
@@ -87,11 +88,10 @@ class ImageDataset:
             raise ValueError(
                 f"label_mode='binary' needs exactly 2 classes, found {len(names)}: {names}"
             )
-        low, high = self.labels.min(), self.labels.max()
-        if self.label_mode != "int" and not 0 <= low <= high < len(names):
+        if self.label_mode != "int" and not np.isin(self.labels, np.arange(len(names))).all():
             raise ValueError(
                 f"label_mode={self.label_mode!r} needs labels 0 to {len(names) - 1} for "
-                f"{len(names)} classes, got {low} to {high}"
+                f"{len(names)} classes, got {self.labels.min()} to {self.labels.max()}"
             )
 
     @property
@@ -124,7 +124,7 @@ class ImageDataset:
         step = self.batch_size or 1
         for start in range(0, len(rows), step):
             batch = rows[start : start + step]
-            x = self._read(batch)
+            x = np.stack([self._image(row) for row in batch]).astype(np.float32, copy=False)
             y = self._targets(batch)
             if self.batch_size is None:
                 x, y = x[0], None if y is None else y[0]
@@ -138,12 +138,10 @@ class ImageDataset:
         """
         rows = np.arange(len(self.file_paths))
         x = np.empty((len(rows), *self.image_shape), np.float32)
-        step = self.batch_size or 32
         with progress_bar(len(x), "reading images", hidden=not verbose, unit="image") as bar:
-            for start in range(0, len(x), step):
-                part = rows[start : start + step]
-                x[part] = self._read(part)
-                bar.update(len(part))
+            for row in range(len(x)):
+                x[row] = self._image(row)
+                bar.update(1)
         return x, self._targets(rows)
 
     def verify(self) -> None:
@@ -160,17 +158,14 @@ class ImageDataset:
                 "take them away:\n" + "\n".join(faults)
             )
 
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        """The images of these rows, (N, H, W, C) float32."""
-        x = np.empty((len(rows), *self.image_shape), np.float32)
-        for image, row in zip(x, rows, strict=True):
-            try:
-                pixels = decode(self.file_paths[row], self.color_mode)
-            except OSError:
-                self.verify()  # one is broken: look for all, and name them at once
-                raise
-            image[:] = fit_image(pixels, self.image_size, self.interpolation, self.resizing)
-        return x
+    def _image(self, row: int) -> np.ndarray:
+        """The image of this row, (H, W, C)."""
+        try:
+            pixels = decode(self.file_paths[row], self.color_mode)
+        except OSError:
+            self.verify()  # one is broken: look for all, and name them at once
+            raise
+        return fit_image(pixels, self.image_size, self.interpolation, self.resizing)
 
     def _targets(self, rows: np.ndarray) -> np.ndarray | None:
         """The labels of these rows in the form that `label_mode` asks for."""
@@ -345,10 +340,8 @@ def _warn_of_folders(directory: str, names: list[str], files: list[list[str]]) -
     """Warn of classes without images, and of a single class."""
     empty = [repr(name) for name, of_class in zip(names, files, strict=True) if not of_class]
     if empty:
-        warnings.warn(
-            f"no images ({', '.join(ENDINGS)}) for class {', '.join(empty)} in {directory}",
-            stacklevel=4,
-        )
+        text = f"no images ({', '.join(ENDINGS)}) for class {', '.join(empty)} in {directory}"
+        warnings.warn(text, stacklevel=4)
     if len(names) == 1:
         warnings.warn(
             f"{directory} has one class only, {names[0]!r}: each sub-folder is taken as a class; "
@@ -396,8 +389,7 @@ def _check_split(
     check_choice("subset", subset, ("training", "validation", "both", None))
     if (validation_split is None) != (subset is None):
         raise ValueError(
-            "validation_split and subset go together, got "
-            f"validation_split={validation_split!r}, subset={subset!r}"
+            f"validation_split and subset go together, got {validation_split=}, {subset=}"
         )
     if validation_split is None:
         return
