@@ -1,10 +1,11 @@
-"""scikit-learn's side of the house: F from a frozen network in any pipeline, grid search or SVM.
+"""For scikit-learn: F from a frozen network in any pipeline, grid search or SVM.
 
     pipeline = make_pipeline(FeatureExtractor("vgg16", pooling="avg"), StandardScaler(), SVC())
 
-`FeatureExtractor` makes images into rows of features; `SoftmaxHead` is the head of the mission,
-P = softmax(W^T F + b), brought to its optimum. Both pass scikit-learn's own `check_estimator`.
-Needs the extra `sklearn`; nothing else in minitl imports this file.
+`FeatureExtractor` makes images into rows of features, by `transfer/features.py`; `SoftmaxHead` is
+the head P = softmax(W^T F + b), brought to its optimum by `transfer/optimum.py`. Both pass
+scikit-learn's own `check_estimator`. Needs the extra `sklearn`; nothing else in minitl imports
+this file.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     same for every candidate; `Pipeline(..., memory=folder)` computes it once.
 
     Args:
-        model: 'vgg16' (with its ImageNet weights; loaded once in a process), or a Model of one's
+        model: 'vgg16' (with its ImageNet weights; loaded once per process), or a Model of one's
             own on images.
         layers: names of layers whose features are put side by side; the last when None.
-        pooling: 'avg' or 'max' keeps one number a channel, None every place.
+        pooling: 'avg' or 'max' keeps one number per channel, None every place.
         image_shape: X may be images, (N, H, W) gray or (N, H, W, C), or rows of pixels, as
             scikit-learn's data sets have them: then this says (H, W) or (H, W, C), where one
             size may be -1, as in `reshape`.
@@ -84,7 +85,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
         """Check that the images fit the model; returns self."""
-        X = self._validated(X, reset=True)
+        X = validate_data(self, X, allow_nd=True, dtype="numeric")
         network, _ = self._network()
         shape = self._images(X[:1], network).shape
         expected = network.input_shape
@@ -99,7 +100,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def transform(self, X: Any) -> np.ndarray:
         """F (N, D) float32."""
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
+        X = validate_data(self, X, reset=False, allow_nd=True, dtype="numeric")
         network, own = self._network()
 
         def prepared(batch: np.ndarray) -> np.ndarray:
@@ -107,17 +108,8 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             return images if own is None else own(images)
 
         return extract_features(
-            network,
-            X,
-            layers=self.layers,
-            pooling=self.pooling,
-            batch_size=self.batch_size,
-            verbose=0,
-            preprocess=prepared,
+            network, X, self.layers, self.pooling, self.batch_size, verbose=0, preprocess=prepared
         )
-
-    def _validated(self, X: Any, reset: bool) -> np.ndarray:
-        return validate_data(self, X, reset=reset, allow_nd=True, dtype="numeric")
 
     def _network(self) -> tuple[Model, Any]:
         """The network, and its preprocessing or None."""
@@ -143,9 +135,8 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             try:
                 X = X.reshape(len(X), *self.image_shape)
             except ValueError:
-                raise ValueError(
-                    f"rows of {X.shape[1]} numbers are no images of {self.image_shape}"
-                ) from None
+                message = f"rows of {X.shape[1]} numbers are no images of {self.image_shape}"
+                raise ValueError(message) from None
         images = X.astype(np.float32)
         if self.value_range is not None:
             black, white = self.value_range
@@ -154,8 +145,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             images = images[..., np.newaxis]
         if images.shape[-1] == 1 and network.input_shape[-1] == 3:
             images = to_rgb(images)
-        named = not isinstance(self.model, Model)
-        size = self.size or ((224, 224) if named else None)
+        size = self.size or (None if isinstance(self.model, Model) else (224, 224))
         return images if size is None else resize_images(images, size)
 
     @property
@@ -181,7 +171,7 @@ class SoftmaxHead(ClassifierMixin, BaseEstimator):
 
         L(W, b) = sum_n w_n * cross_entropy(y_n, P_n) / sum_n w_n  +  l2 * sum(W^2)
 
-    is convex, so there is one optimum and `solving.solve_head` finds it: no learning rate, no
+    is convex, so there is one optimum and `solve_head` finds it: no learning rate, no
     epochs, no seed. It is what Dense(m, activation='softmax', kernel_regularizer=L2(l2)) comes to
     on F, and scikit-learn's LogisticRegression with C = 1 / (2 * l2 * N).
 
@@ -209,14 +199,8 @@ class SoftmaxHead(ClassifierMixin, BaseEstimator):
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
             sample_weight = sample_weight * (len(X) / sample_weight.sum())
-        head = solve_head(
-            X,
-            labels,
-            self.l2,
-            sample_weight,
-            tolerance=self.tolerance,
-            max_iterations=self.max_iter,
-        )
+        options: dict[str, Any] = {"tolerance": self.tolerance, "max_iterations": self.max_iter}
+        head = solve_head(X, labels, self.l2, sample_weight, **options)
         self.kernel_, self.bias_ = head.kernel, head.bias
         self.loss_, self.n_iter_ = head.loss, head.iterations
         return self
@@ -239,5 +223,5 @@ class SoftmaxHead(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row, (N,)."""
-        winners = self._logits(X).argmax(axis=1)
+        winners = self._logits(X).argmax(axis=1)  # first, because it checks that there was a fit
         return self.classes_[winners]

@@ -1,4 +1,8 @@
-"""`minitl.utils`: what scripts take from `keras.utils`."""
+"""`minitl.utils`: what scripts take from `keras.utils`, with Keras's names, arguments and results.
+
+Images and folders of images are read in `data/`; the seed of all randomness is kept in `config.py`.
+Here are labels as one-hot vectors, vectors of length 1, and the session that starts anew.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,8 @@ __all__ = [
 def clear_session(free_memory: bool = True) -> None:
     """Count layers' automatic names from the beginning again: 'dense', 'dense_1' ...
 
-    `free_memory` gives back to the system what kernels keep for the next call: see
-    `kernels/machine/memory.py`.
+    `free_memory` gives back to the system what kernels keep for the next call
+    (`kernels/machine/memory.py`).
     """
     forget_names()
     if free_memory:

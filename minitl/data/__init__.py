@@ -1,25 +1,18 @@
-"""Data: images and folders of images, data sets, and how to split them."""
+"""Data: images and folders of images, augmented views of them, data sets, and how to split rows.
 
-from minitl.data.augmentation import augment, augmentation_layers
-from minitl.data.folder import ImageDataset, image_dataset_from_directory
-from minitl.data.images import (
-    array_to_img,
-    img_to_array,
-    load_img,
-    resize_images,
-    save_img,
-    to_rgb,
-)
+Files come in, arrays (N, H, W, C) and labels (N,) go out, ready for `fit` and `extract_features`.
+`images` reads and resizes single images, `folder` a folder with one sub-folder per class,
+`augmentation` makes random views of arrays, `splits` divides rows into parts, and `elpv` is a
+data set of solar cells. Published data sets by Keras's names are in `minitl.datasets`.
+"""
 
-__all__ = [
-    "ImageDataset",
-    "array_to_img",
-    "augment",
-    "augmentation_layers",
-    "image_dataset_from_directory",
-    "img_to_array",
-    "load_img",
-    "resize_images",
-    "save_img",
-    "to_rgb",
-]
+from typing import TYPE_CHECKING
+
+from minitl.naming import attributes_of
+
+if TYPE_CHECKING:
+    from minitl.data.augmentation import *  # noqa: F403
+    from minitl.data.folder import *  # noqa: F403
+    from minitl.data.images import *  # noqa: F403
+
+__getattr__ = attributes_of(__name__)

@@ -3,8 +3,7 @@
 A current makes the cells glow in the infrared; what stays dark is broken. The images (300 x 300,
 gray) are cut out of photographs of 44 modules, and experts gave each a probability of being
 defective: 0, 1/3, 2/3 or 1. Cells are of monocrystalline ('mono') or polycrystalline ('poly')
-silicon. Rows are ordered by module, and cells of one module look alike: see
-`minitl.data.splits.block_split`.
+silicon. Rows are ordered by module, and cells of one module look alike (`splits.block_split`).
 
 The images come from the package `elpv-dataset` (CC BY-NC-SA 4.0, not for commercial use), which
 `pip install 'minitl[demo]'` brings along. Sources: Buerhop-Lutz et al., "A Benchmark for Visual
@@ -46,7 +45,7 @@ def load_data(kind: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def labels(probability: Any, classes: int = 2) -> np.ndarray:
-    """Labels (N,) int of the probabilities (N,): with 2 classes p > 0.5, with 4 one for each p.
+    """Labels (N,) int of the probabilities (N,): with 2 classes p > 0.5, with 4 one per p.
 
     >>> labels([0, 1 / 3, 2 / 3, 1]).tolist(), labels([0, 1 / 3, 2 / 3, 1], classes=4).tolist()
     ([0, 0, 1, 1], [0, 1, 2, 3])

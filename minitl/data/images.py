@@ -1,30 +1,26 @@
 """Images in and out: files, Pillow images and arrays.
 
 A network wants float32 arrays (N, H, W, 3) in RGB, 0-255; this file makes them of whatever lies
-on the disk. The four functions named as in `keras.utils` behave like Keras's, and like them do
-not apply the EXIF orientation: a photograph is seen as its pixels are stored. `to_rgb` replicates
-gray images to three channels and `resize_images` resizes arrays.
+on the disk. The functions that `keras.utils` has too behave like Keras's, and like them do not
+apply the EXIF orientation: a photograph is seen as its pixels are stored. `to_rgb` replicates gray
+images to three channels, `resize_images` resizes arrays. Folders are read by `folder.py`.
 
-Two ways of resizing live here, as in Keras, and they give different pixels. Both weigh the input
-pixels near the centre of each output pixel with a kernel (a triangle for 'bilinear', and so on).
-
-    Pillow (`load_img`)               the kernel is widened by the factor of shrinking, so every
-                                      input pixel counts; the result is rounded to integers
-    TensorFlow (`resize_images`, and  the kernel keeps its width: a 'bilinear' pixel is mixed of
-    `image_dataset_from_directory`)   the nearest 2 x 2 input pixels, however much the image
-                                      shrinks, so fine texture aliases; the result is float
-
-`resize_images(..., antialias=True)` is the first of the two, without the rounding. When enlarging
-there is no difference but the rounding.
+As in Keras there are two ways of resizing, and they give different pixels. Both weigh the input
+pixels near the centre of each output pixel with a kernel, a triangle for 'bilinear'. Pillow
+(`load_img`) widens it by the factor of shrinking, so that every input pixel counts, and rounds to
+integers. TensorFlow (`resize_images`, `image_dataset_from_directory`) keeps its width: a
+'bilinear' pixel is mixed of the nearest 2 x 2 however much the image shrinks, so fine texture
+aliases; `antialias=True` widens the kernel there too. Enlarged images differ by the rounding only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,8 +31,7 @@ if TYPE_CHECKING:
 
 Source = str | bytes | os.PathLike | io.BytesIO
 
-PILLOW_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
-CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
+PILLOW_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}  # one letter per channel
 PILLOW_FILTERS = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
 
 
@@ -51,14 +46,12 @@ def load_img(
 
     `color_mode` is 'rgb', 'rgba' or 'grayscale'. Gray is replicated to RGB; a palette is looked
     up; CMYK is converted; an alpha channel is cut off, not blended; of an animation the first
-    frame is taken; the EXIF orientation is not applied. A 16-bit gray image keeps its 16 bits in
-    'grayscale', as in Keras; for RGB its high byte is taken, as TensorFlow does (Keras clips at
-    255 there, which turns it white).
+    frame is taken. A 16-bit gray image keeps its 16 bits in 'grayscale', as in Keras; for RGB its
+    high byte is taken, as TensorFlow does (Keras clips at 255 there, which turns it white).
 
-    `target_size` is (H, W). The image is resized by Pillow with `interpolation`, one of
-    'nearest', 'bilinear', 'bicubic', 'hamming', 'box', 'lanczos'; all but 'nearest' average over
-    every input pixel when they shrink (see the head of this file). With `keep_aspect_ratio` the
-    largest centred part with the proportions of `target_size` is cut out first.
+    The image is resized by Pillow to `target_size` (H, W) with `interpolation`, one of 'nearest',
+    'bilinear', 'bicubic', 'hamming', 'box', 'lanczos'. With `keep_aspect_ratio` the largest
+    centred part with these proportions is cut out first.
 
     Raises OSError naming the file when it cannot be read as an image, ValueError for an unknown
     `color_mode` or `interpolation` and for a `target_size` that is not two positive integers.
@@ -77,11 +70,17 @@ def load_img(
 
     box = None
     if keep_aspect_ratio:
-        cut_height = min(img.height, img.width * height // width)
-        cut_width = min(img.width, img.height * width // height)
-        top, left = (img.height - cut_height) // 2, (img.width - cut_width) // 2
-        box = (left, top, left + cut_width, top + cut_height)
+        down, across = middle(img.height, img.width, (height, width))
+        box = (across.start, down.start, across.stop, down.stop)
     return img.resize((width, height), Image.Resampling[interpolation.upper()], box=box)
+
+
+def middle(height: int, width: int, size: tuple[int, int]) -> tuple[slice, slice]:
+    """The rows and columns of the largest centred part with the proportions of `size` (H, W)."""
+    rows = max(min(height, width * size[0] // size[1]), 1)
+    columns = max(min(width, height * size[1] // size[0]), 1)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return slice(top, top + rows), slice(left, left + columns)
 
 
 def img_to_array(img: Image.Image, data_format: str | None = None, dtype: Any = None) -> np.ndarray:
@@ -127,8 +126,8 @@ def array_to_img(
             f"pixels must lie in 0-255, got {x.min():g} to {x.max():g}; "
             "scale=True stretches any range to 0-255"
         )
-    pixels = x[:, :, 0] if gray else x
-    return Image.fromarray(pixels.astype(np.int32 if x.max() > 255 else np.uint8))
+    pixels = (x[:, :, 0] if gray else x).astype(np.int32 if x.max() > 255 else np.uint8)
+    return Image.fromarray(pixels)
 
 
 def save_img(
@@ -145,11 +144,15 @@ def save_img(
     that of `array_to_img`: give `scale=False` for pixels that are 0-255 already. Other arguments
     go to Pillow's `save`. A file appears whole or not at all.
     """
+    from PIL import Image
+
     img = array_to_img(x, data_format=data_format, scale=scale)
     is_path = isinstance(path, (str, os.PathLike))
-    ending = os.path.splitext(os.fspath(path))[1] if is_path else ""
-    pillow_format = _pillow_format(ending if file_format is None else f".{file_format}")
-    if pillow_format is None:
+    ending = os.path.splitext(path)[1] if is_path else ""
+    if file_format is not None:
+        ending = f".{file_format}"
+    pillow_format = Image.registered_extensions().get(ending.lower())
+    if pillow_format not in Image.SAVE:
         raise ValueError(
             f"cannot tell the image format from {path!r}: end the name in .png or .jpg, "
             "or give file_format='png'"
@@ -157,11 +160,8 @@ def save_img(
     if img.mode == "RGBA" and pillow_format == "JPEG":
         warnings.warn("JPEG has no alpha channel: it is left out", stacklevel=2)
         img = img.convert("RGB")
-    if is_path:
-        with replacing(path) as temporary:
-            img.save(temporary, format=pillow_format, **kwargs)
-    else:
-        img.save(path, format=pillow_format, **kwargs)
+    with replacing(path) if is_path else contextlib.nullcontext(path) as place:
+        img.save(place, format=pillow_format, **kwargs)
 
 
 def to_rgb(x: np.ndarray) -> np.ndarray:
@@ -185,13 +185,6 @@ def to_rgb(x: np.ndarray) -> np.ndarray:
     return np.repeat(x, 3, axis=3)
 
 
-class Kernel(NamedTuple):
-    """A resizing kernel: its weight at a distance (in pixels), and where it ends."""
-
-    weight: Callable[[np.ndarray], np.ndarray]
-    radius: float
-
-
 def _cubic(d: np.ndarray, b: float, c: float) -> np.ndarray:
     """Mitchell and Netravali's family of cubics (SIGGRAPH 1988); (0, 1/2) is Keys's kernel."""
     near = (12 - 9 * b - 6 * c) * d**3 + (-18 + 12 * b + 6 * c) * d**2 + (6 - 2 * b)
@@ -199,22 +192,20 @@ def _cubic(d: np.ndarray, b: float, c: float) -> np.ndarray:
     return np.where(d < 1, near, far) / 6
 
 
-KERNELS = {
-    "bilinear": Kernel(lambda d: 1 - d, 1),
-    "bicubic": Kernel(lambda d: _cubic(d, 0, 1 / 2), 2),
-    "lanczos3": Kernel(lambda d: np.sinc(d) * np.sinc(d / 3), 3),
-    "lanczos5": Kernel(lambda d: np.sinc(d) * np.sinc(d / 5), 5),
-    "gaussian": Kernel(lambda d: np.exp(-2 * d**2), 1.5),  # standard deviation 1/2
-    "mitchellcubic": Kernel(lambda d: _cubic(d, 1 / 3, 1 / 3), 2),
+# Kernels for resizing: the weight at a distance d in pixels, and the distance where it ends.
+KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
+    "bilinear": (lambda d: 1 - d, 1),
+    "bicubic": (lambda d: _cubic(d, 0, 1 / 2), 2),
+    "lanczos3": (lambda d: np.sinc(d) * np.sinc(d / 3), 3),
+    "lanczos5": (lambda d: np.sinc(d) * np.sinc(d / 5), 5),
+    "gaussian": (lambda d: np.exp(-2 * d**2), 1.5),  # standard deviation 1/2
+    "mitchellcubic": (lambda d: _cubic(d, 1 / 3, 1 / 3), 2),
 }
 INTERPOLATIONS = (*KERNELS, "nearest", "area")
 
 
 def resize_images(
-    x: np.ndarray,
-    size: tuple[int, int],
-    interpolation: str = "bilinear",
-    antialias: bool = False,
+    x: np.ndarray, size: tuple[int, int], interpolation: str = "bilinear", antialias: bool = False
 ) -> np.ndarray:
     """Resize images (N, H, W, C) or (N, H, W) to `size` (OH, OW), as `tf.image.resize` does.
 
@@ -235,19 +226,18 @@ def resize_images(
     check_choice("interpolation", interpolation, INTERPOLATIONS)
     rows, columns = check_size("size", size)
     images = _with_channels(x)
-    if images.shape[1] == 0 or images.shape[2] == 0:
+    n, height, width, channels = images.shape
+    if height == 0 or width == 0:
         raise ValueError(f"the images have no pixels: shape {x.shape}")
     if interpolation == "nearest":
-        down = _nearest(images.shape[1], rows)
-        across = _nearest(images.shape[2], columns)
-        out = images[:, down[:, np.newaxis], across]
+        out = images[:, _nearest(height, rows)[:, np.newaxis], _nearest(width, columns)]
     else:
         dtype = np.float64 if images.dtype == np.float64 else np.float32
-        down_taps = _taps(images.shape[1], rows, interpolation, antialias, dtype)
-        across_taps = _taps(images.shape[2], columns, interpolation, antialias, dtype)
-        out = np.empty((len(images), rows, columns, images.shape[3]), dtype)
+        down = _taps(height, rows, interpolation, antialias, dtype)
+        across = _taps(width, columns, interpolation, antialias, dtype)
+        out = np.empty((n, rows, columns, channels), dtype)
         for image, result in zip(images, out, strict=True):  # one by one: small temporaries
-            result[:] = _mix(_mix(image, *down_taps, axis=0), *across_taps, axis=1)
+            result[:] = _mix(_mix(image, *down, axis=0), *across, axis=1)
     return out.reshape(out.shape[:3]) if x.ndim == 3 else out
 
 
@@ -264,20 +254,17 @@ def _taps(
     """Which input pixels make each output pixel: indices (OUT, T) and weights (OUT, T)."""
     scale = size / out
     centres = (np.arange(out)[:, np.newaxis] + 0.5) * scale
-    if interpolation == "area":
-        stretch, radius = 1.0, scale / 2
-    else:
-        kernel = KERNELS[interpolation]
-        stretch = max(scale, 1.0) if antialias else 1.0
-        radius = kernel.radius * stretch
+    weight, ends = KERNELS.get(interpolation, (None, scale / 2))
+    stretch = max(scale, 1.0) if antialias and weight else 1.0
+    radius = ends * stretch
     first = np.floor(centres - radius).astype(np.intp)
     pixels = first + np.arange(int(np.ceil(2 * radius)) + 1)  # (OUT, T)
-    if interpolation == "area":
+    if weight:
+        distance = np.abs(pixels + 0.5 - centres) / stretch
+        weights = np.where(distance < ends, weight(distance), 0)
+    else:  # 'area': the part of the pixel that is covered
         covered = np.minimum(pixels + 1, centres + radius) - np.maximum(pixels, centres - radius)
         weights = np.maximum(covered, 0)
-    else:
-        distance = np.abs(pixels + 0.5 - centres) / stretch
-        weights = np.where(distance < kernel.radius, kernel.weight(distance), 0)
     weights = np.where((pixels >= 0) & (pixels < size), weights, 0)
     weights /= weights.sum(axis=1, keepdims=True)
     return np.clip(pixels, 0, size - 1), weights.astype(dtype)
@@ -326,8 +313,8 @@ def open_image(path: Source) -> Image.Image:
 
 def decode(path: Source, color_mode: str) -> np.ndarray:
     """Read an image file into uint8 (H, W, C), C = 1, 3 or 4 by `color_mode`; see `load_img`."""
-    pixels = np.asarray(_convert(open_image(path), PILLOW_MODES[color_mode], path))
-    return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+    img = _convert(open_image(path), PILLOW_MODES[color_mode], path)
+    return img_to_array(img, dtype=np.uint8)
 
 
 def _convert(img: Image.Image, mode: str, path: Source) -> Image.Image:
@@ -355,28 +342,18 @@ def _is_16_bit(img: Image.Image) -> bool:
     return img.mode.startswith("I;16") or (img.mode == "I" and img.format == "PNG")
 
 
-def _pillow_format(ending: str) -> str | None:
-    """Pillow's name of the format of files with this ending; None when it cannot write them."""
-    from PIL import Image
-
-    name = Image.registered_extensions().get(ending.lower())
-    return name if name in Image.SAVE else None
-
-
 def _name(path: Source) -> str:
     return "the image" if isinstance(path, io.BytesIO) else os.fsdecode(path)
 
 
 def _with_channels(x: np.ndarray) -> np.ndarray:
     """Check images (N, H, W, C) or (N, H, W) and return them as (N, H, W, C)."""
-    if x.ndim == 3 and x.shape[2] in (1, 3, 4):
-        raise ValueError(
-            f"expected a batch of images (N, H, W) or (N, H, W, C), got shape {x.shape}, which "
-            "looks like one image (H, W, C); add an axis in front: x[np.newaxis]"
-        )
-    if x.ndim not in (3, 4):
+    single = x.ndim == 3 and x.shape[2] in (1, 3, 4)
+    if single or x.ndim not in (3, 4):
+        hint = ", which looks like one image (H, W, C); add an axis in front: x[np.newaxis]"
         raise ValueError(
             f"expected a batch of images (N, H, W) or (N, H, W, C), got shape {x.shape}"
+            + (hint if single else "")
         )
     return x[..., np.newaxis] if x.ndim == 3 else x
 

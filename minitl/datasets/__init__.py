@@ -5,7 +5,6 @@ into which it downloads them where the network allows; `sources.py` says how. No
 `imagenet` reads folders named by synsets; the solar cells come from a package (`minitl.data.elpv`).
 """
 
-from minitl.datasets import cifar10, cifar100, fashion_mnist, imagenet, mnist
-from minitl.datasets.sources import DataFileError
+from minitl.naming import attributes_of
 
-__all__ = ["DataFileError", "cifar10", "cifar100", "fashion_mnist", "imagenet", "mnist"]
+__getattr__ = attributes_of(__name__, {"DataFileError": "minitl.datasets.sources"})

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
-import numpy as np
-
 from minitl.data.images import check_choice
-from minitl.datasets.cifar import load_records
-from minitl.datasets.sources import Original, Source
+from minitl.datasets.cifar import load_pairs
+from minitl.datasets.sources import Pair, Place, Source
 
 _COARSE = """aquatic_mammals fish flowers food_containers fruit_and_vegetables
     household_electrical_devices household_furniture insects large_carnivores
@@ -28,22 +24,17 @@ SOURCE = Source(
     "cifar-100",
     "CIFAR-100 (binary version)",
     ("https://www.cs.toronto.edu/~kriz/",),
-    (Original("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),),
+    {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
 )
 
-Pair = tuple[np.ndarray, np.ndarray]
 
-
-def load_data(
-    label_mode: str = "fine", path: str | os.PathLike[str] | None = None
-) -> tuple[Pair, Pair]:
+def load_data(label_mode: str = "fine", path: Place = None) -> tuple[Pair, Pair]:
     """((x_train, y_train), (x_test, y_test)), as `cifar10.load_data`.
 
     `label_mode` is 'fine' (the 100 CLASS_NAMES) or 'coarse' (the 20 COARSE_NAMES).
     """
     check_choice("label_mode", label_mode, ("fine", "coarse"))
-    column = ("coarse", "fine").index(label_mode)
-    train, test = load_records(
-        SOURCE, path, "cifar-100-binary", ("train.bin", "test.bin"), labels=[20, 100]
-    )
-    return tuple((x, y[:, column : column + 1].copy()) for x, y in (train, test))  # type: ignore
+    column = slice(0, 1) if label_mode == "coarse" else slice(1, 2)
+    files = ("train.bin", "test.bin")
+    train, test = load_pairs(SOURCE, path, "cifar-100-binary", files, labels=[20, 100])
+    return (train[0], train[1][:, column].copy()), (test[0], test[1][:, column].copy())

@@ -4,7 +4,9 @@
     size of each axis       4 bytes each, the most significant first
     the numbers             in C order, the most significant byte first
 
-The same in gzip, as the files are published. Source: LeCun, Cortes & Burges, the MNIST database.
+`read_idx` reads one such file, plain or in gzip, as they are published; `load_pairs` reads the
+four files of a data set in MNIST's form. Where the files come from is in `sources.py`.
+Source: LeCun, Cortes & Burges, the MNIST database.
 """
 
 from __future__ import annotations
@@ -12,15 +14,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from minitl.datasets.sources import DataFileError, Source, folder_of, missing, opened
+from minitl.datasets.sources import DataFileError, Pair, Place, Source, opened
 
 TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-
-Pair = tuple[np.ndarray, np.ndarray]
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
@@ -32,57 +31,50 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """
     path = Path(path)
     with opened(path) as (file, at_most):
-        return _read(file, path, at_most)
-
-
-def _read(file: BinaryIO, path: Path, at_most: int) -> np.ndarray:
-    start = file.read(4)
-    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES:
-        raise DataFileError(
-            f"{path} is not an IDX file: it begins with {start!r}, expected two zeros, a type and "
-            f"the number of axes (b'\\x00\\x00\\x08\\x03' for images)"
-        )
-    dtype, axes = np.dtype(TYPES[start[2]]), start[3]
-    sizes = file.read(4 * axes)
-    if len(sizes) < 4 * axes:
-        raise DataFileError(f"{path} is truncated: it ends within its header")
-    shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
-    declared = math.prod(shape) * dtype.itemsize
-    if declared > at_most:
-        raise DataFileError(
-            f"{path} declares {declared:,} bytes (shape {shape}), more than the file can hold: it "
-            f"is truncated or damaged"
-        )
-    numbers = file.read(declared)
-    if len(numbers) < declared:
-        raise DataFileError(
-            f"{path} is truncated: shape {shape} needs {declared:,} bytes, found {len(numbers):,}"
-        )
-    if file.read(1):
-        raise DataFileError(f"{path} is longer than its shape {shape} says")
+        start = file.read(4)
+        if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES:
+            raise DataFileError(
+                f"{path} is not an IDX file: it begins with {start!r}, expected two zeros, a type "
+                f"and the number of axes (b'\\x00\\x00\\x08\\x03' for images)"
+            )
+        dtype, axes = np.dtype(TYPES[start[2]]), start[3]
+        sizes = file.read(4 * axes)
+        if len(sizes) < 4 * axes:
+            raise DataFileError(f"{path} is truncated: it ends within its header")
+        shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
+        declared = math.prod(shape) * dtype.itemsize
+        if declared > at_most:
+            raise DataFileError(
+                f"{path} declares {declared:,} bytes (shape {shape}), more than the file can hold: "
+                f"it is truncated or damaged"
+            )
+        numbers = file.read(declared)
+        if len(numbers) < declared:
+            raise DataFileError(
+                f"{path} is truncated: shape {shape} needs {declared:,} bytes, found "
+                f"{len(numbers):,}"
+            )
+        if file.read(1):
+            raise DataFileError(f"{path} is longer than its shape {shape} says")
     array = np.frombuffer(numbers, dtype).reshape(shape)
     return array.astype(dtype.newbyteorder("="))  # a copy, which can be written to
 
 
-def load_pairs(
-    source: Source, path: str | os.PathLike[str] | None, classes: int
-) -> tuple[Pair, Pair]:
+def load_pairs(source: Source, path: Place, classes: int) -> tuple[Pair, Pair]:
     """((x_train, y_train), (x_test, y_test)) from the four files of an MNIST-like data set."""
-    folder = folder_of(source, path)
-    found = [_find(folder, each.file) for each in source.files]
-    if lacking := [e.file for e, f in zip(source.files, found, strict=True) if f is None]:
-        raise missing(source, folder, lacking)
-    train_x, train_y, test_x, test_y = (f for f in found if f is not None)
+    folder = source.folder(path)
+    found = {name: _find(folder, name) for name in source.files}
+    if lacking := [name for name, place in found.items() if not place.is_file()]:
+        raise source.missing(folder, lacking)
+    train_x, train_y, test_x, test_y = found.values()
     return _pair(train_x, train_y, classes), _pair(test_x, test_y, classes)
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    """The file, packed or not; some unpackers write 'train-images.idx3-ubyte'."""
+def _find(folder: Path, name: str) -> Path:
+    """The file, packed or not, if it is there; some unpackers write 'train-images.idx3-ubyte'."""
     plain = name.removesuffix(".gz")
-    for choice in (name, plain, plain.replace("-idx", ".idx")):
-        if (folder / choice).is_file():
-            return folder / choice
-    return None
+    choices = [folder / each for each in (name, plain, plain.replace("-idx", ".idx"))]
+    return next(filter(Path.is_file, choices), choices[0])
 
 
 def _pair(images: Path, labels: Path, classes: int) -> Pair:

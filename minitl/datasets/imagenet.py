@@ -1,4 +1,4 @@
-"""Folders of images in ImageNet's form: one sub-folder a class, named by its synset.
+"""Folders of images in ImageNet's form: one sub-folder per class, named by its synset.
 
     train/n01440764/n01440764_10026.JPEG ...        n01440764 is 'tench'
 
@@ -53,17 +53,7 @@ def dataset_from_directory(
     synsets, or are not among the 1,000.
     """
     check_choice("labels", labels, ("imagenet", "folders"))
-    folder = Path(directory)
-    if not folder.is_dir():
-        raise NotADirectoryError(f"there is no folder {folder}")
-    synsets = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    strangers = [name for name in synsets if not SYNSET.fullmatch(name)]
-    if strangers or not synsets:
-        found = ", ".join(map(repr, strangers[:5])) or "no sub-folders"
-        raise ValueError(
-            f"expected sub-folders of {folder} that are named by synsets (n01440764), found "
-            f"{found}; other folders are read by image_dataset_from_directory"
-        )
+    synsets = _synsets(Path(directory))
     dataset = image_dataset_from_directory(
         directory,
         label_mode=label_mode,
@@ -74,19 +64,35 @@ def dataset_from_directory(
         seed=seed,
         verbose=verbose,
     )
+    try:
+        words = dict(imagenet_classes())  # in the order of the networks' outputs
+    except OSError:  # the names cannot be fetched: folders do without
+        if labels == "imagenet":
+            raise
+        words = {}
     if labels == "folders":
-        try:
-            words = dict(imagenet_classes())
-        except OSError:  # the names cannot be fetched: do without
-            words = {}
         dataset.class_names = [words.get(name, name) for name in synsets]
         return dataset
-    classes = imagenet_classes()
-    places = {synset: i for i, (synset, _) in enumerate(classes)}
+    places = {synset: i for i, synset in enumerate(words)}
     if unknown := [name for name in synsets if name not in places]:
         raise ValueError(
             f"{', '.join(unknown[:5])}: not among the 1,000 classes; labels='folders' takes them"
         )
     dataset.labels = np.array([places[name] for name in synsets], np.int32)[dataset.labels]
-    dataset.class_names = [word for _, word in classes]
+    dataset.class_names = list(words.values())
     return dataset
+
+
+def _synsets(folder: Path) -> list[str]:
+    """The names of the sub-folders. Raises ValueError where one is no synset."""
+    if not folder.is_dir():
+        raise NotADirectoryError(f"there is no folder {folder}")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    strangers = [name for name in names if not SYNSET.fullmatch(name)]
+    if strangers or not names:
+        found = ", ".join(map(repr, strangers[:5])) or "no sub-folders"
+        raise ValueError(
+            f"expected sub-folders of {folder} that are named by synsets (n01440764), found "
+            f"{found}; other folders are read by image_dataset_from_directory"
+        )
+    return names

@@ -1,4 +1,10 @@
-"""Where a data set's original files are: in the user's folder, in the cache, or on the network."""
+"""Where a data set's original files are: in the user's folder, in the cache, or on the network.
+
+Each data set's module has a `Source`: the names and digests of its files, and the addresses under
+which its makers publish them. `folder` says where the files lie, after bringing what the cache
+lacks; `opened` opens one, packed or not, and turns what is wrong with it into a `DataFileError`.
+What is in the files is read by `idx.py` and `cifar.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from minitl.applications.downloads import DigestError, FetchError, download, reason, say
 from minitl.storage.atomic import cache_folder, locked
+
+Place = str | os.PathLike[str] | None
+Pair = tuple[np.ndarray, np.ndarray]  # images and labels
+
+# Deflate makes nothing smaller than 1/1032 of its size: whoever declares more, lies.
+INFLATION = 1032
 
 
 class DataFileError(ValueError):
@@ -22,74 +36,59 @@ class DataFileError(ValueError):
 
 
 @dataclass(frozen=True)
-class Original:
-    """One published file."""
-
-    file: str
-    md5: str
-
-
-@dataclass(frozen=True)
 class Source:
-    """A data set's files and the addresses, ending in '/', under which they are published."""
+    """A data set's files {name: md5} and the addresses, ending in '/', of their folders."""
 
     name: str
     title: str
     addresses: tuple[str, ...]
-    files: tuple[Original, ...]
+    files: dict[str, str]
 
     def by_hand(self) -> str:
         """What to put where, for a machine without a network."""
-        lines = ["By hand, download"]
-        lines += [f"  - {self.addresses[0]}{each.file} (md5 {each.md5})" for each in self.files]
+        lines = [f"  - {self.addresses[0]}{file} (md5 {md5})" for file, md5 in self.files.items()]
         folder = cache_folder("datasets", self.name)
-        lines += [f"and put it into {folder}, or give load_data the path of the folder it is in"]
-        return "\n".join(lines)
+        last = f"and put it into {folder}, or give load_data the path of the folder it is in"
+        return "\n".join(["By hand, download", *lines, last])
 
+    def folder(self, path: Place) -> Path:
+        """The user's folder, or that in the cache, after bringing the files that it lacks.
 
-def folder_of(source: Source, path: str | os.PathLike[str] | None) -> Path:
-    """The user's folder, or that in the cache, after bringing the files that it lacks.
-
-    Raises NotADirectoryError for a path that is no folder, FetchError where nothing brought a
-    file, with what was tried and what to do by hand.
-    """
-    if path is not None:
-        folder = Path(path).expanduser()
-        if not folder.is_dir():
-            raise NotADirectoryError(
-                f"{folder} is not a folder; expected one with {_listing(source)} in it"
-            )
+        Raises NotADirectoryError for a path that is no folder, FetchError where nothing brought a
+        file, with what was tried and what to do by hand.
+        """
+        if path is not None:
+            folder = Path(path).expanduser()
+            if not folder.is_dir():
+                raise NotADirectoryError(
+                    f"{folder} is not a folder; expected one with {', '.join(self.files)} in it"
+                )
+            return folder
+        folder = cache_folder("datasets", self.name)
+        for file in self.files:
+            if not (folder / file).exists():
+                with locked(folder / file, f"minitl: another process is fetching {file}"):
+                    if not (folder / file).exists():
+                        self._bring(file, folder)
         return folder
-    folder = cache_folder("datasets", source.name)
-    for each in source.files:
-        if not (folder / each.file).exists():
-            with locked(folder / each.file, f"minitl: another process is fetching {each.file}"):
-                if not (folder / each.file).exists():
-                    _bring(source, each, folder)
-    return folder
 
+    def _bring(self, file: str, folder: Path) -> None:
+        tried = []
+        for address in self.addresses:
+            try:
+                say(f"fetching {file} of {self.title} from {address}")
+                return download(address + file, folder / file, self.files[file])
+            except (OSError, http.client.HTTPException, DigestError) as error:
+                tried.append(f"  - {address}{file}: {reason(error)}")
+        lines = [f"could not get {self.title}. Tried:", *tried, self.by_hand()]
+        raise FetchError("\n".join(lines))
 
-def _bring(source: Source, each: Original, folder: Path) -> None:
-    tried = []
-    for address in source.addresses:
-        try:
-            say(f"fetching {each.file} of {source.title} from {address}")
-            return download(address + each.file, folder / each.file, each.md5)
-        except (OSError, http.client.HTTPException, DigestError) as error:
-            tried.append(f"  - {address}{each.file}: {reason(error)}")
-    raise FetchError("\n".join([f"could not get {source.title}. Tried:", *tried, source.by_hand()]))
-
-
-def missing(source: Source, folder: Path, names: Sequence[str]) -> FileNotFoundError:
-    """The error for a folder without these files."""
-    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-    return FileNotFoundError(
-        f"{folder} lacks {', '.join(names)} of {source.title}; found {found}\n{source.by_hand()}"
-    )
-
-
-# Deflate makes nothing smaller than 1/1032 of its size: whoever declares more, lies.
-INFLATION = 1032
+    def missing(self, folder: Path, names: Sequence[str]) -> FileNotFoundError:
+        """The error for a folder without these files."""
+        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+        return FileNotFoundError(
+            f"{folder} lacks {', '.join(names)} of {self.title}; found {found}\n{self.by_hand()}"
+        )
 
 
 @contextmanager
@@ -114,7 +113,3 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # missing, no permission ...: not the file's contents
         raise DataFileError(f"{path} is damaged ({error}); copy or download it again") from error
-
-
-def _listing(source: Source) -> str:
-    return ", ".join(each.file for each in source.files)

@@ -5,13 +5,8 @@ from hypothesis import strategies as st
 
 from minitl.data.splits import (
     block_split,
-    grouped_folds,
     grouped_split,
-    random_folds,
-    repeated_stratified_folds,
-    repeated_stratified_splits,
     strata,
-    stratified_folds,
     stratified_split,
     stratified_subset,
 )
@@ -39,28 +34,11 @@ def test_every_class_gives_its_share_to_the_split(labels, fraction, seed):
     assert np.all(np.abs(taken - exact) < 1)
 
 
-@settings(max_examples=50, deadline=None)
-@given(labelled, st.integers(2, 6), st.integers(0, 10**6))
-def test_folds_hold_out_every_row_once_with_even_classes(labels, folds, seed):
-    labels = np.array(labels)
-    pairs = stratified_folds(labels, folds, seed)
-    for kept, held_out in pairs:
-        assert_partition(kept, held_out, len(labels))
-    assert sorted(np.concatenate([held for _, held in pairs])) == list(range(len(labels)))
-    sizes = [len(held) for _, held in pairs]
-    assert max(sizes) - min(sizes) <= 1
-    shares = np.array([np.bincount(labels[h], minlength=labels.max() + 1) for _, h in pairs])
-    assert (shares.max(axis=0) - shares.min(axis=0)).max() <= 1
-
-
 def test_seeds_repeat_and_differ():
     labels = np.arange(100) % 3
     first = stratified_split(labels, 0.25, 0)[1].tolist()
     assert stratified_split(labels, 0.25, 0)[1].tolist() == first
     assert stratified_split(labels, 0.25, 1)[1].tolist() != first
-    assert not np.array_equal(
-        stratified_folds(labels, 5, 0)[0][1], stratified_folds(labels, 5, 1)[0][1]
-    )
 
 
 def test_rows_of_a_class_have_equal_chances():
@@ -68,14 +46,6 @@ def test_rows_of_a_class_have_equal_chances():
     labels = np.zeros(10, int)
     times = sum(np.bincount(stratified_split(labels, 0.3, s)[1], minlength=10) for s in range(2000))
     assert np.abs(times - 600).max() < 5 * np.sqrt(2000 * 0.3 * 0.7)
-
-
-def test_repeated_splits_are_independent_and_repeatable():
-    labels = np.arange(60) % 2
-    runs = [h.tolist() for _, h in repeated_stratified_splits(labels, 0.25, 4, seed=3)]
-    assert len({tuple(run) for run in runs}) == 4
-    again = [h.tolist() for _, h in repeated_stratified_splits(labels, 0.25, 4, seed=3)]
-    assert again == runs
 
 
 def test_a_subset_keeps_the_shares():
@@ -115,47 +85,6 @@ def test_one_huge_group_still_leaves_both_sides():
             assert len(kept) and len(held_out)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(0, 9), min_size=10, max_size=100), st.integers(2, 4), st.integers(0))
-def test_grouped_folds_hold_out_every_group_once(groups, folds, seed):
-    groups = np.array(groups)
-    if len(set(groups)) < folds:
-        with pytest.raises(ValueError, match="folds need at least"):
-            grouped_folds(groups, folds, seed)
-        return
-    pairs = grouped_folds(groups, folds, seed)
-    for kept, held_out in pairs:
-        assert_partition(kept, held_out, len(groups))
-        assert not set(groups[kept]) & set(groups[held_out])
-    assert sorted(np.concatenate([held for _, held in pairs])) == list(range(len(groups)))
-    sizes = [len(held) for _, held in pairs]
-    assert max(sizes) - min(sizes) <= np.bincount(groups).max()
-
-
-def test_as_many_folds_as_groups_hold_out_each_alone():
-    groups = np.repeat(list("abcde"), [3, 1, 4, 1, 5])
-    held = [set(groups[rows]) for _, rows in grouped_folds(groups, 5, 0)]
-    assert sorted(map(sorted, held)) == [["a"], ["b"], ["c"], ["d"], ["e"]]
-    many = np.arange(40) // 2
-    runs = [grouped_folds(many, 4, seed)[0][1].tolist() for seed in (0, 0, 1)]
-    assert runs[0] == runs[1] != runs[2]
-
-
-def test_plain_and_repeated_folds():
-    pairs = random_folds(23, 5, seed=0)
-    assert sorted(len(held) for _, held in pairs) == [4, 4, 5, 5, 5]
-    assert sorted(np.concatenate([held for _, held in pairs])) == list(range(23))
-    labels = np.arange(30) % 3
-    runs = list(repeated_stratified_folds(labels, 5, 4, seed=1))
-    assert len(runs) == 20
-    for start in range(0, 20, 5):
-        held = np.concatenate([held for _, held in runs[start : start + 5]])
-        assert sorted(held) == list(range(30))
-    assert len({tuple(held) for _, held in runs}) == 20
-    again = list(repeated_stratified_folds(labels, 5, 4, seed=1))
-    assert all(np.array_equal(a[1], b[1]) for a, b in zip(runs, again, strict=True))
-
-
 def test_blocks_of_neighbours_stay_together():
     kept, held_out = block_split(2624, 60, 0.25, seed=1)
     assert_partition(kept, held_out, 2624)
@@ -171,13 +100,8 @@ def test_blocks_of_neighbours_stay_together():
         (lambda: stratified_split([0, 0], 0.1, 0), "2 rows are too few: one of the two parts"),
         (lambda: stratified_split([[0, 1]], 0.5, 0), r"one label a row, .*strata\(first, second\)"),
         (lambda: stratified_split([], 0.5, 0), "one label a row"),
-        (lambda: stratified_folds([0, 1] * 5, 1, 0), "folds must be at least 2, got 1"),
-        (lambda: stratified_folds(["a"] * 9 + ["b"] * 3, 4, 0), r"4 folds .* too few of \['b'\]"),
         (lambda: stratified_subset([0, 1], 3, 0), "size must be from 1 to 2 .*, got 3"),
         (lambda: grouped_split([4, 4], 0.5, 0), "at least 2 groups, found 1"),
-        (lambda: grouped_folds([1, 2, 3], 1, 0), "folds must be at least 2, got 1"),
-        (lambda: grouped_folds([1, 2, 2], 3, 0), "3 folds need at least 3 groups, found 2"),
-        (lambda: random_folds(3, 4, 0), "4 folds needs at least 4 rows"),
         (lambda: block_split(100, 0, 0.5, 0), "block must be at least 1 row, got 0"),
     ],
 )

@@ -55,7 +55,7 @@ def unpack(folder, contents):
 def test_wherever_the_files_are(tmp_path, module, where):
     contents = CONTENTS[module]
     if "archive" in where:
-        path = pack(tmp_path / module.SOURCE.files[0].file, contents)
+        path = pack(tmp_path / next(iter(module.SOURCE.files)), contents)
         path = path if where == "archive" else tmp_path
     else:
         path = unpack(tmp_path, contents)
@@ -146,5 +146,6 @@ def test_missing_files_are_named(tmp_path, module):
     with pytest.raises(FileNotFoundError) as caught:
         module.load_data(path=tmp_path)
     text = str(caught.value)
-    assert f"(or {module.SOURCE.files[0].file})" in text and "found data_batch_1.bin" in text
-    assert f"https://www.cs.toronto.edu/~kriz/{module.SOURCE.files[0].file} (md5 " in text
+    (archive,) = module.SOURCE.files
+    assert f"(or {archive})" in text and "found data_batch_1.bin" in text
+    assert f"https://www.cs.toronto.edu/~kriz/{archive} (md5 " in text

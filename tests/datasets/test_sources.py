@@ -40,14 +40,13 @@ def network(tmp_path, monkeypatch):
 def published(monkeypatch, known, address):
     """MNIST with small files, whole at one address."""
     contents = [idx(IMAGES), idx(LABELS), idx(IMAGES[:2]), idx(LABELS[:2])]
-    packed = [gzip.compress(data) for data in contents]
-    files = tuple(
-        replace(each, md5=hashlib.md5(data).hexdigest())
-        for each, data in zip(mnist.SOURCE.files, packed, strict=True)
-    )
+    packed = {
+        file: gzip.compress(data) for file, data in zip(mnist.SOURCE.files, contents, strict=True)
+    }
+    files = {file: hashlib.md5(data).hexdigest() for file, data in packed.items()}
     monkeypatch.setattr(mnist, "SOURCE", replace(mnist.SOURCE, files=files))
-    for each, data in zip(files, packed, strict=True):
-        known[address + each.file] = data
+    for file, data in packed.items():
+        known[address + file] = data
 
 
 def test_second_address_and_then_the_cache(network, monkeypatch, capsys, tmp_path):
@@ -62,7 +61,7 @@ def test_second_address_and_then_the_cache(network, monkeypatch, capsys, tmp_pat
     assert len(mnist.load_data()[0][0]) == 7
     assert asked == []
     kept = sorted(p.name for p in (tmp_path / "home/datasets/mnist").glob("*.gz"))
-    assert kept == sorted(each.file for each in mnist.SOURCE.files)
+    assert kept == sorted(mnist.SOURCE.files)
 
 
 def test_a_wrong_digest_is_thrown_away(network, monkeypatch, tmp_path):
@@ -72,7 +71,7 @@ def test_a_wrong_digest_is_thrown_away(network, monkeypatch, tmp_path):
     with pytest.raises(FetchError) as caught:
         mnist.load_data()
     found = hashlib.md5(b"something else").hexdigest()
-    wrong = f"expected md5 {mnist.SOURCE.files[0].md5}, found {found}"
+    wrong = f"expected md5 {next(iter(mnist.SOURCE.files.values()))}, found {found}"
     assert str(caught.value).count(wrong) == 2
     assert not list((tmp_path / "home/datasets/mnist").glob("train*"))
 
@@ -85,13 +84,13 @@ def test_without_a_network_it_says_what_to_put_where(network, module, tmp_path):
     text = str(caught.value)
     assert f"could not get {module.SOURCE.title}. Tried:" in text
     assert "no connection (Name or service not known)" in text
-    for each in module.SOURCE.files:
-        assert f"{module.SOURCE.addresses[0]}{each.file} (md5 {each.md5})" in text
+    for file, md5 in module.SOURCE.files.items():
+        assert f"{module.SOURCE.addresses[0]}{file} (md5 {md5})" in text
     assert f"put it into {tmp_path / 'home' / 'datasets' / module.SOURCE.name}" in text
     assert len(asked) == len(module.SOURCE.addresses)  # the first file's failure is enough
 
 
 @pytest.mark.parametrize("module", [mnist, fashion_mnist, cifar10])
 def test_digests_look_like_md5(module):
-    for each in module.SOURCE.files:
-        assert len(each.md5) == 32 and int(each.md5, 16) >= 0
+    for md5 in module.SOURCE.files.values():
+        assert len(md5) == 32 and int(md5, 16) >= 0
