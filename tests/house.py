@@ -37,7 +37,7 @@ KERAS_SIGNATURES = {
     "Conv2D.__init__": "Keras's layer",
     "GRU.__init__": "Keras's layer",
     "LSTM.__init__": "Keras's layer",
-    "Trainer.fit": "Keras's method of a model",
+    "Model.fit": "Keras's method",
     "image_dataset_from_directory": "Keras's function",
 }
 
@@ -45,10 +45,16 @@ KERAS_SIGNATURES = {
 # find their own files; the fast kernels.
 DOORS = ("minitl.naming", "minitl.kernels")
 
-# Underscored names that are public: documented by whoever made them.
-PUBLIC = {
-    *("_replace", "_asdict", "_fields", "_make", "_field_defaults"),  # NamedTuple's
-    *("_exit", "_getframe"),  # of os and sys
+# Underscored names that are public: the methods of every NamedTuple.
+PUBLIC = ("_replace", "_asdict", "_fields", "_make")
+
+# Private names of other packages that are used all the same, for there is no public way.
+USED_ALL_THE_SAME = {
+    ("minitl.cli", "_SubParsersAction"): "argparse's type of what `add_subparsers` returns",
+    ("minitl.kernels.machine.threads", "_cache"): "Numba's: compiled code depends on more files",
+    ("minitl.kernels.machine.threads", "_cache_file"): "the same",
+    ("minitl.kernels.machine.threads", "_source_stamp"): "the same",
+    ("minitl.sklearn", "_check_sample_weight"): "scikit-learn's own estimators call it",
 }
 
 
@@ -433,9 +439,12 @@ def parts_opened() -> list[tuple[str, str]]:
 def wrong_parts() -> list[str]:
     found = []
     opened = parts_opened()
+    inside = {file.module for file in spine_files()}
     for key, (module, reason) in parts().items():
         if module not in modules():
             found.append(f"PARTS[{key!r}]: there is no {module}")
+        if module in inside:
+            found.append(f"PARTS[{key!r}]: {module} is of the spine, which can import it")
         if not reason:
             found.append(f"PARTS[{key!r}]: no comment says what for")
         if key not in {key for _, key in opened}:
@@ -478,34 +487,39 @@ def attributes_defined(file: File) -> set[str]:
 
 def private_uses() -> list[str]:
     """Private names of other modules, and private attributes of classes in other files."""
-    found = []
+    found, needed = [], set()
     for file in files():
-        defined = attributes_defined(file)
-        aliases = set()  # names that stand for modules
-        for node in ast.walk(file.tree):
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                for alias in node.names:
-                    name = alias.asname or alias.name.split(".")[0]
-                    source = getattr(node, "module", None)
-                    if source is None or f"{source}.{alias.name}" in modules():
-                        aliases.add(name)
-                    if source and source != "__future__" and private(alias.name):
-                        found.append(f"{file}:{node.lineno}: {source}.{alias.name}")
-        for node in ast.walk(file.tree):
-            name, foreign = "", False
-            if isinstance(node, ast.Attribute):
-                name, foreign = node.attr, ast.unparse(node.value) in aliases
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
-                "getattr",
-                "hasattr",
-                "setattr",
-            ):
-                constant = node.args[1]
-                name = str(constant.value) if isinstance(constant, ast.Constant) else ""
-                foreign = ast.unparse(node.args[0]) in aliases
-            if isinstance(node, ast.expr) and private(name) and (foreign or name not in defined):
-                found.append(f"{file}:{node.lineno}: {ast.unparse(node)}")
-    return found
+        for line, name, text in private_names(file):
+            if (file.module, name) in USED_ALL_THE_SAME:
+                needed.add((file.module, name))
+            else:
+                found.append(f"{file}:{line}: {text}")
+    idle = USED_ALL_THE_SAME.keys() - needed
+    return found + [f"{name} is not used in {module}" for module, name in sorted(idle)]
+
+
+def private_names(file: File) -> Iterator[tuple[int, str, str]]:
+    """(line, name, source) of each use of a private name that the file does not define itself."""
+    defined = attributes_defined(file)
+    aliases = set()  # names that stand for modules
+    for node in ast.walk(file.tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            source = node.module if isinstance(node, ast.ImportFrom) else None
+            for alias in node.names:
+                if source is None or f"{source}.{alias.name}" in modules():
+                    aliases.add(alias.asname or alias.name.split(".")[0])
+                if source and source != "__future__" and private(alias.name):
+                    yield node.lineno, alias.name, f"{source}.{alias.name}"
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Attribute):
+            owner, name = node.value, node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr"):
+            constant = node.args[1]
+            owner, name = node.args[0], str(getattr(constant, "value", ""))
+        else:
+            continue
+        if private(name) and (ast.unparse(owner) in aliases or name not in defined):
+            yield node.lineno, name, ast.unparse(node)
 
 
 # --- All of it ------------------------------------------------------------------------------------
