@@ -11,6 +11,7 @@ stands under `if TYPE_CHECKING:` is no import. `benchmarks/` and `weights/` coun
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -195,6 +196,18 @@ def files_too_long() -> list[str]:
 
 def files_without_docstring() -> list[str]:
     return [f"{file}: no docstring" for file in files() if not ast.get_docstring(file.tree)]
+
+
+def files_named_wrongly() -> list[str]:
+    """`choosing.py` in a docstring or comment: it must be there, as seen from the file itself, or
+    from the top of the package or of the repository."""
+    found = []
+    for file in files():
+        for number, line in enumerate(file.text.splitlines(), 1):
+            for name in re.findall(r"`([\w/]+\.py)`", line):
+                if not any((top / name).exists() for top in (file.path.parent, PACKAGE, ROOT)):
+                    found.append(f"{file}:{number}: there is no {name}")
+    return found
 
 
 def functions(file: File) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
@@ -539,6 +552,7 @@ RULES = {
     "exceptions that are none": idle_exceptions,
     "files that are too long": files_too_long,
     "files without a docstring": files_without_docstring,
+    "files that are named wrongly": files_named_wrongly,
 }
 
 

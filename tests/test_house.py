@@ -134,6 +134,15 @@ CASES = {  # rule: files, what is found
         ({"c": "'''C.'''" + "\n" * 600}, []),
         ({"c": "'''C.'''" + "\n1" * 600}, ["minitl/c.py: 601 lines"]),
     ],
+    "files that are named wrongly": [
+        (
+            {
+                "c/__init__": "'''C: `d.py`, `c/d.py`, `b.py`, `minitl/b.py`.'''",
+                "c/d": "'''`b.py`, `c.py`'''",
+            },
+            ["minitl/c/d.py:1: there is no c.py"],
+        ),
+    ],
     "files without a docstring": [({"c": "C = 1"}, ["minitl/c.py: no docstring"])],
 }
 
