@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from minitl import (
     applications,
     autograd,
-    callbacks,
     config,
     initializers,
     kernels,
@@ -33,6 +32,7 @@ from minitl.naming import attributes_of
 
 if TYPE_CHECKING:
     from minitl import activations as activations
+    from minitl import callbacks as callbacks
     from minitl import data as data
     from minitl import datasets as datasets
     from minitl import judging as judging

@@ -237,8 +237,8 @@ PARTS = {
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
     "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
     "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
-    "streams": "minitl.models.streams",  # data that are iterables of batches, not arrays
-    "summary": "minitl.models.summary",  # Model.summary
+    "streams": "minitl.data.streams",  # data that are iterables of batches, not arrays
+    "summary": "minitl.judging.summary",  # Model.summary
     "weights": "minitl.applications.weights",  # published weights that are not in their place
 }
 

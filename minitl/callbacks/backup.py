@@ -13,7 +13,6 @@ from typing import Any
 from minitl import config
 from minitl.callbacks import Callback, Logs
 from minitl.callbacks.control import check_save_freq
-from minitl.models.streams import StreamData
 from minitl.naming import serialize
 from minitl.storage import state as state_file
 from minitl.storage.atomic import locked
@@ -32,7 +31,7 @@ class BackupAndRestore(Callback):
       else is refused; a seed (`minitl.utils.set_random_seed`) is not needed;
     - a callback of your own keeps its memory in plain attributes (see `Callback.get_state`): a
       function's local variables, or another object, cannot be kept;
-    - an iterable of batches yields the same ones again (see `models/streams.py`).
+    - an iterable of batches yields the same ones again (see `data/streams.py`).
 
     A backup is written beside its place and renamed into it, so killing the process while it is
     written leaves the one before. When the training has ended, the backup is deleted.
@@ -87,7 +86,7 @@ class BackupAndRestore(Callback):
     def _begin(self) -> None:
         self.training = self.model.fitting
         for source in (self.training.source, self.training.held_out):
-            if isinstance(source, StreamData):  # take note of how the data stand
+            if hasattr(source, "follow"):  # a stream, which takes note of how the data stand
                 source.follow()
         self.batches = 0
         self.weights = self.model.weights
@@ -259,7 +258,7 @@ def _identity_of(training: Any) -> dict[str, Any]:
 
 def _data_identity(source: Any) -> list[str]:
     """What tells these data from others: of arrays shapes, dtypes and a digest of every number."""
-    if isinstance(source, StreamData):
+    if hasattr(source, "identity"):
         return source.identity()
     arrays = [*source.x, *source.y, *([] if source.weight is None else [source.weight])]
     shapes = ", ".join(f"{a.shape} {a.dtype}" for a in arrays)
@@ -270,9 +269,9 @@ def _state_of(training: Any, weights: list[Any]) -> dict[str, Any]:
     """All that decides how a training goes on, apart from model, optimizer and callbacks."""
     number = {id(v): i for i, v in enumerate(weights)}
     data = held_out = None
-    if isinstance(training.source, StreamData):
+    if hasattr(training.source, "state"):
         data = training.source.state(within=training.step > 0)
-    if isinstance(training.held_out, StreamData):
+    if hasattr(training.held_out, "state"):
         held_out = training.held_out.state()
     return {
         "seed": training.seed,
@@ -295,7 +294,7 @@ def _go_on(training: Any, weights: list[Any], state: dict[str, Any]) -> None:
         state_file.restore(part, values)
     training.good = [(weights[i], values) for i, values in state["good"].items()]
     for source, kept in ((training.source, state["data"]), (training.held_out, state["held_out"])):
-        if isinstance(source, StreamData):
+        if hasattr(source, "restore"):
             source.restore(kept)
 
 

@@ -2,9 +2,9 @@
 
 A source of batches has `batches(order, first)`, which yields a `Batch` at a time, `samples` (None
 where nobody knows how many there are) and a length in batches. Arrays become an `ArrayData` here;
-an iterable of batches becomes a `StreamData` (`streams.py`); what a frozen base gives is kept by
-another source around them (`transfer/feature_cache.py`). Everything that can be wrong with data is
-found here, before a weight moves.
+an iterable of batches becomes a `StreamData` (`data/streams.py`); what a frozen base gives is kept
+by another source around them (`transfer/feature_cache.py`). Everything that can be wrong with data
+is found here, before a weight moves.
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from minitl import optimizers
-from minitl.callbacks import CallbackList, History
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer
 from minitl.models import prediction
 from minitl.models.batches import ArrayData, check_shape
+from minitl.models.callbacks import CallbackList, History
 from minitl.models.graph import Graph, graph_between
 from minitl.models.training import Compiled, Training, measure
 from minitl.naming import check_keywords, did_you_mean, part, unique_name
@@ -190,7 +190,7 @@ class Model(Layer):
     ) -> None:
         """Print a table of the layers: output shape, parameters, multiply-adds, trainable.
 
-        Arguments as in Keras; see `models/summary.py`.
+        Arguments as in Keras; see `judging/summary.py`.
         """
         text = part("summary").table(self, expand_nested, line_length, layer_range)
         (print_fn or print)(text)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import Array, Tensor, no_grad
-from minitl.callbacks import CallbackList
 from minitl.models.batches import ArrayData, Batch, check_shape, is_stream, make_arrays
+from minitl.models.callbacks import CallbackList
 from minitl.naming import part
 
 # Bytes that one layer's inputs and outputs may take together while nothing is recorded. VGG16 at

@@ -20,10 +20,10 @@ import numpy as np
 from minitl import config, kernels, losses
 from minitl import metrics as metrics_module
 from minitl.autograd import Array, Tensor, Variable, backward, no_grad
-from minitl.callbacks import CallbackList
 from minitl.losses import Loss
 from minitl.metrics import Mean, Metric
 from minitl.models.batches import Batch
+from minitl.models.callbacks import CallbackList
 from minitl.models.prediction import outputs_of, pieces, with_bar
 from minitl.naming import did_you_mean, serialize
 
