@@ -72,14 +72,19 @@ class Random(Initializer):
         """Uniform in [low, high)."""
         u = room(shape, dtype)
         self.rng().random(dtype=u.dtype, out=u)
-        u *= u.dtype.type(high - low)
-        u += u.dtype.type(low)
-        return u
+        return scaled(u, high - low, low)
 
 
 def room(shape: Shape, dtype: np.dtype) -> Array:
     """An array to draw numbers into, of any content: float32, or float64 for all other dtypes."""
     return empty(shape, dtype if dtype == np.float32 else np.dtype(np.float64))
+
+
+def scaled(numbers: Array, factor: float, shift: float = 0.0) -> Array:
+    """numbers * factor + shift, in place and in their own dtype."""
+    numbers *= numbers.dtype.type(factor)
+    numbers += numbers.dtype.type(shift)
+    return numbers
 
 
 class GlorotUniform(Random):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from minitl.autograd import Array
-from minitl.initializers import TABLE, Initializer, Random, Shape, fans, room
+from minitl.initializers import TABLE, Initializer, Random, Shape, fans, room, scaled
 from minitl.naming import public_names
 
 
@@ -22,21 +22,12 @@ class Constant(Initializer):
         return np.full(shape, self.value, dtype)
 
 
-def _normal(
-    rng: np.random.Generator,
-    shape: Shape,
-    dtype: np.dtype,
-    deviation: float,
-    mean: float = 0.0,
-    truncated: bool = False,
-) -> Array:
-    """Normal numbers; `truncated` draws again what is more than two deviations from the mean."""
-    z = room(shape, dtype)
+def _normal(drawn_by: Random, shape: Shape, dtype: np.dtype, truncated: bool = False) -> Array:
+    """Standard normal numbers; `truncated`: drawn again where beyond -2 or 2."""
+    z, rng = room(shape, dtype), drawn_by.rng()
     rng.standard_normal(dtype=z.dtype, out=z)
     while truncated and (far := np.abs(z) > 2).any():
         z[far] = rng.standard_normal(int(far.sum()), z.dtype)
-    z *= z.dtype.type(deviation)
-    z += z.dtype.type(mean)
     return z
 
 
@@ -50,7 +41,7 @@ class RandomNormal(Random):
         super().__init__(seed)
 
     def values(self, shape: Shape, dtype: np.dtype) -> Array:
-        return _normal(self.rng(), shape, dtype, self.stddev, self.mean, self.truncated)
+        return scaled(_normal(self, shape, dtype, self.truncated), self.stddev, self.mean)
 
 
 class TruncatedNormal(RandomNormal):
@@ -107,11 +98,10 @@ class VarianceScaling(Random):
         if self.distribution == "uniform":  # variance of U(-a, a) is a^2 / 3
             limit = np.sqrt(3 * variance)
             return self.uniform(shape, dtype, -limit, limit)
-        if self.distribution == "untruncated_normal":
-            return _normal(self.rng(), shape, dtype, np.sqrt(variance))
         # A normal cut at two standard deviations has standard deviation 0.8796...: make up for it.
-        deviation = np.sqrt(variance) / 0.87962566103423978
-        return _normal(self.rng(), shape, dtype, deviation, truncated=True)
+        cut = self.distribution == "truncated_normal"
+        deviation = np.sqrt(variance) / (0.87962566103423978 if cut else 1)
+        return scaled(_normal(self, shape, dtype, cut), deviation)
 
 
 class _Scaled(VarianceScaling):

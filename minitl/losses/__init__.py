@@ -123,17 +123,21 @@ def _softmax_losses(logits: Tensor, targets: Array) -> Tensor:
     return ops.reshape(found, rows)
 
 
-class CategoricalCrossentropy(Loss):
-    """-sum_j t_j log p_j, for targets t (N, m) that are one-hot, or probabilities.
+class Crossentropy(Loss):
+    """Base of losses of probabilities p.
 
     Args:
-        from_logits: the predictions are logits z, with p = softmax(z).
-        label_smoothing: s in [0, 1]: t becomes (1 - s) t + s / m.
+        from_logits: the predictions are logits z, with p = softmax(z), or sigmoid(z).
+        label_smoothing: s in [0, 1]: t becomes (1 - s) t + s / m, of two classes (1 - s) t + s / 2.
     """
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
+
+
+class CategoricalCrossentropy(Crossentropy):
+    """-sum_j t_j log p_j, for targets t (N, m) that are one-hot, or probabilities."""
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
         m = output_shape[-1]
@@ -149,7 +153,7 @@ class CategoricalCrossentropy(Loss):
                 f"categorical_crossentropy takes one-hot targets of shape {output_shape}, as the "
                 f"model's output; y has shape {y_true.shape}"
             )
-        if y_true.size and (y_true.min() < 0 or not np.all(np.isfinite(y_true))):
+        if not np.all((y_true >= 0) & np.isfinite(y_true)):
             raise ValueError("one-hot targets must be finite and not negative")
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
@@ -162,7 +166,7 @@ class CategoricalCrossentropy(Loss):
 
 
 class SparseCategoricalCrossentropy(Loss):
-    """-log p_y, for integer labels y (N,) from 0 to m - 1. `from_logits` as above."""
+    """-log p_y, for integer labels y (N,) from 0 to m - 1. `from_logits`: see `Crossentropy`."""
 
     def __init__(self, from_logits: bool = False, **kwargs: Any):
         super().__init__(**kwargs)

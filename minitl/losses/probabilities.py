@@ -16,30 +16,19 @@ from minitl.losses import (
     EPSILON,
     TABLE,
     CategoricalCrossentropy,
-    Loss,
+    Crossentropy,
     logits_beneath,
     targets_like,
 )
 from minitl.naming import public_names
 
 
-class BinaryCrossentropy(Loss):
-    """-(t log p + (1 - t) log(1 - p)), averaged over the last axis.
-
-    Args:
-        from_logits: the predictions are logits z, with p = sigmoid(z).
-        label_smoothing: s in [0, 1]: t becomes (1 - s) t + s / 2.
-    """
-
-    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.from_logits, self.label_smoothing = from_logits, label_smoothing
+class BinaryCrossentropy(Crossentropy):
+    """-(t log p + (1 - t) log(1 - p)), averaged over the last axis."""
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
         super().check(y_true, output_shape)
-        if y_true.size and (
-            not np.all(np.isfinite(y_true)) or y_true.min() < 0 or y_true.max() > 1
-        ):
+        if not np.all((y_true >= 0) & (y_true <= 1)):
             raise ValueError(
                 f"binary_crossentropy takes targets from 0 to 1, y has values from "
                 f"{y_true.min()} to {y_true.max()}"
@@ -69,8 +58,6 @@ class BinaryFocalCrossentropy(BinaryCrossentropy):
     Args:
         apply_class_balancing: weigh the ones by alpha, the zeros by 1 - alpha.
         gamma: 0 is plain cross-entropy.
-
-    The others are those of BinaryCrossentropy.
     """
 
     def __init__(
@@ -94,23 +81,12 @@ class BinaryFocalCrossentropy(BinaryCrossentropy):
         return ops.mean(losses, axis=-1)
 
 
-class CategoricalFocalCrossentropy(Loss):
-    """-alpha sum_j (1 - p_j)^gamma t_j log p_j, for one-hot targets t (N, m).
+class CategoricalFocalCrossentropy(Crossentropy):
+    """-alpha sum_j (1 - p_j)^gamma t_j log p_j, for one-hot targets t (N, m). Lin et al. 2017."""
 
-    Lin et al. 2017; from_logits and label_smoothing as in CategoricalCrossentropy.
-    """
-
-    def __init__(
-        self,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
-        from_logits: bool = False,
-        label_smoothing: float = 0.0,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.alpha, self.gamma = alpha, gamma
-        self.from_logits, self.label_smoothing = from_logits, label_smoothing
 
     check = CategoricalCrossentropy.check
 
