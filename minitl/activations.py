@@ -13,6 +13,7 @@ import numpy as np
 
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor, record
+from minitl.naming import public_names
 
 TABLE, get = ops.ACTIVATIONS, ops.activation
 linear, relu, sigmoid, softmax, tanh = ops.linear, ops.relu, ops.sigmoid, ops.softmax, ops.tanh
@@ -118,19 +119,4 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     return record("log_softmax", y, (x, lambda g: g - np.exp(y) * g.sum(axis=-1, keepdims=True)))
 
 
-TABLE.register(
-    elu,
-    exponential,
-    gelu,
-    hard_sigmoid,
-    hard_silu,
-    leaky_relu,
-    log_softmax,
-    relu6,
-    selu,
-    silu,
-    softplus,
-    softsign,
-    hard_swish=hard_silu,
-    swish=silu,
-)
+TABLE.register(*public_names(__name__).values(), hard_swish=hard_silu, swish=silu)

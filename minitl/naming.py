@@ -248,23 +248,21 @@ def part(name: str) -> ModuleType:
     return importlib.import_module(PARTS[name])
 
 
-def public_names(package: str, deep: bool = True) -> dict[str, Any]:
-    """The public classes and functions that the files of a package define, and their other names.
+def public_names(module: str, deep: bool = True) -> dict[str, Any]:
+    """The public classes and functions that a module defines, and their other names.
 
-    Imports all of its files; those of the packages inside it as well, if `deep`. A file that
-    defines helpers as well says by `__all__` what is public.
+    Of a package, those of its files, all of which are imported; if `deep`, those of the packages
+    inside it, too. A file that defines helpers as well says by `__all__` what is public.
     """
+    place = importlib.import_module(module)
     found: dict[str, Any] = {}
-    for file in pkgutil.iter_modules(getattr(importlib.import_module(package), "__path__", ())):
-        name = f"{package}.{file.name}"
-        if file.ispkg and not deep:
-            continue
-        if file.ispkg:
-            found |= public_names(name)
-        defined = vars(importlib.import_module(name))
-        for key, value in defined.items():
-            public = key in defined.get("__all__", (key,)) and not key.startswith("_")
-            if public and getattr(value, "__module__", "") == name:
+    for file in pkgutil.iter_modules(getattr(place, "__path__", ())):
+        if deep or not file.ispkg:
+            found |= public_names(f"{module}.{file.name}")
+    if not hasattr(place, "__path__"):
+        for key, value in vars(place).items():
+            public = key in getattr(place, "__all__", (key,)) and not key.startswith("_")
+            if public and getattr(value, "__module__", "") == module:
                 found[key] = value
     return found
 

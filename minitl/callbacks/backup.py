@@ -93,7 +93,7 @@ class BackupAndRestore(Callback):
         self.kept = {i for i, v in enumerate(self.weights) if v.trainable or not v.learnable}
         self.identity = self._identity()
         self.layers = [state_file.Changes(_reader(x)) for x in _with_sublayers(self.model)]
-        self.settings = state_file.Changes(_reader(self.model.optimizer, skip=("_state",)))
+        self.settings = state_file.Changes(_reader(self.model.optimizer, skip=("states",)))
         self.memories = [(type(c).__name__, c, _memory(c)) for c in self.others]
         backup = self._read()
         if backup is None:
@@ -159,9 +159,7 @@ class BackupAndRestore(Callback):
             "trainable": [v.trainable for v in self.weights],
             "optimizer": self.settings.now(),
             "optimizer state": {
-                i: optimizer.state_of(v)
-                for i, v in enumerate(self.weights)
-                if id(v) in optimizer._state
+                i: optimizer.states[v] for i, v in enumerate(self.weights) if v in optimizer.states
             },
             "layers": [layer.now() for layer in self.layers],
             "callbacks": [(name, memory()) for name, _, memory in self.memories],
@@ -218,7 +216,7 @@ class BackupAndRestore(Callback):
         optimizer, states = self.model.optimizer, backup["optimizer state"]
         state_file.restore(optimizer, backup["optimizer"])
         for i, variable in enumerate(self.weights):
-            optimizer._state.pop(id(variable), None)
+            optimizer.states.pop(variable, None)
             if i in states:
                 optimizer.state_of(variable).update(states[i])
         layers = list(_with_sublayers(self.model))

@@ -547,7 +547,7 @@ def test_bad_input_changes_nothing(loss, arguments, kind, message):
     with pytest.raises(kind, match=message):
         model.fit(**arguments, **{} if "verbose" in arguments else {"verbose": 0})
     assert same(model.get_weights(), before)
-    assert model.optimizer.iterations == 0 and model.optimizer._state == {}
+    assert model.optimizer.iterations == 0 and model.optimizer.states == {}
 
 
 @pytest.mark.parametrize("use", ["evaluate", "predict"])
