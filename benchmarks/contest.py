@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.common import Report
+
 REST = 0.2  # seconds before each repetition; OpenBLAS's threads, say, spin for some 0.03
 SHORTEST = 0.2  # seconds; what takes less is called several times in one repetition
 
@@ -98,6 +100,21 @@ def contest(
         for process in processes:
             process.close()
     return [Result(name, seconds[name], notes[name]) for name in runs], missing
+
+
+def compete(
+    report: Report,
+    case: str,
+    contenders: Iterable[Contender],
+    repetitions: int,
+    unit: str = "s",
+    tolerance: float = 1e-4,
+) -> None:
+    """A `contest`, with 3 calls to warm up, whose times become rows of a report, in 's' or 'ms'."""
+    results, report.missing = contest(contenders, repetitions, warm_up=3, tolerance=tolerance)
+    for result in results:
+        times = [seconds * {"s": 1, "ms": 1e3}[unit] for seconds in result.seconds]
+        report.add(case, result.name, unit, times, result.note)
 
 
 def alternate(

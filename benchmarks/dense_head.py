@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.common import Options, Report, main
-from benchmarks.contest import contest
+from benchmarks.contest import compete
 from benchmarks.networks import Network, build, labels, photographs, vgg16
 from benchmarks.peers import training
 
@@ -26,15 +26,8 @@ def measure(options: Options) -> Report:
     report = Report("dense_head", __doc__ or "", settings)
     for case, units in HEADS.items():
         head = Network(features.shape[1:], units=units)
-        results, report.missing = contest(
-            training(head, features, labels(batch), "adam", 1e-5),
-            repetitions,
-            warm_up=3,
-            tolerance=1e-4,
-        )
-        for result in results:
-            milliseconds = [seconds * 1e3 for seconds in result.seconds]
-            report.add(case, result.name, "ms", milliseconds, result.note)
+        contenders = training(head, features, labels(batch), "adam", 1e-5)
+        compete(report, case, contenders, repetitions, "ms")
         report.compare(case, "minitl", "Keras", "PyTorch")
     return report
 

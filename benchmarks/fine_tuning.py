@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.common import Options, Report, main
-from benchmarks.contest import contest
+from benchmarks.contest import compete
 from benchmarks.networks import Network, build, labels, photographs
 from benchmarks.peers import training
 
@@ -17,14 +17,7 @@ def measure(options: Options) -> Report:
     settings = {"image": options.size, "batch": batch, "warm-up": 3, "repetitions": repetitions}
     report = Report("fine_tuning", __doc__ or "", settings)
     case = f"block5 + Dense(1024) + Dense(10), batch {batch}"
-    results, report.missing = contest(
-        training(network, features, labels(batch), "adam", 1e-5),
-        repetitions,
-        warm_up=3,
-        tolerance=1e-4,
-    )
-    for result in results:
-        report.add(case, result.name, "s", result.seconds, result.note)
+    compete(report, case, training(network, features, labels(batch), "adam", 1e-5), repetitions)
     report.compare(case, "minitl", "PyTorch", goal=0.6)
     report.compare(case, "minitl", "Keras")
     return report

@@ -183,9 +183,7 @@ def torch_trains(network: Network, x: Array, y: Array, optimizer: str, rate: flo
     steps = itertools.count(1)
 
     def run() -> float:
-        if (
-            optimizer == "adam"
-        ):  # Keras adds epsilon before the correction of sqrt(v), PyTorch after
+        if optimizer == "adam":  # Keras adds epsilon before sqrt(v) is corrected, PyTorch after
             step.param_groups[0]["eps"] = 1e-7 / (1 - 0.999 ** next(steps)) ** 0.5
         step.zero_grad()
         loss = torch.nn.functional.cross_entropy(model(images), targets)

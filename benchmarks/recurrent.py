@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Options, Report, main
-from benchmarks.contest import Contender, Ready, contest
+from benchmarks.contest import Contender, Ready, compete
 from benchmarks.peers import NEEDS, keras_and_tensorflow
 
 Array = np.ndarray
@@ -27,11 +27,8 @@ def measure(options: Options) -> Report:
                 Contender("minitl", in_minitl, given),
                 Contender("Keras", in_keras, given, NEEDS["Keras"]),
             ]
-            results, report.missing = contest(contenders, repetitions, warm_up=3, tolerance=1e-4)
             case = f"{kind}, {what}"
-            for result in results:
-                milliseconds = [seconds * 1e3 for seconds in result.seconds]
-                report.add(case, result.name, "ms", milliseconds, result.note)
+            compete(report, case, contenders, repetitions, "ms")
             report.compare(case, "minitl", "Keras")
     return report
 

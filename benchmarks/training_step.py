@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.common import Options, Report, main
-from benchmarks.contest import Contender, contest
+from benchmarks.contest import Contender, compete
 from benchmarks.networks import Network, labels, photographs
 from benchmarks.peers import PRECISE, minitl_trains, training
 
@@ -18,9 +18,7 @@ def measure(options: Options) -> Report:
     contenders = training(network, x, y, "sgd", 1e-5)
     precise = {**contenders[0].settings, "which": "precise"}
     contenders.append(Contender(PRECISE, minitl_trains, precise))
-    results, report.missing = contest(contenders, repetitions, warm_up=3, tolerance=1e-4)
-    for result in results:
-        report.add(case, result.name, "s", result.seconds, result.note)
+    compete(report, case, contenders, repetitions)
     report.compare(case, "minitl", "Keras", "PyTorch", goal=0.5)
     report.compare(case, PRECISE, "minitl")
     return report

@@ -11,6 +11,7 @@ this file.
 from __future__ import annotations
 
 import functools
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from minitl.transfer.features import extract_features, feature_model
 from minitl.transfer.optimum import solve_head
 
 
+@dataclass(eq=False, repr=False)
 class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Images to F (N, D), float32: what a frozen network says about each.
 
@@ -62,26 +64,15 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     weights raises.
     """
 
-    def __init__(
-        self,
-        model: Any = "vgg16",
-        *,
-        layers: Any = None,
-        pooling: str | None = "avg",
-        image_shape: tuple[int, ...] | None = None,
-        value_range: tuple[float, float] | None = None,
-        size: tuple[int, int] | None = None,
-        preprocess: Any = "auto",
-        batch_size: int = 32,
-    ):
-        self.model = model
-        self.layers = layers
-        self.pooling = pooling
-        self.image_shape = image_shape
-        self.value_range = value_range
-        self.size = size
-        self.preprocess = preprocess
-        self.batch_size = batch_size
+    model: Any = "vgg16"
+    _: KW_ONLY
+    layers: Any = None
+    pooling: str | None = "avg"
+    image_shape: tuple[int, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    size: tuple[int, int] | None = None
+    preprocess: Any = "auto"
+    batch_size: int = 32
 
     def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
         """Check that the images fit the model; returns self."""
@@ -166,6 +157,7 @@ def _published(name: str, size: tuple[int, int]) -> Model:
     return maker(weights="imagenet", include_top=False, input_shape=(*size, 3))
 
 
+@dataclass(eq=False, repr=False)
 class SoftmaxHead(ClassifierMixin, BaseEstimator):
     """P = softmax(W^T F + b), at the optimum of its loss.
 
@@ -183,10 +175,10 @@ class SoftmaxHead(ClassifierMixin, BaseEstimator):
     After `fit`: `classes_` (m,), `kernel_` W (D, m), `bias_` b (m,), `loss_`, `n_iter_`.
     """
 
-    def __init__(self, l2: float = 1e-3, *, tolerance: float = 1e-10, max_iter: int = 5000):
-        self.l2 = l2
-        self.tolerance = tolerance
-        self.max_iter = max_iter
+    l2: float = 1e-3
+    _: KW_ONLY
+    tolerance: float = 1e-10
+    max_iter: int = 5000
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxHead:
         """Find W and b for F = X (N, D) and classes y (N,); returns self."""
