@@ -88,29 +88,10 @@ def look_up(identifier: Any, table: Registry, what: str) -> Any:
     Raises ValueError for an unknown name, showing the nearest.
     """
     if isinstance(identifier, dict) and "class_name" in identifier:
-        entry = table.find(identifier["class_name"], what)
-        if not inspect.isclass(entry):
-            return entry
-        parameters = inspect.signature(entry).parameters
-        return entry(**without_idle(identifier.get("config", {}), parameters, entry.__name__))
+        return part("settings").configured(identifier, table, what)
     if isinstance(identifier, str):
         identifier = table.find(identifier, what)
     return identifier() if inspect.isclass(identifier) else identifier
-
-
-def without_idle(
-    settings: Mapping[str, Any], known: Iterable[str], what: str, idle: Iterable[str] = ()
-) -> dict[str, Any]:
-    """The settings that are known. Keras's files hold others; those that do nothing are dropped.
-
-    A setting does nothing when it is None, False, 0 or empty, or is named in `idle`. Raises
-    ValueError for one that would do something.
-    """
-    known = set(known)
-    for name, value in settings.items():
-        if name not in known and value and name not in idle:
-            raise ValueError(f"minitl's {what} has no {name!r} (here {value!r}); cannot load it")
-    return {name: value for name, value in settings.items() if name in known}
 
 
 def check_keywords(function: F, parameters: Mapping[str, inspect.Parameter] | None = None) -> F:
@@ -123,9 +104,9 @@ def check_keywords(function: F, parameters: Mapping[str, inspect.Parameter] | No
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        # As users call it: 'SGD', not 'SGD.__init__'; 'fit', not 'Model.fit'.
-        what = function.__qualname__.removesuffix(".__init__").rsplit(".")[-1]
         if not takes_any:
+            what = function.__name__  # or, of a constructor, the class that is being made
+            what = type(args[0]).__name__ if what == "__init__" else what
             complain_about_unknown(kwargs, known, what)
         return function(*args, **kwargs)
 
@@ -183,30 +164,7 @@ class Configurable:
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON can hold them."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {n: serialize(getattr(self, n)) for n in names if n != "self" and hasattr(self, n)}
-
-
-def serialize(value: Any) -> Any:
-    """`value` as JSON can hold it and `look_up` understands it: functions of minitl by name.
-
-    Raises ValueError for other functions: a file could not bring them back.
-
-    >>> serialize((1, None, len))
-    Traceback (most recent call last):
-    ValueError: <built-in function len> is no part of minitl and cannot be saved by name
-    """
-    if isinstance(value, (list, tuple)):
-        return [serialize(v) for v in value]
-    if isinstance(value, dict):
-        return {key: serialize(v) for key, v in value.items()}
-    if isinstance(value, Configurable):
-        return {"class_name": type(value).__name__, "config": value.get_config()}
-    if callable(value):
-        if not str(getattr(value, "__module__", "")).startswith("minitl."):
-            raise ValueError(f"{value!r} is no part of minitl and cannot be saved by name")
-        return value.__name__
-    return value.item() if hasattr(value, "item") else value  # NumPy's numbers as Python's
+        return part("settings").settings_of(self)
 
 
 _names_given: Counter[str] = Counter()
@@ -236,6 +194,7 @@ PARTS = {
     "networks": "minitl.applications.common",  # checks arguments that seldom come together
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
     "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
+    "settings": "minitl.storage.settings",  # what a file says of a layer, a loss, an optimizer ...
     "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
     "streams": "minitl.data.streams",  # data that are iterables of batches, not arrays
     "summary": "minitl.judging.summary",  # Model.summary

@@ -5,7 +5,8 @@ import pytest
 
 from minitl import config, initializers
 from minitl.layers import Dense
-from minitl.naming import public_names, serialize
+from minitl.naming import public_names
+from minitl.storage.settings import serialize
 
 SHAPE = (40, 30, 10, 20)  # fan_in 40*30*10, fan_out 40*30*20
 FAN_IN, FAN_OUT = 12_000, 24_000

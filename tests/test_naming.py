@@ -13,10 +13,10 @@ from minitl.naming import (
     did_you_mean,
     forget_names,
     look_up,
-    serialize,
     snake_case,
     unique_name,
 )
+from minitl.storage.settings import serialize
 
 
 @pytest.mark.parametrize(

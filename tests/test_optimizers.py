@@ -7,8 +7,8 @@ import pytest
 
 from minitl import kernels, optimizers
 from minitl.autograd import Variable
-from minitl.naming import serialize
 from minitl.optimizers import SGD, Adam, AdamW, schedules
+from minitl.storage.settings import serialize
 
 
 def steps(optimizer, gradients, start=1.0):

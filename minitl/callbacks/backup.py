@@ -13,9 +13,9 @@ from typing import Any
 from minitl import config
 from minitl.callbacks import Callback, Logs
 from minitl.callbacks.control import check_save_freq
-from minitl.naming import serialize
 from minitl.storage import state as state_file
 from minitl.storage.atomic import locked
+from minitl.storage.settings import serialize
 
 
 class BackupAndRestore(Callback):

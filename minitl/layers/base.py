@@ -20,7 +20,7 @@ import numpy as np
 
 from minitl import config, initializers, regularizers
 from minitl.autograd import Array, Tensor, Variable, as_tensor
-from minitl.naming import Configurable, did_you_mean, snake_case, unique_name, without_idle
+from minitl.naming import Configurable, did_you_mean, part, snake_case, unique_name
 
 __all__ = ["Layer", "SymbolicTensor"]
 
@@ -119,7 +119,7 @@ class Layer(Configurable, metaclass=LayerType):
     _training_unless_told: ClassVar[bool | None] = False
     _extra_arguments: ClassVar[frozenset[str]] = frozenset()
     # Settings in Keras's configurations that do nothing unless another is on; see from_config.
-    _idle_settings: ClassVar[frozenset[str]] = frozenset()
+    idle_settings: ClassVar[frozenset[str]] = frozenset()
     _sealed = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -197,11 +197,7 @@ class Layer(Configurable, metaclass=LayerType):
         Keras writes arguments that minitl does not have. They are dropped where they are None,
         False or empty, that is, do nothing; otherwise ValueError names them.
         """
-        settings = dict(settings)
-        if isinstance(settings.get("dtype"), dict):  # Keras 3: a DTypePolicy
-            settings["dtype"] = settings["dtype"]["config"]["name"]
-        known = inspect.signature(cls.__init__).parameters
-        return cls(**without_idle(settings, known, cls.__name__, cls._idle_settings))
+        return part("settings").layer_configured(cls, settings)
 
     # --- Weights ---
 

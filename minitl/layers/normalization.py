@@ -60,7 +60,7 @@ class LayerNormalization(UnitNormalization):
         beta_initializer, gamma_initializer: how they start.
     """
 
-    _idle_settings = frozenset({"rms_scaling"})
+    idle_settings = frozenset({"rms_scaling"})
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class BatchNormalization(LayerNormalization):
         ..._initializer: how these and the moving averages start.
     """
 
-    _idle_settings = frozenset({"renorm_momentum"})
+    idle_settings = frozenset({"renorm_momentum"})
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ edge in the record (`autograd.py`), so `backward` never goes below the lowest la
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from minitl.metrics import Mean, Metric
 from minitl.models.batches import Batch
 from minitl.models.callbacks import CallbackList
 from minitl.models.prediction import outputs_of, pieces, with_bar
-from minitl.naming import did_you_mean, serialize
+from minitl.naming import did_you_mean
 
 
 class TrainingDiverged(FloatingPointError):
@@ -38,8 +37,7 @@ class TrainingDiverged(FloatingPointError):
 class Compiled:
     """How a model learns: a loss and metrics for each output. Arguments as for `Model.compile`.
 
-    `settings` are the arguments as a file can hold them; None where one is a function of the
-    user's: whoever loads the model compiles it. Raises ValueError for names that are not there.
+    `settings` are the arguments by name. Raises ValueError for names that are not there.
     """
 
     def __init__(
@@ -62,11 +60,9 @@ class Compiled:
                 for each in row:
                     metrics_module.get(each)  # raises for an unknown name
         self._metrics: list[list[tuple[Metric, bool]]] | None = None
-        given = (optimizer, loss, loss_weights, *metric_settings)
         names = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics")
-        self.settings: dict[str, Any] | None = None
-        with contextlib.suppress(ValueError):
-            self.settings = dict(zip(names, serialize(given), strict=True))
+        given = (optimizer, loss, loss_weights, *metric_settings)
+        self.settings = dict(zip(names, given, strict=True))
 
     def _each(self, value: Any, what: str) -> list[Any]:
         """A setting for each output, from one for all, a list, or a dict by output name."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Variable
-from minitl.naming import Configurable, Registry, attributes_of, look_up, serialize, snake_case
+from minitl.naming import Configurable, Registry, attributes_of, look_up, part, snake_case
 
 if TYPE_CHECKING:
     from minitl.optimizers.others import *
@@ -135,7 +135,7 @@ class Optimizer(Configurable):
         return gradients
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"learning_rate": serialize(self._rate)}
+        return super().get_config() | {"learning_rate": part("settings").serialize(self._rate)}
 
 
 def moment(state: dict[str, Array], name: str, w: Array) -> Array:

@@ -25,7 +25,8 @@ from minitl import layers
 from minitl.layers import InputLayer, Layer, SymbolicTensor
 from minitl.models.model import Model
 from minitl.models.sequential import Sequential
-from minitl.naming import did_you_mean, without_idle
+from minitl.naming import did_you_mean
+from minitl.storage.settings import without_idle
 
 Place = tuple[str, int]  # a layer's name, and which of its calls
 

@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from minitl.storage.keras_config import (
     model_from_config,
     to_json,
 )
+from minitl.storage.settings import serialize
 from minitl.storage.weight_matching import plan
 
 __all__ = [
@@ -342,11 +343,15 @@ def _notes(model: Model) -> dict[str, Any]:
         for path, layer in named_layers(model)
         if layer.rate_multiplier != 1
     }
+    compiled = None
+    if model.compiled is not None:
+        with suppress(ValueError):  # a function of the user's: whoever loads the model compiles it
+            compiled = serialize(model.compiled.settings)
     return {
         "metadata": model.metadata,
         "rate_multipliers": multipliers,
         "input_ranges": ranges,
-        "compile": (model.compiled.settings if model.compiled else None),
+        "compile": compiled,
     }
 
 

@@ -25,6 +25,7 @@ from minitl.layers import (
 )
 from minitl.models import load_model, model_from_json
 from minitl.optimizers import SGD, schedules
+from minitl.storage import settings
 
 rng = np.random.default_rng(0)
 
@@ -167,7 +168,7 @@ def test_compiled_as_before(tmp_path):
     model.save(tmp_path / "m.h5")
     again = load_model(tmp_path / "m.h5")
     assert again.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
-    assert naming.serialize(again.optimizer) == naming.serialize(model.optimizer)
+    assert settings.serialize(again.optimizer) == settings.serialize(model.optimizer)
     assert load_model(tmp_path / "m.h5", compile=False).optimizer is None
 
 

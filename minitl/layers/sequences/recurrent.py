@@ -48,7 +48,7 @@ class Recurrent(RandomLayer):
     input_rank = 3
     gates: int
     # How Keras computes it, and what becomes of masks, which are not there.
-    _idle_settings = frozenset({"implementation", "use_cudnn", "zero_output_for_mask"})
+    idle_settings = frozenset({"implementation", "use_cudnn", "zero_output_for_mask"})
 
     def __init__(
         self,

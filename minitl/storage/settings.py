@@ -1,0 +1,75 @@
+"""What a file says of whatever a user configures: a layer, a loss, an optimizer, an initializer.
+
+`serialize` makes it JSON, {'class_name': 'Adam', 'config': {'learning_rate': 0.001, ...}};
+`configured` makes the thing again, from minitl's own files or from Keras's. A constructor keeps
+each argument in an attribute of the same name, so its settings are its arguments.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from minitl.naming import Configurable, Registry
+
+
+def settings_of(thing: Any) -> dict[str, Any]:
+    """The arguments of its constructor, as JSON can hold them."""
+    names = inspect.signature(type(thing).__init__).parameters
+    return {n: serialize(getattr(thing, n)) for n in names if n != "self" and hasattr(thing, n)}
+
+
+def serialize(value: Any) -> Any:
+    """`value` as JSON can hold it and `look_up` understands it: functions of minitl by name.
+
+    Raises ValueError for other functions: a file could not bring them back.
+
+    >>> serialize((1, None, len))
+    Traceback (most recent call last):
+    ValueError: <built-in function len> is no part of minitl and cannot be saved by name
+    """
+    if isinstance(value, (list, tuple)):
+        return [serialize(v) for v in value]
+    if isinstance(value, dict):
+        return {key: serialize(v) for key, v in value.items()}
+    if isinstance(value, Configurable):
+        return {"class_name": type(value).__name__, "config": value.get_config()}
+    if callable(value):
+        if not str(getattr(value, "__module__", "")).startswith("minitl."):
+            raise ValueError(f"{value!r} is no part of minitl and cannot be saved by name")
+        return value.__name__
+    return value.item() if hasattr(value, "item") else value  # NumPy's numbers as Python's
+
+
+def configured(described: Mapping[str, Any], table: Registry, what: str) -> Any:
+    """What {'class_name': ..., 'config': {...}} describes, by the names of a table."""
+    entry = table.find(described["class_name"], what)
+    if not inspect.isclass(entry):
+        return entry
+    known = inspect.signature(entry).parameters
+    return entry(**without_idle(described.get("config", {}), known, entry.__name__))
+
+
+def layer_configured(cls: type, settings: Mapping[str, Any]) -> Any:
+    """A layer of class `cls` from its configuration; see `Layer.from_config`."""
+    settings = dict(settings)
+    if isinstance(settings.get("dtype"), dict):  # Keras 3: a DTypePolicy
+        settings["dtype"] = settings["dtype"]["config"]["name"]
+    known = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    return cls(**without_idle(settings, known, cls.__name__, getattr(cls, "idle_settings", ())))
+
+
+def without_idle(
+    settings: Mapping[str, Any], known: Iterable[str], what: str, idle: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The settings that are known. Keras's files hold others; those that do nothing are dropped.
+
+    A setting does nothing when it is None, False, 0 or empty, or is named in `idle`. Raises
+    ValueError for one that would do something.
+    """
+    known = set(known)
+    for name, value in settings.items():
+        if name not in known and value and name not in idle:
+            raise ValueError(f"minitl's {what} has no {name!r} (here {value!r}); cannot load it")
+    return {name: value for name, value in settings.items() if name in known}
