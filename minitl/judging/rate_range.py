@@ -21,7 +21,8 @@ import numpy as np
 from minitl import config
 from minitl.models import Model
 from minitl.models.batches import is_stream
-from minitl.models.training import TrainingDiverged
+from minitl.models.prediction import source_of
+from minitl.models.training import TrainingDiverged, snapshot, train_step
 from minitl.naming import check_keywords
 from minitl.transfer.feature_cache import Caching
 
@@ -75,7 +76,7 @@ def learning_rate_range_test(
         raise ValueError(f"rates grow from lowest to highest, got {lowest!r} to {highest!r}")
     if not isinstance(steps, (int, np.integer)) or steps < 3:
         raise ValueError(f"steps must be an integer of at least 3, got {steps!r}")
-    data = model._data(x, y, sample_weight, batch_size, None)
+    data = source_of(model, x, y, sample_weight, batch_size)
     rates = np.geomspace(lowest, highest, steps)
     losses, smoothed, diverged = _undone(
         lambda: _train(model, data, rates, seed, cache_features),
@@ -124,7 +125,7 @@ def _steps(model: Model, walk: Any, rates: np.ndarray, seed: int) -> Iterator[fl
         order = None if walk.samples is None else rng.permutation(walk.samples)
         for batch in walk.batches(order):
             model.optimizer.learning_rate = float(rates[k])
-            yield model._train_step(batch, rng, f"step {k + 1}")[0][0]
+            yield train_step(model, batch, rng, f"step {k + 1}")[0][0]
             k += 1
             if k == len(rates):
                 return
@@ -133,7 +134,7 @@ def _steps(model: Model, walk: Any, rates: np.ndarray, seed: int) -> Iterator[fl
 def _remember(model: Model, keep_features: bool) -> Callable[[], None]:
     """Take note of weights, optimizer and random numbers; returns what puts them back. F of the
     same images, which `fit` will then not compute again, may stay."""
-    optimizer, features, weights = model.optimizer, model.kept_features, model._snapshot()
+    optimizer, features, weights = model.optimizer, model.kept_features, snapshot(model)
     generator = config.random_state()
     drawn = generator.bit_generator.state
 

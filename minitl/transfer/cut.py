@@ -23,8 +23,10 @@ import numpy as np
 from minitl.autograd import Tensor
 from minitl.layers.augmentation import view_seeds
 from minitl.layers.base import Call, Layer, SymbolicTensor
-from minitl.models.graph import Graph, numbers, open_up, work
+from minitl.models.graph import Graph
+from minitl.models.opened import numbers, open_up, work
 from minitl.storage.digests import arrays_digest
+from minitl.transfer.architecture import architecture
 
 # Multiply-adds that take as long as reading one kept number: 1 ns (gathering rows of F from
 # memory), against 100 to 180 multiply-adds per nanosecond of a convolution on two cores.
@@ -70,7 +72,7 @@ class Cut:
         self.row_bytes = self.width * self.dtype.itemsize
         self.layers = self._below.layers
         self._state = self._look()
-        self._architectures = self._below.architecture(), whole.architecture()
+        self._architectures = architecture(self._below), architecture(whole)
 
     def holds(self) -> bool:
         """Whether what was computed below is still right: nothing was written or unfrozen."""
@@ -89,7 +91,7 @@ class Cut:
         now = open_up(model, [t.shape for t in self.whole.inputs])
         layers = [id(call.layer) for call in self.whole.calls]
         same = layers == [id(call.layer) for call in now.calls]
-        return same and now.architecture() == self._architectures[1]
+        return same and architecture(now) == self._architectures[1]
 
     def same_as(self, other: Cut) -> bool:
         """Whether both keep the same values of the same samples."""

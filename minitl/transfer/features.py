@@ -25,10 +25,11 @@ from minitl.layers import (
 )
 from minitl.models import Model
 from minitl.models.batches import is_stream
-from minitl.models.graph import open_up
+from minitl.models.opened import open_up
 from minitl.naming import check_keywords
 from minitl.storage.atomic import progress_bar
 from minitl.storage.digests import arrays_digest, digest_of, sample_digests
+from minitl.transfer.architecture import architecture
 from minitl.transfer.feature_file import FeatureFile, FeatureFileError
 
 POOLING = {None: Flatten, "avg": GlobalAveragePooling2D, "max": GlobalMaxPooling2D}
@@ -145,7 +146,7 @@ def _key(
     names = [layer.name if isinstance(layer, Layer) else str(layer) for layer in chosen]
     return {
         "kind": "rows in order",
-        "architecture": graph.architecture(),
+        "architecture": architecture(graph),
         "layers": ", ".join(names) if layers is not None else "output",
         "pooling": str(pooling),
         "weights": arrays_digest(v.storage for v in graph.weights),

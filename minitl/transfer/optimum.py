@@ -363,7 +363,7 @@ def _head_of(model: Any) -> tuple[Dense, Model | None]:
     """The softmax head at the model's end, and the model of what comes before it, if anything."""
     call = model.outputs[0].call
     head = call.layer
-    loss = model._losses[0]
+    loss = model.compiled.losses[0]
     known = (CategoricalCrossentropy, SparseCategoricalCrossentropy)
     right = {
         "one output": len(model.outputs) == 1,

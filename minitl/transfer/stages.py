@@ -29,7 +29,8 @@ from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
 from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
 from minitl.models.batches import is_stream
-from minitl.models.graph import open_up, work
+from minitl.models.opened import open_up, work
+from minitl.models.prediction import source_of
 from minitl.naming import Configurable, complain_about_unknown, did_you_mean
 from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
 from minitl.storage.digests import arrays_digest
@@ -436,7 +437,7 @@ class _Training:
         size, share = fit.get("batch_size"), fit.get("validation_split")
         held_out: Any = fit["validation_data"]
         if held_out is None and share and not is_stream(fit["x"]):
-            data: Any = model._data(fit["x"], fit["y"], fit.get("sample_weight"), size, None)
+            data = source_of(model, fit["x"], fit["y"], fit.get("sample_weight"), size)
             last = data.split(share)[1]
             held_out = last.x, last.y, last.weight
         elif held_out is not None:

@@ -17,7 +17,7 @@ from minitl.layers import (
     MaxPooling2D,
     ZeroPadding2D,
 )
-from minitl.models.graph import open_up
+from minitl.models.opened import open_up
 from minitl.transfer import cut as cut_module
 from minitl.transfer.cut import Views, find_cut, first_random
 
