@@ -42,6 +42,7 @@ class Cut:
             `kept`.
         sources: which of the model's inputs `below` reads.
         views: whether `below` augments, so that it must be told which `Views` to draw.
+        shapes, width, dtype, row_bytes: of what is kept of one sample.
         work, saved: multiply-adds per sample of the whole model, and those that `above` saves.
     """
 
@@ -53,39 +54,35 @@ class Cut:
         self.kept = [t for t in kept if id(t) in read]
         self._below = whole.between(whole.inputs, self.kept)
         self.sources = [i for i, t in enumerate(whole.inputs) if t in self._below.inputs]
-        drawn = [i for i, c in enumerate(whole.calls) if views and _augments(c, training)]
-        calls = {id(whole.calls[i]): _seeded(whole.calls[i], place=i) for i in drawn}
-        self.views = any(id(call) in calls for call in self._below.calls)
-        below = [calls.get(id(call), call) for call in self._below.calls]
-        self.below = Graph(self._below.inputs, below, self.kept)
+        place = {id(call): i for i, call in enumerate(whole.calls)}
+        self.below = OpenedGraph(
+            self._below.inputs,
+            [
+                _seeded(call, place[id(call)]) if views and _augments(call, training) else call
+                for call in self._below.calls
+            ],
+            self.kept,
+        )
+        self.views = any(isinstance(layer, SeededLayer) for layer in self.below.layers)
         self.work = sum(map(work, whole.calls))
         self.saved = self.work - sum(map(work, self.above.calls))
+        self.shapes: list[tuple[Any, ...]] = [t.shape[1:] for t in self.kept]
+        self.width = sum(map(numbers, self.kept))
+        self.dtype = np.dtype(self.kept[0].dtype)
+        self.row_bytes = self.width * self.dtype.itemsize
         self.layers = self._below.layers
         self._state = self._look()
-        self._described = architecture(whole)
-
-    @property
-    def shapes(self) -> list[tuple[Any, ...]]:
-        """Of each kept value, without the axis of samples."""
-        return [t.shape[1:] for t in self.kept]
-
-    @property
-    def width(self) -> int:
-        """D: the numbers that are kept of one sample."""
-        return sum(map(numbers, self.kept))
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.kept[0].dtype)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes that are kept of one sample."""
-        return self.width * self.dtype.itemsize
+        self._architectures = architecture(self._below), architecture(whole)
 
     def holds(self) -> bool:
         """Whether what was computed below is still right: nothing was written or unfrozen."""
         return self._state == self._look()
+
+    def _look(self) -> list[Any]:
+        return [
+            (id(layer), layer.trainable, [(v.version, v.trainable) for v in layer.weights])
+            for layer in self.layers
+        ]
 
     def fits(self, model: Any) -> bool:
         """The same, and whether the model still is what was cut. Takes some milliseconds."""
@@ -94,28 +91,19 @@ class Cut:
         now = open_up(model, [t.shape for t in self.whole.inputs])
         layers = [id(call.layer) for call in self.whole.calls]
         same = layers == [id(call.layer) for call in now.calls]
-        return same and architecture(now) == self._described
-
-    def _look(self) -> list[Any]:
-        return [
-            (layer.trainable, [(v.version, v.trainable) for v in layer.weights])
-            for layer in self.layers
-        ]
+        return same and architecture(now) == self._architectures[1]
 
     def same_as(self, other: Cut) -> bool:
         """Whether both keep the same values of the same samples."""
-        return (
-            [id(layer) for layer in self.layers] == [id(layer) for layer in other.layers]
-            and self._state == other._state
-            and self.views == other.views
-            and self.shapes == other.shapes
-            and architecture(self._below) == architecture(other._below)
+        mine, theirs = (
+            (cut._state, cut._architectures[0], cut.shapes, cut.views) for cut in (self, other)
         )
+        return mine == theirs
 
     def key(self) -> dict[str, str]:
         """What F depends on beside the images, each under a name that an error can show."""
         return {
-            "architecture": architecture(self._below),
+            "architecture": self._architectures[0],
             "weights": arrays_digest(v.storage for v in self._below.weights),
             "dtype": str(self.dtype),
         }

@@ -43,12 +43,8 @@ STEP = 256 * 2**20  # bytes that one layer's inputs and outputs may take togethe
 
 
 class Store:
-    """Rows of F (N, D) by digest, in memory or in a file. All that a cut keeps of a sample is one
-    row.
-
-    Args:
-        path: of a feature file; when None, F lies in memory or in a temporary file.
-        expected: how many rows are likely to come.
+    """Rows of F (N, D) by digest: all that the cut keeps of a sample is one row. They lie in the
+    feature file `path`, or in memory, and in a temporary file when they are too many.
     """
 
     def __init__(self, cut: Cut, path: str | Path | None = None, expected: int = 0):
@@ -56,7 +52,7 @@ class Store:
         self.computed = 0  # how often a sample was run through the frozen part
         self._numbers: dict[bytes, int] = {}  # of the row, by digest
         self._expected = max(1, expected)
-        self._file: FeatureFile | None = None
+        self.file: FeatureFile | None = None  # None: in memory
         self._on_disk = contextlib.ExitStack()  # what `close` removes or closes
         room = 0 if path is not None else min(expected, MEMORY // cut.row_bytes)
         self._rows = kernels.empty((room, cut.width), cut.dtype)
@@ -68,34 +64,29 @@ class Store:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @property
-    def in_memory(self) -> bool:
-        return self._file is None
-
     def find(self, xs: Sequence[Array]) -> Array | None:
         """The rows' numbers (N,) of samples that are all there, else None."""
-        digests = sample_digests([xs[i] for i in self.cut.sources])
-        found = [self._numbers.get(d.tobytes()) for d in digests]
+        found = [self._numbers.get(key) for key in self._keys(xs)]
         return None if None in found else np.array(found, np.int64)
 
     def numbers(self, xs: Sequence[Array], views: Views | None = None) -> Array:
-        """The rows' numbers (N,) of N samples; those that are not there are computed.
-
-        Args:
-            xs: an array (N, ...) for each input of the model.
-            views: which augmented views of which samples are wanted, where the cut keeps views.
-        """
-        below = [xs[i] for i in self.cut.sources]
-        tags = None if views is None else views.tags()
-        keys = [d.tobytes() for d in sample_digests(below, tags)]
-        missing = {key: i for i, key in enumerate(keys) if key not in self._numbers}
-        new, places = list(missing), np.array(list(missing.values()), np.int64)
-        for start in range(0, len(new), CHUNK):
-            samples = places[start : start + CHUNK]
+        """The rows' numbers (N,) of N samples, of which xs has an array (N, ...) per input of the
+        model; those that are not there are computed. `views`, where the cut keeps views, are the
+        wanted ones."""
+        keys = self._keys(xs, views)
+        missing = list({key: i for i, key in enumerate(keys) if key not in self._numbers}.items())
+        for start in range(0, len(missing), CHUNK):
+            new = missing[start : start + CHUNK]
+            samples = np.array([i for _, i in new])
+            below = [xs[i][samples] for i in self.cut.sources]
             seeds = None if views is None else views[samples]
-            found = compute(self.cut.below, [a[samples] for a in below], seeds)
-            self._add(new[start : start + CHUNK], found)
+            self._add([key for key, _ in new], compute(self.cut.below, below, seeds))
         return np.array([self._numbers[key] for key in keys], np.int64)
+
+    def _keys(self, xs: Sequence[Array], views: Views | None = None) -> list[bytes]:
+        """What each sample is known by."""
+        tags = None if views is None else views.tags()
+        return [d.tobytes() for d in sample_digests([xs[i] for i in self.cut.sources], tags)]
 
     def read(self, numbers: Array) -> list[Array]:
         """What is kept of these samples: an array (N, ...) for each value at the cut."""
@@ -109,8 +100,8 @@ class Store:
 
     def close(self) -> None:
         """Let go of the file; a temporary one is gone."""
-        if self._file is not None:
-            self._rows, self._numbers = self._rows[:0].copy(), {}
+        if self.file is not None:
+            self._rows, self._numbers = np.zeros((0, self.cut.width), self.cut.dtype), {}
         self._on_disk.close()
 
     # --- Adding rows ---
@@ -119,10 +110,10 @@ class Store:
         n, first = len(keys), len(self)
         rows = np.concatenate([a.reshape(n, -1) for a in values], axis=1)
         self.computed += n
-        if self._file is None and (first + n) * self.cut.row_bytes > MEMORY:
+        if self.file is None and (first + n) * self.cut.row_bytes > MEMORY:
             self._move_to_file()
-        if self._file is not None:
-            self._write(self._file, keys, rows)
+        if self.file is not None:
+            self._write(self.file, keys, rows)
             return
         if first + n > len(self._rows):  # room for more than these, so that it is rarely copied
             before = self._rows
@@ -154,7 +145,7 @@ class Store:
     def _open(self, path: str | Path) -> FeatureFile:
         """Go on in this file, with what is there already."""
         cut = self.cut
-        self._file = file = FeatureFile(
+        self.file = file = FeatureFile(
             path,
             cut.width,
             cut.dtype,
@@ -186,15 +177,12 @@ def compute(graph: Graph, xs: Sequence[Array], views: Views | None = None) -> li
 class Caching:
     """What one `fit` keeps, and what it says about it.
 
-    Args:
-        model: being trained.
-        cache: True, False, or the path of a feature file.
-        copies: augment_copies.
-        epochs: how many are to come.
-        say: prints a line; None is silent.
-        bars: whether to show progress.
+    `wrap` each source of batches, the training data first; `begin`; walk; `end`.
 
-    Use: `wrap` each source of batches, the training data first; `begin`; walk; `end`.
+    Args:
+        model, cache, copies: the model that is trained, cache_features and augment_copies.
+        epochs: how many are to come.
+        say: prints a line; None is silent. `bars`: whether to show progress.
     """
 
     def __init__(
@@ -249,7 +237,7 @@ class Caching:
     def end(self) -> None:
         """Leave to the model what may be of use to it later, if it is in memory. Views are drawn
         anew by every fit."""
-        for store in [s for s in self.stores if not s.in_memory]:
+        for store in [s for s in self.stores if s.file is not None]:
             self.drop(store)
         if self.cache is not False:
             self.model.kept_features = [s for s in self.stores if s.cut.holds() and not s.cut.views]
@@ -311,7 +299,7 @@ class Caching:
                 break
         else:
             path = self.cache if training and not isinstance(self.cache, bool) else None
-            for store in [s for s in self.stores if path is not None and not s.in_memory]:
+            for store in [s for s in self.stores if path is not None and s.file is not None]:
                 self.drop(store)
             store = Store(cut, path, expected)
         if store not in self.stores:

@@ -101,8 +101,8 @@ def _solve(
     f: _Centred, targets: np.ndarray, l2: float, tolerance: float, max_iterations: int
 ) -> Head:
     x, back = f.principal_axes()
-    curve = _Curve(x, targets, l2, tolerance)
-    v, iterations = _minimise(curve, max_iterations)
+    curve = _Curve(x, targets, l2)
+    v, iterations = _minimise(curve, tolerance, max_iterations)
     w, c = back(v[:-1]), v[-1]
     value, norm = f.loss_and_norm(targets, w, c, l2)
     start = curve.norms[0]
@@ -199,12 +199,11 @@ class _Centred:
         """The rows' coordinates X (N, r) along their principal axes, r <= min(N, D), and the way
         back from a W (r, m) on X to that on all D columns.
 
-        Moving F moves b and nothing else, turning it turns W and leaves the penalty as it is: L is
-        the same function, but without long narrow valleys. With the singular values of the centred
-        rows F = U S V^T, X = F V = U S and W = V w, of the same length as w. Where D > N no more
-        than N axes are needed: at the optimum W is a sum of the rows, for a part of W at right
-        angles to all of them costs penalty and changes no output (Hastie & Tibshirani 2004,
-        section 2). V or U, and S^2, come from the smaller of F^T F and F F^T.
+        Moving F moves b alone, turning it turns W and leaves the penalty: L is the same function,
+        without long narrow valleys. With F = U S V^T, centred: X = F V = U S, and W = V w is as
+        long as w. Where D > N, N axes are enough: a part of W at right angles to all rows costs
+        penalty and changes no output (Hastie & Tibshirani 2004, section 2). V or U, and S^2, come
+        from the smaller of F^T F and F F^T.
         """
         from scipy.linalg import eigh
 
@@ -242,46 +241,41 @@ class _Centred:
 
 
 class _Curve:
-    """L of W and c as one V (r + 1, m), on X (N, r); V is measured in units (r + 1, m).
+    """L of W and c as one V = unit * flat (r + 1, m), on X (N, r). V is measured in units in which
+    L curves by 1 at a given place; `norms` are those of the gradient to V, one per evaluation."""
 
-    `norms` are those of the gradient to V, one per evaluation; the first is that at V = 0.
-    """
-
-    def __init__(self, x: np.ndarray, targets: np.ndarray, l2: float, tolerance: float):
-        self.shape = x.shape[1] + 1, targets.shape[1]
+    def __init__(self, x: np.ndarray, targets: np.ndarray, l2: float):
         self.ones = np.concatenate([x, np.ones((len(x), 1))], axis=1)
         self.targets, self.of_row = targets, targets.sum(axis=1, keepdims=True)
-        self.l2, self.tolerance = l2, tolerance
-        self.penalty = 2 * l2 * (np.arange(self.shape[0]) < x.shape[1])[:, None]
+        self.penalty = 2 * l2 * (np.arange(x.shape[1] + 1) < x.shape[1])[:, None]
+        self.l2 = l2
         self.norms: list[float] = []
+        self.measure_at(np.zeros((x.shape[1] + 1, targets.shape[1])))
 
-    def units(self, v: np.ndarray) -> np.ndarray:
-        """Each number of V in the unit in which L curves by 1: from the Hessian's diagonal."""
+    def measure_at(self, v: np.ndarray) -> None:
+        """Take the units from the Hessian's diagonal at V."""
         p = _softmax(self.ones @ v)[0]
         diagonal = (self.ones * self.ones).T @ (self.of_row * p * (1 - p))
-        return 1 / np.sqrt(diagonal + 2 * self.l2)
+        self.unit = 1 / np.sqrt(diagonal + 2 * self.l2)
 
-    def loss(self, flat: np.ndarray, unit: np.ndarray) -> tuple[float, np.ndarray]:
-        """L and its gradient, at V = unit * flat."""
-        v = unit * flat.reshape(self.shape)
+    def loss(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
+        """L and its gradient to `flat`."""
+        v = self.unit * flat.reshape(self.unit.shape)
         value, g = _cross_entropy(self.ones @ v, self.targets)  # (N, r + 1) x (r + 1, m)
         dv = self.ones.T @ g + self.penalty * v  # (r + 1, N) x (N, m)
         self.norms.append(float(np.sqrt(np.vdot(dv, dv))))
-        return value + np.vdot(self.penalty * v, v) / 2, (unit * dv).ravel()
+        return value + np.vdot(self.penalty * v, v) / 2, (self.unit * dv).ravel()
 
-    def curvature(self, v: np.ndarray, unit: np.ndarray, step: np.ndarray) -> np.ndarray:
+    def curvature(self, v: np.ndarray, step: np.ndarray) -> np.ndarray:
         """How the gradient at V changes along a step: the Hessian times it."""
-        dv = unit * step.reshape(self.shape)
+        dv = self.unit * step.reshape(self.unit.shape)
         p = _softmax(self.ones @ v)[0]
         dp = p * (self.ones @ dv)
         dp -= p * dp.sum(axis=1, keepdims=True)
-        return (unit * (self.ones.T @ (self.of_row * dp) + self.penalty * dv)).ravel()
-
-    def there(self) -> bool:
-        return self.norms[-1] <= self.tolerance * self.norms[0]
+        return (self.unit * (self.ones.T @ (self.of_row * dp) + self.penalty * dv)).ravel()
 
 
-def _minimise(curve: _Curve, max_iterations: int) -> tuple[np.ndarray, int]:
+def _minimise(curve: _Curve, tolerance: float, most: int) -> tuple[np.ndarray, int]:
     """V (r + 1, m) at the minimum, and the number of iterations.
 
     L-BFGS compares losses, whose rounding ends it at a gradient of about sqrt(1e-16) of the first
@@ -291,41 +285,37 @@ def _minimise(curve: _Curve, max_iterations: int) -> tuple[np.ndarray, int]:
     from scipy.optimize import minimize
     from scipy.sparse.linalg import LinearOperator, cg
 
+    def there() -> bool:
+        return curve.norms[-1] <= tolerance * curve.norms[0]
+
     def stop(_: np.ndarray) -> None:
-        if curve.there():
+        if there():
             raise StopIteration
 
-    unit = curve.units(np.zeros(curve.shape))
-    options = {"maxiter": max_iterations, "ftol": 0, "gtol": 0, "maxcor": HISTORY}
-    result = minimize(
-        curve.loss,
-        np.zeros(unit.size),
-        (unit,),
-        "L-BFGS-B",
-        jac=True,
-        callback=stop,
-        options=options,
-    )
-    v, steps = unit * result.x.reshape(curve.shape), result.nit
-    curve.loss(result.x, unit)
+    start, shape = np.zeros(curve.unit.size), curve.unit.shape
+    settings: Any = {"options": {"maxiter": most, "ftol": 0, "gtol": 0, "maxcor": HISTORY}}
+    result = minimize(curve.loss, start, method="L-BFGS-B", jac=True, callback=stop, **settings)
+    v, steps = curve.unit * result.x.reshape(shape), result.nit
+    curve.loss(result.x)
     for _ in range(NEWTON):
-        if curve.there():
+        if there():
             break
-        before, unit = curve.norms[-1], curve.units(v)
-        gradient = curve.loss((v / unit).ravel(), unit)[1]
-        product = partial(curve.curvature, v, unit)
+        before = curve.norms[-1]
+        curve.measure_at(v)
+        flat = (v / curve.unit).ravel()
+        gradient = curve.loss(flat)[1]
+        product = partial(curve.curvature, v)
         hessian = LinearOperator((v.size, v.size), product, dtype=np.float64)
         enough = 1e-3 * float(np.linalg.norm(gradient))
         step = cg(hessian, gradient, maxiter=CG, atol=enough)[0]
         for _ in range(10):
-            flat = (v / unit).ravel() - step
-            curve.loss(flat, unit)
+            curve.loss(flat - step)
             if curve.norms[-1] < before:
                 break
             step /= 2
         else:  # rounding has the last word
             break
-        v, steps = unit * flat.reshape(curve.shape), steps + 1
+        v, steps = curve.unit * (flat - step).reshape(shape), steps + 1
     return v, steps
 
 

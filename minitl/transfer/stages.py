@@ -29,12 +29,11 @@ from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
 from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
 from minitl.models.batches import is_stream
-from minitl.models.opened import open_up, work
+from minitl.models.opened import named_layers, open_up, work
 from minitl.models.prediction import source_of
 from minitl.naming import Configurable, complain_about_unknown, did_you_mean
 from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
 from minitl.storage.digests import arrays_digest
-from minitl.storage.keras_models import named_layers
 from minitl.transfer.cut import find_cut
 
 # --- Freezing up to a layer ----------------------------------------------------------------------
@@ -50,7 +49,7 @@ def freeze_until(model: Model, layer: str | Layer) -> list[Layer]:
     `layer` itself and all others stay as they are. Returns the frozen layers. Raises ValueError
     for a name that is not there, showing the nearest.
     """
-    frozen = _layers_before(model, layer)
+    frozen = list({id(each): each for each in _before(model, _chosen(model, layer))}.values())
     for each in frozen:
         each.trainable = False
     return frozen
@@ -105,10 +104,9 @@ def _leaves(layer: Layer) -> list[Layer]:
     return list({id(each): each for each in walk(layer) if not list(each.sublayers())}.values())
 
 
-def _layers_before(model: Model, layer: str | Layer) -> list[Layer]:
-    """The layers of the model that `layer` (or a block) is computed from."""
-    chosen = {id(inner) for one in find_layers(model, layer) for inner in walk(one)}
-    return list({id(each): each for each in _before(model, chosen)}.values())
+def _chosen(model: Model, layer: str | Layer) -> set[int]:
+    """The ids of `layer` (or of a block) and of all layers inside."""
+    return {id(inner) for one in find_layers(model, layer) for inner in walk(one)}
 
 
 def _before(layer: Layer, chosen: set[int]) -> list[Layer]:
@@ -134,7 +132,7 @@ def _before(layer: Layer, chosen: set[int]) -> list[Layer]:
 
 def _not_before(model: Model, layer: str | Layer) -> list[Layer]:
     """The layers that hold no others, except those before `layer`."""
-    before = {id(each) for one in _layers_before(model, layer) for each in walk(one)}
+    before = {id(each) for one in _before(model, _chosen(model, layer)) for each in walk(one)}
     return [each for each in _leaves(model) if id(each) not in before]
 
 
@@ -204,30 +202,25 @@ def training_work(model: Model) -> dict[str, tuple[int, int]]:
     not counted.
     """
     graph, cut = open_up(model), find_cut(model)
-    totals = []
-    for whole in (False, True):
+    totals = np.zeros((3, 2), np.int64)
+    totals[0, 0] -= cut.saved if cut is not None else 0
+    for column, flag in enumerate(("trainable", "learnable")):
         reached: set[int] = set()  # values behind something that learns
-        forward = to_inputs = to_weights = 0
         for call in graph.calls:
-            amount = work(call)
-            learns = any(v.learnable if whole else v.trainable for v in call.layer.weights)
+            learns = any(getattr(v, flag) for v in call.layer.weights)
             behind = any(id(t) in reached for t in call.inputs)
             if learns or behind:
                 reached.update(id(t) for t in call.outputs)
-            forward += amount
-            to_inputs += amount * behind
-            to_weights += amount * learns
-        forward -= 0 if whole or cut is None else cut.saved
-        totals.append((forward, to_inputs, to_weights))
+            totals[:, column] += work(call) * np.array([1, behind, learns])
     names = ("forward", "gradients to inputs", "gradients to weights")
-    return dict(zip(names, zip(*totals, strict=True), strict=True))
+    return {name: (int(now), int(full)) for name, (now, full) in zip(names, totals, strict=True)}
 
 
 # --- Stages --------------------------------------------------------------------------------------
 
 
 class Stage(Configurable):
-    """One stage of `fine_tune`.
+    """One stage of `fine_tune`, which says what is None here.
 
     Args:
         unfreeze: the layer or block from which on the base learns.
@@ -235,8 +228,6 @@ class Stage(Configurable):
         learning_rate: of the head; a number (with warm-up and cosine, see `fine_tune`) or a
             schedule, used as it is and counted from the stage's first step.
         multiplier: the rate of what this stage unfreezes, as a multiple of learning_rate.
-
-    What is None is taken from `fine_tune`.
     """
 
     def __init__(
@@ -368,10 +359,7 @@ def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
 
 
 def _plan(
-    model: Model,
-    pretrained: Sequence[Layer],
-    stages: Sequence[str | Layer | Stage],
-    batch_norm: bool,
+    model: Model, pretrained: list[Layer], stages: Sequence[str | Layer | Stage], batch_norm: bool
 ) -> list[tuple[Stage, list[Layer]]]:
     """The stages, with the layers that each of them unfreezes."""
     if isinstance(stages, (str, Layer, Stage)):
@@ -448,7 +436,7 @@ class _Training:
         size, share = fit.get("batch_size"), fit.get("validation_split")
         held_out: Any = fit["validation_data"]
         if held_out is None and share and not is_stream(fit["x"]):
-            data: Any = source_of(model, fit["x"], fit["y"], fit.get("sample_weight"), size)
+            data = source_of(model, fit["x"], fit["y"], fit.get("sample_weight"), size)
             last = data.split(share)[1]
             held_out = last.x, last.y, last.weight
         elif held_out is not None:
@@ -456,8 +444,8 @@ class _Training:
         if held_out is None or is_stream(held_out) or not monitor.startswith("val_"):
             return None
         x, y, weight = (*held_out, None)[:3]
-        logs = model.evaluate(x, y, size, 0, weight, return_dict=True)
-        value = logs.get(monitor.removeprefix("val_"))
+        found = model.evaluate(x, y, size, 0, weight, return_dict=True)
+        value = found.get(monitor.removeprefix("val_"))
         return None if value is None else (float(value), model.get_weights())
 
     def remove_backups(self) -> None:
