@@ -165,7 +165,7 @@ def convolutions_in_float64(error: float) -> Iterator[None]:
     def with_errors(
         x: Array, kernel: Array, bias: Array, geometry: Geometry, activation: str | None, *_: Any
     ) -> Array:
-        y = algorithms.module("direct").conv2d(x, kernel, bias, geometry)
+        y = algorithms.module("im2col").conv2d(x, kernel, bias, geometry)
         y += error * np.sqrt(np.mean(y * y)) * rng.standard_normal(y.shape, np.float32)
         return np.maximum(y, 0) if activation == "relu" else y
 
@@ -211,10 +211,10 @@ def _uniform_data(
     x = rng.uniform(-1, 1, (1, size, size, shape[2])).astype(np.float32)
     kernel = rng.uniform(-1, 1, shape).astype(np.float32)
     geometry = sliding((size, size), (3, 3), (1, 1), "same")
-    direct = algorithms.module("direct")
+    direct = algorithms.module("im2col")
     exact = direct.conv2d(x.astype(np.float64), kernel.astype(np.float64), None, geometry)
     case = f"{layer}, uniform data, max error"
-    for name in algorithms.available():
+    for name in algorithms.KNOWN:
         # As if gradients were to follow: Winograd's with tiles of 4x4, like the published one.
         y = algorithms.module(name).conv2d(x, kernel, None, geometry, recorded=True)
         report.add(case, f"minitl, {name}", "", [np.abs(y - exact).max()])
@@ -237,7 +237,7 @@ def _build(network: Network, dtype: str) -> Any:
 
 def _choices() -> list[str | None]:
     """The dispatch's choice, then each algorithm for all it suits."""
-    return [None, *algorithms.available()]
+    return [None, *algorithms.KNOWN]
 
 
 def _name(algorithm: str | None) -> str:

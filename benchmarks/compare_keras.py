@@ -28,8 +28,7 @@ from benchmarks.contest import alone, calls_for, timed
 from benchmarks.networks import Array, colour_photographs, photographs
 from benchmarks.peers import NEEDS, keras_and_tensorflow
 from minitl.applications import weights as pretrained
-from minitl.applications.common import MEAN_BGR
-from minitl.applications.vgg16 import preprocess_input
+from minitl.applications.vgg16 import MEAN_BGR, preprocess_input
 from minitl.data import load_img, resize_images
 
 GOAL = 1e-5  # of the maximum: what is more is no rounding
@@ -273,7 +272,7 @@ def _features(weights: str, rounded: Any) -> Callable[[Array], Array]:
 
     model = minitl.applications.VGG16(include_top=False, weights=weights, pooling="avg")
     model.set_weights([w.astype(rounded).astype(np.float32) for w in model.get_weights()])
-    model.layers[0].expected_range = None  # the warning about such input is the subject here
+    model.layers[0].inspect = None  # the warning about such input is the subject here
     return lambda x: model.predict(x.astype(np.float32), verbose=0)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.common import Options, Report, main
 from benchmarks.contest import alternate, check_agreement, timer
-from minitl.kernels.fast import dense as products
+from minitl.kernels.fast import dense
 
 # Rows N, and the weights' shape (D, m).
 SHAPES = (
@@ -31,7 +31,7 @@ def measure(options: Options) -> Report:
     report = Report("dense_products", __doc__ or "", {"warm-up": 1, "repetitions": repetitions})
     for rows, weights in shapes:
         for product, ways in calls(rows, *weights):
-            chosen = "tiles" if products.suits(product, rows, *weights) else "BLAS"
+            chosen = "tiles" if dense.suits(product, rows, *weights) else "BLAS"
             case = f"{product}, {rows} rows, weights {weights[0]} x {weights[1]}: {chosen} chosen"
             check_agreement(case, [ways["tiles"]()], [ways["BLAS"]()], 1e-4)
             seconds = alternate({name: timer(way) for name, way in ways.items()}, repetitions)
@@ -48,12 +48,12 @@ def calls(rows: int, d: int, m: int) -> Iterator[tuple[str, dict[str, Callable[[
         rng.standard_normal(shape, np.float32) for shape in ((rows, d), (d, m), (rows, m))
     )
     for product, own, factors in (
-        ("y", products.forward, (x, kernel)),
-        ("dx", products.input_gradient, (g, kernel)),
-        ("dkernel", products.kernel_gradient, (x, g)),
+        ("y", dense.forward, (x, kernel)),
+        ("dx", dense.input_gradient, (g, kernel)),
+        ("dkernel", dense.kernel_gradient, (x, g)),
     ):
         left, right = {"y": (x, kernel), "dx": (g, kernel.T), "dkernel": (x.T, g)}[product]
-        blas = partial(products.product, left, right)
+        blas = partial(dense.product, left, right)
         yield product, {"tiles": partial(own, *factors), "BLAS": blas}
 
 

@@ -19,9 +19,9 @@ def measure(options: Options) -> Report:
     report = Report("forward", __doc__ or "", settings)
     for batch in batches:
         x = photographs(max(batches), options.size)[:batch]
-        direct = {"network": network, "x": x, "algorithm": "direct"}
+        direct = {"network": network, "x": x, "algorithm": "im2col"}
         contenders = predicting(network, x)
-        contenders.append(Contender("minitl, direct", minitl_predicts, direct))
+        contenders.append(Contender("minitl, im2col", minitl_predicts, direct))
         results, report.missing = contest(contenders, repetitions)
         case = f"batch {batch}"
         for result in results:
@@ -30,7 +30,7 @@ def measure(options: Options) -> Report:
         for peer in ("ONNX Runtime", "OpenVINO", "Keras", "PyTorch"):
             report.compare(case, "minitl", peer, goal=GOALS.get(batch, {}).get(peer))
         if batch == 8:
-            report.compare(case, "minitl, direct", "Keras", goal=1.5)
+            report.compare(case, "minitl, im2col", "Keras", goal=1.5)
     return report
 
 

@@ -71,7 +71,7 @@ def passes(
         "gradient to the input": {},
         "gradient to the kernel": {},
     }
-    for name in algorithms.available():
+    for name in algorithms.KNOWN:
         if not algorithms.suits(name, channels):
             continue
         way = algorithms.module(name)

@@ -1,20 +1,22 @@
-"""Activation functions, and how a layer finds one by its name.
+"""Activation functions: what a layer applies to its outputs, number by number.
 
-Those that the big layers know themselves, or that losses look beneath, are in `ops.py`. The
-others are here: each is a formula and its derivative, element by element.
+relu, sigmoid, softmax, tanh and linear are in `ops/`, because the losses and the kernels know
+them. The others are here: each computes its values and its derivative from the same formula, and
+is added to the table in which layers look up names (`ops.activation`, which is `get` here).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor, record
-from minitl.naming import Registry, look_up
-from minitl.ops import linear, relu, sigmoid, softmax, tanh
+from minitl.naming import public_names
+
+TABLE, get = ops.ACTIVATIONS, ops.activation
+linear, relu, sigmoid, softmax, tanh = ops.linear, ops.relu, ops.sigmoid, ops.softmax, ops.tanh
 
 
 def _elementwise(name: str, x: Tensor, y: Array, slope: Array) -> Tensor:
@@ -117,33 +119,4 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     return record("log_softmax", y, (x, lambda g: g - np.exp(y) * g.sum(axis=-1, keepdims=True)))
 
 
-TABLE = Registry(
-    __name__,
-    elu,
-    exponential,
-    gelu,
-    hard_sigmoid,
-    hard_silu,
-    leaky_relu,
-    linear,
-    log_softmax,
-    relu,
-    relu6,
-    selu,
-    sigmoid,
-    silu,
-    softmax,
-    softplus,
-    softsign,
-    tanh,
-    hard_swish=hard_silu,
-    swish=silu,
-)
-
-
-def get(identifier: Any) -> Callable[..., Tensor]:
-    """The function that a name stands for; None is 'linear'; a callable is itself."""
-    function = linear if identifier is None else look_up(identifier, TABLE, "activation")
-    if not callable(function):
-        raise ValueError(f"not an activation: {identifier!r}")
-    return function
+TABLE.register(*public_names(__name__).values(), hard_swish=hard_silu, swish=silu)

@@ -56,18 +56,15 @@ class Tensor:
         mean: Callable[..., Tensor]
         reshape: Callable[..., Tensor]
 
-    __slots__ = ("_leaf_requires_grad", "cache", "node", "sigmoid_of", "softmax_of", "storage")
+    __slots__ = ("_leaf_requires_grad", "node", "origin", "storage")
     __array_priority__ = 100  # so that `array * tensor` asks the tensor, not NumPy
 
     def __init__(self, data: Any, requires_grad: bool = False):
         self.storage: Array = np.ascontiguousarray(data).reshape(np.shape(data))
         self.node: Node | None = None
         self._leaf_requires_grad = requires_grad
-        # The logits z of a tensor that is softmax(z) or sigmoid(z): a loss is stable on z only.
-        self.softmax_of: Tensor | None = None
-        self.sigmoid_of: Tensor | None = None
-        # A place where kernels keep what they derived from this array; only a Variable has one.
-        self.cache: dict | None = None
+        # What it was made from, where a later operation may look beneath: ("softmax", logits).
+        self.origin: tuple[str, Tensor] | None = None
         if requires_grad and self.storage.dtype.kind != "f":
             raise TypeError(f"only floating-point tensors have gradients, not {self.storage.dtype}")
 
@@ -119,7 +116,7 @@ class Variable(Tensor):
     often it was written, for those who keep what follows from several weights.
     """
 
-    __slots__ = ("learnable", "name", "rate_multiplier", "trainable", "version")
+    __slots__ = ("cache", "learnable", "name", "rate_multiplier", "trainable", "version")
 
     def __init__(
         self, data: Any, name: str = "variable", learnable: bool = True, copy: bool = True
@@ -129,7 +126,7 @@ class Variable(Tensor):
         self.learnable = learnable  # what gradients may update; a moving average is not
         self.trainable = learnable  # what they do update: not while the layer is frozen
         self.rate_multiplier = 1.0  # how far they move it, as a multiple of the optimizer's rate
-        self.cache = {}
+        self.cache: dict = {}  # what kernels derived from this array
         self.version = 0
 
     @property
@@ -340,110 +337,3 @@ def _fit(gradient: Array, source: Tensor, op: str, number: int) -> Array:
             f"differentiable input {number}, which has shape {shape}, {source.dtype}"
         )
     return gradient
-
-
-# --- Looking and checking ------------------------------------------------------------------------
-
-
-def print_graph(y: Tensor, file: Any = None) -> None:
-    """Print how y was computed, one line a tensor, every tensor after those it depends on.
-
-    >>> a = Tensor([1.0, 2.0], requires_grad=True)
-    >>> print_graph((a * a).sum())
-    #0 leaf (2,)
-    #1 multiply (2,) <- #0, #0
-    #2 sum () <- #1
-    """
-    numbers: dict[int, int] = {}
-    stack: list[tuple[Tensor, bool]] = [(y, False)]
-    while stack:
-        tensor, inputs_done = stack.pop()
-        if id(tensor) in numbers:
-            continue
-        edges = (tensor.node.edges or ()) if tensor.node else ()
-        if not inputs_done:
-            stack.append((tensor, True))
-            stack.extend((source, False) for source, _ in reversed(edges))
-            continue
-        numbers[id(tensor)] = len(numbers)
-        name = tensor.node.op if tensor.node else getattr(tensor, "name", "leaf")
-        line = f"#{numbers[id(tensor)]} {name} {tensor.shape}"
-        if edges:
-            line += " <- " + ", ".join(f"#{numbers[id(source)]}" for source, _ in edges)
-        elif tensor.node and tensor.node.edges is None:
-            line += " (used up)"
-        print(line, file=file)
-
-
-def gradient_errors(
-    f: Callable[..., Tensor], inputs: Sequence[Array], seed: int = 0, step: float = 1e-5
-) -> list[float]:
-    """How far `backward` is from a central difference, for each input of f.
-
-    For a random cotangent c and a random unit direction d the two sides of
-
-        <vjp(c), d>  =  d/dh <c, f(x + h d)>   at h = 0
-
-    are computed in float64, the right one as a central difference with `step`; returned is
-    |left - right| / (|c| |f(x + h d) - f(x - h d)| / 2h), the gap relative to the size of what is
-    compared. A cotangent of ones would not do: it cannot see a gradient whose entries are
-    permuted.
-
-    Args:
-        f: takes one Tensor for each input and returns a Tensor.
-        inputs: arrays; used as float64.
-    """
-    arrays = [np.array(a, dtype=np.float64) for a in inputs]
-    rng = np.random.default_rng(seed)
-    tensors = [Tensor(a, requires_grad=True) for a in arrays]
-    y = f(*tensors)
-    cotangent = rng.standard_normal(y.shape)
-    gradients = backward(y, tensors, cotangent)
-    errors = []
-    for i, gradient in enumerate(gradients):
-        direction = rng.standard_normal(arrays[i].shape)
-        direction /= np.linalg.norm(direction)
-        ahead, behind = (_moved(f, arrays, i, direction * h) for h in (step, -step))
-        change = (ahead - behind) / (2 * step)
-        expected, got = np.vdot(cotangent, change), np.vdot(gradient, direction)
-        scale = np.linalg.norm(cotangent) * np.linalg.norm(change)
-        errors.append(float(abs(got - expected) / max(scale, np.finfo(np.float64).tiny)))
-    return errors
-
-
-def _moved(f: Callable[..., Tensor], arrays: list[Array], i: int, by: Array) -> Array:
-    with no_grad():
-        return f(*(Tensor(a + by if j == i else a) for j, a in enumerate(arrays))).storage
-
-
-def check_gradients(
-    f: Callable[..., Tensor], inputs: Sequence[Array], seed: int = 0, tolerance: float = 1e-6
-) -> None:
-    """Raise AssertionError, naming the input, unless all `gradient_errors` are within tolerance.
-
-    >>> check_gradients(lambda a, b: a * b, [np.array([1.0, 2.0]), np.array([3.0, 4.0])])
-    """
-    for i, error in enumerate(gradient_errors(f, inputs, seed)):
-        if not error <= tolerance:
-            raise AssertionError(
-                f"the gradient for input {i} is off by {error:.2e} (relative); "
-                f"allowed are {tolerance:.0e}"
-            )
-
-
-def jacobian(f: Callable[..., Tensor], inputs: Sequence[Array], i: int = 0) -> Array:
-    """The full matrix d f / d inputs[i], shape (y.size, inputs[i].size), a row at a time.
-
-    Each row is one `backward` with a unit cotangent, so this is for tiny shapes and for tests.
-    """
-    arrays = [np.array(a, dtype=np.float64) for a in inputs]
-    rows: list[Array] = []
-    size = 1
-    while len(rows) < size:
-        tensors = [Tensor(a, requires_grad=j == i) for j, a in enumerate(arrays)]
-        y = f(*tensors)
-        size = y.storage.size
-        unit = np.zeros(size)
-        unit[len(rows)] = 1.0
-        rows.append(backward(y, [tensors[i]], unit.reshape(y.shape))[0].ravel())
-    return np.stack(rows)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import numpy as np
 
 _floatx = "float32"
@@ -55,30 +51,3 @@ def set_random_state(generator: np.random.Generator) -> None:
     """Go on from a generator that `random_state` gave."""
     global _seeds
     _seeds = generator
-
-
-# Bytes of weights that may still be made; None: any number. See `weights_within`.
-_allowance: ContextVar[list[int] | None] = ContextVar("allowance", default=None)
-
-
-@contextmanager
-def weights_within(size: int) -> Iterator[None]:
-    """Within the block no more than `size` bytes of weights are made, or MemoryError is raised.
-
-    A file that describes a model has its weights too: a description that asks for more lies.
-    """
-    token = _allowance.set([size])
-    try:
-        yield
-    finally:
-        _allowance.reset(token)
-
-
-def allow_weight(size: int) -> None:
-    """Raise MemoryError if a weight of `size` bytes is more than may still be made."""
-    left = _allowance.get()
-    if left is None:
-        return
-    if size > left[0]:
-        raise MemoryError(f"a weight of {size:,} bytes, where {left[0]:,} are left")
-    left[0] -= size

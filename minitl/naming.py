@@ -135,25 +135,28 @@ def check_keywords(function: F, parameters: Mapping[str, inspect.Parameter] | No
 
 
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments of a class's constructor; what it passes on as **kwargs, by its own names.
+    """The arguments of a class's constructor, with those that it passes on, by their own names.
 
-    Those that the class itself gives to the next constructor are not among them.
+    What goes through its **kwargs is given by name; through *args and **kwargs, by place as well.
     """
     own = dict(inspect.signature(cls.__init__).parameters)  # type: ignore[misc]
-    rest = [name for name, p in own.items() if p.kind is p.VAR_KEYWORD]
-    if not rest:
+    kinds = {p.kind: name for name, p in own.items()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
         return own
     above = next((c for c in cls.__mro__[1:] if "__init__" in vars(c)), object)
     inherited = {} if above is object else constructor_parameters(above)
     if not inherited or set(inherited) == {"self"}:
         return own
-    del own[rest[0]]
-    keyword_only = {
-        name: p.replace(kind=p.KEYWORD_ONLY) if p.kind is not p.VAR_KEYWORD else p
+    del own[kinds[inspect.Parameter.VAR_KEYWORD]]
+    by_place = own.pop(kinds.get(inspect.Parameter.VAR_POSITIONAL, ""), None) is not None
+    passed_on = {
+        name: p if by_place or p.kind is p.VAR_KEYWORD else p.replace(kind=p.KEYWORD_ONLY)
         for name, p in inherited.items()
-        if name not in own and p.kind is not p.VAR_POSITIONAL
+        if name not in own and (by_place or p.kind is not p.VAR_POSITIONAL)
     }
-    return own | keyword_only
+    by_name = {n: p for n, p in own.items() if by_place and p.kind is p.KEYWORD_ONLY}
+    found = {n: p for n, p in own.items() if n not in by_name} | passed_on | by_name
+    return dict(sorted(found.items(), key=lambda item: item[1].kind))
 
 
 def complain_about_unknown(kwargs: Iterable[str], parameters: Iterable[str], what: str) -> None:
@@ -228,10 +231,14 @@ def forget_names() -> None:
 PARTS = {
     "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
+    "images": "minitl.applications.vgg16",  # a model file says what images it expects
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
-    "progress": "minitl.callbacks.loggers",  # progress bars
+    "networks": "minitl.applications.common",  # checks arguments that seldom come together
+    "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
+    "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
     "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
-    "summary": "minitl.models.summary",  # Model.summary
+    "streams": "minitl.data.streams",  # data that are iterables of batches, not arrays
+    "summary": "minitl.judging.summary",  # Model.summary
     "weights": "minitl.applications.weights",  # published weights that are not in their place
 }
 
@@ -241,45 +248,58 @@ def part(name: str) -> ModuleType:
     return importlib.import_module(PARTS[name])
 
 
-def public_names(package: str) -> dict[str, Any]:
-    """The public classes and functions that the files of a package define, and their other names.
+def public_names(module: str, deep: bool = True) -> dict[str, Any]:
+    """The public classes and functions that a module defines, and their other names.
 
-    Imports all of its files.
+    Of a package, those of its files, all of which are imported; if `deep`, those of the packages
+    inside it, too. A file that defines helpers as well says by `__all__` what is public.
     """
+    place = importlib.import_module(module)
     found: dict[str, Any] = {}
-    for file in pkgutil.iter_modules(getattr(importlib.import_module(package), "__path__", ())):
-        name = f"{package}.{file.name}"
-        if file.ispkg:
-            found |= public_names(name)
-        for key, value in vars(importlib.import_module(name)).items():
-            if not key.startswith("_") and getattr(value, "__module__", "") == name:
+    for file in pkgutil.iter_modules(getattr(place, "__path__", ())):
+        if deep or not file.ispkg:
+            found |= public_names(f"{module}.{file.name}")
+    if not hasattr(place, "__path__"):
+        for key, value in vars(place).items():
+            public = key in getattr(place, "__all__", (key,)) and not key.startswith("_")
+            if public and getattr(value, "__module__", "") == module:
                 found[key] = value
     return found
 
 
-def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> Callable[[str], Any]:
+def attributes_of(
+    package: str, elsewhere: Mapping[str, str] | None = None, deep: bool = True
+) -> Callable[[str], Any]:
     """The `__getattr__` of a package: names that its `__init__` does not import, found when asked.
 
-    They are its modules and what `public_names` finds, or what `elsewhere` says: {name: module}.
+    They are its modules and what `public_names` (`deep` or not) finds, or what `elsewhere` says:
+    {name: module}.
     """
 
+    @functools.cache  # `ops.batch_norm`, say, is asked for at every call of a layer
     def find(name: str) -> Any:
+        error = AttributeError(f"module {package!r} has no attribute {name!r}")
         if name.startswith("_") and name != "__all__":
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise error
         if elsewhere is not None and name in elsewhere:
             return getattr(importlib.import_module(elsewhere[name]), name)
         try:
             return importlib.import_module(f"{package}.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"{package}.{name}":
+        except ModuleNotFoundError as missing:
+            if missing.name != f"{package}.{name}":
                 raise
-        found = {} if elsewhere is not None else public_names(package)
+        place = sys.modules[package]
+        found = public_names(package, deep) if elsewhere is None else dict.fromkeys(elsewhere)
         if name == "__all__":
-            return sorted({*found, *(n for n in vars(sys.modules[package]) if n[0].isupper())})
+            ours = {key for key, value in vars(place).items() if _is_ours(key, value)}
+            return sorted({*found, *ours})
         if name in found:
             return found[name]
-        raise AttributeError(
-            f"module {package!r} has no attribute {name!r}. {did_you_mean(name, found)}"
-        )
+        files = [file.name for file in pkgutil.iter_modules(place.__path__)]
+        raise AttributeError(f"{error}. {did_you_mean(name, [*found, *files, *vars(place)])}")
 
     return find
+
+
+def _is_ours(name: str, value: Any) -> bool:
+    return name[0].isupper() and str(getattr(value, "__module__", "")).startswith("minitl.")

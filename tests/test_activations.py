@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from minitl import activations
-from minitl.autograd import Tensor, check_gradients
+from minitl.autograd import Tensor
+from minitl.judging.gradients import check_gradients
 
 
 @pytest.mark.parametrize("name", sorted(activations.TABLE))

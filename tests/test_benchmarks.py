@@ -162,7 +162,7 @@ def test_the_table_shows_medians_and_conditions():
     report = Report("forward", "How long?", {"image": 224})
     report.add("batch 8", "minitl", "ms/image", [80, 81, 90])
     report.add("batch 8", "Keras", "ms/image", [230, 231, 229])
-    report.add("batch 8", "minitl, direct", "ms/image", [240, 240, 240])
+    report.add("batch 8", "minitl, im2col", "ms/image", [240, 240, 240])
     threads = Report("threads", "What?", {})
     threads.add("forward", "1 thread", "s", [2.0])
     threads.add("forward", "2 threads", "s", [1.0])

@@ -5,7 +5,7 @@ import pytest
 
 from minitl import config, initializers
 from minitl.layers import Dense
-from minitl.naming import serialize
+from minitl.naming import public_names, serialize
 
 SHAPE = (40, 30, 10, 20)  # fan_in 40*30*10, fan_out 40*30*20
 FAN_IN, FAN_OUT = 12_000, 24_000
@@ -65,6 +65,9 @@ def test_constants():
 def test_fans():
     assert initializers.fans((5,)) == (5, 5) and initializers.fans(()) == (1, 1)
     assert initializers.fans((4, 3)) == (4, 3) and initializers.fans((3, 3, 2, 5)) == (18, 45)
+
+
+public_names("minitl.initializers")  # completes the table
 
 
 @pytest.mark.parametrize("name", initializers.TABLE)

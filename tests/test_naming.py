@@ -1,5 +1,7 @@
 """Names: near misses, look-up, automatic names, settings."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -130,3 +132,27 @@ def test_activations():
     for name, function in activations.TABLE.items():
         assert activations.get(name) is function
         assert serialize(function) == {"hard_swish": "hard_silu", "swish": "silu"}.get(name, name)
+
+
+class Base(Configurable):
+    def __init__(self, a=1, b=2, *, name=None):
+        self.a, self.b, self.name = a, b, name
+
+
+def test_arguments_that_are_passed_on_are_known_by_name():
+    class ByPlace(Base):
+        def __init__(self, first, *args, last=3, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.first, self.last = first, last
+
+    class ByName(Base):
+        def __init__(self, first, **kwargs):
+            super().__init__(**kwargs)
+            self.first = first
+
+    expected = "(self, first, a=1, b=2, *, name=None, last=3)"
+    assert str(inspect.signature(ByPlace.__init__)) == expected
+    assert str(inspect.signature(ByName.__init__)) == "(self, first, *, a=1, b=2, name=None)"
+    assert ByPlace(0, 7, b=8).get_config() == dict(first=0, a=7, b=8, last=3, name=None)
+    with pytest.raises(TypeError, match=r"ByPlace\(\) has no argument 'nmae'. Did you mean 'name'"):
+        ByPlace(0, nmae="x")

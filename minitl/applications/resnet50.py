@@ -12,9 +12,9 @@ averages it was published with, and does not touch them; see there.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minitl.applications.common import decode_predictions, finish, pooled, preprocess_input, start
+from minitl.applications.vgg16 import finish, network, pooled, preprocess_input, start
 from minitl.layers import (
     Activation,
     Add,
@@ -27,15 +27,19 @@ from minitl.layers import (
     ZeroPadding2D,
 )
 from minitl.models import Model
-from minitl.naming import check_keywords
+from minitl.naming import attributes_of
+
+if TYPE_CHECKING:
+    from minitl.applications.weights import decode_predictions
 
 __all__ = ["ResNet50", "decode_predictions", "preprocess_input"]
+__getattr__ = attributes_of(__name__, {"decode_predictions": "minitl.applications.weights"})
 
 # Table 1, 50-layer: (blocks, filters, stride) of the stacks conv2 ... conv5.
 STACKS = ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))
 
 
-@check_keywords
+@network
 def ResNet50(
     include_top: bool = True,
     weights: Any = "imagenet",
@@ -50,8 +54,8 @@ def ResNet50(
 
     Args:
         include_top: whether the average over all places and the dense layer are there.
-        weights: 'imagenet' (fetched once and kept, see `minitl.pretrained`), None (random), or
-            the path of a weight file.
+        weights: 'imagenet' (fetched once and kept, see `applications/weights.py`), None (random),
+            or the path of a weight file.
         input_tensor: a symbolic tensor to start from, instead of a new Input.
         input_shape: (H, W, 3), at least 32x32; without the top it may be left open.
         pooling: without the top: None (maps, 224 -> 7x7x2048), 'avg' or 'max' (2048 numbers).
@@ -61,16 +65,7 @@ def ResNet50(
     Images go through `preprocess_input` first. When some blocks are to be trained, leave the
     BatchNormalization layers frozen: their averages stem from batches far larger than yours.
     """
-    x = start(
-        "resnet50",
-        include_top,
-        weights,
-        input_tensor,
-        input_shape,
-        pooling,
-        classes,
-        classifier_activation,
-    )
+    x = start(input_tensor, input_shape, include_top)
     y = ZeroPadding2D(3, name="conv1_pad")(x)
     y = Conv2D(64, 7, strides=2, name="conv1_conv")(y)
     y = normalised(y, "conv1")
@@ -84,7 +79,7 @@ def ResNet50(
         y = GlobalAveragePooling2D(name="avg_pool")(y)
         y = Dense(classes, activation=classifier_activation, name="predictions")(y)
     else:
-        y = pooled(y, pooling, "avg_pool", "max_pool")
+        y = pooled(y, pooling, ("avg_pool", "max_pool"))
     return finish("resnet50", x, y, weights, include_top, name)
 
 

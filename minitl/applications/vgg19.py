@@ -7,21 +7,32 @@ with it; 19.6 billion multiply-adds for an image of 224x224.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minitl.applications.common import decode_predictions, finish, pooled, preprocess_input, start
-from minitl.applications.vgg16 import classifier, convolutions
+from minitl.applications.vgg16 import (
+    classifier,
+    convolutions,
+    finish,
+    network,
+    pooled,
+    preprocess_input,
+    start,
+)
 from minitl.layers import SymbolicTensor
 from minitl.models import Model
-from minitl.naming import check_keywords
+from minitl.naming import attributes_of
+
+if TYPE_CHECKING:
+    from minitl.applications.weights import decode_predictions
 
 __all__ = ["VGG19", "decode_predictions", "preprocess_input"]
+__getattr__ = attributes_of(__name__, {"decode_predictions": "minitl.applications.weights"})
 
 # Table 1, column E: (convolutions, filters) of each block.
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 
 
-@check_keywords
+@network
 def VGG19(
     include_top: bool = True,
     weights: Any = "imagenet",
@@ -36,16 +47,7 @@ def VGG19(
 
     Arguments, output shapes and preprocessing are those of `VGG16`.
     """
-    x = start(
-        "vgg19",
-        include_top,
-        weights,
-        input_tensor,
-        input_shape,
-        pooling,
-        classes,
-        classifier_activation,
-    )
+    x = start(input_tensor, input_shape, include_top)
     y = convolutions(x, BLOCKS)
     y = classifier(y, classes, classifier_activation) if include_top else pooled(y, pooling)
     return finish("vgg19", x, y, weights, include_top, name)

@@ -34,8 +34,9 @@ import numpy as np
 
 from minitl.applications.downloads import DigestError, FetchError, download, reason, say
 from minitl.applications.onnx import read_initializers
-from minitl.storage.atomic import array_digest, cache_folder, file_digest, locked, replacing
+from minitl.storage.atomic import file_digest, locked, replacing
 from minitl.storage.keras_files import Layers, WeightFileError, read_weights, write_weights
+from minitl.storage.keras_weights import array_digest, cache_folder, read_manifest
 
 CLASSES_URL = (
     "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
@@ -349,31 +350,37 @@ def differences(layers: Layers) -> list[str]:
 @cache
 def manifest() -> dict[str, dict[str, tuple[tuple[int, ...], str]]]:
     """VGG16 without top: {layer: {'kernel': (shape, sha256), 'bias': (shape, sha256)}}."""
-    text = (
-        package_files("minitl.applications")
-        .joinpath("vgg16_notop_manifest.json")
-        .read_text("utf-8")
-    )
-    return {
-        layer: {kind: (tuple(entry["shape"]), entry["sha256"]) for kind, entry in arrays.items()}
-        for layer, arrays in json.loads(text)["layers"].items()
-    }
-
-
-def digest(layers: Layers) -> str:
-    """One sha256 for all weights of an inventory: layer names, shapes and values, in any dtype.
-
-    The names of the arrays and the layers without weights are left out, so every layout of the
-    same weights has the same digest; so is the order of the layers, which not every layout keeps.
-    """
-    total = hashlib.sha256()
-    for layer, weights in sorted((name, weights) for name, weights in layers if weights):
-        for i, (_, array) in enumerate(weights):
-            total.update(f"{layer} {i} {tuple(array.shape)} {array_digest(array)}\n".encode())
-    return total.hexdigest()
+    return read_manifest(Path(__file__).with_name("vgg16_notop_manifest.json"))
 
 
 # ---------------------------------------------------------------------------- class names
+
+
+def decode_predictions(
+    preds: Any, top: int = 5, class_index: str | os.PathLike[str] | None = None
+) -> list[list[tuple[str, str, float]]]:
+    """The names of the `top` most probable ImageNet classes of each row.
+
+    Args:
+        preds: (N, 1000) probabilities.
+        top: how many.
+        class_index: path of an `imagenet_class_index.json`, {"0": ["n01440764", "tench"], ...};
+            None takes Keras's, which is fetched once and kept.
+
+    Returns for each row a list of (WordNet id, name, probability), most probable first.
+    """
+    preds = np.asarray(preds)
+    if preds.ndim != 2 or preds.shape[1] != 1000:
+        raise ValueError(
+            f"decode_predictions takes the (N, 1000) outputs of a network with its ImageNet top, "
+            f"got shape {preds.shape}"
+        )
+    classes = imagenet_classes(class_index)
+    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
+    return [
+        [(*classes[i], float(row[i])) for i in order]
+        for row, order in zip(preds, best, strict=True)
+    ]
 
 
 def imagenet_classes(path: str | os.PathLike[str] | None = None) -> list[tuple[str, str]]:

@@ -1,33 +1,24 @@
-"""Callbacks: what else happens while `fit` runs.
+"""Callbacks: what else happens while `fit` runs, under Keras's names.
 
-`fit` calls each callback's methods at fixed moments with `logs`, a dictionary of the numbers so
-far. A callback may read and change the model (`self.model`), stop the training
-(`self.model.stop_training = True`), or just look.
+What a callback is stands in `models/callbacks.py`. `control.py` has those that act on a training,
+`loggers.py` those that show it, `backup.py` the one that lets it go on after a power cut.
 """
 
-from minitl.callbacks.backup import BackupAndRestore
-from minitl.callbacks.base import Callback, CallbackList, History, LambdaCallback
-from minitl.callbacks.control import (
-    EarlyStopping,
-    LearningRateScheduler,
-    ModelCheckpoint,
-    ReduceLROnPlateau,
-    TerminateOnNaN,
-)
-from minitl.callbacks.loggers import CSVLogger, ProgbarLogger, format_logs
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "BackupAndRestore",
-    "CSVLogger",
-    "Callback",
-    "CallbackList",
-    "EarlyStopping",
-    "History",
-    "LambdaCallback",
-    "LearningRateScheduler",
-    "ModelCheckpoint",
-    "ProgbarLogger",
-    "ReduceLROnPlateau",
-    "TerminateOnNaN",
-    "format_logs",
-]
+from minitl.models.callbacks import Callback, CallbackList, History, Logs
+from minitl.naming import attributes_of
+
+if TYPE_CHECKING:
+    from minitl.callbacks.backup import BackupAndRestore
+    from minitl.callbacks.control import (
+        EarlyStopping,
+        LambdaCallback,
+        LearningRateScheduler,
+        ModelCheckpoint,
+        ReduceLROnPlateau,
+        TerminateOnNaN,
+    )
+    from minitl.callbacks.loggers import CSVLogger, ProgbarLogger, format_logs
+
+__getattr__ = attributes_of(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minitl import config
-from minitl.callbacks.base import Callback, Logs
+from minitl.callbacks import Callback, Logs
 from minitl.callbacks.control import check_save_freq
 from minitl.naming import serialize
 from minitl.storage import state as state_file
@@ -31,7 +31,7 @@ class BackupAndRestore(Callback):
       else is refused; a seed (`minitl.utils.set_random_seed`) is not needed;
     - a callback of your own keeps its memory in plain attributes (see `Callback.get_state`): a
       function's local variables, or another object, cannot be kept;
-    - an iterable of batches yields the same ones again (see `minitl.batches.StreamData`).
+    - an iterable of batches yields the same ones again (see `data/streams.py`).
 
     A backup is written beside its place and renamed into it, so killing the process while it is
     written leaves the one before. When the training has ended, the backup is deleted.
@@ -84,14 +84,16 @@ class BackupAndRestore(Callback):
             raise
 
     def _begin(self) -> None:
-        self.place = self.model._place
-        self.place.follow()
+        self.training = self.model.fitting
+        for source in (self.training.source, self.training.held_out):
+            if hasattr(source, "follow"):  # a stream, which takes note of how the data stand
+                source.follow()
         self.batches = 0
         self.weights = self.model.weights
         self.kept = {i for i, v in enumerate(self.weights) if v.trainable or not v.learnable}
         self.identity = self._identity()
         self.layers = [state_file.Changes(_reader(x)) for x in _with_sublayers(self.model)]
-        self.settings = state_file.Changes(_reader(self.model.optimizer, skip=("_state",)))
+        self.settings = state_file.Changes(_reader(self.model.optimizer, skip=("states",)))
         self.memories = [(type(c).__name__, c, _memory(c)) for c in self.others]
         backup = self._read()
         if backup is None:
@@ -112,15 +114,15 @@ class BackupAndRestore(Callback):
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         with self.lock:
-            if self.place.finished and self.delete_checkpoint:
+            if self.training.finished and self.delete_checkpoint:
                 for path in (self.latest, self.previous, self.backup_dir / ".training.lock"):
                     with contextlib.suppress(OSError):
                         path.unlink()
                 with contextlib.suppress(OSError):
                     self.backup_dir.rmdir()  # unless somebody keeps something else there
-            elif self.place.finished:
+            elif self.training.finished:
                 self._save()
-        del self.place  # and the arrays that it holds
+        del self.training  # and the arrays that it holds
 
     # --- What ---
 
@@ -133,13 +135,17 @@ class BackupAndRestore(Callback):
         except ValueError:  # a function of the user's
             architecture = str([(x.name, type(x).__name__) for x in _with_sublayers(model)])
         shapes = [(v.name, v.shape, v.trainable) for v in self.weights]
-        chosen = (model._losses, model._loss_weights, model._metric_settings)
+        chosen = (
+            model.compiled.losses,
+            model.compiled.loss_weights,
+            model.compiled.metric_settings,
+        )
         return {
             "architecture": state_file.fingerprint([architecture, shapes]),
             "frozen weights": state_file.fingerprint(frozen),
             "optimizer": _described(model.optimizer),
             "loss and metrics": [_described(part) for part in chosen],
-            **self.place.identity(),
+            **_identity_of(self.training),
         }
 
     def _save(self) -> None:
@@ -147,15 +153,13 @@ class BackupAndRestore(Callback):
         optimizer = self.model.optimizer
         backup = {
             "identity": self.identity,
-            "place": self.place.state(),
+            "place": _state_of(self.training, self.weights),
             "random": config.random_state(),
             "weights": {i: self.weights[i].storage for i in sorted(self.kept)},
             "trainable": [v.trainable for v in self.weights],
             "optimizer": self.settings.now(),
             "optimizer state": {
-                i: optimizer.state_of(v)
-                for i, v in enumerate(self.weights)
-                if id(v) in optimizer._state
+                i: optimizer.states[v] for i, v in enumerate(self.weights) if v in optimizer.states
             },
             "layers": [layer.now() for layer in self.layers],
             "callbacks": [(name, memory()) for name, _, memory in self.memories],
@@ -212,7 +216,7 @@ class BackupAndRestore(Callback):
         optimizer, states = self.model.optimizer, backup["optimizer state"]
         state_file.restore(optimizer, backup["optimizer"])
         for i, variable in enumerate(self.weights):
-            optimizer._state.pop(id(variable), None)
+            optimizer.states.pop(variable, None)
             if i in states:
                 optimizer.state_of(variable).update(states[i])
         layers = list(_with_sublayers(self.model))
@@ -221,14 +225,75 @@ class BackupAndRestore(Callback):
         for (_, callback, _), (_, state) in zip(self.memories, backup["callbacks"], strict=True):
             callback.set_state(state)
         config.set_random_state(backup["random"])
-        place = self.place
-        place.restore(backup["place"])
+        training = self.training
+        _go_on(training, self.weights, backup["place"])
         params = self.params or {}
         if self.model.stop_training:  # some callback had ended it
-            place.epoch = max(place.epoch, params["epochs"])
-        if params["verbose"] and place.epoch < params["epochs"]:
-            within = f", step {place.step + 1}" if place.step else ""
-            print(f"Going on from a backup: epoch {place.epoch + 1}{within}.", flush=True)
+            training.epoch = max(training.epoch, params["epochs"])
+        if params["verbose"] and training.epoch < params["epochs"]:
+            within = f", step {training.step + 1}" if training.step else ""
+            print(f"Going on from a backup: epoch {training.epoch + 1}{within}.", flush=True)
+
+
+# --- Where the training stands --------------------------------------------------------------------
+
+
+def _identity_of(training: Any) -> dict[str, Any]:
+    """What must be the same for a training to be the continuation of another."""
+    settings = {
+        "shuffle": training.shuffle,
+        "validation_freq": training.validation_freq,
+        "augment_copies": getattr(training.keeping, "copies", None),
+        "initial_epoch": training.first_epoch,
+    }
+    held_out = None if training.held_out is None else _data_identity(training.held_out)
+    return {
+        "data": _data_identity(training.source),
+        "validation data": held_out,
+        "settings": settings,
+    }
+
+
+def _data_identity(source: Any) -> list[str]:
+    """What tells these data from others: of arrays shapes, dtypes and a digest of every number."""
+    if hasattr(source, "identity"):
+        return source.identity()
+    arrays = [*source.x, *source.y, *([] if source.weight is None else [source.weight])]
+    shapes = ", ".join(f"{a.shape} {a.dtype}" for a in arrays)
+    return [shapes, f"batches of {source.batch_size}", state_file.fingerprint(arrays)]
+
+
+def _state_of(training: Any, weights: list[Any]) -> dict[str, Any]:
+    """All that decides how a training goes on, apart from model, optimizer and callbacks."""
+    number = {id(v): i for i, v in enumerate(weights)}
+    data = held_out = None
+    if hasattr(training.source, "state"):
+        data = training.source.state(within=training.step > 0)
+    if hasattr(training.held_out, "state"):
+        held_out = training.held_out.state()
+    return {
+        "seed": training.seed,
+        "epoch": training.epoch,
+        "step": training.step,
+        "rng": training.rng,
+        "tally": [state_file.state_of(part) for part in training.tally.parts()],
+        "logs": training.logs,
+        "good": {number[id(v)]: values for v, values in training.good},
+        "data": data or {},
+        "held_out": held_out,
+    }
+
+
+def _go_on(training: Any, weights: list[Any], state: dict[str, Any]) -> None:
+    """Be where `_state_of` was told."""
+    for name in ("seed", "epoch", "step", "rng", "logs"):
+        setattr(training, name, state[name])
+    for part, values in zip(training.tally.parts(), state["tally"], strict=True):
+        state_file.restore(part, values)
+    training.good = [(weights[i], values) for i, values in state["good"].items()]
+    for source, kept in ((training.source, state["data"]), (training.held_out, state["held_out"])):
+        if hasattr(source, "restore"):
+            source.restore(kept)
 
 
 def _with_sublayers(layer: Any) -> Iterator[Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from minitl.callbacks.base import Callback, Logs
+from minitl.callbacks import Callback, Logs
+from minitl.naming import complain_about_unknown
 
 # Words in the names of what should rise, and of what should fall.
 RISING = {"acc", "accuracy", "auc", "precision", "recall", "f1", "score", "similarity"}
@@ -292,3 +293,23 @@ class TerminateOnNaN(Callback):
             raise RuntimeError(f"TerminateOnNaN: {error}") from error
         print(f"TerminateOnNaN: {error}")
         return True
+
+
+class LambdaCallback(Callback):
+    """Functions in place of methods: LambdaCallback(on_epoch_end=lambda epoch, logs: ...)."""
+
+    def __init__(
+        self,
+        on_epoch_begin: Callable[..., None] | None = None,
+        on_epoch_end: Callable[..., None] | None = None,
+        on_train_begin: Callable[..., None] | None = None,
+        on_train_end: Callable[..., None] | None = None,
+        on_train_batch_begin: Callable[..., None] | None = None,
+        on_train_batch_end: Callable[..., None] | None = None,
+        **others: Callable[..., None],
+    ):
+        named = {n: f for n, f in locals().items() if n.startswith("on_") and f is not None}
+        moments = [name for name in dir(Callback) if name.startswith("on_")]
+        complain_about_unknown(others, moments, "LambdaCallback")
+        for moment, function in (named | others).items():
+            setattr(self, moment, function)

@@ -10,11 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from minitl.callbacks.base import Callback, Logs
+from minitl.callbacks import Callback, Logs
+
+
+def with_bar(source: Any, what: str) -> Any:
+    """The batches of a source, with a progress bar."""
+    from tqdm import tqdm
+
+    total = len(source) or None
+    return tqdm(source.batches(), total=total, desc=what, unit="batch", leave=False)
 
 
 class ProgbarLogger(Callback):
-    """`verbose=1`: a progress bar an epoch; `verbose=2`: one printed line an epoch."""
+    """`verbose=1`: a progress bar per epoch; `verbose=2`: one printed line per epoch."""
 
     def __init__(self, verbose: int = 1):
         self.verbose = verbose
@@ -52,13 +60,13 @@ class ProgbarLogger(Callback):
 
 def format_logs(logs: Logs | None) -> str:
     """'accuracy: 0.9100 - loss: 0.2500'"""
-    return " - ".join(f"{name}: {_short(value)}" for name, value in (logs or {}).items())
 
+    def short(value: Any) -> str:
+        if np.ndim(value):
+            return "[" + " ".join(map(short, np.asarray(value))) + "]"
+        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
 
-def _short(value: Any) -> str:
-    if np.ndim(value):
-        return "[" + " ".join(_short(v) for v in np.asarray(value)) + "]"
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
+    return " - ".join(f"{name}: {short(value)}" for name, value in (logs or {}).items())
 
 
 class CSVLogger(Callback):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from minitl.naming import attributes_of
 
 if TYPE_CHECKING:
-    from minitl.data.augmentation import *  # noqa: F403
-    from minitl.data.folder import *  # noqa: F403
-    from minitl.data.images import *  # noqa: F403
+    from minitl.data.augmentation import *
+    from minitl.data.folder import *
+    from minitl.data.images import *
 
 __getattr__ = attributes_of(__name__)

@@ -15,7 +15,8 @@ import numpy as np
 
 from minitl.autograd import as_tensor
 from minitl.layers import augmentation as layers_module
-from minitl.layers.augmentation import Augmentation, Geometric, RandomCrop, Resampling, view_seeds
+from minitl.layers.augmentation import Augmentation, Geometric, RandomCrop, Resampling
+from minitl.layers.randomness import view_seeds
 
 CHUNK = 32  # images at a time: what is between the layers stays small
 

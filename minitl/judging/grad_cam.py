@@ -20,7 +20,7 @@ from minitl.autograd import Tensor, backward, no_grad
 from minitl.data.images import resize_images
 from minitl.layers import Layer
 from minitl.models import Model
-from minitl.models.graph import open_up
+from minitl.models.opened import open_up
 from minitl.transfer.stages import find_layers
 
 
@@ -64,8 +64,7 @@ def grad_cam(
         with no_grad():
             a = Tensor(below.run([images])[0].storage, requires_grad=True)  # (N, h, w, K)
         y = above.run([a, images][: len(above.inputs)])[0]
-        logits = [t for t in (y.softmax_of, y.sigmoid_of) if t is not None]
-        z = logits[0] if logits else y
+        z = y.origin[1] if y.origin else y  # the logits beneath a softmax or sigmoid
         chosen = y.storage.argmax(axis=1) if classes is None else classes[part]
         unit = np.zeros(z.shape, z.dtype)
         unit[np.arange(len(unit)), chosen] = 1

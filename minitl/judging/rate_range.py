@@ -2,7 +2,7 @@
 
 A short training in which the rate grows from step to step, by the same factor each time. While it
 is too small the loss stands still, then it falls, then it rises and runs away; a good rate lies
-well below that at which it was lowest. The plot is `report.rate_test_plot`.
+well below that at which it was lowest. `plots.py` draws what is returned, a `RateTest`.
 
 The test changes nothing. It trains the model itself, with a clone of its optimizer, and puts back
 what it moved, also after an error, and after Ctrl-C at any moment.
@@ -10,9 +10,10 @@ what it moved, also after an error, and after Ctrl-C at any moment.
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ import numpy as np
 from minitl import config
 from minitl.models import Model
 from minitl.models.batches import is_stream
-from minitl.models.training import TrainingDiverged
+from minitl.models.prediction import source_of
+from minitl.models.training import TrainingDiverged, snapshot, train_step
 from minitl.naming import check_keywords
 from minitl.transfer.feature_cache import Caching
 
@@ -74,41 +76,12 @@ def learning_rate_range_test(
         raise ValueError(f"rates grow from lowest to highest, got {lowest!r} to {highest!r}")
     if not isinstance(steps, (int, np.integer)) or steps < 3:
         raise ValueError(f"steps must be an integer of at least 3, got {steps!r}")
-    data = model._data(x, y, sample_weight, batch_size, None)
+    data = source_of(model, x, y, sample_weight, batch_size)
     rates = np.geomspace(lowest, highest, steps)
-    losses: list[float] = []
-    smoothed: list[float] = []
-
-    def run() -> bool:
-        """Train; returns whether the loss ran away."""
-        model.optimizer = model.optimizer.clone()
-        caching = Caching(model, cache_features, None, epochs=2, say=None)
-        walk = caching.wrap(data, training=True)
-        mean, epoch = 0.0, 0
-        try:
-            caching.begin(seed, epoch)
-            while True:
-                rng = np.random.default_rng((seed, epoch))
-                walk.epoch = epoch
-                order = None if walk.samples is None else rng.permutation(walk.samples)
-                for batch in walk.batches(order):
-                    k = len(losses)
-                    model.optimizer.learning_rate = float(rates[k])
-                    loss = model._train_step(batch, rng, f"step {k + 1}")[0][0]
-                    mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-                    losses.append(loss)
-                    smoothed.append(mean / (1 - SMOOTHING ** (k + 1)))
-                    if smoothed[-1] > RUNAWAY * min(smoothed):
-                        return True
-                    if k + 1 == steps:
-                        return False
-                epoch += 1
-        except TrainingDiverged:
-            return True
-        finally:
-            caching.end()
-
-    diverged = _undone(model, run, keep_features=not is_stream(x))
+    losses, smoothed, diverged = _undone(
+        lambda: _train(model, data, rates, seed, cache_features),
+        _remember(model, keep_features=not is_stream(x)),
+    )
     count = len(losses)
     if count < 3:
         raise ValueError(
@@ -118,48 +91,90 @@ def learning_rate_range_test(
     return RateTest(rates[:count], np.array(losses), np.array(smoothed), suggestion, diverged)
 
 
-def _undone(model: Model, run: Callable[[], Any], keep_features: bool) -> Any:
-    """run(); then weights, optimizer and random numbers are as before, whatever happened.
+def _train(
+    model: Model, data: Any, rates: np.ndarray, seed: int, cache_features: bool
+) -> tuple[list[float], list[float], bool]:
+    """Train one step at each rate: the losses, smoothed ones, and whether they ran away."""
+    losses: list[float] = []
+    smoothed: list[float] = []
+    mean = 0.0
+    model.optimizer = model.optimizer.clone()
+    caching = Caching(model, cache_features, None, epochs=2, say=None)
+    walk = caching.wrap(data, training=True)
+    try:
+        caching.begin(seed, 0)
+        for loss in _steps(model, walk, rates, seed):
+            losses.append(loss)
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+            smoothed.append(mean / (1 - SMOOTHING ** len(losses)))
+            if smoothed[-1] > RUNAWAY * min(smoothed):
+                return losses, smoothed, True
+        return losses, smoothed, False
+    except TrainingDiverged:
+        return losses, smoothed, True
+    finally:
+        caching.end()
 
-    What `fit` will not compute again, F of the same images, may stay.
-    """
-    names = ["optimizer", "history", "stop_training", "_place"]
-    kept = {name: getattr(model, name) for name in names + ["_stores"] * (not keep_features)}
-    weights = model._snapshot()
+
+def _steps(model: Model, walk: Any, rates: np.ndarray, seed: int) -> Iterator[float]:
+    """A training step at each rate, through the data as often as needed: the losses before."""
+    k = 0
+    for epoch in itertools.count():
+        rng = np.random.default_rng((seed, epoch))
+        walk.epoch = epoch
+        order = None if walk.samples is None else rng.permutation(walk.samples)
+        for batch in walk.batches(order):
+            model.optimizer.learning_rate = float(rates[k])
+            yield train_step(model, batch, rng, f"step {k + 1}")[0][0]
+            k += 1
+            if k == len(rates):
+                return
+
+
+def _remember(model: Model, keep_features: bool) -> Callable[[], None]:
+    """Take note of weights, optimizer and random numbers; returns what puts them back. F of the
+    same images, which `fit` will then not compute again, may stay."""
+    optimizer, features, weights = model.optimizer, model.kept_features, snapshot(model)
     generator = config.random_state()
     drawn = generator.bit_generator.state
 
     def put_back() -> None:
         for variable, values in weights:
             variable.assign(values)
-        for name, value in kept.items():
-            setattr(model, name, value)
+        model.optimizer = optimizer
+        if not keep_features:
+            model.kept_features = features
         generator.bit_generator.state = drawn
         config.set_random_state(generator)
 
-    before, raised = signal.getsignal(signal.SIGINT), False
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        return _and_then(run, put_back)  # no signal will come here
-
-    def interrupt(number: int, frame: Any) -> None:
-        nonlocal raised
-        if not raised:
-            raised = True
-            before(number, frame)  # raises KeyboardInterrupt, as a rule
-
-    def listen() -> Any:
-        signal.signal(signal.SIGINT, interrupt)
-        return _and_then(run, put_back)
-
-    return _and_then(listen, lambda: signal.signal(signal.SIGINT, before))
+    return put_back
 
 
-def _and_then(run: Callable[[], Any], clean: Callable[[], Any]) -> Any:
-    """run(), then clean(), twice: Ctrl-C, which is heard once, may break off one of the two."""
+def _undone(run: Callable[[], Any], put_back: Callable[[], None]) -> Any:
+    """run(), then put_back(), whatever happened. Ctrl-C breaks off run(), but never put_back():
+    it is heard once while `armed`, and then again when all is as it was."""
+    before: Any = signal.getsignal(signal.SIGINT)
+    hears = threading.current_thread() is threading.main_thread() and callable(before)
+    armed, late = True, []
+
+    def interrupt(*signal_and_frame: Any) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            before(*signal_and_frame)  # raises KeyboardInterrupt, as a rule
+        else:
+            late.append(signal_and_frame)
+
     try:
         try:
+            if hears:
+                signal.signal(signal.SIGINT, interrupt)
             return run()
         finally:
-            clean()
+            armed = False  # if Ctrl-C comes just before, this is left out, and done all the same
     finally:
-        clean()
+        put_back()
+        if hears:
+            signal.signal(signal.SIGINT, before)
+        if late:
+            before(*late[0])

@@ -1,12 +1,13 @@
-"""The kernels, and the ONE place that chooses among them.
+"""The kernels, and the ONE place that chooses between a formula and its fast twin.
 
-Every kernel exists twice under one name and signature: as its formula in `reference.py`, and
-fast, in `direct.py`, `pooling.py`, `products.py` and so on. The functions of this module
-look up, call by call, which of the two is wanted now, and where there are several fast ones,
-which is the fastest for these shapes. `use_kernels("reference")` switches all of them.
+A kernel is plain arithmetic on arrays. Each has a formula: those that VGG16 needs stand in
+`reference.py`, the others in files beside it. Most have a twin of the same name and signature in
+`fast/`, made of compiled loops; `@twin` registers it. What this package exports under the name is a
+switch (`switching`): it calls the twin, or the formula after `use_kernels("reference")`. Read
+`reference.py` next.
 
-The fast modules are imported when one of their kernels is first called: they bring Numba along,
-which `import minitl` must not wait for.
+The twins are imported when the first of them is called: they bring Numba along, which
+`import minitl` must not wait for.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
-from types import ModuleType, TracebackType
-from typing import ParamSpec, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from minitl.kernels import reference
-from minitl.kernels.fast.choosing import choose
-from minitl.kernels.geometry import Geometry, sliding
-from minitl.kernels.reference import Array
+from minitl.naming import attributes_of
+
+if TYPE_CHECKING:
+    from minitl.kernels.average_pooling import *
+    from minitl.kernels.images import *
+    from minitl.kernels.normalization import *
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 KERNELS = ("reference", "fast", "direct", "precise")
 _current = "fast"
+TWINS: dict[str, Callable[..., Any]] = {}  # filled as the files of `fast/` are imported
 
 
 def current_kernels() -> str:
@@ -77,129 +83,66 @@ class use_kernels:
         _current = self._before
 
 
-@functools.cache
-def _fast(room: str) -> ModuleType:
-    _announce_compiling()
-    return importlib.import_module(f"minitl.kernels.{room}")
+def twin(function: F) -> F:
+    """Decorator: this is the fast twin of the kernel of its name."""
+    TWINS[function.__name__] = function
+    return function
 
 
-@functools.cache
-def _announce_compiling() -> None:
-    importlib.import_module("minitl.kernels.machine.compiling").announce()
-
-
-def _switching(formula: Callable[P, R], room: str) -> Callable[P, R]:
-    """A kernel of reference.py that hands over to its fast twin in `room` unless told not to."""
+def switching(formula: Callable[P, R], room: str = "minitl.kernels.fast") -> Callable[P, R]:
+    """The kernel of a formula: it hands over to the twin, which `room` registers, unless told not
+    to. As `kernel.formula` the formula stays at hand."""
+    name = formula.__name__
 
     @functools.wraps(formula)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
         if _current == "reference":
             return formula(*args, **kwargs)
-        return getattr(_fast(room), formula.__name__)(*args, **kwargs)
+        if name not in TWINS:
+            importlib.import_module(room)
+        return TWINS[name](*args, **kwargs)
 
+    kernel.formula = formula  # type: ignore[attr-defined]
     return kernel
 
 
+conv2d = switching(reference.conv2d)
+conv2d_input_gradient = switching(reference.conv2d_input_gradient)
+conv2d_kernel_gradient = switching(reference.conv2d_kernel_gradient)
+conv2d_max_pool2d = switching(reference.conv2d_max_pool2d)
+max_pool2d = switching(reference.max_pool2d)
+max_pool2d_with_winners = switching(reference.max_pool2d_with_winners)
+max_pool2d_gradient = switching(reference.max_pool2d_gradient)
+dense = switching(reference.dense)
+dense_input_gradient = switching(reference.dense_input_gradient)
+dense_kernel_gradient = switching(reference.dense_kernel_gradient)
+bias_gradient = switching(reference.bias_gradient)
+relu = switching(reference.relu)
+relu_gradient = switching(reference.relu_gradient)
+bias_relu_gradient = switching(reference.bias_relu_gradient)
+sgd_update = switching(reference.sgd_update)
+adam_update = switching(reference.adam_update)
+all_finite = switching(reference.all_finite)
+
+# So little work, beside the layers before them, that the formulas are fast enough.
+softmax = reference.softmax
+softmax_gradient = reference.softmax_gradient
+softmax_cross_entropy = reference.softmax_cross_entropy
+
+# Where arrays come from. These twins need no Numba, which making a model must not wait for.
+empty = switching(reference.empty, "minitl.kernels.machine.memory")
+copy = switching(reference.copy, "minitl.kernels.machine.memory")
+zeros_like = switching(reference.zeros_like, "minitl.kernels.machine.memory")
+
+
+@switching
 def on_one_core(work: Callable[[], None]) -> None:
     """Call work(), whose matrix products then use the calling core alone.
 
     For a loop of small products, each of which needs the one before: to share such a one out costs
     more than it brings (32 x 128 x 512, two cores: 121 us, against 56 on one).
     """
-    if _current == "reference":
-        work()
-    else:
-        _fast("machine.threads").share_out(lambda _: work(), 1, multiplies=True)
+    work()
 
 
-# --- Convolution: several fast ways --------------------------------------------------------------
-
-
-def _convolution(
-    images: int, geometry: Geometry, channels: int, filters: int, gradient: str | None = None
-) -> ModuleType:
-    """The module whose convolution, or gradient to the 'input' or 'kernel', suits these shapes."""
-    if _current == "reference":
-        return reference
-    if _current == "direct":
-        return _fast("fast.im2col")
-    return _fast("fast." + choose(images, geometry, channels, filters, gradient))
-
-
-@functools.wraps(reference.conv2d)
-def conv2d(
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    geometry: Geometry,
-    activation: str | None = None,
-    cache: dict | None = None,
-    recorded: bool = False,
-    precise: bool = False,
-) -> Array:
-    way = _convolution(len(x), geometry, kernel.shape[2], kernel.shape[3])
-    precise = precise or (recorded and _current == "precise")
-    return way.conv2d(x, kernel, bias, geometry, activation, cache, recorded, precise)
-
-
-@functools.wraps(reference.conv2d_max_pool2d)
-def conv2d_max_pool2d(
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    geometry: Geometry,
-    activation: str | None = None,
-    cache: dict | None = None,
-) -> Array:
-    way = _convolution(len(x), geometry, kernel.shape[2], kernel.shape[3])
-    if hasattr(way, "conv2d_max_pool2d"):
-        return way.conv2d_max_pool2d(x, kernel, bias, geometry, activation, cache)
-    y = way.conv2d(x, kernel, bias, geometry, activation, cache)
-    return max_pool2d(y, sliding(geometry.out_size, (2, 2), (2, 2), "valid"))
-
-
-@functools.wraps(reference.conv2d_input_gradient)
-def conv2d_input_gradient(
-    g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None
-) -> Array:
-    way = _convolution(len(g), geometry, kernel.shape[2], kernel.shape[3], "input")
-    return way.conv2d_input_gradient(g, kernel, geometry, cache)
-
-
-@functools.wraps(reference.conv2d_kernel_gradient)
-def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
-    way = _convolution(len(x), geometry, x.shape[3], g.shape[3], "kernel")
-    return way.conv2d_kernel_gradient(x, g, geometry)
-
-
-# --- All others: one fast way each ---------------------------------------------------------------
-
-max_pool2d = _switching(reference.max_pool2d, "fast.pooling")
-max_pool2d_with_winners = _switching(reference.max_pool2d_with_winners, "fast.pooling")
-max_pool2d_gradient = _switching(reference.max_pool2d_gradient, "fast.pooling")
-average_pool2d = _switching(reference.average_pool2d, "fast.pooling")
-average_pool2d_gradient = _switching(reference.average_pool2d_gradient, "fast.pooling")
-
-dense = _switching(reference.dense, "fast.dense")
-dense_input_gradient = _switching(reference.dense_input_gradient, "fast.dense")
-dense_kernel_gradient = _switching(reference.dense_kernel_gradient, "fast.dense")
-bias_gradient = _switching(reference.bias_gradient, "fast.pointwise")
-relu = _switching(reference.relu, "fast.pointwise")
-relu_gradient = _switching(reference.relu_gradient, "fast.pointwise")
-bias_relu_gradient = _switching(reference.bias_relu_gradient, "fast.pointwise")
-softmax = _switching(reference.softmax, "fast.pointwise")
-softmax_gradient = _switching(reference.softmax_gradient, "fast.pointwise")
-softmax_cross_entropy = _switching(reference.softmax_cross_entropy, "fast.pointwise")
-batch_norm_statistics = _switching(reference.batch_norm_statistics, "fast.pointwise")
-scale_shift = _switching(reference.scale_shift, "fast.pointwise")
-batch_norm_gradient = _switching(reference.batch_norm_gradient, "fast.pointwise")
-
-affine_transform = _switching(reference.affine_transform, "fast.augmentation")
-affine_transform_gradient = _switching(reference.affine_transform_gradient, "fast.augmentation")
-adjust_tone = _switching(reference.adjust_tone, "fast.augmentation")
-adjust_tone_gradient = _switching(reference.adjust_tone_gradient, "fast.augmentation")
-gaussian_noise = _switching(reference.gaussian_noise, "fast.augmentation")
-
-sgd_update = _switching(reference.sgd_update, "fast.updates")
-adam_update = _switching(reference.adam_update, "fast.updates")
-all_finite = _switching(reference.all_finite, "fast.updates")
+__getattr__ = attributes_of(__name__, deep=False)  # kernels whose formulas have their own files

@@ -18,6 +18,9 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
+import numpy as np
+
+Array = np.ndarray
 Pair = tuple[int, int]
 
 

@@ -1,7 +1,8 @@
-"""Every kernel as its formula: the text to learn from, and what all faster kernels must equal.
+"""The kernels of VGG16 and its head as formulas: the text to learn from, and what all faster
+kernels must equal.
 
 A kernel is plain arithmetic on arrays. It knows no tensor, no layer and no gradient tape; it
-checks nothing (`geometry.py` and `ops.py` have done so), never changes what it is given (the two
+checks nothing (`geometry.py` and `ops` have done so), never changes what it is given (the two
 updates of weights excepted) and never returns a view of it. Arrays are C-contiguous, float32 or
 float64, and the result has the dtype of the input.
 
@@ -19,10 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl.kernels.geometry import Geometry, Pair, sliding
-
-Array = np.ndarray
-
+from minitl.kernels.geometry import Array, Geometry, Pair, sliding
 
 # --- Windows -------------------------------------------------------------------------------------
 
@@ -103,7 +101,7 @@ def conv2d(
     y = np.zeros((x.shape[0], *geometry.out_size, kernel.shape[3]), x.dtype)
     for kh, kw in window_places(geometry):
         y += seen_from(padded, geometry, kh, kw) @ kernel[kh, kw]  # (N,OH,OW,C) @ (C,F)
-    return _bias_and_activation(y, bias, activation)
+    return bias_and_activation(y, bias, activation)
 
 
 def conv2d_input_gradient(
@@ -214,39 +212,6 @@ def max_pool2d_gradient(g: Array, winners: Array, geometry: Geometry) -> Array:
     return unpad(dpadded, geometry)
 
 
-def average_pool2d(x: Array, geometry: Geometry) -> Array:
-    """The mean of each window, channel by channel, over the places inside the image.
-
-    x (N, H, W, C) -> y (N, OH, OW, C). Padding counts neither in the sum nor in the number of
-    places, as in Keras.
-    """
-    padded = pad(x, geometry)
-    total = np.zeros((x.shape[0], *geometry.out_size, x.shape[3]), x.dtype)
-    for kh, kw in window_places(geometry):
-        total += seen_from(padded, geometry, kh, kw)
-    return total / places_inside(geometry).astype(x.dtype)
-
-
-def average_pool2d_gradient(g: Array, geometry: Geometry) -> Array:
-    """dL/dx of `average_pool2d`: every place of the window gets the same share.
-
-    g (N, OH, OW, C) -> dx (N, H, W, C).
-    """
-    (height, width), (top, bottom, left, right) = geometry.size, geometry.pads
-    padded_shape = (g.shape[0], top + height + bottom, left + width + right, g.shape[3])
-    dpadded = np.zeros(padded_shape, g.dtype)
-    share = g / places_inside(geometry).astype(g.dtype)
-    for kh, kw in window_places(geometry):
-        seen_from(dpadded, geometry, kh, kw)[...] += share
-    return unpad(dpadded, geometry)
-
-
-def places_inside(geometry: Geometry) -> Array:
-    """How many places of each window lie inside the image: (OH, OW, 1)."""
-    inside = pad(np.ones((1, *geometry.size, 1)), geometry)
-    return sum(seen_from(inside, geometry, kh, kw)[0] for kh, kw in window_places(geometry))
-
-
 # --- Dense layer, bias, activations --------------------------------------------------------------
 
 
@@ -255,7 +220,7 @@ def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = 
 
     x (N, D), kernel (D, m), bias (m,) or None -> y (N, m).
     """
-    return _bias_and_activation(x @ kernel, bias, activation)
+    return bias_and_activation(x @ kernel, bias, activation)
 
 
 def dense_input_gradient(g: Array, kernel: Array) -> Array:
@@ -273,7 +238,7 @@ def bias_gradient(g: Array) -> Array:
 
     The sum has N*OH*OW terms, so it runs in float64 whatever the dtype of g.
     """
-    return _over_channels(np.sum, g).astype(g.dtype)
+    return over_channels(np.sum, g).astype(g.dtype)
 
 
 def relu(x: Array) -> Array:
@@ -348,46 +313,6 @@ def _sum_in_lanes(x: Array) -> Array:
     return rest + lanes
 
 
-# --- Batch normalization -------------------------------------------------------------------------
-
-
-def batch_norm_statistics(x: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of each channel, over all axes but the last.
-
-    x (..., C) -> mean (C,), variance (C,). Both are computed in float64, the variance from the
-    differences to the mean: E[x^2] - E[x]^2 loses all digits when the mean is large.
-    """
-    mean = _over_channels(np.mean, x)
-    variance = _over_channels(np.mean, (x - mean) ** 2)
-    return mean.astype(x.dtype), variance.astype(x.dtype)
-
-
-def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
-    """x * scale + shift, channel by channel: x (..., C), scale and shift (C,) -> (..., C)."""
-    return x * scale + shift
-
-
-def batch_norm_gradient(
-    g: Array, x: Array, mean: Array, inv_std: Array, gamma: Array
-) -> tuple[Array, Array, Array]:
-    """Gradients of y = gamma * xhat + beta in training mode, where the statistics depend on x.
-
-        xhat   = (x - mean) * inv_std            inv_std = 1 / sqrt(variance + epsilon)
-        dbeta  = sum g
-        dgamma = sum g * xhat                    sums and means: all axes but the last
-        dx     = gamma * inv_std * (g - mean(g) - xhat * mean(g * xhat))
-
-    g and x (..., C), the others (C,) -> dx (..., C), dgamma (C,), dbeta (C,). Ioffe & Szegedy
-    2015 (arXiv 1502.03167), section 3, with the terms collected.
-    """
-    count = x.size // x.shape[-1]
-    xhat = (x - mean) * inv_std
-    dbeta = _over_channels(np.sum, g)
-    dgamma = _over_channels(np.sum, g * xhat)
-    dx = gamma * inv_std * (g - dbeta / count - xhat * (dgamma / count))
-    return dx.astype(x.dtype), dgamma.astype(x.dtype), dbeta.astype(x.dtype)
-
-
 # --- Optimizer steps, the only kernels that write into their arguments ---------------------------
 
 
@@ -448,236 +373,37 @@ def all_finite(a: Array) -> bool:
     return bool(np.isfinite(a).all())
 
 
-# --- Augmentation --------------------------------------------------------------------------------
-
-FILL_MODES = ("reflect", "wrap", "constant", "nearest")
-
-
-def affine_transform(
-    x: Array,
-    matrices: Array,
-    size: Pair,
-    interpolation: str,
-    fill_mode: str,
-    fill: Array,
-) -> Array:
-    """Images seen through an affine map: where each output pixel lies in the input, and its value.
-
-        (r, s) = M[n] (i, j, 1)        y[n, i, j, c] = x[n, r, s, c]
-
-    and between the pixels, with a = r - floor(r) and b = s - floor(s), the bilinear mean of the
-    four around: (1-a)(1-b) x[r, s] + (1-a) b x[r, s+1] + a (1-b) x[r+1, s] + a b x[r+1, s+1].
-
-    x              (N, H, W, C)
-    matrices       M (N, 2, 3), float64: from output to input, rows before columns
-    size           (OH, OW) of the output
-    interpolation  'bilinear', or 'nearest': the pixel whose centre is nearest
-    fill_mode      what lies outside: d c b a | a b c d | d c b a for 'reflect', a b c d | a b c d
-                   for 'wrap', a a a | a b c d | d d d for 'nearest', `fill` for 'constant'
-    fill           (C,)
-    """
-    places, weights = _seen_pixels(x.shape, matrices, size, interpolation, fill_mode)
-    flat = x.reshape(-1, x.shape[3])
-    y = np.zeros((len(x), *size, x.shape[3]), x.dtype)
-    for place, weight in zip(places, weights, strict=True):
-        inside = (place >= 0)[..., np.newaxis]
-        seen = np.where(inside, flat[place], fill.astype(x.dtype)) if len(flat) else y
-        y += weight.astype(x.dtype)[..., np.newaxis] * seen
-    return y
-
-
-def affine_transform_gradient(
-    g: Array, matrices: Array, size: Pair, interpolation: str, fill_mode: str
-) -> Array:
-    """dL/dx (N, H, W, C), `size` = (H, W): each pixel gets back what it gave, times its weight."""
-    shape = (len(g), *size, g.shape[3])
-    places, weights = _seen_pixels(shape, matrices, g.shape[1:3], interpolation, fill_mode)
-    dx = np.zeros(shape, g.dtype)
-    for place, weight in zip(places, weights, strict=True):
-        inside = place >= 0
-        given = weight.astype(g.dtype)[..., np.newaxis] * g
-        np.add.at(dx.reshape(-1, g.shape[3]), place[inside], given[inside])
-    return dx
-
-
-def _seen_pixels(
-    shape: tuple[int, ...], matrices: Array, size: Pair, interpolation: str, fill_mode: str
-) -> tuple[list[Array], list[Array]]:
-    """The input pixels that each output pixel is mixed of, each (N, OH, OW): their places in
-    x.reshape(N*H*W, C), -1 outside, and their weights."""
-    i, j = np.arange(size[0])[:, np.newaxis], np.arange(size[1])
-    m = matrices[:, :, :, np.newaxis, np.newaxis]  # (N, 2, 3, 1, 1)
-    axes = []
-    for axis, length in enumerate(shape[1:3]):
-        at = _folded(m[:, axis, 0] * i + m[:, axis, 1] * j + m[:, axis, 2], length, fill_mode)
-        if interpolation == "nearest":  # halves go away from zero, as in TensorFlow
-            nearest = np.trunc(at + np.copysign(0.5, at))
-            axes.append([(_index(nearest, length, fill_mode), np.ones_like(at))])
-        else:
-            low = np.floor(at)
-            above = at - low
-            axes.append(
-                [
-                    (_index(low, length, fill_mode), 1 - above),
-                    (_index(low + 1, length, fill_mode), above),
-                ]
-            )
-    start = np.arange(shape[0])[:, np.newaxis, np.newaxis] * (shape[1] * shape[2])
-    places, weights = [], []
-    for (row, a), (column, b) in product(*axes):
-        inside = (row >= 0) & (column >= 0)
-        places.append(np.where(inside, start + row * shape[2] + column, -1))
-        weights.append(a * b)
-    return places, weights
-
-
-def _folded(at: Array, length: int, fill_mode: str) -> Array:
-    """Coordinates outside [0, length - 1] moved to where the same is seen inside."""
-    if fill_mode == "reflect":  # the image and its mirror image repeat every 2 length
-        at = np.mod(at + 0.5, 2 * length)
-        at = np.minimum(at, 2 * length - at) - 0.5
-    if fill_mode == "wrap":
-        return np.mod(at, length)
-    return at if fill_mode == "constant" else np.clip(at, 0, length - 1)
-
-
-def _index(at: Array, length: int, fill_mode: str) -> Array:
-    """Whole folded coordinates as indices; -1 outside."""
-    if fill_mode == "wrap":
-        at = np.mod(at, length)
-    elif fill_mode == "constant":
-        at = np.where((at >= 0) & (at < length), at, -1)
-    else:
-        at = np.minimum(at, length - 1)
-    return at.astype(np.intp)
-
-
-def adjust_tone(x: Array, contrast: Array, shift: Array, low: Array, high: Array) -> Array:
-    """Contrast and brightness, each image and channel by itself; mean is that over its pixels.
-
-        y = clip((x - mean) * contrast[n] + mean + shift[n, c], low[c], high[c])
-
-    x (N, H, W, C), contrast (N,), shift (N, C), low and high (C,).
-    """
-    z = _toned(x, contrast, shift)
-    return np.clip(z, low.astype(x.dtype), high.astype(x.dtype))
-
-
-def adjust_tone_gradient(
-    g: Array, x: Array, contrast: Array, shift: Array, low: Array, high: Array
-) -> Array:
-    """dL/dx: g where nothing was clipped, times contrast, and what came through the mean."""
-    z = _toned(x, contrast, shift)
-    passed = np.where((z >= low.astype(x.dtype)) & (z <= high.astype(x.dtype)), g, 0)
-    through = passed.mean(axis=(1, 2), dtype=np.float64) * (1 - contrast[:, np.newaxis])  # (N, C)
-    scale = contrast[:, np.newaxis, np.newaxis, np.newaxis].astype(x.dtype)
-    return passed * scale + through[:, np.newaxis, np.newaxis].astype(x.dtype)
-
-
-def _toned(x: Array, contrast: Array, shift: Array) -> Array:
-    """Before clipping: x * contrast + (mean * (1 - contrast) + shift)."""
-    rest = x.mean(axis=(1, 2), dtype=np.float64) * (1 - contrast[:, np.newaxis]) + shift  # (N, C)
-    scale = contrast[:, np.newaxis, np.newaxis, np.newaxis].astype(x.dtype)
-    return x * scale + rest[:, np.newaxis, np.newaxis].astype(x.dtype)
-
-
-def gaussian_noise(x: Array, deviation: float, seeds: Array) -> Array:
-    """y[n] = x[n] + deviation * (independent normal numbers, drawn from seeds[n]); x (N, ...)."""
-    y = np.empty_like(x)
-    for sample, seed, result in zip(x, seeds, y, strict=True):
-        noise = np.random.default_rng(seed).standard_normal(sample.shape, x.dtype)
-        result[:] = sample + x.dtype.type(deviation) * noise
-    return y
-
-
 # --- Shared lines --------------------------------------------------------------------------------
 
 
-def _bias_and_activation(y: Array, bias: Array | None, activation: str | None) -> Array:
+def bias_and_activation(y: Array, bias: Array | None, activation: str | None) -> Array:
+    """y + bias, and then ReLU, where they are wanted."""
     if bias is not None:
         y = y + bias
     return relu(y) if activation == "relu" else y
 
 
-def _over_channels(reduction, x: Array) -> Array:
+def over_channels(reduction, x: Array) -> Array:
     """np.sum or np.mean of x (..., C) over all axes but the last, in float64 -> (C,)."""
     return reduction(x.reshape(-1, x.shape[-1]), axis=0, dtype=np.float64)
 
 
-# --- Convolution with fewer multiplications ------------------------------------------------------
-# Winograd's F(M x M, 3x3) as its formulas: `winograd.py` derives them, and must equal these. Only
-# for a 3x3 window with stride 1. TH x TW are the tiles of M x M places that y is cut into, all of
-# them whole; i and j run over the P x P pairs of points, P = M + 2.
-
-POINTS = {  # by M; and infinity, the last row of G and A and column of B
-    4: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2),
-    6: (0, 1 / 2, -1 / 2, 1, -1, 2, -2),
-}
+# --- Where arrays come from ----------------------------------------------------------------------
 
 
-def winograd_matrices(points: tuple[float, ...]) -> tuple[Array, Array, Array]:
-    """G (P, 3), A (P, M), B (P, P): values of k and g at the points, coefficients from values."""
-    P, M = len(points) + 1, len(points) - 1
-    G, A, B = np.zeros((P, 3)), np.zeros((P, M)), np.zeros((P, P))
-    for row, point in enumerate(points):
-        others = [other for other in points if other != point]
-        G[row] = point ** np.arange(3) / np.prod([point - other for other in others])
-        A[row] = point ** np.arange(M)
-        B[:-1, row] = np.poly(others)[::-1]  # coefficients of prod (z - other), lowest first
-    G[-1, -1] = A[-1, -1] = 1
-    B[:, -1] = np.poly(points)[::-1]
-    return G, A, B
+def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) -> Array:
+    """An array with any content. (The twins of these three use memory a second time.)
+
+    What is `lasting` takes no more memory than it needs.
+    """
+    return np.empty(shape, dtype)
 
 
-def winograd_conv2d(
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    geometry: Geometry,
-    activation: str | None = None,
-    cache: dict | None = None,
-    size: int = 4,
-) -> Array:
-    """`conv2d`: y = A^T ((G k G^T) * (B^T d B)) A, tile by tile, summed over channels; M = size."""
-    G, A, B = (matrix.astype(x.dtype) for matrix in winograd_matrices(POINTS[size]))
-    u = G @ kernel.transpose(2, 3, 0, 1) @ G.T  # (C, F, P, P)
-    v = B.T @ _input_pieces(x, geometry, size) @ B  # (N, TH, TW, C, P, P)
-    m = np.einsum("nhwcij,cfij->nhwfij", v, u)  # P * P matrix products
-    y = A.T @ m @ A  # (N, TH, TW, F, M, M)
-    images, rows, columns, filters = y.shape[:4]
-    y = y.transpose(0, 1, 4, 2, 5, 3).reshape(images, size * rows, size * columns, filters)
-    y = y[:, : geometry.out_size[0], : geometry.out_size[1]].copy()
-    return _bias_and_activation(y, bias, activation)
+def copy(a: Array) -> Array:
+    """A copy of an array, C-contiguous."""
+    return np.array(a, order="C")
 
 
-def winograd_conv2d_input_gradient(
-    g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None, size: int = 4
-) -> Array:
-    """`conv2d_input_gradient`: convolution of g with the kernel turned, C and F swapped."""
-    top, bottom, left, right = geometry.pads
-    pads = (2 - top, 2 - bottom, 2 - left, 2 - right)
-    back = Geometry(geometry.out_size, (3, 3), (1, 1), pads, geometry.size)
-    return winograd_conv2d(g, kernel[::-1, ::-1].swapaxes(2, 3), None, back, size=size)
-
-
-def winograd_conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry, size: int = 4) -> Array:
-    """`conv2d_kernel_gradient`: G^T (sum over tiles of (B^T d B) * (A g A^T)) G."""
-    G, A, B = (matrix.astype(x.dtype) for matrix in winograd_matrices(POINTS[size]))
-    images, oh, ow, filters = g.shape
-    rows, columns = -(-oh // size), -(-ow // size)
-    g = np.pad(g, ((0, 0), (0, size * rows - oh), (0, size * columns - ow), (0, 0)))
-    g = g.reshape(images, rows, size, columns, size, filters).transpose(0, 1, 3, 5, 2, 4)
-    z = A @ g @ A.T  # (N, TH, TW, F, P, P)
-    v = B.T @ _input_pieces(x, geometry, size) @ B  # (N, TH, TW, C, P, P)
-    u = np.einsum("nhwcij,nhwfij->cfij", v, z)  # P * P matrix products
-    return np.ascontiguousarray((G.T @ u @ G).transpose(2, 3, 0, 1))
-
-
-def _input_pieces(x: Array, geometry: Geometry, size: int) -> Array:
-    """The P x P piece of padded x that each tile of y sees: (N, TH, TW, C, P, P), M apart."""
-    (height, width), (top, _, left, _) = geometry.size, geometry.pads
-    rows, columns = -(-geometry.out_size[0] // size), -(-geometry.out_size[1] // size)
-    below, right = size * rows + 2 - top - height, size * columns + 2 - left - width
-    padded = np.pad(x, ((0, 0), (top, below), (left, right), (0, 0)))
-    pieces = np.lib.stride_tricks.sliding_window_view(padded, (size + 2, size + 2), (1, 2))
-    return pieces[:, ::size, ::size]
+def zeros_like(a: Array) -> Array:
+    """Zeros of an array's shape and dtype."""
+    return np.zeros_like(a)

@@ -1,4 +1,4 @@
-"""Activation functions as layers of their own."""
+"""Activation functions as layers of their own; the functions are in `ops` and `activations`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,8 @@ from minitl.layers.base import Layer
 class Activation(Layer):
     """y = activation(x), as a layer of its own."""
 
-    def __init__(
-        self,
-        activation: Any,
-        *,
-        name: str | None = None,
-        dtype: str | None = None,
-        trainable: bool = True,
-    ):
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
+    def __init__(self, activation: Any, **kwargs: Any):
+        super().__init__(**kwargs)
         self.activation = activations.get(activation)
 
     def call(self, x: Tensor) -> Tensor:
@@ -41,12 +34,9 @@ class ReLU(Layer):
         max_value: float | None = None,
         negative_slope: float = 0.0,
         threshold: float = 0.0,
-        *,
-        name: str | None = None,
-        dtype: str | None = None,
-        trainable: bool = True,
+        **kwargs: Any,
     ):
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        super().__init__(**kwargs)
         _not_negative(max_value=max_value, negative_slope=negative_slope, threshold=threshold)
         self.max_value, self.negative_slope = max_value, negative_slope
         self.threshold = threshold
@@ -58,15 +48,8 @@ class ReLU(Layer):
 class LeakyReLU(Layer):
     """y = x where x > 0, else negative_slope * x."""
 
-    def __init__(
-        self,
-        negative_slope: float = 0.3,
-        *,
-        name: str | None = None,
-        dtype: str | None = None,
-        trainable: bool = True,
-    ):
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
+    def __init__(self, negative_slope: float = 0.3, **kwargs: Any):
+        super().__init__(**kwargs)
         _not_negative(negative_slope=negative_slope)
         self.negative_slope = negative_slope
 
@@ -77,15 +60,8 @@ class LeakyReLU(Layer):
 class ELU(Layer):
     """y = x where x > 0, else alpha (e^x - 1)."""
 
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        *,
-        name: str | None = None,
-        dtype: str | None = None,
-        trainable: bool = True,
-    ):
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
+    def __init__(self, alpha: float = 1.0, **kwargs: Any):
+        super().__init__(**kwargs)
         self.alpha = alpha
 
     def call(self, x: Tensor) -> Tensor:
@@ -95,15 +71,8 @@ class ELU(Layer):
 class Softmax(Layer):
     """p_j = e^(x_j) / sum_k e^(x_k), over one axis."""
 
-    def __init__(
-        self,
-        axis: int = -1,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, axis: int = -1, **kwargs: Any):
+        super().__init__(**kwargs)
         if not isinstance(axis, int):
             raise ValueError(f"minitl's Softmax works over one axis, got axis={axis!r}")
         self.axis = axis

@@ -1,23 +1,20 @@
 """Augmentation: layers that show each image a little differently every time, in training only.
 
-A class stays what it is when its image is flipped, turned, shifted or lit otherwise; a network
-that sees such views learns it from fewer images. What is drawn for a sample depends on that sample
-and its seed alone, not on the batch, so a view can be repeated (`with_seeds`) and kept.
+A class stays what it is when its image is flipped, turned, shifted or lit otherwise; a network that
+sees such views learns it from fewer images. What is drawn for a sample depends on that sample's
+seed alone, not on the batch, so that a view can be repeated (`with_seeds`) and kept.
 
-The geometric layers are all one thing: a matrix M that leads from a pixel (i, j) of the output to
-the place (r, s) = M (i, j, 1) in the input whose value it shows. Flips, turns and crops move whole
-pixels and copy them; the others mix the four pixels around the place.
+There are two kinds. A geometric layer draws a matrix M, which leads from a pixel (i, j) of the
+output to the place (r, s) = M (i, j, 1) in the input whose value it shows; a tone layer draws a
+contrast and a brightness. `ops/images.py` applies them, and gives what comes before its gradients.
 
-On images that have been preprocessed already (BGR minus mean, say) all but the tones work as they
-are. `RandomBrightness` and `RandomContrast` must be told the `value_range`, since they clip to it;
-and black, for `fill_mode='constant'`, is then another `fill_value`. Both may be given by channel:
+Images may be preprocessed before or after. If before (BGR minus mean, say), the tone layers must be
+told the `value_range`, since they clip to it, and black is another `fill_value`; both may be given
+per channel. Simpler is to augment the pixels, 0-255: see `minitl.data.augment`.
 
     low, high = (-103.939, -116.779, -123.68), (151.061, 138.221, 131.32)
     RandomBrightness(0.1, value_range=(low, high))
     RandomRotation(0.05, fill_mode="constant", fill_value=low)
-
-Simpler is to augment the pixels, 0-255, and to preprocess them then: see `minitl.data.augment`.
-Wherever they stand, what comes before them gets its gradients.
 """
 
 from __future__ import annotations
@@ -28,31 +25,36 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minitl import config, ops
+from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor
-from minitl.kernels.reference import FILL_MODES
+from minitl.kernels.images import FILL_MODES
 from minitl.layers.base import Layer, Shape
+from minitl.layers.core import channels_last
+from minitl.layers.randomness import RandomLayer, choose, draw
+
+__all__ = [
+    "GaussianNoise",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomTranslation",
+    "RandomTurn",
+    "RandomZoom",
+]
 
 INTERPOLATIONS = ("bilinear", "nearest")
 
 
-class Augmentation(Layer):
+class Augmentation(RandomLayer):
     """Base of these layers. Outside training they return what they are given.
 
     Called directly, `layer(images)`, they augment, as Keras's do; say `training=False` otherwise.
     """
 
     input_rank: ClassVar[int | None] = 4
-    random = True
     _training_unless_told = True
-
-    def __init__(self, seed: int | None, data_format: str | None = None, **settings: Any):
-        super().__init__(**settings)
-        if data_format not in (None, "channels_last"):
-            raise ValueError(f"minitl keeps images as (N, H, W, C), not {data_format!r}")
-        self.seed = seed  # for calls outside `fit`, which passes its own seeded generator
-        self.data_format = data_format
-        self._own_rng: np.random.Generator | None = None
 
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> Layer:
@@ -65,12 +67,8 @@ class Augmentation(Layer):
     ) -> Tensor:
         if not training:
             return self.outside_training(x)
-        if rng is None:
-            if self._own_rng is None:
-                seed = config.next_seed() if self.seed is None else self.seed
-                self._own_rng = np.random.default_rng(seed)
-            rng = self._own_rng
-        return self.change(x, rng.integers(2**64, size=x.shape[0], dtype=np.uint64))
+        seeds = self.generator(rng).integers(2**64, size=x.shape[0], dtype=np.uint64)
+        return self.change(x, seeds)
 
     def with_seeds(self, x: Array, seeds: Array) -> Array:
         """x (N, ...) with each sample augmented by its own seed: seeds (N,), unsigned integers."""
@@ -92,43 +90,6 @@ class Augmentation(Layer):
 
     def outside_training(self, x: Tensor) -> Tensor:
         return x
-
-
-def view_seeds(seed: int, view: int, samples: Any, place: int) -> Array:
-    """A seed, uint64, for each of these samples (N,), in the layer at this place, of this view.
-
-    Depends on the four numbers only; each is mixed in before the next, so that no two of them can
-    stand for each other.
-    """
-    mixed = _mix(np.asarray(samples, np.uint64))
-    for number in (place, view, seed):
-        mixed = _mix(mixed ^ np.uint64(number))
-    return mixed
-
-
-def _mix(x: Array) -> Array:
-    """The output function of splitmix64 (Steele, Lea & Flood 2014): near numbers become far."""
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
-
-
-def draw(seeds: Array, *ranges: tuple[float, float]) -> list[Array]:
-    """For each range (low, high) one uniform number a seed, (N,)."""
-    drawn = np.array([np.random.default_rng(s).random(len(ranges)) for s in seeds])
-    drawn = drawn.reshape(len(seeds), len(ranges))  # also for no seeds
-    return [low + (high - low) * u for (low, high), u in zip(ranges, drawn.T, strict=True)]
-
-
-def choose(seeds: Array, *choices: int) -> list[Array]:
-    """For each number of choices one of 0 ... choices - 1 a seed, (N,)."""
-    numbers = draw(seeds, *((0, count) for count in choices))
-    return [
-        np.minimum(number.astype(np.intp), count - 1)
-        for number, count in zip(numbers, choices, strict=True)
-    ]
 
 
 def as_range(name: str, value: Any) -> tuple[float, float]:
@@ -154,6 +115,11 @@ class Geometric(Augmentation):
     fill_mode = "nearest"
     fill_value: Any = 0.0
 
+    def __init__(self, seed: int | None = None, data_format: str | None = None, **kwargs: Any):
+        super().__init__(seed, **kwargs)
+        channels_last(data_format)
+        self.data_format = data_format
+
     def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
         """(N, 3, 3): (row, column, 1) of a pixel in the output to that in the input (H, W)."""
         raise NotImplementedError
@@ -177,14 +143,14 @@ class Resampling(Geometric):
 
     def __init__(
         self,
-        fill_mode: str,
-        interpolation: str,
-        seed: int | None,
-        fill_value: Any,
-        data_format: str | None,
-        **settings: Any,
+        fill_mode: str = "reflect",
+        interpolation: str = "bilinear",
+        seed: int | None = None,
+        fill_value: Any = 0.0,
+        data_format: str | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(seed, data_format, **settings)
+        super().__init__(seed, data_format, **kwargs)
         for name, value, known in (
             ("fill_mode", fill_mode, FILL_MODES),
             ("interpolation", interpolation, INTERPOLATIONS),
@@ -236,17 +202,8 @@ class RandomFlip(Geometric):
         mode: 'horizontal', 'vertical' or 'horizontal_and_vertical'.
     """
 
-    def __init__(
-        self,
-        mode: str = "horizontal_and_vertical",
-        seed: int | None = None,
-        data_format: str | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(seed, data_format, name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, mode: str = "horizontal_and_vertical", *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         if mode not in ("horizontal", "vertical", "horizontal_and_vertical"):
             raise ValueError(
                 f"mode is 'horizontal', 'vertical' or 'horizontal_and_vertical'; got {mode!r}"
@@ -273,17 +230,8 @@ class RandomTurn(Geometric):
         turns: which numbers of quarter turns may come, out of 0, 1, 2, 3.
     """
 
-    def __init__(
-        self,
-        turns: Any = (0, 1, 2, 3),
-        seed: int | None = None,
-        data_format: str | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(seed, data_format, name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, turns: Any = (0, 1, 2, 3), *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.turns = tuple(turns) if np.ndim(turns) == 1 else (turns,)
         if not self.turns or not set(self.turns) <= {0, 1, 2, 3}:
             raise ValueError(f"turns are some of 0, 1, 2, 3 quarters of a circle; got {turns!r}")
@@ -321,32 +269,11 @@ class RandomRotation(Resampling):
             'nearest'; see `kernels.affine_transform`. (Keras on TensorFlow wraps with a period of
             one pixel less, and does not mix the two pixels at the seam.)
         interpolation: 'bilinear' or 'nearest'.
-        fill_value: a number, or one a channel.
+        fill_value: a number, or one per channel.
     """
 
-    def __init__(
-        self,
-        factor: Any,
-        fill_mode: str = "reflect",
-        interpolation: str = "bilinear",
-        seed: int | None = None,
-        fill_value: Any = 0.0,
-        data_format: str | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(
-            fill_mode,
-            interpolation,
-            seed,
-            fill_value,
-            data_format,
-            name=name,
-            trainable=trainable,
-            dtype=dtype,
-        )
+    def __init__(self, factor: Any, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.factor = as_range("factor", factor)
 
     def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
@@ -372,30 +299,8 @@ class RandomTranslation(Resampling):
         fill_mode, interpolation, fill_value: as for `RandomRotation`.
     """
 
-    def __init__(
-        self,
-        height_factor: Any,
-        width_factor: Any,
-        fill_mode: str = "reflect",
-        interpolation: str = "bilinear",
-        seed: int | None = None,
-        fill_value: Any = 0.0,
-        data_format: str | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(
-            fill_mode,
-            interpolation,
-            seed,
-            fill_value,
-            data_format,
-            name=name,
-            trainable=trainable,
-            dtype=dtype,
-        )
+    def __init__(self, height_factor: Any, width_factor: Any, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self._down = as_range("height_factor", height_factor)
         self._right = as_range("width_factor", width_factor)
         self.height_factor, self.width_factor = height_factor, width_factor
@@ -416,30 +321,8 @@ class RandomZoom(Resampling):
         fill_mode, interpolation, fill_value: as for `RandomRotation`.
     """
 
-    def __init__(
-        self,
-        height_factor: Any,
-        width_factor: Any = None,
-        fill_mode: str = "reflect",
-        interpolation: str = "bilinear",
-        seed: int | None = None,
-        fill_value: Any = 0.0,
-        data_format: str | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(
-            fill_mode,
-            interpolation,
-            seed,
-            fill_value,
-            data_format,
-            name=name,
-            trainable=trainable,
-            dtype=dtype,
-        )
+    def __init__(self, height_factor: Any, width_factor: Any = None, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self._vertical = as_range("height_factor", height_factor)
         self._horizontal = self._vertical
         if width_factor is not None:
@@ -471,11 +354,9 @@ class RandomCrop(Geometric):
         seed: int | None = None,
         data_format: str | None = None,
         name: str | None = None,
-        *,
-        trainable: bool = True,
-        dtype: str | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(seed, data_format, name=name, trainable=trainable, dtype=dtype)
+        super().__init__(seed, data_format, name=name, **kwargs)
         if not all(isinstance(n, (int, np.integer)) and n > 0 for n in (height, width)):
             raise ValueError(f"height and width are positive integers, got {height!r}, {width!r}")
         self.height, self.width = int(height), int(width)
@@ -516,8 +397,8 @@ class RandomCrop(Geometric):
 class Tone(Augmentation):
     """Base of layers that change values; they must know between which these lie."""
 
-    def __init__(self, value_range: Any, seed: int | None, **settings: Any):
-        super().__init__(seed, **settings)
+    def __init__(self, value_range: Any = (0, 255), seed: int | None = None, **kwargs: Any):
+        super().__init__(seed, **kwargs)
         try:
             low, high = (np.asarray(end, np.float64) for end in value_range)
             ordered = low.ndim <= 1 and high.ndim <= 1 and bool((low < high).all())
@@ -567,24 +448,15 @@ class Tone(Augmentation):
 
 
 class RandomBrightness(Tone):
-    """y = x + b (high - low), clipped to the range: one b an image.
+    """y = x + b (high - low), clipped to the range: one b per image.
 
     Args:
         factor: the largest b to either side, or a pair (lower, upper), in [-1, 1].
-        value_range: (low, high) of the images, each a number or one a channel.
+        value_range: (low, high) of the images, each a number or one per channel.
     """
 
-    def __init__(
-        self,
-        factor: Any,
-        value_range: Any = (0, 255),
-        seed: int | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(value_range, seed, name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, factor: Any, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.factor = as_range("factor", factor)
 
     def settings(self, seeds: Array) -> tuple[Array, Array]:
@@ -593,26 +465,17 @@ class RandomBrightness(Tone):
 
 
 class RandomContrast(Tone):
-    """y = (x - mean) c + mean, clipped to the range: one c an image; the mean is each channel's.
+    """y = (x - mean) c + mean, clipped to the range: one c per image; the mean is each channel's.
 
     Args:
         factor: c lies in [1 - factor, 1 + factor]; a pair (lower, upper) means [1 - lower,
             1 + upper]. (Keras 3 documents the same, but of a single number makes [1, 1 + factor],
             and sorts a pair first.)
-        value_range: (low, high) of the images, each a number or one a channel.
+        value_range: (low, high) of the images, each a number or one per channel.
     """
 
-    def __init__(
-        self,
-        factor: Any,
-        value_range: Any = (0, 255),
-        seed: int | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(value_range, seed, name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, factor: Any, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         lower, upper = factor if np.ndim(factor) == 1 and len(factor) == 2 else (factor, factor)
         numbers = all(isinstance(n, (int, float, np.number)) for n in (lower, upper))
         if not numbers or not 0 <= 1 - lower <= 1 + upper:
@@ -637,16 +500,8 @@ class GaussianNoise(Augmentation):
     input_rank = None
     _training_unless_told = False  # in Keras it is no layer of preprocessing, and waits for fit
 
-    def __init__(
-        self,
-        stddev: float,
-        seed: int | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(seed, name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, stddev: float, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         if not isinstance(stddev, (int, float, np.number)) or not 0 <= stddev < np.inf:
             raise ValueError(f"stddev is a number of at least 0, got {stddev!r}")
         self.stddev = float(stddev)

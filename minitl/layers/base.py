@@ -1,27 +1,28 @@
 """`Layer`: weights with names, and a function that uses them.
 
-A layer is called in two ways. On arrays or Tensors it computes (`call`). On a `SymbolicTensor`, a
-shape without numbers, it computes nothing and writes down that it was called: a `Call`. Calls are
-the edges of the model's graph. One call is one *call*, not one layer, so a layer can be called
-several times and share its weights among its calls.
+A layer is called in two ways. On arrays or Tensors it computes. On a `SymbolicTensor`, which has a
+shape but no numbers, it computes nothing and writes down that it was called: a `Call` (Keras says
+Node). A model's graph is made of Calls, not of layers, so a layer can be called several times and
+share its weights among its calls.
 
-A subclass defines `build` (make the weights, once the input's shape is known), `call`, and
-`compute_output_shape`.
+A subclass defines `build` (make the weights, once the input's shape is known), `call` (compute),
+and `compute_output_shape`. `layers/core.py` has the simplest ones; `models/graph.py` runs them.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minitl import config, initializers, regularizers
 from minitl.autograd import Array, Tensor, Variable, as_tensor
-from minitl.kernels.machine.memory import copy as copied
 from minitl.naming import Configurable, did_you_mean, snake_case, unique_name, without_idle
+
+__all__ = ["Layer", "SymbolicTensor"]
 
 Shape = tuple[int | None, ...]
 
@@ -56,7 +57,7 @@ class SymbolicTensor:
 
 
 class Call:
-    """One call of one layer on symbolic tensors."""
+    """One call of one layer on symbolic tensors: a step of a model's graph."""
 
     __slots__ = ("as_list", "inputs", "layer", "outputs", "training")
 
@@ -72,6 +73,14 @@ class Call:
         self.as_list = as_list  # called on a list of tensors, even if of only one
         self.training = training  # a fixed mode for this call, or None: that of the model's run
         self.outputs: list[SymbolicTensor] = []
+
+    def shaped(self, shapes: list[Any]) -> Any:
+        """What the layer's methods take as input shape: one, or a list where it has several."""
+        return shapes if self.as_list else shapes[0]
+
+    def multiply_adds(self) -> int:
+        """Multiply-adds of the call for one sample, as far as its layer says."""
+        return self.layer.multiply_adds(self.shaped([t.shape for t in self.inputs]))
 
 
 class LayerType(type):
@@ -133,7 +142,7 @@ class Layer(Configurable, metaclass=LayerType):
         self._rate_multiplier = 1.0
         self.own_weights: list[Variable] = []
         self._regularized: list[tuple[Variable, Any]] = []
-        self.calls: list[Call] = []
+        self.symbolic_calls: list[Call] = []
         self._channels: int | None = None  # the last axis of the input that it was built for
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -162,6 +171,11 @@ class Layer(Configurable, metaclass=LayerType):
     def multiply_adds(self, input_shape: Any) -> int:
         """Multiply-adds of matrix products and convolutions for one sample."""
         return 0
+
+    def fused_after(self, before: Layer) -> Callable[[Tensor], Any] | None:
+        """What computes `before` and this layer in one pass, for values that no gradient will be
+        asked of; None where there is no such way."""
+        return None
 
     def largest_step(self, input_shapes: list[Any]) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
@@ -200,9 +214,8 @@ class Layer(Configurable, metaclass=LayerType):
         regularizer: Any = None,
     ) -> Variable:
         """Make a weight and register it. The order of these calls is the order in files."""
-        config.allow_weight(math.prod(shape) * np.dtype(self.dtype).itemsize)
-        values = initializers.get(initializer)(tuple(shape), self.dtype)
-        variable = Variable(copied(np.asarray(values)), name=name, learnable=trainable, copy=False)
+        values = initializers.initial_values(initializer, tuple(shape), self.dtype)
+        variable = Variable(values, name=name, learnable=trainable, copy=False)
         variable.trainable = trainable and self._trainable
         variable.rate_multiplier = self._rate_multiplier
         self.own_weights.append(variable)
@@ -221,6 +234,10 @@ class Layer(Configurable, metaclass=LayerType):
             variable.trainable = variable.learnable and self._trainable
         for layer in self.sublayers():
             layer.trainable = value
+
+    def mark_trainable(self, value: bool) -> None:
+        """Set the flag of this layer alone, not those of its weights and of layers inside."""
+        self._trainable = bool(value)
 
     @property
     def rate_multiplier(self) -> float:
@@ -373,7 +390,7 @@ class Layer(Configurable, metaclass=LayerType):
         """Forget the weights: the next call builds anew. For shapes that turned out not to fit."""
         self.own_weights.clear()
         self._regularized.clear()
-        self.calls.clear()
+        self.symbolic_calls.clear()
         self.built, self._channels = False, None
 
     def _connect(self, x: Any, inputs: list[SymbolicTensor], training: bool | None) -> Any:
@@ -386,7 +403,7 @@ class Layer(Configurable, metaclass=LayerType):
         many = isinstance(out_shape, list)
         for i, shape in enumerate(out_shape if many else [out_shape]):
             call.outputs.append(SymbolicTensor(tuple(shape), self.dtype, call, i))
-        self.calls.append(call)
+        self.symbolic_calls.append(call)
         return list(call.outputs) if many else call.outputs[0]
 
     @property
@@ -402,13 +419,14 @@ class Layer(Configurable, metaclass=LayerType):
         return outputs[0] if len(outputs) == 1 else list(outputs)
 
     def _only_call(self, what: str) -> Call:
-        if not self.calls:
+        if not self.symbolic_calls:
             raise AttributeError(f"{self.name!r} has not been called on a symbolic tensor yet")
-        if len(self.calls) > 1 and what == "input":
+        if len(self.symbolic_calls) > 1 and what == "input":
             raise AttributeError(
-                f"{self.name!r} was called {len(self.calls)} times, so it has no single {what}"
+                f"{self.name!r} was called {len(self.symbolic_calls)} times, so it has no single "
+                f"{what}"
             )
-        return self.calls[0]
+        return self.symbolic_calls[0]
 
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", frozen"

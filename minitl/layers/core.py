@@ -1,16 +1,37 @@
-"""Input and Dense: where data enter a model, and where it decides."""
+"""Input, Dense and Flatten: where data enter a model, and where it decides.
+
+`Input` gives the symbolic tensor that a model starts from. `Flatten` makes rows of F out of feature
+maps, and `Dense` is the head that is trained on them. `Weighted` is what Dense, Conv2D and the
+recurrent layers share: a kernel, a bias and an activation. Read `layers/base.py` first, which says
+how a layer is built and called; the mathematics is in `minitl/ops`.
+"""
 
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from minitl import activations, initializers, ops, regularizers
-from minitl.autograd import Tensor
+from minitl import initializers, ops, regularizers
+from minitl.autograd import Array, Tensor
 from minitl.layers.base import Call, Layer, Shape, SymbolicTensor
+
+__all__ = ["Dense", "Flatten", "Input", "InputLayer"]
+
+
+def positive(value: Any, what: str) -> int:
+    """`value` if it is an integer of at least 1; ValueError if not."""
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{what} must be a positive integer, got {value!r}")
+    return int(value)
+
+
+def channels_last(data_format: str | None) -> None:
+    """Raise ValueError for the layout (N, C, H, W), which minitl does not have."""
+    if data_format not in (None, "channels_last"):
+        raise ValueError(f"minitl keeps images as (N, H, W, C); data_format={data_format!r} is not")
 
 
 class InputLayer(Layer):
@@ -20,6 +41,7 @@ class InputLayer(Layer):
         shape: of one sample, without the batch axis; None where any size will do.
         batch_size: of no effect on results; accepted as Keras does.
         dtype: data are converted to it.
+        batch_shape: (batch_size, *shape), instead of the two.
         name: of the layer.
     """
 
@@ -30,10 +52,9 @@ class InputLayer(Layer):
         dtype: str | None = None,
         *,
         batch_shape: Shape | None = None,
-        name: str | None = None,
-        trainable: bool = True,
+        **kwargs: Any,
     ):
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        super().__init__(dtype=dtype, **kwargs)
         if batch_shape is not None:
             batch_size, shape = batch_shape[0], tuple(batch_shape[1:])
         if shape is None:
@@ -42,56 +63,20 @@ class InputLayer(Layer):
         if any(n is not None and (not isinstance(n, (int, np.integer)) or n < 1) for n in shape):
             raise ValueError(f"an input shape has positive sizes or None, got {shape}")
         self.batch_shape: Shape = (batch_size, *shape)
-        # The range that the weights behind this input were trained on: see `InputRange`.
-        self.expected_range: InputRange | None = None
+        # Called with the arrays that enter and the layer's name, to warn of what cannot be right.
+        self.inspect: Callable[[Array, str], None] | None = None
         self.built = True
         call = Call(self, [])
         call.outputs.append(SymbolicTensor(self.batch_shape, self.dtype, call))
-        self.calls.append(call)
+        self.symbolic_calls.append(call)
 
     def call(self, x: Any) -> Tensor:
-        if self.expected_range is not None:
-            self.expected_range.check(x.storage, self.name)
+        if self.inspect is not None:
+            self.inspect(x.storage, self.name)
         return x
 
     def get_config(self) -> dict[str, Any]:
         return {"batch_shape": list(self.batch_shape), "dtype": self.dtype, "name": self.name}
-
-
-class InputRange:
-    """Warns once when images cannot have been preprocessed for the weights that they meet.
-
-    Weights trained on values in [low, high] give plausible nonsense on images scaled to [0, 1].
-    Pixels of an image fill a good part of their range, so three things can be told apart from
-    the minimum and maximum alone: scaled to [0, 1] or [-1, 1], raw 0-255, and preprocessed.
-
-    Args:
-        low, high: the extremes that the preprocessing can give.
-        remedy: what the user should call, as a sentence.
-    """
-
-    def __init__(self, low: float, high: float, remedy: str):
-        self.low, self.high, self.remedy = low, high, remedy
-        self.done = False
-
-    def check(self, x: np.ndarray, name: str) -> None:
-        if self.done or x.size == 0:
-            return
-        self.done = True
-        low, high = float(x.min()), float(x.max())
-        if low == high:  # a constant image says nothing
-            self.done = False
-            return
-        scaled = low >= -1.0 and high <= 1.0
-        raw = low >= 0.0  # preprocessed images have negative values: they are centred
-        outside = low < self.low - 1 or high > self.high + 1
-        if scaled or raw or outside:
-            warnings.warn(
-                f"the images given to {name!r} have values from {low:.4g} to {high:.4g}, but its "
-                f"pretrained weights expect about {self.low:.4g} to {self.high:.4g}. {self.remedy}",
-                UserWarning,
-                stacklevel=2,
-            )
 
 
 def Input(
@@ -110,38 +95,28 @@ def Input(
     return InputLayer(shape, batch_size, dtype, batch_shape=batch_shape, name=name).output
 
 
-class Dense(Layer):
-    """y = activation(x W + b): every output is a weighted sum of every input.
-
-    W is (D, m), b is (m,). An input of more than two axes (N, ..., D) is treated row by row.
+class Weighted(Layer):
+    """Base of the layers y = activation(x * kernel + b), whatever product `*` is.
 
     Args:
-        units: m.
         activation: a name or function; None is linear.
         use_bias: whether there is a b.
-        kernel_initializer, bias_initializer: how W and b start.
-        kernel_regularizer, bias_regularizer: penalties on W and b added to the loss, e.g. 'l2'.
+        kernel_initializer, bias_initializer: how the kernel and b start.
+        kernel_regularizer, bias_regularizer: penalties on them added to the loss, e.g. 'l2'.
     """
 
     def __init__(
         self,
-        units: int,
         activation: Any = None,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
-        if not isinstance(units, (int, np.integer)) or units < 1:
-            raise ValueError(f"units must be a positive integer, got {units!r}")
-        self.units = int(units)
-        self.activation = activations.get(activation)
+        super().__init__(**kwargs)
+        self.activation = ops.activation(activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
@@ -150,31 +125,68 @@ class Dense(Layer):
         self.kernel: Any = None
         self.bias: Any = None
 
+    def add_kernel(self, shape: tuple[int, ...]) -> None:
+        """Make the kernel (..., m), and b (m,) if there is one."""
+        self.kernel = self.add_weight(
+            "kernel", shape, self.kernel_initializer, regularizer=self.kernel_regularizer
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                "bias", shape[-1:], self.bias_initializer, regularizer=self.bias_regularizer
+            )
+
+    @property
+    def fused(self) -> str | None:
+        """The activation, where the operation applies it itself: 'relu', or None."""
+        return "relu" if self.activation is ops.relu else None
+
+
+class Dense(Weighted):
+    """y = activation(x W + b): every output is a weighted sum of every input.
+
+    W is (D, m), b is (m,). An input of more than two axes (N, ..., D) is treated row by row.
+
+    Args:
+        units: m. The other arguments are those of `Weighted`, in its order.
+    """
+
+    def __init__(self, units: int, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.units = positive(units, "units")
+
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) < 2 or input_shape[-1] is None:
             raise ValueError(
                 f"Dense {self.name!r} needs inputs (N, ..., D) with a known D, got {input_shape}. "
                 f"After a base without fixed image size, put GlobalAveragePooling2D first."
             )
-        d = input_shape[-1]
-        self.kernel = self.add_weight(
-            "kernel", (d, self.units), self.kernel_initializer, regularizer=self.kernel_regularizer
-        )
-        if self.use_bias:
-            self.bias = self.add_weight(
-                "bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer
-            )
+        self.add_kernel((input_shape[-1], self.units))
 
     def call(self, x: Tensor) -> Tensor:
-        fused = "relu" if self.activation is ops.relu else None
         rows = x if x.ndim == 2 else ops.reshape(x, (-1, x.shape[-1]))
-        y = ops.dense(rows, self.kernel, self.bias, fused)
+        y = ops.dense(rows, self.kernel, self.bias, self.fused)
         if x.ndim != 2:
             y = ops.reshape(y, (*x.shape[:-1], self.units))
-        return y if fused else self.activation(y)
+        return y if self.fused else self.activation(y)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
     def multiply_adds(self, input_shape: Shape) -> int:
         return math.prod(n or 1 for n in input_shape[1:]) * self.units
+
+
+class Flatten(Layer):
+    """(N, H, W, C) -> (N, H*W*C): feature maps become rows of F."""
+
+    def __init__(self, data_format: str | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        channels_last(data_format)
+        self.data_format = data_format
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        rest = input_shape[1:]
+        return (input_shape[0], None if None in rest else math.prod(n or 1 for n in rest))

@@ -1,4 +1,7 @@
-"""Layers with several inputs: sums, products and extremes of equal shapes, and Concatenate."""
+"""Layers with several inputs: sums, products and extremes of equal shapes, and Concatenate.
+
+They are called on a list, `Add()([x, y])`, or as functions, `layers.add([x, y])`.
+"""
 
 from __future__ import annotations
 
@@ -78,15 +81,8 @@ class Concatenate(Layer):
 
     several_inputs = True
 
-    def __init__(
-        self,
-        axis: int = -1,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, axis: int = -1, **kwargs: Any):
+        super().__init__(**kwargs)
         self.axis = axis
 
     def call(self, x: list[Tensor]) -> Tensor:
@@ -111,6 +107,16 @@ class Concatenate(Layer):
         sizes = [shape[axis] for shape in input_shape]
         total = None if None in sizes else sum(n or 0 for n in sizes)
         return (*input_shape[0][:axis], total, *input_shape[0][axis + 1 :])
+
+
+def add(inputs: Any, **kwargs: Any) -> Any:
+    """`Add()(inputs)`."""
+    return Add(**kwargs)(inputs)
+
+
+def concatenate(inputs: Any, axis: int = -1, **kwargs: Any) -> Any:
+    """`Concatenate(axis)(inputs)`."""
+    return Concatenate(axis, **kwargs)(inputs)
 
 
 def _two_or_more(layer: Layer, input_shape: list[Shape]) -> None:

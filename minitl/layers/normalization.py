@@ -1,4 +1,8 @@
-"""Layers that bring numbers to a common scale: by batch, by sample, by vector, or by a constant."""
+"""Layers that bring numbers to a common scale: by batch, by sample, by vector, or by a constant.
+
+BatchNormalization is the one with two ways of working: in training by the statistics of the batch,
+outside, or frozen, by the averages that it has kept. The others do the same always.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,86 @@ from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
 
 
-class BatchNormalization(Layer):
+class UnitNormalization(Layer):
+    """Each vector along the last axis, divided by its length: F on the unit sphere.
+
+    Args:
+        axis: only the last one (-1) is there.
+    """
+
+    def __init__(self, axis: int = -1, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
+
+    def build(self, input_shape: Shape) -> None:
+        self.channels(input_shape)
+
+    def channels(self, input_shape: Shape) -> int:
+        """C, the size of the last axis. Raises ValueError for another axis, or an open size."""
+        what = f"{type(self).__name__} {self.name!r}"
+        if self.axis not in (-1, len(input_shape) - 1):
+            raise ValueError(
+                f"{what} normalises the last axis only, got axis={self.axis} for an input of shape "
+                f"{input_shape}"
+            )
+        if input_shape[-1] is None:
+            raise ValueError(f"{what} needs a known number of channels")
+        return input_shape[-1]
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.normalize(x, 1e-12)
+
+
+class LayerNormalization(UnitNormalization):
+    """Normalises each vector along the last axis by its own mean and variance.
+
+        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+
+    The same in training and outside, whatever else is in the batch. Ba, Kiros & Hinton 2016
+    (arXiv 1607.06450).
+
+    Args:
+        axis: only the last one (-1) is there.
+        epsilon: added to the variance.
+        center, scale: whether there is a beta, a gamma.
+        beta_initializer, gamma_initializer: how they start.
+    """
+
+    _idle_settings = frozenset({"rms_scaling"})
+
+    def __init__(
+        self,
+        axis: int = -1,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        **kwargs: Any,
+    ):
+        super().__init__(axis, **kwargs)
+        self.epsilon, self.center, self.scale = epsilon, center, scale
+        self.beta_initializer = initializers.get(beta_initializer)
+        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.gamma: Any = None
+        self.beta: Any = None
+
+    def build(self, input_shape: Shape) -> None:
+        c = self.channels(input_shape)
+        if self.scale:
+            self.gamma = self.add_weight("gamma", (c,), self.gamma_initializer)
+        if self.center:
+            self.beta = self.add_weight("beta", (c,), self.beta_initializer)
+
+    def call(self, x: Tensor) -> Tensor:
+        centred = x - ops.mean(x, axis=-1, keepdims=True)
+        variance = ops.mean(centred * centred, axis=-1, keepdims=True)
+        y = centred / ops.sqrt(variance + self.epsilon)
+        y = y if self.gamma is None else y * self.gamma
+        return y if self.beta is None else y + self.beta
+
+
+class BatchNormalization(LayerNormalization):
     """Normalises each channel, then scales and shifts it by learned numbers.
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
@@ -26,6 +109,7 @@ class BatchNormalization(Layer):
         momentum: in [0, 1].
         epsilon: added to the variance.
         center, scale: whether there is a beta, a gamma.
+        ..._initializer: how these and the moving averages start.
     """
 
     _idle_settings = frozenset({"renorm_momentum"})
@@ -41,36 +125,23 @@ class BatchNormalization(Layer):
         gamma_initializer: Any = "ones",
         moving_mean_initializer: Any = "zeros",
         moving_variance_initializer: Any = "ones",
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
-        self.axis = axis[0] if isinstance(axis, (list, tuple)) else axis
-        self.momentum, self.epsilon = momentum, epsilon
-        self.center, self.scale = center, scale
-        self.beta_initializer = initializers.get(beta_initializer)
-        self.gamma_initializer = initializers.get(gamma_initializer)
+        super().__init__(
+            axis, epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs
+        )
+        self.momentum = momentum
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
-        self.gamma: Any = None
-        self.beta: Any = None
         self.moving_mean: Any = None
         self.moving_variance: Any = None
 
     def build(self, input_shape: Shape) -> None:
-        c = _last_axis(self, input_shape)
-        if self.scale:
-            self.gamma = self.add_weight("gamma", (c,), self.gamma_initializer)
-        if self.center:
-            self.beta = self.add_weight("beta", (c,), self.beta_initializer)
-        self.moving_mean = self.add_weight(
-            "moving_mean", (c,), self.moving_mean_initializer, trainable=False
-        )
-        self.moving_variance = self.add_weight(
-            "moving_variance", (c,), self.moving_variance_initializer, trainable=False
-        )
+        super().build(input_shape)
+        c = self.channels(input_shape)
+        for name in ("moving_mean", "moving_variance"):
+            start = getattr(self, f"{name}_initializer")
+            setattr(self, name, self.add_weight(name, (c,), start, trainable=False))
 
     def fixed(self, training: bool) -> bool:
         return not self.trainable  # frozen, it works as outside training
@@ -90,105 +161,11 @@ class BatchNormalization(Layer):
         return ops.batch_norm_inference(x, gamma, beta, self.moving_mean.storage, inv_std)
 
 
-class LayerNormalization(Layer):
-    """Normalises each vector along the last axis by its own mean and variance.
-
-        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
-
-    The same in training and outside, whatever else is in the batch. Ba, Kiros & Hinton 2016
-    (arXiv 1607.06450).
-
-    Args:
-        axis: only the last one (-1) is there.
-        epsilon: added to the variance.
-        center, scale: whether there is a beta, a gamma.
-    """
-
-    _idle_settings = frozenset({"rms_scaling"})
-
-    def __init__(
-        self,
-        axis: int = -1,
-        epsilon: float = 1e-3,
-        center: bool = True,
-        scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
-        self.axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
-        self.epsilon, self.center, self.scale = epsilon, center, scale
-        self.beta_initializer = initializers.get(beta_initializer)
-        self.gamma_initializer = initializers.get(gamma_initializer)
-        self.gamma: Any = None
-        self.beta: Any = None
-
-    def build(self, input_shape: Shape) -> None:
-        c = _last_axis(self, input_shape)
-        if self.scale:
-            self.gamma = self.add_weight("gamma", (c,), self.gamma_initializer)
-        if self.center:
-            self.beta = self.add_weight("beta", (c,), self.beta_initializer)
-
-    def call(self, x: Tensor) -> Tensor:
-        centred = x - ops.mean(x, axis=-1, keepdims=True)
-        variance = ops.mean(centred * centred, axis=-1, keepdims=True)
-        y = centred / ops.sqrt(variance + self.epsilon)
-        y = y if self.gamma is None else y * self.gamma
-        return y if self.beta is None else y + self.beta
-
-
-def _last_axis(layer: Any, input_shape: Shape) -> int:
-    """The size of the last axis, over which `layer` normalises; ValueError for another axis."""
-    what = f"{type(layer).__name__} {layer.name!r}"
-    if layer.axis not in (-1, len(input_shape) - 1):
-        raise ValueError(
-            f"{what} normalises the last axis only, got axis={layer.axis} for an input of shape "
-            f"{input_shape}"
-        )
-    if input_shape[-1] is None:
-        raise ValueError(f"{what} needs a known number of channels")
-    return input_shape[-1]
-
-
-class UnitNormalization(Layer):
-    """Each vector along the last axis, divided by its length: F on the unit sphere."""
-
-    def __init__(
-        self,
-        axis: int = -1,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
-        self.axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
-
-    def build(self, input_shape: Shape) -> None:
-        _last_axis(self, input_shape)
-
-    def call(self, x: Tensor) -> Tensor:
-        return ops.normalize(x, 1e-12)
-
-
 class Rescaling(Layer):
     """y = x * scale + offset, for numbers scale and offset: Rescaling(1 / 127.5, offset=-1)."""
 
-    def __init__(
-        self,
-        scale: float,
-        offset: float = 0.0,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, scale: float, offset: float = 0.0, **kwargs: Any):
+        super().__init__(**kwargs)
         self.scale, self.offset = scale, offset
 
     def call(self, x: Tensor) -> Tensor:

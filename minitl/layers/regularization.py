@@ -1,4 +1,8 @@
-"""Layers that disturb their input in training, and let it pass outside."""
+"""Layers that disturb their input in training, and let it pass outside: Dropout and its kin.
+
+What is learned then cannot lean on any single number. The factors come from the generator that
+`fit` passes to `call` (see `layers/randomness.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,53 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from minitl import config, ops
+from minitl import ops
 from minitl.autograd import Tensor
-from minitl.layers.base import Layer
-from minitl.layers.convolution import channels_last
+from minitl.layers.core import channels_last
+from minitl.layers.randomness import RandomLayer
 
 
-class _Disturbing(Layer):
-    """Base: keeps a generator for calls outside `fit`, which passes its own.
+class _Disturbing(RandomLayer):
+    """Base: changes its input by as much as `rate`, in [0, 1), says; 0 lets everything pass."""
 
-    `amount` is what the layer's argument says, and 0 means: let everything pass.
-    """
-
-    random = True
-
-    def __init__(
-        self,
-        amount: float,
-        seed: int | None,
-        name: str | None,
-        dtype: str | None,
-        trainable: bool = True,
-    ):
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
-        self.seed = seed
-        self._amount = amount
-        self._own_rng: np.random.Generator | None = None
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
+        super().__init__(seed, **kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be in [0, 1), got {rate}")
+        self.rate = rate
 
     def call(
         self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
     ) -> Tensor:
-        if not training or self._amount == 0:
-            return x
-        if rng is None:
-            if self._own_rng is None:
-                seed = config.next_seed() if self.seed is None else self.seed
-                self._own_rng = np.random.default_rng(seed)
-            rng = self._own_rng
-        return self.disturbed(x, rng)
+        return self.disturbed(x, self.generator(rng)) if training and self.rate else x
 
     def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         raise NotImplementedError
-
-
-def _checked_rate(rate: float) -> float:
-    if not 0 <= rate < 1:
-        raise ValueError(f"rate must be in [0, 1), got {rate}")
-    return rate
 
 
 class Dropout(_Disturbing):
@@ -63,21 +42,11 @@ class Dropout(_Disturbing):
 
     Args:
         rate: in [0, 1).
-        seed: for calls outside `fit`; `fit` passes its own seeded generator, so that a training
-            can be repeated and resumed.
+        seed: for calls outside `fit`.
     """
 
-    def __init__(
-        self,
-        rate: float,
-        *,
-        seed: int | None = None,
-        name: str | None = None,
-        dtype: str | None = None,
-        trainable: bool = True,
-    ):
-        super().__init__(_checked_rate(rate), seed, name, dtype, trainable)
-        self.rate = rate
+    def __init__(self, rate: float, **kwargs: Any):
+        super().__init__(rate, **kwargs)
 
     def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         return ops.dropout(x, self.rate, rng)
@@ -88,7 +57,7 @@ class _SpatialDropout(_Disturbing):
 
     def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         one = Tensor(np.ones((x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]), x.dtype))
-        return x * ops.dropout(one, self._amount, rng)
+        return x * ops.dropout(one, self.rate, rng)
 
     def get_config(self) -> dict[str, Any]:
         """Without `trainable`, which Keras's do not take."""
@@ -106,11 +75,9 @@ class SpatialDropout1D(_SpatialDropout):
         seed: int | None = None,
         name: str | None = None,
         dtype: str | None = None,
-        *,
-        trainable: bool = True,
+        **kwargs: Any,
     ):
-        super().__init__(_checked_rate(rate), seed, name, dtype, trainable)
-        self.rate = rate
+        super().__init__(rate, seed, name=name, dtype=dtype, **kwargs)
 
 
 class SpatialDropout2D(_SpatialDropout):
@@ -125,28 +92,14 @@ class SpatialDropout2D(_SpatialDropout):
         seed: int | None = None,
         name: str | None = None,
         dtype: str | None = None,
-        *,
-        trainable: bool = True,
+        **kwargs: Any,
     ):
-        super().__init__(_checked_rate(rate), seed, name, dtype, trainable)
+        super().__init__(rate, seed, name=name, dtype=dtype, **kwargs)
         channels_last(data_format)
-        self.rate = rate
 
 
 class GaussianDropout(_Disturbing):
     """In training, multiplies by normal noise of mean 1 and variance rate / (1 - rate)."""
-
-    def __init__(
-        self,
-        rate: float,
-        seed: int | None = None,
-        *,
-        name: str | None = None,
-        dtype: str | None = None,
-        trainable: bool = True,
-    ):
-        super().__init__(_checked_rate(rate), seed, name, dtype, trainable)
-        self.rate = rate
 
     def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         spread = (self.rate / (1 - self.rate)) ** 0.5

@@ -1,4 +1,8 @@
-"""Layers that compute nothing: they put the same numbers into another shape."""
+"""Layers that compute nothing: they put the same numbers into another shape.
+
+Rows, sequences and images are reshaped, padded, cropped and repeated here; Flatten stands in
+`layers/core.py`. What a layer does to a shape is its `compute_output_shape`.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +13,10 @@ import numpy as np
 
 from minitl import ops
 from minitl.autograd import Tensor
+from minitl.kernels.geometry import Pair
 from minitl.layers.base import Layer, Shape
-from minitl.layers.convolution import channels_last, pair, sides
-
-
-class Flatten(Layer):
-    """(N, H, W, C) -> (N, H*W*C): feature maps become rows of F."""
-
-    def __init__(
-        self,
-        data_format: str | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
-        channels_last(data_format)
-        self.data_format = data_format
-
-    def call(self, x: Tensor) -> Tensor:
-        return ops.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        rest = input_shape[1:]
-        return (input_shape[0], None if None in rest else math.prod(n or 1 for n in rest))
+from minitl.layers.convolution import pair
+from minitl.layers.core import channels_last, positive
 
 
 class Identity(Layer):
@@ -46,15 +29,8 @@ class Identity(Layer):
 class Reshape(Layer):
     """(N, ...) -> (N, *target_shape); one -1 in it stands for what remains."""
 
-    def __init__(
-        self,
-        target_shape: Any,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, target_shape: Any, **kwargs: Any):
+        super().__init__(**kwargs)
         self.target_shape = tuple(int(n) for n in target_shape)
         if self.target_shape.count(-1) > 1 or any(n < 1 and n != -1 for n in self.target_shape):
             raise ValueError(
@@ -82,15 +58,8 @@ class Reshape(Layer):
 class Permute(Layer):
     """The axes in another order: dims = (2, 1) exchanges the two after the batch."""
 
-    def __init__(
-        self,
-        dims: Any,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, dims: Any, **kwargs: Any):
+        super().__init__(**kwargs)
         self.dims = tuple(dims)
         if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
             raise ValueError(f"dims must be the numbers from 1 on in some order, got {dims!r}")
@@ -113,18 +82,9 @@ class RepeatVector(Layer):
 
     input_rank = 2
 
-    def __init__(
-        self,
-        n: int,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
-        if not isinstance(n, (int, np.integer)) or n < 1:
-            raise ValueError(f"n must be a positive integer, got {n!r}")
-        self.n = int(n)
+    def __init__(self, n: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.n = positive(n, "n")
 
     def call(self, x: Tensor) -> Tensor:
         rows = ops.reshape(x, (x.shape[0], 1, x.shape[1]))
@@ -132,6 +92,15 @@ class RepeatVector(Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.n, input_shape[1])
+
+
+def _sides(value: Any, what: str) -> tuple[Pair, Pair]:
+    """n, (rows, columns) or ((top, bottom), (left, right)) as the last of these."""
+    both = (value, value) if isinstance(value, int) else tuple(value)
+    found = [(n, n) if isinstance(n, int) else tuple(n) for n in both]
+    if len(found) != 2 or any(len(side) != 2 or min(side) < 0 for side in found):
+        raise ValueError(f"{what} must be n, (n, n) or ((n, n), (n, n)), got {value!r}")
+    return found[0], found[1]
 
 
 class ZeroPadding2D(Layer):
@@ -143,18 +112,10 @@ class ZeroPadding2D(Layer):
 
     input_rank = 4
 
-    def __init__(
-        self,
-        padding: Any = (1, 1),
-        data_format: str | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
+    def __init__(self, padding: Any = (1, 1), data_format: str | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
         channels_last(data_format)
-        self.padding = sides(padding, "padding")
+        self.padding = _sides(padding, "padding")
 
     def call(self, x: Tensor) -> Tensor:
         return ops.zero_pad2d(x, (*self.padding[0], *self.padding[1]))
@@ -177,14 +138,11 @@ class Cropping2D(Layer):
         self,
         cropping: Any = ((0, 0), (0, 0)),
         data_format: str | None = None,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        super().__init__(**kwargs)
         channels_last(data_format)
-        self.cropping = sides(cropping, "cropping")
+        self.cropping = _sides(cropping, "cropping")
 
     def call(self, x: Tensor) -> Tensor:
         _, h, w, _ = self.compute_output_shape(x.shape)
@@ -212,12 +170,9 @@ class UpSampling2D(Layer):
         size: Any = (2, 2),
         data_format: str | None = None,
         interpolation: str = "nearest",
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(name=name, trainable=trainable, dtype=dtype)
+        super().__init__(**kwargs)
         channels_last(data_format)
         if interpolation != "nearest":
             raise ValueError(f"minitl's UpSampling2D has 'nearest' only, got {interpolation!r}")

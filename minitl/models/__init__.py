@@ -1,6 +1,26 @@
-"""Models: a graph of layer calls, and how it predicts and learns."""
+"""Models: a graph of layer calls (`graph`), how it predicts and how it learns (`model`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minitl.layers.core import Input
-from minitl.models.model import Model, Sequential, class_name, load_model, model_from_json
+from minitl.models.model import Model
+from minitl.naming import attributes_of, part
 
-__all__ = ["Input", "Model", "Sequential", "class_name", "load_model", "model_from_json"]
+if TYPE_CHECKING:
+    from minitl.models.sequential import Sequential
+
+__all__ = ["Input", "Model", "Sequential", "load_model", "model_from_json"]
+__getattr__ = attributes_of(__name__, {"Sequential": "minitl.models.sequential"})
+
+
+def load_model(filepath: str | Path, *, compile: bool = True) -> Model:
+    """A model from a file that `Model.save` wrote (or Keras's `model.save('x.h5')`)."""
+    return part("files").load_model(filepath, compile)
+
+
+def model_from_json(json_string: str) -> Model:
+    """The architecture that `Model.to_json` wrote, with fresh weights."""
+    return part("files").from_json(json_string)

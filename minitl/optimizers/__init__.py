@@ -1,27 +1,33 @@
-"""Optimizers: how gradients move weights. SGD, then Adam, RMSprop; the formulae are Keras's.
+"""Optimizers: how gradients move weights. SGD and Adam, by Keras's formulae.
 
-An optimizer keeps its state (velocities, moments) in a dictionary by weight, made when a weight is
-first updated. Freezing or unfreezing layers between two calls of `fit` therefore needs nothing:
-a weight that was seen before goes on with its state, a new one starts with zeros.
+`fit` gives an optimizer the gradients of a batch and the weights that they belong to (`apply`).
+What it remembers of a weight (velocity, moments) is made when that weight is first updated.
+Freezing or unfreezing layers between two calls of `fit` therefore needs nothing: a weight that was
+seen before goes on with its state, a new one starts with zeros. `others.py` has AdamW and RMSprop,
+`schedules.py` rates that change with the step; the arithmetic of a step is in `kernels/`.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Variable
-from minitl.kernels.machine.memory import zeros_like
-from minitl.naming import Configurable, Registry, look_up, serialize, snake_case
-from minitl.optimizers import schedules
-from minitl.optimizers.schedules import LearningRateSchedule
+from minitl.naming import Configurable, Registry, attributes_of, look_up, serialize, snake_case
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "get", "schedules"]
+if TYPE_CHECKING:
+    from minitl.optimizers.others import *
+
+__getattr__ = attributes_of(__name__)
+
+SCHEDULES = Registry(f"{__name__}.schedules")  # which fills it
+# Of all steps, or a schedule: of the next one, after so many.
+Rate: TypeAlias = float | Callable[[int], float]
 
 
 class Optimizer(Configurable):
@@ -35,7 +41,7 @@ class Optimizer(Configurable):
     multiplier is 0 is left alone, and its state too.
 
     Args:
-        learning_rate: a number or a schedule of the step.
+        learning_rate: a number, or a schedule: a function of the number of steps done.
         weight_decay: None or a positive number.
         clipnorm: each gradient is scaled down to at most this L2 norm.
         clipvalue: each number of a gradient is held within [-clipvalue, clipvalue].
@@ -44,14 +50,15 @@ class Optimizer(Configurable):
 
     def __init__(
         self,
-        learning_rate: float | LearningRateSchedule,
+        learning_rate: Rate,
         weight_decay: float | None = None,
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        *,
         name: str | None = None,
     ):
-        learning_rate = schedules.get(learning_rate)
+        learning_rate = look_up(learning_rate, SCHEDULES, "learning rate schedule")
         if not callable(learning_rate) and not learning_rate >= 0:
             raise ValueError(f"learning_rate must not be negative, got {learning_rate!r}")
         given = [c for c in (clipnorm, clipvalue, global_clipnorm) if c is not None]
@@ -65,7 +72,7 @@ class Optimizer(Configurable):
         self.global_clipnorm = global_clipnorm
         self.name = name or snake_case(type(self).__name__)
         self.iterations = 0
-        self._state: dict[int, tuple[Variable, dict[str, Array]]] = {}
+        self.states: dict[Variable, dict[str, Array]] = {}  # of the weights that have moved
 
     @property
     def learning_rate(self) -> float:
@@ -73,7 +80,7 @@ class Optimizer(Configurable):
         return float(self._rate(self.iterations) if callable(self._rate) else self._rate)
 
     @learning_rate.setter
-    def learning_rate(self, value: float | LearningRateSchedule) -> None:
+    def learning_rate(self, value: Rate) -> None:
         self._rate = value
 
     def apply(self, gradients: Sequence[Array], variables: Sequence[Variable]) -> None:
@@ -101,21 +108,19 @@ class Optimizer(Configurable):
 
     def state_of(self, variable: Variable) -> dict[str, Array]:
         """This variable's arrays (velocity, moments); empty before its first step."""
-        # The variable is kept beside its state, so that its id cannot come to mean another one.
-        return self._state.setdefault(id(variable), (variable, {}))[1]
+        return self.states.setdefault(variable, {})
 
     def forget(self) -> None:
         """Drop all state: the next step is a first step."""
-        self._state.clear()
+        self.states.clear()
         self.iterations = 0
 
     def clone(self) -> Optimizer:
-        """Another one with the same settings, for the same weights, with a state of its own: a copy
-        of this one's."""
+        """Another one with the same settings, and a copy of this one's state."""
         other = copy.copy(self)
-        other._state = {
-            key: (variable, {name: a.copy() for name, a in state.items()})
-            for key, (variable, state) in self._state.items()
+        other.states = {
+            variable: {name: a.copy() for name, a in state.items()}
+            for variable, state in self.states.items()
         }
         return other
 
@@ -133,11 +138,11 @@ class Optimizer(Configurable):
         return super().get_config() | {"learning_rate": serialize(self._rate)}
 
 
-def _moment(state: dict[str, Array], name: str, w: Array) -> Array:
+def moment(state: dict[str, Array], name: str, w: Array) -> Array:
     """The array `name` of a weight's state. Before its first step it is made, full of zeros: then
     only, for that costs a walk through the memory."""
     if name not in state:
-        state[name] = zeros_like(w)
+        state[name] = kernels.zeros_like(w)
     return state[name]
 
 
@@ -159,28 +164,24 @@ class SGD(Optimizer):
         v <- momentum * v - rate * g;   w <- w + v          with momentum
                                         w <- w + momentum * v - rate * g     Nesterov's
 
-    Sutskever et al. 2013, section 2. Defaults are Keras's.
+    Sutskever et al. 2013, section 2. Defaults are Keras's; further arguments are `Optimizer`'s.
     """
 
     def __init__(
         self,
-        learning_rate: float | LearningRateSchedule = 0.01,
+        learning_rate: Rate = 0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        *,
-        name: str | None = None,
+        *args: Any,
+        **kwargs: Any,
     ):
-        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        super().__init__(learning_rate, *args, **kwargs)
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must be in [0, 1], got {momentum}")
         self.momentum, self.nesterov = momentum, nesterov
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
-        velocity = _moment(state, "velocity", w) if self.momentum else state.get("velocity")
+        velocity = moment(state, "velocity", w) if self.momentum else state.get("velocity")
         kernels.sgd_update(w, g, velocity, rate, self.momentum, self.nesterov)
 
 
@@ -195,143 +196,44 @@ class Adam(Optimizer):
     corrected as those of a first step should be. With `amsgrad` the largest v so far takes v's
     place (Reddi et al. 2018, arXiv 1904.09237). This is the form at the end of section 2 of
     Kingma & Ba 2015 (arXiv 1412.6980), where epsilon stands beside the uncorrected sqrt(v)
-    ('epsilon hat'), as in Keras. Defaults are Keras's.
+    ('epsilon hat'), as in Keras. Defaults are Keras's; further arguments are `Optimizer`'s.
     """
 
     def __init__(
         self,
-        learning_rate: float | LearningRateSchedule = 0.001,
+        learning_rate: Rate = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         amsgrad: bool = False,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        *,
-        name: str | None = None,
+        *args: Any,
+        **kwargs: Any,
     ):
-        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        super().__init__(learning_rate, *args, **kwargs)
         for what, beta in (("beta_1", beta_1), ("beta_2", beta_2)):
             if not 0 <= beta < 1:
                 raise ValueError(f"{what} must be in [0, 1), got {beta}")
         self.beta_1, self.beta_2, self.epsilon, self.amsgrad = beta_1, beta_2, epsilon, amsgrad
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
-        if not state:
-            state["momentum"], state["velocity"] = zeros_like(w), zeros_like(w)
-            state["steps"] = np.zeros((), np.int64)
-        state["steps"] += 1
+        m, v = moment(state, "momentum", w), moment(state, "velocity", w)
+        steps = state.setdefault("steps", np.zeros((), np.int64))
+        steps += 1
         # In the weights' own dtype, as Keras computes it. In float32 the rounding of beta_2 makes
         # the first steps differ by 7e-6 from those of exact arithmetic, for both alike.
-        r, b1, b2, t = map(w.dtype.type, (rate, self.beta_1, self.beta_2, state["steps"]))
-        corrected = float(r * np.sqrt(1 - b2**t) / (1 - b1**t))
-        if self.amsgrad:
-            self._amsgrad(w, g, state, corrected)
+        r, b1, b2, t = map(w.dtype.type, (rate, self.beta_1, self.beta_2, steps))
+        rate = float(r * np.sqrt(1 - b2**t) / (1 - b1**t))
+        if not self.amsgrad:
+            kernels.adam_update(w, g, m, v, rate, self.beta_1, self.beta_2, self.epsilon)
             return
-        kernels.adam_update(
-            w,
-            g,
-            state["momentum"],
-            state["velocity"],
-            corrected,
-            self.beta_1,
-            self.beta_2,
-            self.epsilon,
-        )
-
-    def _amsgrad(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
-        m, v = state["momentum"], state["velocity"]
         m += (g - m) * (1 - self.beta_1)
         v += (g * g - v) * (1 - self.beta_2)
-        largest = _moment(state, "velocity_hat", w)
+        largest = moment(state, "velocity_hat", w)
         np.maximum(largest, v, out=largest)
         w -= rate * m / (np.sqrt(largest) + self.epsilon)
 
 
-class AdamW(Adam):
-    """Adam with decoupled weight decay on by default (Loshchilov & Hutter 2019)."""
-
-    def __init__(
-        self,
-        learning_rate: float | LearningRateSchedule = 0.001,
-        weight_decay: float = 0.004,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
-        amsgrad: bool = False,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        *,
-        name: str | None = None,
-    ):
-        super().__init__(
-            learning_rate,
-            beta_1,
-            beta_2,
-            epsilon,
-            amsgrad,
-            weight_decay,
-            clipnorm,
-            clipvalue,
-            global_clipnorm,
-            name=name,
-        )
-
-
-class RMSprop(Optimizer):
-    """Each gradient is divided by the root of the running mean of its square.
-
-        v <- rho v + (1 - rho) g^2
-        step = rate * g / sqrt(v + epsilon)
-        w <- w - step                         without momentum
-        b <- momentum * b + step;  w <- w - b     with momentum
-
-    `centered` subtracts the square of the gradient's running mean from v, which makes it a
-    variance. Tieleman & Hinton 2012 (Coursera, lecture 6e); centred: Graves 2013 (arXiv 1308.0850).
-    """
-
-    def __init__(
-        self,
-        learning_rate: float | LearningRateSchedule = 0.001,
-        rho: float = 0.9,
-        momentum: float = 0.0,
-        epsilon: float = 1e-7,
-        centered: bool = False,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        *,
-        name: str | None = None,
-    ):
-        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
-        if not 0 <= rho < 1:
-            raise ValueError(f"rho must be in [0, 1), got {rho}")
-        self.rho, self.momentum, self.epsilon, self.centered = rho, momentum, epsilon, centered
-
-    def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
-        v = _moment(state, "velocity", w)
-        v *= self.rho
-        v += (1 - self.rho) * g * g
-        spread = v
-        if self.centered:
-            mean = _moment(state, "average_gradient", w)
-            mean *= self.rho
-            mean += (1 - self.rho) * g
-            spread = v - mean * mean
-        step = rate * g / np.sqrt(spread + self.epsilon)
-        if self.momentum:
-            b = _moment(state, "momentum", w)
-            b *= self.momentum
-            b += step
-            step = b
-        w -= step
-
-
-TABLE = Registry(__name__, SGD, Adam, RMSprop, adamw=AdamW, rmsprop=RMSprop)
+TABLE = Registry(__name__, SGD, Adam)
 
 
 def get(identifier: Any) -> Optimizer:

@@ -1,4 +1,8 @@
-"""Learning rates that change with the step: call one with the number of steps done so far."""
+"""Learning rates that change with the step.
+
+A schedule is called with the number of steps done so far and returns the rate of the next. An
+optimizer takes any such function as its learning_rate; only those here can be saved in a file.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minitl.naming import Configurable, Registry, look_up
+from minitl.naming import Configurable, look_up
+from minitl.optimizers import SCHEDULES
 
 
 class LearningRateSchedule(Configurable):
@@ -29,21 +34,20 @@ class ExponentialDecay(LearningRateSchedule):
         self.initial_learning_rate = initial_learning_rate
         self.decay_steps, self.decay_rate, self.staircase = decay_steps, decay_rate, staircase
 
+    def decays(self, step: int) -> float:
+        """How many times the rate has decayed before this step."""
+        done = step / self.decay_steps
+        return math.floor(done) if self.staircase else done
+
     def __call__(self, step: int) -> float:
-        exponent = step / self.decay_steps
-        if self.staircase:
-            exponent = math.floor(exponent)
-        return self.initial_learning_rate * self.decay_rate**exponent
+        return self.initial_learning_rate * self.decay_rate ** self.decays(step)
 
 
 class InverseTimeDecay(ExponentialDecay):
     """initial / (1 + decay_rate * step / decay_steps); `staircase` rounds the quotient down."""
 
     def __call__(self, step: int) -> float:
-        quotient = step / self.decay_steps
-        if self.staircase:
-            quotient = math.floor(quotient)
-        return self.initial_learning_rate / (1 + self.decay_rate * quotient)
+        return self.initial_learning_rate / (1 + self.decay_rate * self.decays(step))
 
 
 class PolynomialDecay(LearningRateSchedule):
@@ -57,11 +61,8 @@ class PolynomialDecay(LearningRateSchedule):
         power: float = 1.0,
         cycle: bool = False,
     ):
-        self.initial_learning_rate, self.end_learning_rate = (
-            initial_learning_rate,
-            end_learning_rate,
-        )
-        self.decay_steps, self.power, self.cycle = decay_steps, power, cycle
+        self.initial_learning_rate, self.decay_steps = initial_learning_rate, decay_steps
+        self.end_learning_rate, self.power, self.cycle = end_learning_rate, power, cycle
 
     def __call__(self, step: int) -> float:
         length = self.decay_steps
@@ -113,12 +114,8 @@ class CosineDecay(LearningRateSchedule):
         warmup_target: float | None = None,
         warmup_steps: int = 0,
     ):
-        self.initial_learning_rate, self.decay_steps, self.alpha = (
-            initial_learning_rate,
-            decay_steps,
-            alpha,
-        )
-        self.warmup_target, self.warmup_steps = warmup_target, warmup_steps
+        self.initial_learning_rate, self.decay_steps = initial_learning_rate, decay_steps
+        self.alpha, self.warmup_target, self.warmup_steps = alpha, warmup_target, warmup_steps
 
     def __call__(self, step: int) -> float:
         top = self.initial_learning_rate
@@ -131,16 +128,11 @@ class CosineDecay(LearningRateSchedule):
         return top * ((1 - self.alpha) * cosine + self.alpha)
 
 
-TABLE = Registry(
-    __name__,
-    ExponentialDecay,
-    InverseTimeDecay,
-    PolynomialDecay,
-    PiecewiseConstantDecay,
-    CosineDecay,
+SCHEDULES.register(
+    ExponentialDecay, InverseTimeDecay, PolynomialDecay, PiecewiseConstantDecay, CosineDecay
 )
 
 
 def get(identifier: Any) -> Any:
     """A schedule from its configuration; a number or a schedule is itself."""
-    return look_up(identifier, TABLE, "learning rate schedule")
+    return look_up(identifier, SCHEDULES, "learning rate schedule")

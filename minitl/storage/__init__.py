@@ -1,1 +1,1 @@
-"""Files: Keras's models and weights, states, digests; written whole or not at all."""
+"""Files: Keras's weights (`keras_weights.py`) and models, states, digests; written whole or not."""

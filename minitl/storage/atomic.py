@@ -1,9 +1,8 @@
-"""Files that are written whole or not at all, and the folder where downloads are kept.
+"""Files that are written whole or not at all, locks between processes, and progress bars.
 
 A file is written beside its place and renamed into it, so whoever reads it sees the old file or
-the new one and never half of either; an interruption leaves the old one. Whatever minitl keeps
-between runs (weights, features, data sets) lies in one cache folder, which `MINITL_HOME` moves.
-Two processes that fill the same place take turns through a lock that dies with its owner.
+the new one and never half of either; an interruption leaves the old one. Two processes that fill
+the same place take turns through a lock that dies with its owner.
 """
 
 from __future__ import annotations
@@ -18,43 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
+from minitl.storage.keras_weights import cache_folder as cache_folder
 
 PROGRESS_FROM = 200_000_000  # bytes: below this a digest takes less than a second
-
-
-def cache_folder(*parts: str) -> Path:
-    """Where minitl keeps what it fetched or computed; made when first asked for.
-
-    `MINITL_HOME` where it is set, else the user's cache folder: `$XDG_CACHE_HOME/minitl` or
-    `~/.cache/minitl`, on macOS `~/Library/Caches/minitl`, on Windows `%LOCALAPPDATA%\\minitl`.
-    `parts` name a folder inside it.
-
-    Raises OSError, naming `MINITL_HOME`, when the folder cannot be made.
-    """
-    folder = _cache_home().joinpath(*parts)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"cannot make the cache folder {folder} ({error.strerror}); "
-            f"set MINITL_HOME to a folder that can be written"
-        ) from error
-    return folder
-
-
-def _cache_home() -> Path:
-    chosen = os.environ.get("MINITL_HOME")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "minitl"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "minitl"
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says to ignore a relative path.
-    return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "minitl"
 
 
 @contextlib.contextmanager
@@ -149,11 +114,6 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
             digest.update(piece)
             bar.update(len(piece))
     return digest.hexdigest()
-
-
-def array_digest(array: np.ndarray) -> str:
-    """sha256 of an array's values as little-endian float32 in C order (its shape left out)."""
-    return hashlib.sha256(np.ascontiguousarray(array, dtype="<f4").data).hexdigest()
 
 
 def progress_bar(

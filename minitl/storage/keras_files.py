@@ -21,6 +21,7 @@ goes into which weight is planned in `matching.py`.
 
 from __future__ import annotations
 
+import json
 import lzma
 import os
 import shutil
@@ -37,9 +38,9 @@ import numpy as np
 
 from minitl.storage.atomic import replacing
 from minitl.storage.hdf5_reader import SIGNATURE, SPARE, File, Hdf5Error, Object
+from minitl.storage.keras_weights import Inventory, WeightFileError
 from minitl.storage.weight_matching import (
     Layers,
-    WeightFileError,
     nearest,
     not_finite_numbers,
     plan,
@@ -55,8 +56,6 @@ __all__ = [
     "write_keras3",
     "write_weights",
 ]
-
-Inventory = list[tuple[str, list[tuple[str, np.ndarray]]]]
 
 ATTRIBUTE_LIMIT = 64512  # bytes: an HDF5 object header holds no larger attribute
 DEEPEST = 64  # models within models: what is nested deeper is no model
@@ -396,7 +395,7 @@ def write_keras3(
         _write_places(part, places, attributes)
 
 
-def _write_places(path: Path, places: Places, attributes: Mapping[str, Any] | None) -> None:
+def _write_places(path: Path, places: Places, attributes: Mapping[str, Any] | None = None) -> None:
     import h5py
 
     problems = [
@@ -417,13 +416,7 @@ def _write_places(path: Path, places: Places, attributes: Mapping[str, Any] | No
             file.attrs[key] = value
 
 
-def write_archive(
-    path: str | os.PathLike[str],
-    places: Places,
-    config: str,
-    metadata: str,
-    attributes: Mapping[str, Any] | None = None,
-) -> None:
+def write_archive(path: str | os.PathLike[str], places: Places, config: str) -> None:
     """Write `.keras`: a zip archive, nothing compressed, of the model's description and weights."""
     with (
         replacing(path) as part,
@@ -431,10 +424,9 @@ def write_archive(
         zipfile.ZipFile(part, "w") as archive,
     ):
         weights = Path(folder) / WEIGHTS
-        _write_places(weights, places, attributes)
-        for name, text in ((METADATA, metadata), (CONFIG, config)):
-            archive.writestr(
-                zipfile.ZipInfo(name), text
-            )  # dated 1980: the same model, the same file
+        _write_places(weights, places)
+        for name, text in ((METADATA, json.dumps({"keras_version": "3.0.0"})), (CONFIG, config)):
+            # Dated 1980, so that the same model gives the same file.
+            archive.writestr(zipfile.ZipInfo(name), text)
         with weights.open("rb") as source, archive.open(zipfile.ZipInfo(WEIGHTS), "w") as member:
             shutil.copyfileobj(source, member)

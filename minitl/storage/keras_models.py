@@ -1,12 +1,15 @@
-"""Models to files and back: the architecture as Keras's JSON, the weights as Keras's HDF5.
+"""Models and their weights to files and back, in Keras's formats.
 
-`hdf5.py` knows files and arrays; this file knows models. A file that `Model.save` writes can be
-loaded by `keras.models.load_model`, and the other way round, as long as both know the layers.
+`keras_files.py` knows files and arrays, and `keras_config.py` the description of a model as JSON.
+This file puts the two together: which of a model's weights lie where, what minitl keeps beside what
+Keras has a place for (a file's attribute 'minitl'), and what is checked before a model is made of a
+file. Keras loads what `Model.save` writes, and the other way round, where both know the layers.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections import Counter
@@ -15,38 +18,59 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from minitl import config
-from minitl import layers as layers_module
-from minitl.autograd import Variable
-from minitl.layers.base import Layer, SymbolicTensor
-from minitl.layers.core import InputLayer, InputRange
-from minitl.models import Model, Sequential, class_name
-from minitl.naming import did_you_mean, snake_case, without_idle
-from minitl.storage import keras_files as hdf5
+import numpy as np
 
-Inventory = list[tuple[str, list[tuple[str, Variable]]]]
+from minitl import initializers
+from minitl.autograd import Array, Variable
+from minitl.kernels.machine import memory
+from minitl.layers.base import Layer
+from minitl.layers.core import InputLayer
+from minitl.models.model import Model
+from minitl.models.opened import named_layers
+from minitl.models.sequential import Sequential
+from minitl.naming import part, snake_case
+from minitl.storage import keras_files as files
+from minitl.storage.keras_config import (
+    class_name,
+    describe,
+    for_keras3,
+    from_json,
+    layer_from,
+    model_from_config,
+    to_json,
+)
+from minitl.storage.weight_matching import plan
+
+__all__ = [
+    "describe",
+    "from_bytes",
+    "from_json",
+    "layer_from",
+    "load_model",
+    "load_weights",
+    "model_from_config",
+    "named_layers",
+    "save_model",
+    "save_weights",
+    "to_bytes",
+    "to_json",
+]
 
 # Layers that a published file calls otherwise than the network does now: ResNet50's top. (Keras,
 # which reads by order, does not see it.)
 PUBLISHED_AS = {"probs": "predictions", "fc1000": "predictions"}
 
 
-def inventory(model: Model) -> Inventory:
+def inventory(model: Model, frozen_last: bool = False) -> list[tuple[str, list[Any]]]:
     """The model's layers in order, each with its weights named by their path and in order.
 
-    Within a layer, what can learn comes first, as in Keras's files; freezing changes nothing.
+    Within a layer, what can learn comes first, as in Keras's files; freezing changes nothing. With
+    `frozen_last` what is trainable now comes first within a layer (a nested base, say): so Keras
+    expects it beside a description of the model that says what is frozen.
     """
+    last = "trainable" if frozen_last else "learnable"
     return [
-        (layer.name, sorted(_named_weights(layer), key=lambda item: not item[1].learnable))
-        for layer in model.all_layers
-    ]
-
-
-def inventory_as_frozen(model: Model) -> Inventory:
-    """The same in the order that Keras expects beside a description of the model that says what
-    is frozen: within a layer (a nested base, say) what is trainable comes first."""
-    return [
-        (layer.name, sorted(_named_weights(layer), key=lambda item: not item[1].trainable))
+        (layer.name, sorted(_named_weights(layer), key=lambda item: not getattr(item[1], last)))
         for layer in model.all_layers
     ]
 
@@ -69,9 +93,9 @@ def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> 
     path = _target(filepath, overwrite)
     notes = {"minitl": json.dumps(_notes(model))}
     if path.name.endswith(".weights.h5"):
-        hdf5.write_keras3(path, keras3_places(model), notes)
+        files.write_keras3(path, keras3_places(model), notes)
     else:
-        hdf5.write_weights(path, _arrays(inventory(model)), notes)
+        files.write_weights(path, _arrays(inventory(model)), notes)
 
 
 def load_weights(
@@ -83,7 +107,7 @@ def load_weights(
         by_name: load only the layers that both the file and the model have.
         skip_mismatch: the same, and layers whose shapes differ keep what they have.
     """
-    stored = hdf5.read_weights(filepath)
+    stored = files.read_weights(filepath)
     wanted = inventory(model)
     if skip_mismatch:
         fits = {name: [v.shape for _, v in weights] for name, weights in wanted}
@@ -103,12 +127,12 @@ def load_weights(
         for old, new in PUBLISHED_AS.items()
         if old in theirs - ours and new in ours - theirs
     }
-    pairs = hdf5.plan(layers, wanted, by_name=by_name, rename=rename, source=filepath)
+    pairs = plan(layers, wanted, by_name=by_name, rename=rename, source=filepath)
     for variable, array in pairs:
         variable.assign(array)
 
 
-def _renumbered(stored: hdf5.Inventory, model: Model) -> hdf5.Inventory:
+def _renumbered(stored: files.Inventory, model: Model) -> files.Inventory:
     """The file's layers under the model's names, where both are automatic and differ in number.
 
     A model that is built twice in one process has 'dense' and 'dense_1' at first, then 'dense_2'
@@ -133,7 +157,7 @@ def _renumbered(stored: hdf5.Inventory, model: Model) -> hdf5.Inventory:
     return [(new_names.get(name, name), weights) for name, weights in stored]
 
 
-def _arrays(of: Inventory) -> list[tuple[str, list[tuple[str, Any]]]]:
+def _arrays(of: list[tuple[str, list[Any]]]) -> list[tuple[str, list[tuple[str, Any]]]]:
     return [(name, [(path, v.storage) for path, v in weights]) for name, weights in of]
 
 
@@ -190,30 +214,12 @@ def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> No
     path = _target(filepath, overwrite, ".keras")
     notes = json.dumps(_notes(model))
     if path.suffix == ".keras":
-        described = json.loads(model.to_json()) | {"minitl": notes}
-        versions = json.dumps({"keras_version": "3.0.0"})
-        hdf5.write_archive(path, keras3_places(model), json.dumps(_for_keras3(described)), versions)
+        described = json.dumps(for_keras3(json.loads(to_json(model)) | {"minitl": notes}))
+        files.write_archive(path, keras3_places(model), described)
         return
-    attributes = {"model_config": model.to_json(), "minitl": notes}
-    arrays = _arrays(inventory_as_frozen(model))
-    hdf5.write_weights(path, arrays, attributes, group="model_weights")
-
-
-def _for_keras3(described: dict[str, Any]) -> dict[str, Any]:
-    """The description of a layer or model, and of all inside it, with the modules in which Keras 3
-    looks for the classes."""
-    name = described["class_name"]
-    module = {"Functional": "keras.src.models.functional", "Sequential": "keras"}
-    settings = dict(described["config"])
-    if "layers" in settings:
-        settings["layers"] = [each | _for_keras3(each) for each in settings["layers"]]
-    if name == "Sequential":  # it knows its input from the first layer
-        settings.setdefault("build_input_shape", None)
-    return described | {
-        "module": module.get(name, "keras.layers"),
-        "registered_name": name if name == "Functional" else None,
-        "config": settings,
-    }
+    attributes = {"model_config": to_json(model), "minitl": notes}
+    arrays = _arrays(inventory(model, frozen_last=True))
+    files.write_weights(path, arrays, attributes, group="model_weights")
 
 
 def load_model(filepath: str | Path, compile: bool = True) -> Model:
@@ -222,9 +228,9 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
     With compile=True it is compiled as it was, except that the optimizer starts afresh; what
     cannot be named (a function as loss) is left for the user to compile.
     """
-    stored = hdf5.read_weights(filepath)
+    stored = files.read_weights(filepath)
     if "model_config" not in stored.attributes:
-        raise hdf5.WeightFileError(
+        raise files.WeightFileError(
             f"{filepath} holds weights without an architecture; build the model and call "
             f"model.load_weights"
         )
@@ -232,21 +238,22 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
     with _described_well(filepath):
         described = _json(stored.attributes["model_config"], filepath)
         notes = _json(stored.attributes.get("minitl") or described.get("minitl", "{}"), filepath)
-        with config.weights_within(8 * numbers):  # in float64; a description can ask for anything
+        with _without_values(8 * numbers):  # in float64; a description can ask for anything
             model = layer_from(described["class_name"], described["config"])
         if not isinstance(model, Model):
             raise ValueError(f"it describes a {described['class_name']}, no model")
         model.metadata = dict(notes.get("metadata", {}))
+        ranges = notes.get("input_ranges", {})
         for layer in input_layers(model):
-            if layer.name in notes.get("input_ranges", {}):
-                layer.expected_range = InputRange(*notes["input_ranges"][layer.name])
+            if layer.name in ranges:
+                layer.inspect = part("images").InputRange(*ranges[layer.name])
         multipliers = notes.get("rate_multipliers", {})
         for place, inner in named_layers(model):
             inner.rate_multiplier = multipliers.get(place, 1.0)
         settings = notes.get("compile")
         if compile and settings and settings["loss"] is not None:
             model.compile(**settings)
-    for variable, array in hdf5.plan(stored.layers, inventory(model), source=filepath):
+    for variable, array in plan(stored.layers, inventory(model), source=filepath):
         variable.assign(array)
     return model
 
@@ -266,27 +273,51 @@ def from_bytes(data: bytes) -> Model:
 
 
 @contextmanager
+def _without_values(size: int) -> Iterator[None]:
+    """Within the block weights are made without values: those of the file are to be copied there.
+
+    A file that describes a model has its weights, too: a description of more than `size` bytes of
+    them lies. Raises MemoryError then.
+    """
+    left = size
+
+    def make(shape: tuple[int, ...], dtype: np.dtype) -> Array:
+        nonlocal left
+        wanted = math.prod(shape) * dtype.itemsize
+        if wanted > left:
+            raise MemoryError(f"a weight of {wanted:,} bytes, where {left:,} are left")
+        left -= wanted
+        return memory.empty(shape, dtype)
+
+    token = initializers.replacement.set(make)
+    try:
+        yield
+    finally:
+        initializers.replacement.reset(token)
+
+
+@contextmanager
 def _described_well(filepath: str | Path) -> Iterator[None]:
     """Whatever goes wrong in building what a file describes is the file's fault."""
     try:
         yield
-    except hdf5.WeightFileError:
+    except files.WeightFileError:
         raise
     except MemoryError as error:
-        raise hdf5.WeightFileError(
+        raise files.WeightFileError(
             f"{filepath} describes a model of more weights than it holds ({error})"
         ) from None
     except ValueError as error:
-        raise hdf5.WeightFileError(f"{filepath}: {error}") from error
+        raise files.WeightFileError(f"{filepath}: {error}") from error
     except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise hdf5.WeightFileError(
+        raise files.WeightFileError(
             f"{filepath}: its description of the model is damaged ({type(error).__name__}: {error})"
         ) from error
 
 
 def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
-    if isinstance(text, str) and len(text) > hdf5.LONGEST_CONFIG:
-        raise hdf5.WeightFileError(
+    if isinstance(text, str) and len(text) > files.LONGEST_CONFIG:
+        raise files.WeightFileError(
             f"{filepath}: its description of the model has {len(text):,} characters, more than "
             f"any network needs"
         )
@@ -295,20 +326,16 @@ def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise hdf5.WeightFileError(f"{filepath}: its description of the model is damaged")
+        raise files.WeightFileError(f"{filepath}: its description of the model is damaged")
     return value
 
 
 def _notes(model: Model) -> dict[str, Any]:
     """What minitl keeps beside what Keras's layout has a place for."""
     ranges = {
-        layer.name: [
-            layer.expected_range.low,
-            layer.expected_range.high,
-            layer.expected_range.remedy,
-        ]
+        layer.name: [layer.inspect.low, layer.inspect.high, layer.inspect.remedy]
         for layer in input_layers(model)
-        if layer.expected_range is not None
+        if isinstance(layer.inspect, part("images").InputRange)
     }
     multipliers = {
         path: layer.rate_multiplier
@@ -319,16 +346,8 @@ def _notes(model: Model) -> dict[str, Any]:
         "metadata": model.metadata,
         "rate_multipliers": multipliers,
         "input_ranges": ranges,
-        "compile": model._compile_settings,
+        "compile": (model.compiled.settings if model.compiled else None),
     }
-
-
-def named_layers(layer: Layer, path: str = "") -> Iterable[tuple[str, Layer]]:
-    """('vgg16/block1_conv1', layer) ... of the layers that hold no others."""
-    for inner in layer.sublayers():
-        yield from named_layers(inner, f"{path}{inner.name}/")
-    if path and not list(layer.sublayers()):
-        yield path[:-1], layer
 
 
 def input_layers(layer: Layer) -> Iterable[InputLayer]:
@@ -338,143 +357,3 @@ def input_layers(layer: Layer) -> Iterable[InputLayer]:
         yield from input_layers(inner)
     if isinstance(layer, Sequential):
         yield from layer.input_layers
-
-
-# --- Architectures -------------------------------------------------------------------------------
-
-
-def layer_from(class_name: str, settings: dict[str, Any]) -> Layer:
-    """A layer or a model from its class name and configuration."""
-    if class_name in ("Functional", "Model"):
-        return model_from_config(settings)
-    if class_name == "Sequential":
-        return _sequential_from(settings)
-    known = {n: getattr(layers_module, n) for n in layers_module.__all__ if n[0].isupper()}
-    if class_name not in known:
-        raise ValueError(
-            f"the file uses the layer {class_name!r}, which minitl does not have. "
-            f"{did_you_mean(class_name, known)}"
-        )
-    return known[class_name].from_config(settings)
-
-
-def _sequential_from(settings: dict[str, Any]) -> Sequential:
-    layers = [layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
-    model = Sequential(layers, name=settings["name"])
-    if settings.get("build_input_shape") and not model.outputs:
-        model.build(settings["build_input_shape"])
-    return model
-
-
-def model_from_config(settings: dict[str, Any]) -> Model:
-    """A functional model from the description of `Model.get_config`, or of Keras 2 or 3.
-
-    Layers are made first. Then the calls are repeated, each as soon as its inputs are there.
-    """
-    if isinstance(settings["output_layers"], dict):
-        raise ValueError(
-            f"its model gives its outputs as a dict, by the names "
-            f"{', '.join(sorted(settings['output_layers']))}; minitl's give a list. Build the "
-            f"model with a list of outputs, and load the weights"
-        )
-    layers: dict[str, Layer] = {}
-    pending: list[tuple[Layer, int, Any]] = []
-    made: dict[tuple[str, int], list[SymbolicTensor]] = {}
-    for each in settings["layers"]:
-        name = each.get("name") or each["config"]["name"]
-        layer = layer_from(each["class_name"], each["config"])
-        layers[name] = layer
-        if isinstance(layer, InputLayer):
-            made[name, 0] = [layer.output]
-        pending += [(layer, i, call) for i, call in enumerate(each["inbound_nodes"])]
-
-    def look(reference: Any) -> SymbolicTensor:
-        name, node, index = reference[:3]
-        return made[name, node - first_output[name]][index]
-
-    first, first_output = _first_calls(settings)
-    while pending:
-        later = []
-        for layer, i, call in pending:
-            references, as_list, training = _read_call(call)
-            places = [(name, node - first[name]) for name, node, *_ in references]
-            if not all(place in made for place in places):
-                later.append((layer, i, call))
-                continue
-            inputs = [made[p][r[2]] for p, r in zip(places, references, strict=True)]
-            result = layer(inputs if as_list else inputs[0], training=training)
-            made[layer.name, i] = result if isinstance(result, list) else [result]
-        if len(later) == len(pending):
-            names = sorted({layer.name for layer, _, _ in later})
-            raise ValueError(f"graph disconnected: no inputs for the layers {', '.join(names)}")
-        pending = later
-    model = Model(
-        _read_places(settings["input_layers"], look),
-        _read_places(settings["output_layers"], look),
-        name=settings["name"],
-    )
-    # Whether each layer learns came with the layer; this is the flag of the model itself.
-    model._trainable = bool(settings.get("trainable", True))
-    return model
-
-
-def _first_calls(settings: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
-    """The number of each layer's first call, among the calls' inputs and among the outputs.
-
-    It is 0, but 1 of a functional model within the model: in Keras 3 among the outputs only, in
-    Keras 2 always (and of a Sequential too).
-    """
-    calls: dict[str, int] = {}
-    functional: set[str] = set()
-    of_inputs: dict[str, list[int]] = {}
-    of_outputs: dict[str, list[int]] = {}
-    for each in settings["layers"]:
-        name = each.get("name") or each["config"]["name"]
-        calls[name], of_inputs[name], of_outputs[name] = len(each["inbound_nodes"]), [], []
-        if each["class_name"] in ("Functional", "Model"):
-            functional.add(name)
-    for each in settings["layers"]:
-        for call in each["inbound_nodes"]:
-            for reference in _read_call(call)[0]:
-                of_inputs[reference[0]].append(reference[1])
-    for reference in _references(settings["output_layers"]):
-        of_outputs[reference[0]].append(reference[1])
-
-    def first(name: str, numbers: list[int], usual: int) -> int:
-        if 0 in numbers:
-            return 0
-        return 1 if numbers and max(numbers) >= max(calls[name], 1) else usual
-
-    return (
-        {name: first(name, numbers, 0) for name, numbers in of_inputs.items()},
-        {name: first(name, n, int(name in functional)) for name, n in of_outputs.items()},
-    )
-
-
-def _read_call(call: Any) -> tuple[list[Any], bool, bool | None]:
-    """One call as (references to its inputs, whether they came as a list, training)."""
-    if isinstance(call, dict):  # Keras 3: {'args': [tensor or list of tensors], 'kwargs': {...}}
-        inputs = call["args"][0]
-        as_list = isinstance(inputs, list)
-        references = [t["config"]["keras_history"] for t in (inputs if as_list else [inputs])]
-        return references, as_list, _training(call.get("kwargs", {}))
-    settings = call[0][3] if len(call[0]) > 3 else {}  # Keras 2: [[name, node, index, kwargs] ...]
-    return call, len(call) > 1, _training(settings)
-
-
-def _training(settings: dict[str, Any]) -> bool | None:
-    """The only argument of a call beside its inputs that minitl has; others must do nothing."""
-    return without_idle(settings, ("training",), "layers' calls").get("training")
-
-
-def _read_places(places: Any, look: Any) -> Any:
-    """The model's inputs or outputs."""
-    if isinstance(places, dict):
-        return {name: look(place) for name, place in places.items()}
-    found = [look(place) for place in _references(places)]
-    return found[0] if len(found) == 1 else found
-
-
-def _references(places: Any) -> list[Any]:
-    """[[layer, call, index] ...]: Keras 3 writes a single one without a list around it."""
-    return [places] if places and isinstance(places[0], str) else places

@@ -16,15 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from minitl.storage.keras_weights import WeightFileError
+
 Layers = Sequence[tuple[str, Sequence[tuple[str, Any]]]]
-
-
-class WeightFileError(ValueError):
-    """A weight file that cannot be read or does not fit; `problems` has one line for each."""
-
-    def __init__(self, headline: str, problems: Sequence[str] = ()):
-        super().__init__("\n  - ".join([headline, *problems]))
-        self.problems = list(problems)
 
 
 def refuse_twice(names: Sequence[str], what: str) -> None:

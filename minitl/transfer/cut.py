@@ -1,14 +1,15 @@
-"""The frozen part of a model: found, and cut off where that is cheapest.
+"""Where a model is cut, so that its frozen part need not run again.
 
 What lies below the first layer that learns (or, in training, is random) gives the same for an
-image in every epoch. It need run once only: what it gives is kept, F, and the rest of the model
-trains on F.
+image in every epoch. So it runs once per image; what it gives is kept, F, and the rest of the
+model trains on F. `find_cut` takes a model and returns a `Cut`, the two parts as graphs;
+`feature_cache.py` keeps F.
 
-Where to cut? A frozen layer above the cut runs at every step, and costs its multiply-adds; a value
-at the cut is read back at every step, and costs its bytes. The cheapest cut is a minimum cut of
-the graph in the sense of Ford & Fulkerson (1956), and it answers by itself what one would want:
-behind a pool or a Flatten rather than before, before a padding rather than behind, several values
-where branches are frozen, and none at all where nothing would be saved.
+Where to cut? A frozen layer above the cut runs at every step and costs its multiply-adds; a value
+at the cut is read back at every step and costs its bytes. The cheapest cut is a minimum cut of the
+graph (Ford & Fulkerson 1956), and it answers by itself what one would want: behind a pool or a
+Flatten rather than before, before a padding rather than behind, several values where branches are
+frozen, and none at all where nothing would be saved.
 """
 
 from __future__ import annotations
@@ -20,47 +21,48 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import Tensor
-from minitl.layers.augmentation import view_seeds
 from minitl.layers.base import Call, Layer, SymbolicTensor
-from minitl.models.graph import Graph, numbers, open_up, work
+from minitl.layers.randomness import view_seeds
+from minitl.models.graph import Graph
+from minitl.models.opened import OpenedGraph, numbers, open_up, work
 from minitl.storage.digests import arrays_digest
+from minitl.transfer.architecture import architecture
 
 # Multiply-adds that take as long as reading one kept number: 1 ns (gathering rows of F from
-# memory), against 100 to 180 multiply-adds a nanosecond of a convolution on two cores.
+# memory), against 100 to 180 multiply-adds per nanosecond of a convolution on two cores.
 NUMBER = 100
 
 
 class Cut:
-    """A model in two parts: `below` runs once a sample, `above` in every step.
+    """A model in two parts: `below` runs once per sample, `above` in every step.
 
     Attributes:
-        kept: the values at the cut, each of which a sample has.
-        inputs: which of the model's inputs `above` reads as well.
-        saved, work: multiply-adds a sample that `above` does not make, and of the whole model.
+        kept: the symbolic tensors at the cut, whose values are kept for each sample.
+        inputs: which of the model's inputs `above` reads as well; its own inputs are these, then
+            `kept`.
+        sources: which of the model's inputs `below` reads.
+        views: whether `below` augments, so that it must be told which `Views` to draw.
+        work, saved: multiply-adds per sample of the whole model, and those that `above` saves.
     """
 
-    def __init__(self, whole: Graph, kept: list[SymbolicTensor], training: bool, views: bool):
-        self.training, self.kept, self.whole = training, kept, whole
+    def __init__(self, whole: OpenedGraph, kept: list[SymbolicTensor], training: bool, views: bool):
+        self.whole = whole
         self.above = whole.between([*whole.inputs, *kept], whole.outputs)
         read = {id(t) for t in self.above.inputs}
         self.inputs = [i for i, t in enumerate(whole.inputs) if id(t) in read]
-        # The order in which `above` is given its values: inputs first, as `between` keeps it.
         self.kept = [t for t in kept if id(t) in read]
         self._below = whole.between(whole.inputs, self.kept)
         self.sources = [i for i, t in enumerate(whole.inputs) if t in self._below.inputs]
-        place = {id(call): i for i, call in enumerate(whole.calls)}
-        self.views = views and any(_drawn(call, training, True) for call in self._below.calls)
-        calls = [
-            _seeded(call, place[id(call)], training) if self.views else call
-            for call in self._below.calls
-        ]
-        self.below = Graph(self._below.inputs, calls, self.kept)
-        above = {id(call) for call in self.above.calls}
+        drawn = [i for i, c in enumerate(whole.calls) if views and _augments(c, training)]
+        calls = {id(whole.calls[i]): _seeded(whole.calls[i], place=i) for i in drawn}
+        self.views = any(id(call) in calls for call in self._below.calls)
+        below = [calls.get(id(call), call) for call in self._below.calls]
+        self.below = Graph(self._below.inputs, below, self.kept)
         self.work = sum(map(work, whole.calls))
-        self.saved = sum(work(call) for call in whole.calls if id(call) not in above)
+        self.saved = self.work - sum(map(work, self.above.calls))
         self.layers = self._below.layers
         self._state = self._look()
-        self._described = whole.architecture()
+        self._described = architecture(whole)
 
     @property
     def shapes(self) -> list[tuple[Any, ...]]:
@@ -76,6 +78,11 @@ class Cut:
     def dtype(self) -> np.dtype:
         return np.dtype(self.kept[0].dtype)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that are kept of one sample."""
+        return self.width * self.dtype.itemsize
+
     def holds(self) -> bool:
         """Whether what was computed below is still right: nothing was written or unfrozen."""
         return self._state == self._look()
@@ -84,11 +91,10 @@ class Cut:
         """The same, and whether the model still is what was cut. Takes some milliseconds."""
         if model.as_graph() is None or not self.holds():
             return False
-        whole = open_up(model, [t.shape for t in self.whole.inputs])
+        now = open_up(model, [t.shape for t in self.whole.inputs])
         layers = [id(call.layer) for call in self.whole.calls]
-        return [
-            id(call.layer) for call in whole.calls
-        ] == layers and whole.architecture() == self._described
+        same = layers == [id(call.layer) for call in now.calls]
+        return same and architecture(now) == self._described
 
     def _look(self) -> list[Any]:
         return [
@@ -103,13 +109,13 @@ class Cut:
             and self._state == other._state
             and self.views == other.views
             and self.shapes == other.shapes
-            and self._below.architecture() == other._below.architecture()
+            and architecture(self._below) == architecture(other._below)
         )
 
     def key(self) -> dict[str, str]:
         """What F depends on beside the images, each under a name that an error can show."""
         return {
-            "architecture": self._below.architecture(),
+            "architecture": architecture(self._below),
             "weights": arrays_digest(v.storage for v in self._below.weights),
             "dtype": str(self.dtype),
         }
@@ -124,10 +130,7 @@ class Cut:
 
 
 def find_cut(
-    model: Any,
-    training: bool = True,
-    shapes: Sequence[Any] | None = None,
-    views: bool = False,
+    model: Any, training: bool = True, shapes: Sequence[Any] | None = None, views: bool = False
 ) -> Cut | None:
     """The cheapest cut of the model, or None when there is nothing worth keeping.
 
@@ -142,28 +145,28 @@ def find_cut(
     frozen = {id(t) for t in whole.inputs}
     calls = []
     for call in whole.calls:
-        mode = training if call.training is None else call.training
-        if all(id(t) in frozen for t in call.inputs) and (
-            call.layer.fixed(mode) or _drawn(call, training, views)
-        ):
+        fixed = call.layer.fixed(_mode(call, training)) or (views and _augments(call, training))
+        if fixed and all(id(t) in frozen for t in call.inputs):
             calls.append(call)
             frozen.update(id(t) for t in call.outputs)
     kept = _cheapest(whole, calls)
-    if not kept:
-        return None
-    cut = Cut(whole, kept, training, views)
-    return cut if cut.saved else None
+    cut = Cut(whole, kept, training, views) if kept else None
+    return cut if cut is not None and cut.saved else None
 
 
 def first_random(model: Any) -> str | None:
     """The name of a layer that is random in training and stands before most of what is frozen."""
-    if model.as_graph() is None:
-        return None
     measuring, training = find_cut(model, False), find_cut(model, True)
     if measuring is None or (training is not None and 2 * training.saved > measuring.saved):
         return None
-    drawn = [n for n in measuring.whole.calls if not n.layer.fixed(True)]
-    return drawn[0].layer.name if drawn else None
+    return next((c.layer.name for c in measuring.whole.calls if not c.layer.fixed(True)), None)
+
+
+def _mode(call: Call, training: bool) -> bool:
+    return training if call.training is None else call.training
+
+
+# --- The minimum cut ------------------------------------------------------------------------------
 
 
 def _cheapest(whole: Graph, frozen: list[Call]) -> list[SymbolicTensor]:
@@ -176,7 +179,7 @@ def _cheapest(whole: Graph, frozen: list[Call]) -> list[SymbolicTensor]:
     the sink's side of the minimum cut are made above, values whose edge is cut are kept.
     """
     inside = {id(call) for call in frozen}
-    room: dict[Any, dict[Any, float]] = {"source": {}, "sink": {}}
+    room: dict[Any, dict[Any, float]] = {"source": {}, "sink": {}}  # that is left on each edge
 
     def edge(a: Any, b: Any, capacity: float) -> None:
         room.setdefault(a, {})[b] = room.setdefault(a, {}).get(b, 0) + capacity
@@ -188,58 +191,51 @@ def _cheapest(whole: Graph, frozen: list[Call]) -> list[SymbolicTensor]:
         for t in call.outputs:
             edge(id(call), id(t), numbers(t) * NUMBER)
             makers[id(t)] = call, t
-    for call in whole.calls:
-        for t in call.inputs:
-            if id(t) in makers:
-                edge(id(t), id(call) if id(call) in inside else "sink", float("inf"))
-    for t in whole.outputs:
+    readers = [(t, id(call)) for call in whole.calls for t in call.inputs]
+    for t, reader in [*readers, *((t, None) for t in whole.outputs)]:
         if id(t) in makers:
-            edge(id(t), "sink", float("inf"))
-    while path := _path(room):
+            edge(id(t), reader if reader in inside else "sink", float("inf"))
+    while "source" in (ways := _ways_to_sink(room)):
+        path, a = [], "source"
+        while a != "sink":
+            path.append((a, ways[a]))
+            a = ways[a]
         flow = min(room[a][b] for a, b in path)
         for a, b in path:
             room[a][b] -= flow
             room[b][a] += flow
-    behind, queue = {"sink"}, deque(["sink"])  # from where the sink can still be reached
+    return [t for call, t in makers.values() if id(t) in ways and id(call) not in ways]
+
+
+def _ways_to_sink(room: dict[Any, dict[Any, float]]) -> dict[Any, Any]:
+    """From where the sink can be reached along edges that have room: {there: the next step}, of
+    the shortest way."""
+    step: dict[Any, Any] = {"sink": None}
+    queue = deque(["sink"])
     while queue:
         b = queue.popleft()
-        for a in room[b]:
-            if a not in behind and room[a][b] > 0:
-                behind.add(a)
+        for a in room[b]:  # every edge has one back, if without room
+            if a not in step and room[a][b] > 0:
+                step[a] = b
                 queue.append(a)
-    return [t for call, t in makers.values() if id(t) in behind and id(call) not in behind]
-
-
-def _path(room: dict[Any, dict[Any, float]]) -> list[tuple[Any, Any]]:
-    """The shortest way from the source to the sink along edges that have room."""
-    came: dict[Any, Any] = {"source": None}
-    queue = deque(["source"])
-    while queue:
-        a = queue.popleft()
-        for b, left in room[a].items():
-            if left > 0 and b not in came:
-                came[b] = a
-                queue.append(b)
-    if "sink" not in came:
-        return []
-    path, b = [], "sink"
-    while came[b] is not None:
-        path.append((came[b], b))
-        b = came[b]
-    return path
+    return step
 
 
 # --- Augmentation as a part of what is kept -------------------------------------------------------
 
 
 class Views:
-    """Which views of which samples: random layers take it for a generator, each its own seeds.
+    """Which views of which samples: augmentation below a cut takes it for its generator.
 
     A seed depends on the fit's seed, the view, the sample's number and the layer's place only.
     """
 
     def __init__(self, seed: int, view: int, samples: np.ndarray):
         self.seed, self.view, self.samples = seed, view, samples
+
+    def __getitem__(self, which: Any) -> Views:
+        """The same views of some of the samples."""
+        return Views(self.seed, self.view, self.samples[which])
 
     def seeds(self, place: int) -> np.ndarray:
         """(N,) uint64."""
@@ -250,36 +246,28 @@ class Views:
         return [f"{self.seed} {self.view} {int(i)}".encode() for i in self.samples]
 
 
-def _drawn(call: Call, training: bool, views: bool) -> bool:
+def _augments(call: Call, training: bool) -> bool:
     """Whether the call is an augmentation whose views can be kept."""
-    mode = training if call.training is None else call.training
-    return bool(views and mode and call.layer.random and hasattr(call.layer, "with_seeds"))
+    return bool(_mode(call, training) and call.layer.random and hasattr(call.layer, "with_seeds"))
 
 
-def _seeded(call: Call, place: int, training: bool) -> Call:
-    """The same call, told its seeds; other calls as they are."""
-    if not _drawn(call, training, True):
-        return call
-    layer: Any = call.layer
+class SeededLayer(Layer):
+    """An augmentation layer that draws for each sample what `Views` say, given as `rng`."""
 
-    def draw(x: Any, training: bool, rng: Views) -> Tensor:
-        x = layer.as_input(x)
-        return Tensor(np.asarray(layer.with_seeds(x.storage, rng.seeds(place)), layer.dtype))
+    def __init__(self, layer: Any, place: int):
+        super().__init__(name=layer.name, dtype=layer.dtype)
+        self.layer, self.place = layer, place
 
-    drawing: Any = _Drawing(layer, draw)
-    seeded = Call(drawing, call.inputs, call.training, call.as_list)
+    def call(self, x: Tensor, rng: Any = None) -> Tensor:
+        drawn = self.layer.with_seeds(x.storage, rng.seeds(self.place))
+        return Tensor(np.asarray(drawn, self.dtype))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape)
+
+
+def _seeded(call: Call, place: int) -> Call:
+    """The same call, drawing with seeds; `place` is the call's number in the model's graph."""
+    seeded = Call(SeededLayer(call.layer, place), call.inputs, call.training, call.as_list)
     seeded.outputs = call.outputs
     return seeded
-
-
-class _Drawing:
-    """A random layer that draws with given seeds."""
-
-    def __init__(self, layer: Layer, draw: Any):
-        self.layer, self.draw = layer, draw
-
-    def __call__(self, x: Any, training: bool, rng: Any) -> Tensor:
-        return self.draw(x, training, rng)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.layer, name)

@@ -1,8 +1,8 @@
 """Features on disk: written as they are computed, resumed after an interruption, never stale.
 
-A feature file is HDF5 with three data sets, a row each a sample: `F` (N, D); `images` (N, 16), a
-digest of the image that the row was computed from; and `checksums` (N,), 0 while a row is not
-there yet. The place of every row is fixed when the file is made, and rows are written there
+A feature file is HDF5 with three data sets, one row of each per sample: `F` (N, D); `images`
+(N, 16), a digest of the image that the row was computed from; and `checksums` (N,), 0 while a row
+is not there yet. The place of every row is fixed when the file is made, and rows are written there
 without HDF5. So the file's structure is whole at any moment, and a process that is killed leaves a
 file in which each row is either there, with the right checksum, or not there.
 
@@ -10,19 +10,23 @@ The file holds a key that says what it was computed with: digests of the weights
 architecture, of the preprocessing. A file with another key is not used. Each row's checksum covers
 the row, the image's digest, the row's number and the key, and all are compared when the file is
 opened; HDF5 itself holds checksums of everything else, which are compared too.
+
+`features.py` and `feature_cache.py` write such files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minitl.storage import hdf5_reader as plain_hdf5
+from minitl.storage import hdf5_reader
 from minitl.storage.atomic import locked, replacing
 from minitl.storage.digests import SIZE
 
@@ -35,7 +39,7 @@ class FeatureFileError(ValueError):
     """The file is none of minitl's, is damaged, or was made from something else."""
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """What the structure of a file says."""
 
     key: dict[str, str]
@@ -48,6 +52,15 @@ class _Layout(NamedTuple):
     def size(self, name: str) -> int:
         """Bytes of a row of this data set."""
         return {"F": self.shape[1] * self.dtype.itemsize, "images": SIZE, "checksums": 8}[name]
+
+    def place(self, name: str, row: int) -> int:
+        """Where in the file the row of this data set begins."""
+        return self.places[name] + row * self.size(name)
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, int]]:
+        """Ranges of the first `rows` rows, each of about BLOCK bytes of F."""
+        step = max(1, BLOCK // self.size("F"))
+        return ((first, min(first + step, rows)) for first in range(0, rows, step))
 
 
 class FeatureFile:
@@ -63,6 +76,10 @@ class FeatureFile:
         about: what `describe` tells beside the key.
         rebuild: make a file anew whose key differs, with a warning, instead of refusing it. A
             file of another kind is never touched.
+
+    Attributes:
+        there: (N,) bool, which rows are.
+        images: (N, 16) uint8, the digests of their images.
 
     Raises FeatureFileError when the file cannot be used: the error says which part differs, and
     the file is left as it is. Rows that are damaged are named in a warning, and count as not
@@ -83,49 +100,41 @@ class FeatureFile:
         self.path = Path(path)
         self.key = {"format": FORMAT, **key, "D": str(width), "dtype": str(np.dtype(dtype))}
         self.about, self._width, self._dtype = about or {}, width, np.dtype(dtype)
-        self._file: BinaryIO | None = None
+        self._file: Any = None  # open for writing, without a buffer
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock: Any = locked(
-            self.path, f"minitl: another process is writing {self.path}; waiting"
-        )
-        self._lock.__enter__()
-        try:
-            if self.path.exists() and (reason := self._other_key(rows)):
-                same_kind = not reason.startswith("kind") and "format" not in reason
-                if not (rebuild and same_kind):
-                    raise FeatureFileError(
-                        f"{self.path} holds features of something else: other {reason}. Delete "
-                        f"it, or give another path."
-                    )
-                warnings.warn(
-                    f"{self.path} holds features of something else (other {reason}); it is made "
-                    f"anew",
-                    UserWarning,
-                    stacklevel=4,
-                )
-                self.path.unlink()
+        waiting = f"minitl: another process is writing {self.path}; waiting"
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(locked(self.path, waiting))
+            if self.path.exists():
+                self._compare_key(rows, rebuild)
             if not self.path.exists():
-                self._create(self.path, rows or room, growing=rows is None)
+                self._create(rows or room, growing=rows is None)
             self._open()
+            opened.callback(lambda: self._file.close())
             self._verify()
-        except BaseException:
-            self.close()
-            raise
+            self._opened = opened.pop_all()
 
-    def _other_key(self, rows: int | None) -> str:
-        """The names of what differs in the key of the file that is there."""
+    def _compare_key(self, rows: int | None, rebuild: bool) -> None:
+        """Remove the file that is there, or raise, if it has another key."""
         found = read_layout(self.path)
         names = [*self.key, *(name for name in found.key if name not in self.key)]
         differs = [name for name in names if found.key.get(name) != self.key.get(name)]
         if not differs and rows is not None and not found.growing and rows != found.shape[0]:
             differs = [f"number of images ({found.shape[0]}, now {rows})"]
-        return ", ".join(differs)
+        if not differs:
+            return
+        what = f"{self.path} holds features of something else"
+        other = f"other {', '.join(differs)}"
+        if not rebuild or differs[0] == "kind" or "format" in differs:
+            raise FeatureFileError(f"{what}: {other}. Delete it, or give another path.")
+        warnings.warn(f"{what} ({other}); it is made anew", UserWarning, stacklevel=5)
+        self.path.unlink()
 
-    def _create(self, path: Path, rows: int, growing: bool) -> None:
-        """An empty file of the full size, whole or not at all; what is open is copied into it."""
+    def _create(self, rows: int, growing: bool) -> None:
+        """A file of the full size, whole or not at all: empty, or with what the open one has."""
         import h5py
 
-        with replacing(path) as part:
+        with replacing(self.path) as part:
             # 'latest' has checksums in all of HDF5's own structures.
             with h5py.File(part, "w", libver="latest") as file:
                 file.attrs["format"] = np.bytes_(FORMAT)
@@ -133,41 +142,31 @@ class FeatureFile:
                 file.attrs["key"] = np.bytes_(json.dumps(self.key))
                 file.attrs["about"] = np.bytes_(json.dumps(self.about))
                 file.attrs["growing"] = growing
-                shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-                    "F": ((rows, self._width), self._dtype),
-                    "images": ((rows, SIZE), np.uint8),
-                    "checksums": ((rows,), np.uint64),
-                }
                 # Contiguous and allocated at once: rows have their place in the file from now on.
                 settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 settings.set_layout(h5py.h5d.CONTIGUOUS)
                 settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-                for name, (shape, dtype) in shapes.items():
-                    kind = h5py.h5t.py_create(np.dtype(dtype))
-                    space = h5py.h5s.create_simple(shape)
+                for name, shape, dtype in (
+                    ("F", (rows, self._width), self._dtype),
+                    ("images", (rows, SIZE), np.dtype(np.uint8)),
+                    ("checksums", (rows,), np.dtype(np.uint64)),
+                ):
+                    kind, space = h5py.h5t.py_create(dtype), h5py.h5s.create_simple(shape)
                     h5py.h5d.create(file.id, name.encode(), kind, space, settings)
                 file["checksums"][:] = 0
             if self._file is not None:
-                layout = read_layout(part)
+                places = read_layout(part).places
                 with part.open("r+b") as target:
-                    self._copy_to(target, layout, min(rows, self.rows))
-
-    def _copy_to(self, target: BinaryIO, layout: _Layout, rows: int) -> None:
-        assert self._file is not None
-        for name, place in layout.places.items():
-            left = rows * layout.size(name)
-            self._file.seek(self._layout.places[name])
-            target.seek(place)
-            while left:
-                piece = self._file.read(min(left, BLOCK))
-                target.write(piece)
-                left -= len(piece)
+                    for name, place in places.items():
+                        target.seek(place)
+                        for first, last in self._layout.blocks(min(rows, self.rows)):
+                            target.write(self._read(name, first, last).data)
 
     def _open(self) -> None:
-        self._layout = read_layout(self.path)
         if self._file is not None:
             self._file.close()
+        self._layout = read_layout(self.path)
         self._file = self.path.open("r+b", buffering=0)
 
     @property
@@ -175,27 +174,18 @@ class FeatureFile:
         """How many rows the file has place for."""
         return self._layout.shape[0]
 
-    @property
-    def growing(self) -> bool:
-        return self._layout.growing
-
     def _verify(self) -> None:
-        """Read everything; `there` (N,) says which rows are, and `images` their digests."""
+        """Read everything, and find out which rows are there."""
         self.images = self._read("images", 0, self.rows).reshape(-1, SIZE)
         stored = self._read("checksums", 0, self.rows).view(np.uint64)
         self.there = np.zeros(self.rows, bool)
-        damaged = []
-        block = max(1, BLOCK // self._layout.size("F"))
-        for first in range(0, self.rows, block):
-            last = min(first + block, self.rows)
-            if not stored[first:last].any():
-                continue
-            rows = self._read("F", first, last).reshape(last - first, -1)
-            sums = self._checksums(first, rows, self.images[first:last])
-            self.there[first:last] = sums == stored[first:last]
-            bad = (stored[first:last] != 0) & ~self.there[first:last]
-            damaged += [first + int(i) for i in np.flatnonzero(bad)]
-        if damaged:
+        for first, last in self._layout.blocks(self.rows):
+            if stored[first:last].any():
+                rows = self._read("F", first, last).reshape(last - first, -1)
+                sums = self._checksums(first, rows, self.images[first:last])
+                self.there[first:last] = sums == stored[first:last]
+        damaged = np.flatnonzero((stored != 0) & ~self.there)
+        if len(damaged):
             shown = ", ".join(map(str, damaged[:5])) + (" ..." if len(damaged) > 5 else "")
             warnings.warn(
                 f"{self.path} is damaged: the checksums of {len(damaged)} of its rows do not fit "
@@ -206,16 +196,11 @@ class FeatureFile:
 
     def _read(self, name: str, first: int, last: int) -> np.ndarray:
         """Bytes of rows; not through a memory map, whose pages would count as memory."""
-        assert self._file is not None
-        size = self._layout.size(name)
-        self._file.seek(self._layout.places[name] + first * size)
-        found = np.empty((last - first) * size, np.uint8)
-        view, at = found.data, 0
-        while at < len(found):
-            read = self._file.readinto(view[at:])  # type: ignore[attr-defined]
-            if not read:
-                raise FeatureFileError(f"{self.path} is damaged: it ends too early; delete it")
-            at += read
+        count = (last - first) * self._layout.size(name)
+        place = self._layout.place(name, first)
+        found = np.fromfile(self.path, np.uint8, count, offset=place)
+        if len(found) < count:
+            raise FeatureFileError(f"{self.path} is damaged: it ends too early; delete it")
         return found
 
     def _checksums(self, first: int, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -230,29 +215,25 @@ class FeatureFile:
 
     def write(self, first: int, rows: np.ndarray, images: np.ndarray) -> None:
         """Put rows (n, D) and their images' digests at `first`: the checksums come last."""
-        assert self._file is not None
-        if first + len(rows) > self.rows:
-            if not self.growing:
+        last = first + len(rows)
+        if last > self.rows:
+            if not self._layout.growing:
                 raise FeatureFileError(
                     f"{self.path} holds the features of {self.rows} images, and now there are more"
                 )
-            self.resize(max(2 * self.rows, first + len(rows)))
+            self._resize(max(2 * self.rows, last))
         data = np.ascontiguousarray(rows, self._layout.dtype).view(np.uint8)
         sums = self._checksums(first, data.reshape(len(rows), -1), images)
         for name, a in (("F", data), ("images", images), ("checksums", sums)):
-            self._file.seek(self._layout.places[name] + first * self._layout.size(name))
-            self._write(np.ascontiguousarray(a).data.cast("B"))
-        self.images[first : first + len(rows)] = images
-        self.there[first : first + len(rows)] = True
+            self._file.seek(self._layout.place(name, first))
+            left = np.ascontiguousarray(a).data.cast("B")
+            while left:
+                left = left[self._file.write(left) :]
+        self.images[first:last], self.there[first:last] = images, True
 
-    def _write(self, data: memoryview) -> None:
-        assert self._file is not None
-        while data:
-            data = data[self._file.write(data) :]
-
-    def resize(self, rows: int, growing: bool = True) -> None:
+    def _resize(self, rows: int, growing: bool = True) -> None:
         """Another number of rows is another file: the rows are copied, and it takes the place."""
-        self._create(self.path, rows, growing)
+        self._create(rows, growing)
         self._open()
         there, images = self.there[:rows], self.images[:rows]
         self.there = np.zeros(rows, bool)
@@ -261,8 +242,8 @@ class FeatureFile:
 
     def finish(self, rows: int) -> None:
         """Say that there are `rows` rows, and no more are to come."""
-        if self.growing:
-            self.resize(rows, growing=False)
+        if self._layout.growing:
+            self._resize(rows, growing=False)
         elif rows != self.rows:
             raise FeatureFileError(
                 f"{self.path} holds the features of {self.rows} images, and now there are {rows}"
@@ -274,12 +255,7 @@ class FeatureFile:
         return np.memmap(self.path, self._layout.dtype, "r", offset=place, shape=shape)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        if self._lock is not None:
-            self._lock.__exit__(None, None, None)
-            self._lock = None
+        self._opened.close()
 
     def __enter__(self) -> FeatureFile:
         return self
@@ -292,54 +268,48 @@ def is_feature_file(path: str | Path) -> bool:
     """Whether the file says of itself that it is one."""
     try:
         with open(path, "rb") as source:
-            return _format(plain_hdf5.File(source).root) == FORMAT
-    except plain_hdf5.Hdf5Error:
+            return _attribute(hdf5_reader.File(source).root, "format") == FORMAT
+    except hdf5_reader.Hdf5Error:
         return False
 
 
-def _format(root: plain_hdf5.Object) -> Any:
-    return _single(root.attributes, "format")
-
-
-def _single(attributes: dict[str, np.ndarray | None], name: str) -> Any:
+def _attribute(root: hdf5_reader.Object, name: str) -> Any:
     """The only value of an attribute, or None."""
-    values = attributes.get(name)
+    values = root.attributes.get(name)
     return values[0] if values is not None and values.size == 1 else None
 
 
-def read_layout(path: str | Path) -> _Layout:
+def read_layout(path: str | Path) -> Layout:
     """What the file is, by its structure; raises FeatureFileError unless all of it is sound.
 
     The file may be a stranger's, so the HDF5 library, which trusts what it reads, is not shown it.
     """
     try:
         with open(path, "rb") as source:
-            if _format(plain_hdf5.File(source).root) != FORMAT:
+            if _attribute(hdf5_reader.File(source).root, "format") != FORMAT:
                 raise FeatureFileError(
                     f"{path} is not a feature file that this version of minitl has written; "
                     f"delete it, or give another path"
                 )
-            root = plain_hdf5.File(source, checked=True).root
+            root = hdf5_reader.File(source, checked=True).root
             sets = {name: root[name] for name in ("F", "images", "checksums")}
-            what = {name: data.shape_and_dtype() for name, data in sets.items()}
-            attributes = root.attributes
-            shape, dtype = what["F"]
-            layout = _Layout(
-                json.loads(_single(attributes, "key")),
-                json.loads(_single(attributes, "about")),
-                bool(_single(attributes, "growing")),
+            shape, dtype = sets["F"].shape_and_dtype()
+            layout = Layout(
+                json.loads(_attribute(root, "key")),
+                json.loads(_attribute(root, "about")),
+                bool(_attribute(root, "growing")),
                 shape,  # type: ignore[arg-type]
                 dtype,
                 {name: data.place() for name, data in sets.items()},
             )
-        fits = (
-            len(shape) == 2
-            and dtype.str in ("<f4", "<f8")
-            and what["images"] == ((shape[0], SIZE), np.uint8)
-            and what["checksums"] == ((shape[0],), np.dtype("<u8"))
-            and isinstance(layout.key, dict)
-            and isinstance(layout.about, dict)
-        )
+            fits = (
+                len(shape) == 2
+                and dtype.str in ("<f4", "<f8")
+                and sets["images"].shape_and_dtype() == ((shape[0], SIZE), np.uint8)
+                and sets["checksums"].shape_and_dtype() == ((shape[0],), np.dtype("<u8"))
+                and isinstance(layout.key, dict)
+                and isinstance(layout.about, dict)
+            )
         if not fits:
             raise ValueError("its data sets are not as they were written")
         return layout

@@ -1,14 +1,15 @@
-"""F in R^(N x D): what a frozen network says about N images, one row an image.
+"""F in R^(N x D): what a frozen network says about N images, one row per image.
 
-Features are the outputs of one or several layers, flattened or pooled over places, and put side
-by side. Everything above the layers asked for is not computed.
+`extract_features` takes a model and images, and returns F. Features are the outputs of one or
+several layers, flattened or pooled over places, and put side by side; what lies above these layers
+is not computed. A head is then trained on F: see `optimum.py`. With `out`, F goes to a file, which
+`feature_file.py` describes.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from minitl.layers import (
 )
 from minitl.models import Model
 from minitl.models.batches import is_stream
-from minitl.models.graph import open_up
+from minitl.models.opened import open_up
 from minitl.naming import check_keywords
+from minitl.storage.atomic import progress_bar
 from minitl.storage.digests import arrays_digest, digest_of, sample_digests
+from minitl.transfer.architecture import architecture
 from minitl.transfer.feature_file import FeatureFile, FeatureFileError
 
 POOLING = {None: Flatten, "avg": GlobalAveragePooling2D, "max": GlobalMaxPooling2D}
@@ -47,75 +50,92 @@ def extract_features(
 
     Args:
         model: e.g. VGG16(include_top=False).
-        images: (N, H, W, C), preprocessed for the model unless `preprocess` is given: an array,
-            a memory map or a data set of an HDF5 file; or an iterable of batches x or (x, y).
+        images: (N, H, W, C), preprocessed for the model unless `preprocess` is given: an array, a
+            memory map or a data set of an HDF5 file; or an iterable of batches x or (x, y).
         layers: names of layers, or layers; several are put side by side. The output when None.
         pooling: for maps (N, H, W, C): None keeps every place (D = H*W*C), 'avg' and 'max' keep
-            one number a channel (D = C).
+            one number per channel (D = C).
         batch_size: images at a time; no effect on the result beyond rounding.
         verbose: 0 hides the bar.
-        preprocess: applied to each batch of images, so that they need not all be converted at
-            once.
+        preprocess: applied batch by batch, so that not all images need be converted at once.
         out: path of a feature file. F is written there as it is computed; an interrupted
             extraction goes on where it was, a finished one is not repeated, and F is returned as
-            a read-only map of the file. Memory does not grow with N. See `feature_file.py`.
+            a read-only map of the file. Memory does not grow with N.
 
     Raises ValueError for an unknown layer (showing the nearest) or pooling, and when `out` holds
     the features of something else.
-
-    >>> base = VGG16(include_top=False, input_shape=(224, 224, 3))          # doctest: +SKIP
-    >>> extract_features(base, images, layers=["block4_pool", "block5_pool"],
-    ...                  pooling="avg").shape                               # doctest: +SKIP
-    (600, 1024)
     """
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
-    model.build_for(images)
-    extractor = feature_model(model, layers, pooling)
-    total = _count(images)
-    if total == 0:
-        raise ValueError(f"there are no images: shape {np.shape(images)}")
     if out is not None and getattr(images, "shuffle", False):
         raise ValueError(
             "the images come in a new order every time: make the data set with shuffle=False, so "
             "that the rows of F keep the order of its labels"
         )
+    model.build_for(images)
+    extractor = feature_model(model, layers, pooling)
+    total = None if is_stream(images) else len(images)
+    chunks = _chunks(images, batch_size)
+    first = next(chunks, None)
+    if first is None:
+        found = "the stream is empty" if total is None else f"shape {np.shape(images)}"
+        raise ValueError(f"there are no images: {found}")
+    with progress_bar(total, "features", hidden=verbose in (0, False), unit="image") as bar:
+        chunks = _counted(itertools.chain([first], chunks), bar)
+        if out is None:
+            return extractor.predict(map(preprocess, chunks) if preprocess else chunks, verbose=0)
+        key = _key(extractor, layers, pooling, preprocess, first)
+        return _to_file(out, extractor, preprocess, chunks, total, first, key)
+
+
+def _to_file(
+    out: str | Path,
+    extractor: Model,
+    preprocess: Any,
+    chunks: Iterable[np.ndarray],
+    total: int | None,
+    first: np.ndarray,
+    key: dict[str, str],
+) -> np.ndarray:
+    """F as a map of the feature file: what is not there yet is computed and written."""
 
     def features(batch: np.ndarray) -> np.ndarray:
-        batch = batch if preprocess is None else preprocess(batch)
-        return extractor.predict(batch, batch_size=batch_size, verbose=0)
+        batch = preprocess(batch) if preprocess else batch
+        return extractor.predict(batch, batch_size=len(batch), verbose=0)
 
-    chunks = _chunks(images, batch_size)
-    with tqdm_for(verbose)(total=total, desc="features", unit="image") as bar:
-        if out is None:
-            return _in_memory(chunks, features, total, bar)
-        first = next(chunks, None)
-        if first is None:
-            raise ValueError("there are no images: the stream is empty")
-        d = extractor.output_shape[1]
-        if d is None:  # an open input shape: the images decide
-            d = features(first[:1]).shape[1]
-        key = feature_key(extractor, layers, pooling, preprocess, first)
-        about = {
-            "model": model.name,
-            "images": f"{first.shape[1:]} {first.dtype}",
-            "preprocess": getattr(preprocess, "__name__", str(preprocess)),
-            "made by": "extract_features",
-        }
-        with FeatureFile(out, d, extractor.dtype, key, total, about=about) as file:
-            rows = _fill(file, itertools.chain([first], chunks), features, bar)
-            file.finish(rows)
-            return file.mapped()
+    d = extractor.output_shape[1]
+    if d is None:  # an open input shape: the images decide
+        d = features(first[:1]).shape[1]
+    about = {
+        "model": extractor.name.removesuffix("_features"),
+        "images": f"{first.shape[1:]} {first.dtype}",
+        "preprocess": getattr(preprocess, "__name__", str(preprocess)),
+        "made by": "extract_features",
+    }
+    at = 0
+    with FeatureFile(out, d, extractor.dtype, key, total, about=about) as file:
+        for chunk in chunks:
+            digests = sample_digests([chunk])
+            there = file.there[at : at + len(chunk)]
+            known = file.images[at : at + len(chunk)]
+            other = there & (known != digests[: len(known)]).any(axis=1)
+            if other.any():
+                raise FeatureFileError(
+                    f"{file.path} holds features of something else: other images, first number "
+                    f"{at + int(other.argmax())}. Delete it, or give another path."
+                )
+            if len(there) < len(chunk) or not there.all():
+                file.write(at, features(chunk), digests)
+            at += len(chunk)
+        file.finish(at)
+        return file.mapped()
 
 
-def feature_key(
+def _key(
     extractor: Model, layers: Any, pooling: str | None, preprocess: Any, first: np.ndarray
 ) -> dict[str, str]:
     """What the rows of a feature file depend on beside the images, each under a name that an
-    error can show.
-
-    The preprocessing is told apart by its code and by what it makes of noise.
-    """
+    error can show. The preprocessing is told apart by its code and by what it makes of noise."""
     graph = open_up(extractor)
     prepared = "none"
     if preprocess is not None:
@@ -126,59 +146,12 @@ def feature_key(
     names = [layer.name if isinstance(layer, Layer) else str(layer) for layer in chosen]
     return {
         "kind": "rows in order",
-        "architecture": graph.architecture(),
+        "architecture": architecture(graph),
         "layers": ", ".join(names) if layers is not None else "output",
         "pooling": str(pooling),
         "weights": arrays_digest(v.storage for v in graph.weights),
         "preprocessing": prepared,
     }
-
-
-def _fill(file: FeatureFile, chunks: Iterable[np.ndarray], features: Any, bar: Any) -> int:
-    """Write what is not there; returns the number of rows. Images that are there must be those
-    that the rows were computed from."""
-    at = 0
-    for chunk in chunks:
-        last = at + len(chunk)
-        digests = sample_digests([chunk])
-        there = file.there[at:last]
-        known = file.images[at:last]
-        changed = np.flatnonzero(there & (known != digests[: len(known)]).any(axis=1)[: len(there)])
-        if len(changed):
-            raise FeatureFileError(
-                f"{file.path} holds features of something else: other images, first number "
-                f"{at + int(changed[0])}. Delete it, or give another path."
-            )
-        if len(there) < len(chunk) or not there.all():
-            file.write(at, features(chunk), digests)
-        at = last
-        bar.update(len(chunk))
-    return at
-
-
-def _in_memory(chunks: Iterable[np.ndarray], features: Any, total: int | None, bar: Any) -> Any:
-    """F in one array."""
-    f: Any = None
-    parts: list[np.ndarray] = []
-    at = 0
-    for chunk in chunks:
-        rows = features(chunk)
-        if total is None:
-            parts.append(rows)
-        else:
-            if f is None:
-                f = np.empty((total, rows.shape[1]), rows.dtype)
-            f[at : at + len(rows)] = rows
-            at += len(rows)
-        bar.update(len(chunk))
-    if total is None and not parts:
-        raise ValueError("there are no images: the stream is empty")
-    return f if total is not None else np.concatenate(parts)
-
-
-def _count(images: Any) -> int | None:
-    """How many images there are; None for a stream, which does not say."""
-    return None if is_stream(images) else len(images)
 
 
 def _chunks(images: Any, size: int) -> Iterator[np.ndarray]:
@@ -201,11 +174,14 @@ def _chunks(images: Any, size: int) -> Iterator[np.ndarray]:
         yield np.concatenate(waiting)
 
 
-def tqdm_for(verbose: Any) -> Any:
-    """tqdm, or a silent one."""
-    from tqdm import tqdm
+def _counted(chunks: Iterable[np.ndarray], bar: Any) -> Iterator[np.ndarray]:
+    """The chunks; the bar moves on when one is done."""
+    for chunk in chunks:
+        yield chunk
+        bar.update(len(chunk))
 
-    return partial(tqdm, disable=verbose in (0, False), leave=verbose not in ("auto",))
+
+# --- The model from images to rows of features ----------------------------------------------------
 
 
 def feature_model(

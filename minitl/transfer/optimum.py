@@ -4,9 +4,9 @@
 
 is what `fit` minimises for Dense(m, activation='softmax', kernel_regularizer=L2(l2)) on frozen
 features. A convex function has no other minima to be caught in: where its gradient vanishes is the
-optimum, whatever the way there. `solve_head` goes there with L-BFGS (Liu & Nocedal 1989) and shows
-the gradient that is left; `OptimumGap` tells, while SGD or Adam train the same head, how far above
-it they still are.
+optimum, whatever the way there. `solve_head` takes F and the labels, goes there with L-BFGS (Liu &
+Nocedal 1989) and Newton's method, and shows the gradient that is left. The callback `OptimumGap`
+tells, while SGD or Adam train the same head, how far above the optimum they still are.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ class Head(NamedTuple):
 
     def predict(self, f: Any) -> np.ndarray:
         """P (N, m) = softmax(W^T F + b) for F (N, D)."""
-        z = np.asarray(f) @ self.kernel + self.bias
-        return _softmax(z)[0]
+        return _softmax(np.asarray(f) @ self.kernel + self.bias)[0]
 
 
 def solve_head(
@@ -85,28 +84,10 @@ def solve_head(
         )
     if not np.isfinite(f.sum(dtype=np.float64)):
         raise ValueError("F has NaN or infinite numbers")
-    mean = f.mean(axis=0, dtype=np.float64)
-    scale = np.ones(f.shape[1])
-    if standardize:
-        deviation = np.concatenate([f[:, p].std(axis=0, dtype=np.float64) for p in _parts(f)])
-        scale[deviation > 0] = 1 / deviation[deviation > 0]
     found: list[Head] = []
 
     def solve(_: int) -> None:
-        x, back = _principal_axes(f, mean, scale)
-        w, c, iterations, start = _minimise(x, targets, l2, tolerance, max_iterations)
-        w = back(w)
-        value, norm = _loss_and_norm(f, mean, scale, targets, w, c, l2)
-        kernel = scale[:, None] * w
-        bias = c - mean @ kernel
-        found.append(Head(kernel, bias - bias.mean(), value, norm, iterations))
-        if not norm <= 2 * tolerance * start:
-            warnings.warn(
-                f"solve_head stopped after {iterations} iterations at a gradient of {norm:.1e}, "
-                f"which is {norm / start:.1e} of that at the start; tolerance is {tolerance:.0e}",
-                UserWarning,
-                stacklevel=5,
-            )
+        found.append(_solve(_Centred(f, standardize), targets, l2, tolerance, max_iterations))
 
     # With one thread of BLAS, else their number would show in bits; SciPy has a BLAS of its own,
     # which must be there to be told.
@@ -116,86 +97,34 @@ def solve_head(
     return found[0]
 
 
-def _minimise(
-    x: np.ndarray, targets: np.ndarray, l2: float, tolerance: float, max_iterations: int
-) -> tuple[np.ndarray, np.ndarray, int, float]:
-    """W (r, m) and c (m,) at the minimum for X (N, r), the iterations, and |grad| at W = 0."""
-    from scipy.optimize import minimize
-    from scipy.sparse.linalg import LinearOperator, cg
-
-    r, m = x.shape[1], targets.shape[1]
-    of_row = targets.sum(axis=1, keepdims=True)
-    ones = np.concatenate([x, np.ones((len(x), 1))], axis=1)  # W and c as one V (r + 1, m)
-    penalty = 2 * l2 * (np.arange(r + 1) < r)[:, None]
-    norms: list[float] = []  # of the gradient, at each evaluation
-
-    def units(v: np.ndarray) -> np.ndarray:
-        """Each number of V in the unit in which L curves by 1: from the Hessian's diagonal."""
-        p = _softmax(ones @ v)[0]
-        return 1 / np.sqrt((ones * ones).T @ (of_row * p * (1 - p)) + 2 * l2)
-
-    def loss(flat: np.ndarray, unit: np.ndarray) -> tuple[float, np.ndarray]:
-        v = unit * flat.reshape(-1, m)
-        value, g = _cross_entropy(ones @ v, targets)  # (N, r + 1) x (r + 1, m)
-        dv = ones.T @ g + penalty * v  # (r + 1, N) x (N, m)
-        norms.append(float(np.sqrt(np.vdot(dv, dv))))
-        return value + np.vdot(penalty * v, v) / 2, (unit * dv).ravel()
-
-    def curvature(at: np.ndarray, unit: np.ndarray, step: np.ndarray) -> np.ndarray:
-        """How the gradient changes along a step: the Hessian times it."""
-        dv = unit * step.reshape(-1, m)
-        p = _softmax(ones @ at)[0]
-        dp = p * (ones @ dv)
-        dp -= p * dp.sum(axis=1, keepdims=True)
-        return (unit * (ones.T @ (of_row * dp) + penalty * dv)).ravel()
-
-    def there() -> bool:
-        return norms[-1] <= tolerance * norms[0]
-
-    def stop(_: np.ndarray) -> None:
-        if there():
-            raise StopIteration
-
-    start = np.zeros((r + 1) * m)
-    unit = units(start.reshape(-1, m))
-    options = {"maxiter": max_iterations, "ftol": 0, "gtol": 0, "maxcor": HISTORY}
-    result = minimize(loss, start, (unit,), "L-BFGS-B", jac=True, callback=stop, options=options)
-    flat, steps = result.x, result.nit
-    gradient = loss(flat, unit)[1]
-    # L-BFGS compares losses, whose rounding ends it at a gradient of about sqrt(1e-16) of the
-    # first one; and where l2 is small, so that L hardly curves, it creeps. Newton's method looks
-    # at gradients alone, and solves for its step by conjugate gradients.
-    for _ in range(NEWTON):
-        if there():
-            break
-        v, before = unit * flat.reshape(-1, m), norms[-1]
-        unit = units(v)
-        gradient = loss((v / unit).ravel(), unit)[1]
-        product = partial(curvature, v, unit)
-        hessian = LinearOperator((v.size, v.size), product, dtype=np.float64)
-        enough = 1e-3 * float(np.linalg.norm(gradient))
-        step = cg(hessian, gradient, maxiter=CG, atol=enough)[0]
-        for _ in range(10):
-            flat = (v / unit).ravel() - step
-            loss(flat, unit)
-            if norms[-1] < before:
-                break
-            step /= 2
-        else:  # rounding has the last word
-            return v[:-1], v[-1], steps, norms[0]
-        steps += 1
-    v = unit * flat.reshape(-1, m)
-    return v[:-1], v[-1], steps, norms[0]
+def _solve(
+    f: _Centred, targets: np.ndarray, l2: float, tolerance: float, max_iterations: int
+) -> Head:
+    x, back = f.principal_axes()
+    curve = _Curve(x, targets, l2, tolerance)
+    v, iterations = _minimise(curve, max_iterations)
+    w, c = back(v[:-1]), v[-1]
+    value, norm = f.loss_and_norm(targets, w, c, l2)
+    start = curve.norms[0]
+    if not norm <= 2 * tolerance * start:
+        warnings.warn(
+            f"solve_head stopped after {iterations} iterations at a gradient of {norm:.1e}, "
+            f"which is {norm / start:.1e} of that at the start; tolerance is {tolerance:.0e}",
+            UserWarning,
+            stacklevel=6,
+        )
+    kernel = f.scale[:, None] * w
+    bias = c - f.mean @ kernel
+    return Head(kernel, bias - bias.mean(), value, norm, iterations)
 
 
 def head_loss(
     f: Any, y: Any, kernel: Any, bias: Any, l2: float = 0.0, sample_weight: Any = None
 ) -> float:
     """L(W, b) in float64, for F (N, D), y (N,) or (N, m), W (D, m), b (m,)."""
-    f, d = np.asarray(f), np.shape(f)[1]
-    targets = _targets(f, y, sample_weight, np.shape(bias)[0])
-    w = np.asarray(kernel, np.float64)
-    return _loss_and_norm(f, np.zeros(d), np.ones(d), targets, w, np.asarray(bias, float), l2)[0]
+    f, w, b = np.asarray(f), np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
+    targets = _targets(f, y, sample_weight, len(b))
+    return _Centred(f, centre=False).loss_and_norm(targets, w, b, l2)[0]
 
 
 def _targets(f: np.ndarray, y: Any, sample_weight: Any, classes: int | None = None) -> np.ndarray:
@@ -239,74 +168,168 @@ def _cross_entropy(z: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarra
     return float((of_row * log_sum).sum() - np.vdot(targets, z)), of_row * p - targets
 
 
-def _rows(f: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return (f - mean) * scale
+class _Centred:
+    """F (N, D) with each column's mean taken off, and its standard deviation divided out if asked
+    for; made in float64 block by block, so that there is no copy of all of F."""
+
+    def __init__(self, f: np.ndarray, standardize: bool = False, centre: bool = True):
+        self.f, d = f, f.shape[1]
+        self.mean = f.mean(axis=0, dtype=np.float64) if centre else np.zeros(d)
+        self.scale = np.ones(d)
+        if standardize:
+            deviation = np.concatenate([f[:, p].std(axis=0, dtype=np.float64) for p in self.parts])
+            self.scale[deviation > 0] = 1 / deviation[deviation > 0]
+
+    @property
+    def parts(self) -> list[slice]:
+        """Ranges of columns."""
+        return [slice(start, start + 4 * ROWS) for start in range(0, self.f.shape[1], 4 * ROWS)]
+
+    def columns(self, part: slice) -> np.ndarray:
+        """(N, columns)"""
+        return (self.f[:, part] - self.mean[part]) * self.scale[part]
+
+    def blocks(self) -> Iterator[tuple[slice, Any]]:
+        """Ranges of rows, with these rows."""
+        for start in range(0, len(self.f), ROWS):
+            part = slice(start, start + ROWS)
+            yield part, (self.f[part] - self.mean) * self.scale
+
+    def principal_axes(self) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """The rows' coordinates X (N, r) along their principal axes, r <= min(N, D), and the way
+        back from a W (r, m) on X to that on all D columns.
+
+        Moving F moves b and nothing else, turning it turns W and leaves the penalty as it is: L is
+        the same function, but without long narrow valleys. With the singular values of the centred
+        rows F = U S V^T, X = F V = U S and W = V w, of the same length as w. Where D > N no more
+        than N axes are needed: at the optimum W is a sum of the rows, for a part of W at right
+        angles to all of them costs penalty and changes no output (Hastie & Tibshirani 2004,
+        section 2). V or U, and S^2, come from the smaller of F^T F and F F^T.
+        """
+        from scipy.linalg import eigh
+
+        n, d = self.f.shape
+        gram = np.zeros((min(n, d), min(n, d)))
+        if d <= n:
+            for _, x in self.blocks():
+                gram += kernels.dense_kernel_gradient(x, x)  # (d, rows) x (rows, d)
+            v = eigh(gram)[1]
+            return np.concatenate([x @ v for _, x in self.blocks()]), lambda w: v @ w
+        for part in self.parts:
+            x = np.ascontiguousarray(self.columns(part).T)
+            gram += kernels.dense_kernel_gradient(x, x)  # (n, columns) x (columns, n)
+        squares, u = eigh(gram)
+        kept = squares > squares[-1] * n * np.finfo(float).eps
+        u, s = u[:, kept], np.sqrt(squares[kept])
+
+        def back(w: np.ndarray) -> np.ndarray:
+            a = u @ (w / s[:, None])  # (n, r) x (r, m)
+            return np.concatenate([self.columns(part).T @ a for part in self.parts])
+
+        return u * s, back
+
+    def loss_and_norm(
+        self, targets: np.ndarray, w: np.ndarray, c: np.ndarray, l2: float
+    ) -> tuple[float, float]:
+        """L and the norm of its gradient for W (D, m) and c (m,) on these rows."""
+        value, dw, dc = l2 * float(np.vdot(w, w)), 2 * l2 * w, np.zeros_like(c)
+        for part, x in self.blocks():
+            each, g = _cross_entropy(x @ w + c, targets[part])
+            value += each
+            dw += x.T @ g
+            dc += g.sum(axis=0)
+        return value, float(np.sqrt(np.vdot(dw, dw) + dc @ dc))
 
 
-def _blocks(f: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Iterator[tuple[slice, Any]]:
-    for start in range(0, len(f), ROWS):
-        part = slice(start, start + ROWS)
-        yield part, _rows(f[part], mean, scale)
+class _Curve:
+    """L of W and c as one V (r + 1, m), on X (N, r); V is measured in units (r + 1, m).
 
-
-def _parts(f: np.ndarray) -> list[slice]:
-    """Ranges of columns, so that no copy of all of F is made."""
-    return [slice(start, start + 4 * ROWS) for start in range(0, f.shape[1], 4 * ROWS)]
-
-
-def _principal_axes(
-    f: np.ndarray, mean: np.ndarray, scale: np.ndarray
-) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """The centred rows' coordinates X (N, r) along their principal axes, r <= min(N, D), and the
-    way back from a W (r, m) on X to that on all D columns.
-
-    Moving F moves b and nothing else, turning it turns W and leaves the penalty as it is: L is the
-    same function, but without long narrow valleys. With the singular values of the centred rows
-    F = U S V^T, X = F V = U S and W = V w, of the same length as w. Where D > N no more than N
-    axes are needed: at the optimum W is a sum of the rows, for a part of W at right angles to all
-    of them costs penalty and changes no output (Hastie & Tibshirani 2004, section 2). V or U, and
-    S^2, come from the smaller of F^T F and F F^T.
+    `norms` are those of the gradient to V, one per evaluation; the first is that at V = 0.
     """
-    from scipy.linalg import eigh
 
-    n, d = f.shape
-    gram = np.zeros((min(n, d), min(n, d)))
-    if d <= n:
-        for _, x in _blocks(f, mean, scale):
-            gram += kernels.dense_kernel_gradient(x, x)  # (d, rows) x (rows, d)
-        v = eigh(gram)[1]
-        return np.concatenate([x @ v for _, x in _blocks(f, mean, scale)]), lambda w: v @ w
-    for part in _parts(f):
-        x = np.ascontiguousarray(_rows(f[:, part], mean[part], scale[part]).T)
-        gram += kernels.dense_kernel_gradient(x, x)  # (n, columns) x (columns, n)
-    squares, u = eigh(gram)
-    kept = squares > squares[-1] * n * np.finfo(float).eps
-    u, s = u[:, kept], np.sqrt(squares[kept])
+    def __init__(self, x: np.ndarray, targets: np.ndarray, l2: float, tolerance: float):
+        self.shape = x.shape[1] + 1, targets.shape[1]
+        self.ones = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+        self.targets, self.of_row = targets, targets.sum(axis=1, keepdims=True)
+        self.l2, self.tolerance = l2, tolerance
+        self.penalty = 2 * l2 * (np.arange(self.shape[0]) < x.shape[1])[:, None]
+        self.norms: list[float] = []
 
-    def back(w: np.ndarray) -> np.ndarray:
-        a = u @ (w / s[:, None])  # (n, r) x (r, m)
-        return np.concatenate([_rows(f[:, p], mean[p], scale[p]).T @ a for p in _parts(f)])
+    def units(self, v: np.ndarray) -> np.ndarray:
+        """Each number of V in the unit in which L curves by 1: from the Hessian's diagonal."""
+        p = _softmax(self.ones @ v)[0]
+        diagonal = (self.ones * self.ones).T @ (self.of_row * p * (1 - p))
+        return 1 / np.sqrt(diagonal + 2 * self.l2)
 
-    return u * s, back
+    def loss(self, flat: np.ndarray, unit: np.ndarray) -> tuple[float, np.ndarray]:
+        """L and its gradient, at V = unit * flat."""
+        v = unit * flat.reshape(self.shape)
+        value, g = _cross_entropy(self.ones @ v, self.targets)  # (N, r + 1) x (r + 1, m)
+        dv = self.ones.T @ g + self.penalty * v  # (r + 1, N) x (N, m)
+        self.norms.append(float(np.sqrt(np.vdot(dv, dv))))
+        return value + np.vdot(self.penalty * v, v) / 2, (unit * dv).ravel()
+
+    def curvature(self, v: np.ndarray, unit: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """How the gradient at V changes along a step: the Hessian times it."""
+        dv = unit * step.reshape(self.shape)
+        p = _softmax(self.ones @ v)[0]
+        dp = p * (self.ones @ dv)
+        dp -= p * dp.sum(axis=1, keepdims=True)
+        return (unit * (self.ones.T @ (self.of_row * dp) + self.penalty * dv)).ravel()
+
+    def there(self) -> bool:
+        return self.norms[-1] <= self.tolerance * self.norms[0]
 
 
-def _loss_and_norm(
-    f: np.ndarray,
-    mean: np.ndarray,
-    scale: np.ndarray,
-    targets: np.ndarray,
-    w: np.ndarray,
-    c: np.ndarray,
-    l2: float,
-) -> tuple[float, float]:
-    """L and the norm of its gradient for W on (F - mean) * scale, from F itself."""
-    value, dw, dc = l2 * float(np.vdot(w, w)), 2 * l2 * w, np.zeros_like(c)
-    for part, x in _blocks(f, mean, scale):
-        each, g = _cross_entropy(x @ w + c, targets[part])
-        value += each
-        dw += x.T @ g
-        dc += g.sum(axis=0)
-    return value, float(np.sqrt(np.vdot(dw, dw) + dc @ dc))
+def _minimise(curve: _Curve, max_iterations: int) -> tuple[np.ndarray, int]:
+    """V (r + 1, m) at the minimum, and the number of iterations.
+
+    L-BFGS compares losses, whose rounding ends it at a gradient of about sqrt(1e-16) of the first
+    one; and where l2 is small, so that L hardly curves, it creeps. So Newton's method goes on: it
+    looks at gradients alone, and solves for its step by conjugate gradients.
+    """
+    from scipy.optimize import minimize
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    def stop(_: np.ndarray) -> None:
+        if curve.there():
+            raise StopIteration
+
+    unit = curve.units(np.zeros(curve.shape))
+    options = {"maxiter": max_iterations, "ftol": 0, "gtol": 0, "maxcor": HISTORY}
+    result = minimize(
+        curve.loss,
+        np.zeros(unit.size),
+        (unit,),
+        "L-BFGS-B",
+        jac=True,
+        callback=stop,
+        options=options,
+    )
+    v, steps = unit * result.x.reshape(curve.shape), result.nit
+    curve.loss(result.x, unit)
+    for _ in range(NEWTON):
+        if curve.there():
+            break
+        before, unit = curve.norms[-1], curve.units(v)
+        gradient = curve.loss((v / unit).ravel(), unit)[1]
+        product = partial(curve.curvature, v, unit)
+        hessian = LinearOperator((v.size, v.size), product, dtype=np.float64)
+        enough = 1e-3 * float(np.linalg.norm(gradient))
+        step = cg(hessian, gradient, maxiter=CG, atol=enough)[0]
+        for _ in range(10):
+            flat = (v / unit).ravel() - step
+            curve.loss(flat, unit)
+            if curve.norms[-1] < before:
+                break
+            step /= 2
+        else:  # rounding has the last word
+            break
+        v, steps = unit * flat.reshape(curve.shape), steps + 1
+    return v, steps
+
+
+# --- While the head trains ------------------------------------------------------------------------
 
 
 class OptimumGap(Callback):
@@ -350,7 +373,7 @@ def _head_of(model: Any) -> tuple[Dense, Model | None]:
     """The softmax head at the model's end, and the model of what comes before it, if anything."""
     call = model.outputs[0].call
     head = call.layer
-    loss = model._losses[0]
+    loss = model.compiled.losses[0]
     known = (CategoricalCrossentropy, SparseCategoricalCrossentropy)
     right = {
         "one output": len(model.outputs) == 1,

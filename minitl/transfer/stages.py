@@ -1,13 +1,15 @@
 """Freezing up to a layer, and fine-tuning in stages: the head first, then blocks from the top.
 
 A pretrained base knows much and a new head nothing. Trained together from the start, the head's
-first gradients, which are noise, tear through the base. So the base is frozen until the head has
-converged; then its uppermost block is unfrozen, at a small rate, then the next one, at a smaller
-(Howard & Ruder 2018, arXiv 1801.06146, sections 3.2 and 3.3: gradual unfreezing, discriminative
-rates). Below the lowest block that learns, nothing is computed twice: see `frozen.py`.
+first gradients, which are noise, tear through the base. So `fine_tune` trains the head on the
+frozen base until it has converged; then it unfreezes the base's uppermost block, at a small rate,
+then the next one, at a smaller (Howard & Ruder 2018, arXiv 1801.06146, sections 3.2 and 3.3:
+gradual unfreezing, discriminative rates). Below the lowest block that learns, nothing is computed
+twice: see `feature_cache.py`.
 
-Where a layer stands is told by the graph, not by its place in a list: before a layer is what it
-is computed from, in whatever sub-model that may be.
+`freeze_until` and `unfreeze_from` do one such step by hand, and `proof_of_freezing` shows that what
+was frozen has not moved. Where a layer stands is told by the graph, not by its place in a list:
+before a layer is what it is computed from, in whatever sub-model that may be.
 """
 
 from __future__ import annotations
@@ -18,17 +20,17 @@ import inspect
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minitl.callbacks import BackupAndRestore, Callback, CallbackList, EarlyStopping, History
+from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
 from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
 from minitl.models.batches import is_stream
-from minitl.models.graph import open_up, work
+from minitl.models.opened import open_up, work
+from minitl.models.prediction import source_of
 from minitl.naming import Configurable, complain_about_unknown, did_you_mean
 from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
 from minitl.storage.digests import arrays_digest
@@ -48,7 +50,7 @@ def freeze_until(model: Model, layer: str | Layer) -> list[Layer]:
     `layer` itself and all others stay as they are. Returns the frozen layers. Raises ValueError
     for a name that is not there, showing the nearest.
     """
-    frozen = layers_before(model, layer)
+    frozen = _layers_before(model, layer)
     for each in frozen:
         each.trainable = False
     return frozen
@@ -66,13 +68,7 @@ def unfreeze_from(model: Model, layer: str | Layer, batch_norm: bool = False) ->
 
     Returns the layers with weights that are trainable now, as far as the call concerns them.
     """
-    return _unfreeze(model, _from(model, layer), batch_norm)
-
-
-def layers_before(model: Model, layer: str | Layer) -> list[Layer]:
-    """The layers of the model that `layer` (or a block) is computed from."""
-    chosen = {id(inner) for one in find_layers(model, layer) for inner in walk(one)}
-    return list({id(each): each for each in _before(model, chosen)}.values())
+    return _unfreeze(model, _not_before(model, layer), batch_norm)
 
 
 def find_layers(model: Model, layer: str | Layer) -> list[Layer]:
@@ -87,14 +83,14 @@ def find_layers(model: Model, layer: str | Layer) -> list[Layer]:
         raise ValueError(
             f"{len(named)} layers inside {model.name!r} are named {layer!r}: give the layer itself"
         )
-    block = [each for each in there.values() if each.name.startswith(f"{layer}_")]
-    if not named and not block:
+    found = named or [each for each in there.values() if each.name.startswith(f"{layer}_")]
+    if not found:
         names = {each.name for each in there.values()}
         names |= {name.rsplit("_", 1)[0] for name in names}
         raise ValueError(
             f"{model.name!r} has no layer or block {layer!r}. {did_you_mean(str(layer), names)}"
         )
-    return named or block
+    return found
 
 
 def walk(layer: Layer) -> Iterator[Layer]:
@@ -104,9 +100,15 @@ def walk(layer: Layer) -> Iterator[Layer]:
         yield from walk(inner)
 
 
-def leaves(layer: Layer) -> list[Layer]:
-    """The layers inside it (or itself) that hold no other layers."""
-    return [each for each in walk(layer) if not list(each.sublayers())]
+def _leaves(layer: Layer) -> list[Layer]:
+    """The layers inside it (or itself) that hold no other layers, each once."""
+    return list({id(each): each for each in walk(layer) if not list(each.sublayers())}.values())
+
+
+def _layers_before(model: Model, layer: str | Layer) -> list[Layer]:
+    """The layers of the model that `layer` (or a block) is computed from."""
+    chosen = {id(inner) for one in find_layers(model, layer) for inner in walk(one)}
+    return list({id(each): each for each in _before(model, chosen)}.values())
 
 
 def _before(layer: Layer, chosen: set[int]) -> list[Layer]:
@@ -130,10 +132,10 @@ def _before(layer: Layer, chosen: set[int]) -> list[Layer]:
     return found[::-1]
 
 
-def _from(model: Model, layer: str | Layer) -> list[Layer]:
+def _not_before(model: Model, layer: str | Layer) -> list[Layer]:
     """The layers that hold no others, except those before `layer`."""
-    before = {id(each) for one in layers_before(model, layer) for each in walk(one)}
-    return [each for each in leaves(model) if id(each) not in before]
+    before = {id(each) for one in _layers_before(model, layer) for each in walk(one)}
+    return [each for each in _leaves(model) if id(each) not in before]
 
 
 def _unfreeze(model: Model, layers: Sequence[Layer], batch_norm: bool) -> list[Layer]:
@@ -142,8 +144,8 @@ def _unfreeze(model: Model, layers: Sequence[Layer], batch_norm: bool) -> list[L
     for each in chosen:
         each.trainable = True
     for outer in walk(model):  # what holds a layer that learns is not frozen itself
-        if any(inner.trainable for inner in leaves(outer) if inner.weights):
-            outer._trainable = True
+        if any(inner.trainable for inner in _leaves(outer) if inner.weights):
+            outer.mark_trainable(True)
     return [each for each in chosen if each.weights]
 
 
@@ -160,7 +162,7 @@ def frozen_digests(model: Model) -> dict[str, str]:
     }
 
 
-@contextmanager
+@contextlib.contextmanager
 def proof_of_freezing(
     model: Model, print_fn: Callable[[str], None] | None = None
 ) -> Iterator[None]:
@@ -171,18 +173,24 @@ def proof_of_freezing(
 
     What counts is what was frozen at the beginning. Raises RuntimeError if any of it has changed.
     """
-    before = frozen_digests(model)
-    text = _work_saved(model)
-    layers = dict(named_layers(model))
+    before, layers = frozen_digests(model), dict(named_layers(model))
+    lines = [f"{'frozen layer':32} {'numbers':>12}  sha256 before and after"]
+    parts = training_work(model)
     yield
-    lines, changed = [f"{'frozen layer':32} {'numbers':>12}  sha256 before and after"], []
+    changed = []
     for name, digest in before.items():
         now = arrays_digest(v.storage for v in layers[name].weights)
         verdict = "same" if now == digest else "CHANGED"
         count = layers[name].count_params()
         lines.append(f"{name:32} {count:12,}  {digest[:16]} {now[:16]} {verdict}")
         changed += [name] * (now != digest)
-    (print_fn or print)("\n".join([*lines, text]))
+    listed = ", ".join(f"{part} {a / 1e6:,.1f} of {b / 1e6:,.1f}" for part, (a, b) in parts.items())
+    work_now, full = (sum(counts) for counts in zip(*parts.values(), strict=True))
+    lines.append(
+        f"work of a step, in million multiply-adds a sample: {listed}; "
+        f"{100 * (1 - work_now / max(full, 1)):.1f} % saved once the frozen part's results are kept"
+    )
+    (print_fn or print)("\n".join(lines))
     if changed:
         raise RuntimeError(f"frozen, and yet changed: {', '.join(changed)}")
 
@@ -192,36 +200,27 @@ def training_work(model: Model) -> dict[str, tuple[int, int]]:
 
     Each product of the forward pass comes back twice, as the gradient to the layer's input and as
     that to its weights. The first is needed where something before the layer learns, the second
-    where the layer itself does. The forward pass of the frozen part runs once a sample and is not
-    counted.
+    where the layer itself does. The forward pass of the frozen part runs once per sample and is
+    not counted.
     """
     graph, cut = open_up(model), find_cut(model)
-    parts = ("forward", "gradients to inputs", "gradients to weights")
-    now, full = dict.fromkeys(parts, 0), dict.fromkeys(parts, 0)
-    for whole, total in ((False, now), (True, full)):
+    totals = []
+    for whole in (False, True):
         reached: set[int] = set()  # values behind something that learns
+        forward = to_inputs = to_weights = 0
         for call in graph.calls:
             amount = work(call)
-            weights = call.layer.weights
-            learns = any(v.learnable if whole else v.trainable for v in weights)
+            learns = any(v.learnable if whole else v.trainable for v in call.layer.weights)
             behind = any(id(t) in reached for t in call.inputs)
             if learns or behind:
                 reached.update(id(t) for t in call.outputs)
-            total["forward"] += amount
-            total["gradients to inputs"] += amount * behind
-            total["gradients to weights"] += amount * learns
-    now["forward"] -= cut.saved if cut is not None else 0
-    return {part: (now[part], full[part]) for part in parts}
-
-
-def _work_saved(model: Model) -> str:
-    parts = training_work(model)
-    now, full = (sum(counts) for counts in zip(*parts.values(), strict=True))
-    listed = ", ".join(f"{part} {a / 1e6:,.1f} of {b / 1e6:,.1f}" for part, (a, b) in parts.items())
-    return (
-        f"work of a step, in million multiply-adds a sample: {listed}; "
-        f"{100 * (1 - now / max(full, 1)):.1f} % saved once the frozen part's results are kept"
-    )
+            forward += amount
+            to_inputs += amount * behind
+            to_weights += amount * learns
+        forward -= 0 if whole or cut is None else cut.saved
+        totals.append((forward, to_inputs, to_weights))
+    names = ("forward", "gradients to inputs", "gradients to weights")
+    return dict(zip(names, zip(*totals, strict=True), strict=True))
 
 
 # --- Stages --------------------------------------------------------------------------------------
@@ -277,12 +276,11 @@ def fine_tune(
         rate of the head in a stage:               r(t)
         rate of what the k-th stage unfroze:       r(t) * rate_decay^k       (k = 1, 2, ...)
 
-    r(t) climbs linearly to `learning_rate` over the first `warmup` of the stage's steps and falls
-    along half a cosine to nothing. Each stage starts with a fresh optimizer state.
+    r(t) climbs linearly to `learning_rate` over the first `warmup` (from 0 to below 1) of a stage's
+    steps and falls along half a cosine to nothing.
 
     Args:
-        model: compiled. Its optimizer, as compiled, trains the head; those of the stages are like
-            it but for the rate.
+        model: compiled. Its optimizer trains the head; each stage has a fresh one like it.
         data: (x, y), (x, y, sample_weight), or an iterable of batches.
         validation_data: as for `fit`.
         stages: from the top down: layers or blocks ('block5', 'block4'), or a Stage for each.
@@ -291,133 +289,195 @@ def fine_tune(
         head_epochs: at most so many; 0 leaves the head as it is, and counts how it does on arrays
             that are held out as the best so far.
         epochs, learning_rate: of a stage that does not say otherwise.
-        rate_decay: see above; 1/2.6 is Howard & Ruder's.
-        warmup: in [0, 1).
         patience: a stage ends when `monitor` has not improved for so many epochs.
         monitor: 'val_loss' when None, or 'loss' where nothing is held out.
         batch_norm: whether BatchNormalization of the base is unfrozen, too; see `unfreeze_from`.
         prove: print `proof_of_freezing` after every stage.
-        fit: more arguments of `Model.fit`: batch_size, verbose, callbacks, class_weight ...
-            Of cache_features='F.h5' the stages make F-stage-1.h5, F-stage-2.h5, ...
-            With BackupAndRestore among the callbacks, run the same program again after a power
-            cut: finished stages are not trained again, and the end is the same to the bit.
+        fit: more arguments of `Model.fit`. Of cache_features='F.h5' the stages make F-stage-1.h5,
+            F-stage-2.h5, ... With BackupAndRestore among the callbacks, the same program goes on
+            after a power cut, to the same bits; finished stages are not trained again.
 
     The best weights so far, by `monitor`, are carried from stage to stage: what does not improve
-    on them is undone. In the end they are the model's, the layers are as trainable as in the last
-    stage, and the optimizer is that stage's, at its `learning_rate`. All that is random follows
-    from `minitl.utils.set_random_seed`.
-
-    Returns (name of the stage, History) for each, as `report.learning_curves` takes them. Raises
-    ValueError before anything has changed: for names that are not there, a stage that unfreezes
-    nothing, or a base that cannot be told.
+    on them is undone. In the end they are the model's, and layers and optimizer are as in the last
+    stage. Returns (name of the stage, History) for each. Raises ValueError before anything has
+    changed: for names that are not there, a stage that unfreezes nothing, or an unknown base.
     """
-    known = {**inspect.signature(fine_tune).parameters, **inspect.signature(Model.fit).parameters}
-    complain_about_unknown(fit, known, "fine_tune")
+    known = {*inspect.signature(fine_tune).parameters, *inspect.signature(Model.fit).parameters}
+    complain_about_unknown(fit, known - {"x", "y"}, "fine_tune")
     model.need_compile("fine_tune")
     _check_epochs("head_epochs", head_epochs, 0)
     _check_epochs("epochs", epochs, 1)
     if not 0 <= warmup < 1:
         raise ValueError(f"warmup is a share of the steps, from 0 to below 1, got {warmup!r}")
     pretrained = _base_layers(model, base)
-    plan = _plan(model, pretrained, stages, rate_decay, batch_norm)
-    x, y, weights = _split(data)
+    plan = _plan(model, pretrained, stages, batch_norm)
     if monitor is None:
         held_out = validation_data is not None or fit.get("validation_split")
         monitor = "val_loss" if held_out else "loss"
     best = _Best(monitor, patience=patience, restore_best_weights=True)
+    training = _Training(model, _arguments(data, validation_data, fit), best, warmup, prove)
     for each in pretrained:
         each.trainable = False
-    compiled = model.optimizer
-    histories: list[tuple[str, History]] = []
-    given = fit.get("callbacks") or []
-    given = [given] if isinstance(given, Callback) else list(given)
-
-    def train(name: str, count: int, rate: float | LearningRateSchedule | None) -> None:
-        model.optimizer = compiled.clone()
-        model.optimizer.forget()
-        callbacks = [best, *_of_stage(given, len(histories) + 1)]
-        if isinstance(rate, (int, float)):
-            callbacks.insert(0, _WarmUpAndCosine(rate, warmup))
-        elif rate is not None:
-            model.optimizer.learning_rate = rate
-        arguments = fit | {
-            "epochs": count,
-            "callbacks": callbacks,
-            "validation_data": validation_data,
-            "sample_weight": fit.get("sample_weight") if weights is None else weights,
-        }
-        cache = fit.get("cache_features")
-        if isinstance(cache, (str, Path)):  # each stage has features of its own
-            at, stage = Path(cache), len(histories) + 1
-            arguments["cache_features"] = at.with_name(f"{at.stem}-stage-{stage}{at.suffix}")
-        if fit.get("verbose", 1):
-            learns = sum(v.storage.size for v in model.trainable_weights)
-            print(f"Stage {len(histories) + 1}, {name}: {learns:,} parameters learn.", flush=True)
-        if prove:
-            with proof_of_freezing(model):
-                histories.append((name, model.fit(x, y, **arguments)))
-        else:
-            histories.append((name, model.fit(x, y, **arguments)))
-        if fit.get("verbose", 1):
-            print(best.report(), flush=True)
-        if rate is not None:
-            model.optimizer.learning_rate = rate
-
     if head_epochs:
-        train("head", head_epochs, None)
+        training.run("head", head_epochs, None)
     else:
-        given_weights = fit.get("sample_weight") if weights is None else weights
-        best.carried = _as_it_is(model, monitor, (x, y, given_weights), validation_data, fit)
-    for stage, layers, multiplier in plan:
+        best.carried = training.as_it_is()
+    for k, (stage, layers) in enumerate(plan, start=1):
         _unfreeze(model, layers, batch_norm)
         for each in layers:
-            each.rate_multiplier = multiplier
+            each.rate_multiplier = rate_decay**k if stage.multiplier is None else stage.multiplier
         where = stage.unfreeze if isinstance(stage.unfreeze, str) else stage.unfreeze.name
         rate = learning_rate if stage.learning_rate is None else stage.learning_rate
-        train(f"{where} unfrozen", stage.epochs or epochs, rate)
-    for backup in given:
-        if isinstance(backup, BackupAndRestore) and backup.delete_checkpoint:
-            for folder in backup.backup_dir.glob("stage-*"):
-                shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                backup.backup_dir.rmdir()  # unless somebody keeps something else there
-    return histories
+        training.run(f"{where} unfrozen", stage.epochs or epochs, rate)
+    training.remove_backups()
+    return training.histories
 
 
-def _of_stage(callbacks: Sequence[Any], number: int) -> list[Any]:
-    """The callbacks, BackupAndRestore with a folder of the stage's own: what it keeps of a finished
-    stage is needed until all are finished."""
-    found = []
-    for each in callbacks:
-        if isinstance(each, BackupAndRestore):
-            each = copy.copy(each)
-            each.backup_dir, each.delete_checkpoint = each.backup_dir / f"stage-{number}", False
-        found.append(each)
+def check_stages(base: Model, stages: Sequence[str | Layer | Stage]) -> None:
+    """Raise the ValueError that `fine_tune` of a model on this base would, before any work."""
+    _plan(base, _leaves(base), stages, batch_norm=False)
+
+
+def _check_epochs(what: str, n: Any, least: int) -> None:
+    if not isinstance(n, (int, np.integer)) or n < least:
+        raise ValueError(f"{what} must be an integer of at least {least}, got {n!r}")
+
+
+def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
+    """The pretrained layers with weights."""
+    there = [each for each in _leaves(model) if each.weights]
+    nested = [m for m in model.sublayers() if isinstance(m, Model) and m.weights]
+    if base is None and len(nested) == 1:
+        base = nested[0]
+    if base is None:
+        found = [each for each in there if not each.trainable]
+        if not found:
+            raise ValueError(
+                "fine_tune cannot tell what is pretrained: pass base=..., the model that the "
+                "layers come from, or freeze them first"
+            )
+        return found
+    outer = [base] if isinstance(base, Layer) else find_layers(model, base)
+    found = [each for one in outer for each in _leaves(one) if each.weights]
+    missing = [each.name for each in found if not any(each is other for other in there)]
+    if missing:
+        raise ValueError(f"{model.name!r} does not have the base's layers {', '.join(missing)}")
+    if len(found) == len(there):
+        raise ValueError(f"all layers of {model.name!r} are the base's: there is no head")
     return found
 
 
-def _as_it_is(
-    model: Model, monitor: str, data: Sequence[Any], validation_data: Any, fit: dict[str, Any]
-) -> tuple[float, list[np.ndarray]] | None:
-    """What `monitor` is before anything learns, with the weights; None where it cannot be told.
+def _plan(
+    model: Model,
+    pretrained: Sequence[Layer],
+    stages: Sequence[str | Layer | Stage],
+    batch_norm: bool,
+) -> list[tuple[Stage, list[Layer]]]:
+    """The stages, with the layers that each of them unfreezes."""
+    if isinstance(stages, (str, Layer, Stage)):
+        stages = [stages]
+    waiting = {id(each) for each in pretrained if each.weights}
+    if not batch_norm:
+        waiting -= {id(each) for each in pretrained if isinstance(each, BatchNormalization)}
+    plan = []
+    for one in stages:
+        stage = one if isinstance(one, Stage) else Stage(one)
+        layers = [each for each in _not_before(model, stage.unfreeze) if id(each) in waiting]
+        if not layers:
+            raise ValueError(
+                f"the stage {stage.unfreeze!r} unfreezes no layer of the base that is not already "
+                f"unfrozen; stages go from the top down"
+            )
+        waiting -= {id(each) for each in layers}
+        plan.append((stage, layers))
+    return plan
 
-    Only arrays are measured: a stream that is walked over once more may not be the same again.
-    """
-    size, share = fit.get("batch_size"), fit.get("validation_split")
-    held_out: Any = None
-    if validation_data is not None and not is_stream(validation_data):
-        held_out = model._validation(
-            validation_data, fit.get("validation_batch_size") or size, None
-        )
-    elif validation_data is None and share and not is_stream(data[0]):
-        x, y, weights = data
-        everything: Any = model._data(x, y, weights, size, None)
-        held_out = everything.split(share)[1]
-    if held_out is None or not monitor.startswith("val_"):
-        return None
-    logs = model._measure(held_out, CallbackList(None, model, {}))
-    value = logs.get(monitor.removeprefix("val_"))
-    return None if value is None else (float(value), model.get_weights())
+
+def _arguments(data: Any, validation_data: Any, fit: dict[str, Any]) -> dict[str, Any]:
+    """What every stage gives to `fit`."""
+    x, y, weights = data, None, None
+    if isinstance(data, (tuple, list)):
+        if len(data) not in (2, 3):
+            raise ValueError("data must be (x, y), (x, y, sample_weight) or an iterable of batches")
+        x, y, weights = (*data, None)[:3]
+    if weights is not None:
+        fit = fit | {"sample_weight": weights}
+    given = fit.get("callbacks") or []
+    callbacks = [given] if isinstance(given, Callback) else list(given)
+    return fit | {"x": x, "y": y, "validation_data": validation_data, "callbacks": callbacks}
+
+
+class _Training:
+    """A fine-tuning on its way: one `fit` after another, each with a fresh optimizer."""
+
+    def __init__(self, model: Model, fit: dict[str, Any], best: _Best, warmup: float, prove: bool):
+        self.model, self.compiled, self.fit = model, model.optimizer, fit
+        self.best, self.warmup, self.prove = best, warmup, prove
+        self.histories: list[tuple[str, History]] = []
+
+    def run(self, name: str, epochs: int, rate: float | LearningRateSchedule | None) -> None:
+        """One stage. With no rate, the optimizer is the compiled one."""
+        model, number, told = self.model, len(self.histories) + 1, self.fit.get("verbose", 1)
+        model.optimizer = self.compiled.clone()
+        model.optimizer.forget()
+        callbacks = [self.best, *(_of_stage(each, number) for each in self.fit["callbacks"])]
+        if isinstance(rate, (int, float)):
+            callbacks.insert(0, _WarmUpAndCosine(rate, self.warmup))
+        elif rate is not None:
+            model.optimizer.learning_rate = rate
+        fit = self.fit | {"epochs": epochs, "callbacks": callbacks}
+        cache = fit.get("cache_features")
+        if isinstance(cache, (str, Path)):  # each stage has features of its own
+            at = Path(cache)
+            fit["cache_features"] = at.with_name(f"{at.stem}-stage-{number}{at.suffix}")
+        if told:
+            learns = sum(v.storage.size for v in model.trainable_weights)
+            print(f"Stage {number}, {name}: {learns:,} parameters learn.", flush=True)
+        with proof_of_freezing(model) if self.prove else contextlib.nullcontext():
+            self.histories.append((name, model.fit(**fit)))
+        if told:
+            print(self.best.report(), flush=True)
+        if rate is not None:
+            model.optimizer.learning_rate = rate
+
+    def as_it_is(self) -> tuple[float, list[np.ndarray]] | None:
+        """What is monitored before anything learns, with the weights; None where it cannot be
+        told. Only arrays are measured: a stream that is walked over once more may not be the
+        same again."""
+        model, fit, monitor = self.model, self.fit, self.best.monitor
+        size, share = fit.get("batch_size"), fit.get("validation_split")
+        held_out: Any = fit["validation_data"]
+        if held_out is None and share and not is_stream(fit["x"]):
+            data: Any = source_of(model, fit["x"], fit["y"], fit.get("sample_weight"), size)
+            last = data.split(share)[1]
+            held_out = last.x, last.y, last.weight
+        elif held_out is not None:
+            size = fit.get("validation_batch_size") or size
+        if held_out is None or is_stream(held_out) or not monitor.startswith("val_"):
+            return None
+        x, y, weight = (*held_out, None)[:3]
+        logs = model.evaluate(x, y, size, 0, weight, return_dict=True)
+        value = logs.get(monitor.removeprefix("val_"))
+        return None if value is None else (float(value), model.get_weights())
+
+    def remove_backups(self) -> None:
+        """Now that all stages are finished, those of the single stages are of no use."""
+        for each in self.fit["callbacks"]:
+            if isinstance(each, BackupAndRestore) and each.delete_checkpoint:
+                for folder in each.backup_dir.glob("stage-*"):
+                    shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    each.backup_dir.rmdir()  # unless somebody keeps something else there
+
+
+def _of_stage(callback: Any, number: int) -> Any:
+    """The callback; BackupAndRestore with a folder of the stage's own, for what it keeps of a
+    finished stage is needed until all are finished."""
+    if isinstance(callback, BackupAndRestore):
+        callback = copy.copy(callback)
+        callback.backup_dir /= f"stage-{number}"
+        callback.delete_checkpoint = False
+    return callback
 
 
 class _Best(EarlyStopping):
@@ -452,88 +512,10 @@ class _WarmUpAndCosine(Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         params = self.params or {}
-        if not params.get("steps"):  # a stream of unknown length
-            self.model.optimizer.learning_rate = self.rate
-            return
-        steps = params["steps"] * params["epochs"]
-        up = min(round(self.warmup * steps), steps - 1)
-        self.model.optimizer.learning_rate = CosineDecay(
-            self.rate / (up + 1), steps - up, warmup_target=self.rate, warmup_steps=up
-        )
-
-
-def check_stages(base: Model, stages: Sequence[str | Layer | Stage]) -> None:
-    """Raise the ValueError that `fine_tune` of a model on this base would, before any work."""
-    _plan(base, [each for each in leaves(base) if each.weights], stages, 1.0, False)
-
-
-def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
-    """The pretrained layers with weights."""
-    there = {id(each): each for each in leaves(model) if each.weights}
-    if base is None:
-        nested = [m for m in model.sublayers() if isinstance(m, Model) and m.weights]
-        if len(nested) == 1:
-            base = nested[0]
-    if base is None:
-        found = [each for each in there.values() if not each.trainable]
-        if not found:
-            raise ValueError(
-                "fine_tune cannot tell what is pretrained: pass base=..., the model that the "
-                "layers come from, or freeze them first"
+        self.model.optimizer.learning_rate = self.rate
+        if params.get("steps"):  # else it is a stream of unknown length
+            steps = params["steps"] * params["epochs"]
+            up = min(round(self.warmup * steps), steps - 1)
+            self.model.optimizer.learning_rate = CosineDecay(
+                self.rate / (up + 1), steps - up, warmup_target=self.rate, warmup_steps=up
             )
-        return found
-    if isinstance(base, Layer):
-        found = [each for each in leaves(base) if each.weights]
-    else:
-        found = [each for one in find_layers(model, base) for each in leaves(one) if each.weights]
-    missing = [each.name for each in found if id(each) not in there]
-    if missing:
-        raise ValueError(f"{model.name!r} does not have the base's layers {', '.join(missing)}")
-    if len(found) == len(there):
-        raise ValueError(f"all layers of {model.name!r} are the base's: there is no head")
-    return found
-
-
-def _plan(
-    model: Model,
-    pretrained: Sequence[Layer],
-    stages: Sequence[str | Layer | Stage],
-    rate_decay: float,
-    batch_norm: bool,
-) -> list[tuple[Stage, list[Layer], float]]:
-    """For each stage: the layers that it unfreezes, and the multiplier of their rate."""
-    if isinstance(stages, (str, Layer, Stage)):
-        stages = [stages]
-    waiting = {
-        id(each): each
-        for each in pretrained
-        if batch_norm or not isinstance(each, BatchNormalization)
-    }
-    plan = []
-    for k, one in enumerate(stages, start=1):
-        stage = one if isinstance(one, Stage) else Stage(one)
-        layers = [each for each in _from(model, stage.unfreeze) if id(each) in waiting]
-        if not layers:
-            raise ValueError(
-                f"the stage {stage.unfreeze!r} unfreezes no layer of the base that is not already "
-                f"unfrozen; stages go from the top down"
-            )
-        for each in layers:
-            del waiting[id(each)]
-        multiplier = rate_decay**k if stage.multiplier is None else stage.multiplier
-        plan.append((stage, layers, multiplier))
-    return plan
-
-
-def _check_epochs(what: str, n: Any, least: int) -> None:
-    if not isinstance(n, (int, np.integer)) or n < least:
-        raise ValueError(f"{what} must be an integer of at least {least}, got {n!r}")
-
-
-def _split(data: Any) -> tuple[Any, Any, Any]:
-    """x, y and sample_weight, as `fit` takes them."""
-    if isinstance(data, (tuple, list)):
-        if len(data) not in (2, 3):
-            raise ValueError("data must be (x, y), (x, y, sample_weight) or an iterable of batches")
-        return (*data, None)[:3]
-    return data, None, None

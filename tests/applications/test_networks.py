@@ -89,7 +89,9 @@ def test_the_published_file_of_resnet50_calls_its_top_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize("network", [VGG16, VGG19, ResNet50])
-def test_weights_that_cannot_be_fetched(network, monkeypatch):
+def test_weights_that_cannot_be_fetched(network, monkeypatch, tmp_path):
+    monkeypatch.setenv("MINITL_HOME", str(tmp_path))
+
     def no_network(name, include_top):
         raise pretrained.FetchError(f"could not get the weights of {name}, {include_top}")
 

@@ -6,8 +6,8 @@ import pytest
 from minitl import Model, Sequential, config
 from minitl.applications import VGG16, vgg16
 from minitl.applications import weights as pretrained
+from minitl.applications.vgg16 import InputRange
 from minitl.layers import Conv2D, Dense, Flatten, Input
-from minitl.layers.core import InputRange
 
 rng = np.random.default_rng(0)
 IMAGES = rng.uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
@@ -117,13 +117,14 @@ def test_weights_from_a_path(tmp_path, base):
 
 def test_images_that_were_not_preprocessed_get_one_warning(tmp_path, monkeypatch, base):
     base.save_weights(tmp_path / "official.h5")
+    monkeypatch.setenv("MINITL_HOME", str(tmp_path))
     monkeypatch.setattr(pretrained, "fetch", lambda *a, **k: tmp_path / "official.h5")
     model = VGG16(include_top=False, input_shape=(32, 32, 3))
     with pytest.warns(UserWarning, match=r"values from 0\.\d+ to 25.*preprocess_input") as seen:
         model.predict(IMAGES, verbose=0)
         model.predict(IMAGES, verbose=0)
     assert len(seen) == 1
-    allowed = model.layers[0].expected_range
+    allowed = model.layers[0].inspect
     assert isinstance(allowed, InputRange)
     preprocessed = vgg16.preprocess_input(IMAGES)
     assert allowed.low <= preprocessed.min() and preprocessed.max() <= allowed.high

@@ -33,11 +33,11 @@ class Trap(Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.calls, self.at, self.action = 0, None, None
+        self.count, self.at, self.action = 0, None, None
 
     def call(self, x, training=False):
-        self.calls += 1
-        if self.calls == self.at:
+        self.count += 1
+        if self.count == self.at:
             self.action()
         return x
 
@@ -95,7 +95,7 @@ def test_an_error_leaves_everything_as_it_was():
     def fail():
         raise OSError("no more disk")
 
-    trap.at, trap.action = trap.calls + 7, fail
+    trap.at, trap.action = trap.count + 7, fail
     with pytest.raises(OSError, match="no more disk"):
         learning_rate_range_test(model, X, Y, batch_size=8)
     assert state(model) == before
@@ -106,7 +106,7 @@ def test_an_error_leaves_everything_as_it_was():
 def test_ctrl_c_leaves_everything_as_it_was():
     model, trap = network()
     before, handler = state(model), signal.getsignal(signal.SIGINT)
-    trap.at, trap.action = trap.calls + 7, lambda: os.kill(os.getpid(), signal.SIGINT)
+    trap.at, trap.action = trap.count + 7, lambda: os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         learning_rate_range_test(model, X, Y, batch_size=8)
     assert state(model) == before and signal.getsignal(signal.SIGINT) is handler
@@ -134,10 +134,10 @@ def test_ctrl_c_while_weights_are_put_back(step, monkeypatch):
 def test_random_numbers_that_a_layer_draws_are_not_missed():
     model, trap = network()
     before = state(model)
-    trap.at, trap.action = trap.calls + 2, config.next_seed
+    trap.at, trap.action = trap.count + 2, config.next_seed
     learning_rate_range_test(model, X, Y, steps=5, batch_size=8)
     assert state(model) == before
-    trap.at, trap.action = trap.calls + 2, lambda: config.set_random_seed(1)
+    trap.at, trap.action = trap.count + 2, lambda: config.set_random_seed(1)
     learning_rate_range_test(model, X, Y, steps=5, batch_size=8)
     assert state(model) == before
 

@@ -1,8 +1,20 @@
 """Shapes that the kernel tests share: small, odd, and one for each thing that can go wrong."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
+import minitl.kernels.reference
 from minitl.kernels.geometry import sliding
+from minitl.naming import public_names
+
+# Kernels that have formulas in files of their own; and all formulas, wherever they stand.
+BESIDE = {
+    n: k for n, k in public_names("minitl.kernels", deep=False).items() if hasattr(k, "formula")
+}
+reference = SimpleNamespace(
+    **vars(minitl.kernels.reference), **{name: kernel.formula for name, kernel in BESIDE.items()}
+)
 
 # (N, H, W, C), (KH, KW), (SH, SW), padding
 WINDOWS = [

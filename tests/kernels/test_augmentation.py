@@ -6,10 +6,9 @@ import pytest
 from scipy import ndimage
 
 from minitl import kernels
-from minitl.kernels import reference
-from minitl.kernels.fast import augmentation
+from minitl.kernels.fast import images as augmentation
 from minitl.kernels.machine import threads
-from tests.kernels.cases import normal
+from tests.kernels.cases import normal, reference
 from tests.tolerances import assert_adjoint, assert_sum, assert_ulps, gamma
 
 # Our fill modes by SciPy's names.

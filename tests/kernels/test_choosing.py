@@ -3,16 +3,11 @@
 import numpy as np
 import pytest
 
-from minitl.kernels import reference
-from minitl.kernels.fast import few_channels as implicit
-from minitl.kernels.fast import im2col as direct
-from minitl.kernels.fast import winograd
-from minitl.kernels.fast.choosing import choose
+from minitl.kernels.fast import few_channels, im2col, winograd
+from minitl.kernels.fast.convolution import choose
 from minitl.kernels.geometry import sliding
-from tests.kernels.cases import WINDOWS, geometry_of, name, normal
+from tests.kernels.cases import WINDOWS, geometry_of, name, normal, reference
 from tests.tolerances import assert_sum
-
-WAYS = {"winograd": winograd, "implicit": implicit, "direct": direct}
 
 
 def chosen(images, size, channels, filters, window=3, stride=1, gradient=None):
@@ -21,29 +16,29 @@ def chosen(images, size, channels, filters, window=3, stride=1, gradient=None):
 
 
 def test_vgg16_runs_on_winograd_but_for_its_first_layer():
-    assert chosen(1, 224, 3, 64) == "implicit"
-    assert chosen(16, 224, 3, 64, gradient="input") == "direct"
-    assert chosen(16, 224, 3, 64, gradient="kernel") == "implicit"
+    assert chosen(1, 224, 3, 64) == few_channels
+    assert chosen(16, 224, 3, 64, gradient="input") == im2col
+    assert chosen(16, 224, 3, 64, gradient="kernel") == few_channels
     for size, channels, filters in ((224, 64, 64), (56, 128, 256), (14, 512, 512)):
-        assert chosen(1, size, channels, filters) == "winograd"
-        assert chosen(16, size, channels, filters, gradient="input") == "winograd"
-        assert chosen(16, size, channels, filters, gradient="kernel") == "winograd"
+        assert chosen(1, size, channels, filters) == winograd
+        assert chosen(16, size, channels, filters, gradient="input") == winograd
+        assert chosen(16, size, channels, filters, gradient="kernel") == winograd
 
 
 def test_winograd_is_for_3x3_with_stride_1_only():
-    assert chosen(8, 56, 64, 64, window=1) == "direct"
-    assert chosen(8, 56, 64, 64, window=5) == "direct"
-    assert chosen(8, 56, 64, 64, stride=2) == "direct"
-    assert chosen(8, 224, 3, 64, window=7, stride=2) == "implicit"
-    assert chosen(8, 224, 3, 64, window=7, stride=2, gradient="kernel") == "implicit"
-    assert chosen(8, 224, 3, 64, window=7, stride=2, gradient="input") == "direct"
-    assert chosen(64, 5, 16, 120, window=5, gradient="kernel") == "direct"
+    assert chosen(8, 56, 64, 64, window=1) == im2col
+    assert chosen(8, 56, 64, 64, window=5) == im2col
+    assert chosen(8, 56, 64, 64, stride=2) == im2col
+    assert chosen(8, 224, 3, 64, window=7, stride=2) == few_channels
+    assert chosen(8, 224, 3, 64, window=7, stride=2, gradient="kernel") == few_channels
+    assert chosen(8, 224, 3, 64, window=7, stride=2, gradient="input") == im2col
+    assert chosen(64, 5, 16, 120, window=5, gradient="kernel") == im2col
 
 
 def test_few_tiles_do_not_pay_for_transformed_filters():
     for gradient in ("input", "kernel"):
-        assert chosen(1, 14, 512, 512, gradient=gradient) == "direct"
-        assert chosen(4, 14, 512, 512, gradient=gradient) == "winograd"
+        assert chosen(1, 14, 512, 512, gradient=gradient) == im2col
+        assert chosen(4, 14, 512, 512, gradient=gradient) == winograd
 
 
 @pytest.mark.parametrize("channels, filters", [(1, 1), (3, 20), (9, 17)])
@@ -59,44 +54,44 @@ def test_what_is_chosen_is_right(case, channels, filters):
         ("input", "conv2d_input_gradient", (g, kernel)),
         ("kernel", "conv2d_kernel_gradient", (x, g)),
     ):
-        way = WAYS[choose(images, geometry, channels, filters, gradient)]
+        way = choose(images, geometry, channels, filters, gradient)
         actual, expected = (getattr(w, function)(*arguments, geometry) for w in (way, reference))
         np.testing.assert_allclose(actual, expected, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("block", [1, implicit.BLOCK])
+@pytest.mark.parametrize("block", [1, few_channels.BLOCK])
 @pytest.mark.parametrize("case", WINDOWS, ids=name)
-def test_implicit_is_the_convolution(case, block, dtype, monkeypatch):
-    monkeypatch.setattr(implicit, "BLOCK", block)
+def test_few_channels_give_the_convolution(case, block, dtype, monkeypatch):
+    monkeypatch.setattr(few_channels, "BLOCK", block)
     geometry, (images, _, _, channels) = geometry_of(case), case[0]
     rng = np.random.default_rng(1)
     x = normal(rng, (images, *geometry.size, channels), dtype)
     kernel = normal(rng, (*geometry.window, channels, 19), dtype)
     bias = normal(rng, 19, dtype)
-    y = implicit.conv2d(x, kernel, bias, geometry)
+    y = few_channels.conv2d(x, kernel, bias, geometry)
     exact, magnitude = (
         reference.conv2d(*[change(a).astype(np.float64) for a in (x, kernel, bias)], geometry)
         for change in (np.asarray, np.abs)
     )
     assert y.dtype == dtype
     assert_sum(y, exact, magnitude, kernel[..., 0].size + 1)
-    relu = implicit.conv2d(x, kernel, bias, geometry, "relu")
+    relu = few_channels.conv2d(x, kernel, bias, geometry, "relu")
     np.testing.assert_array_equal(relu, np.maximum(y, 0))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("block", [1, 500, implicit.BLOCK])
+@pytest.mark.parametrize("block", [1, 500, few_channels.BLOCK])
 @pytest.mark.parametrize("filters", [1, 19, 64])
 @pytest.mark.parametrize("case", WINDOWS, ids=name)
-def test_implicit_is_the_gradient_to_the_kernel(case, filters, block, dtype, monkeypatch):
-    monkeypatch.setattr(implicit, "BLOCK", block)
-    monkeypatch.setattr(implicit, "FEWEST_PRODUCTS", 1)  # or all were one part
+def test_few_channels_give_the_gradient_to_the_kernel(case, filters, block, dtype, monkeypatch):
+    monkeypatch.setattr(few_channels, "BLOCK", block)
+    monkeypatch.setattr(few_channels, "FEWEST_PRODUCTS", 1)  # or all were one part
     geometry, (images, _, _, channels) = geometry_of(case), case[0]
     rng = np.random.default_rng(1)
     x = normal(rng, (images, *geometry.size, channels), dtype)
     g = normal(rng, (images, *geometry.out_size, filters), dtype)
-    dkernel = implicit.conv2d_kernel_gradient(x, g, geometry)
+    dkernel = few_channels.conv2d_kernel_gradient(x, g, geometry)
     exact, magnitude = (
         reference.conv2d_kernel_gradient(*[change(a).astype(np.float64) for a in (x, g)], geometry)
         for change in (np.asarray, np.abs)
@@ -105,9 +100,9 @@ def test_implicit_is_the_gradient_to_the_kernel(case, filters, block, dtype, mon
     assert_sum(dkernel, exact, magnitude, g[..., 0].size)
 
 
-def test_implicit_with_many_images_a_job():
+def test_few_channels_with_many_images_a_job():
     geometry = sliding((5, 4), (3, 3), (1, 1), "same")
     rng = np.random.default_rng(2)
     x, kernel = normal(rng, (40, 5, 4, 3)), normal(rng, (3, 3, 3, 8))
     expected = reference.conv2d(x, kernel, None, geometry)
-    np.testing.assert_allclose(implicit.conv2d(x, kernel, None, geometry), expected, atol=1e-12)
+    np.testing.assert_allclose(few_channels.conv2d(x, kernel, None, geometry), expected, atol=1e-12)

@@ -4,16 +4,17 @@ depend on the threads, the derivatives of what is not linear, and how a kernel i
 import inspect
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
 
 from minitl import kernels
-from minitl.kernels import current_kernels, reference, use_kernels
-from minitl.kernels.fast import im2col as direct
+from minitl.kernels import current_kernels, use_kernels
+from minitl.kernels.fast import im2col
 from minitl.kernels.geometry import sliding
 from minitl.kernels.machine import threads
-from tests.kernels.cases import normal
+from tests.kernels.cases import BESIDE, normal, reference
 from tests.tolerances import FINITE_DIFFERENCE, FINITE_DIFFERENCE_STEP
 
 GEOMETRY = sliding((7, 6), (3, 3), (2, 1), "same")
@@ -64,7 +65,9 @@ SUMS = {  # over the batch, and which output that is
     "bias_gradient": 0,
     "bias_relu_gradient": 1,
 }
-NO_ARRAY = {"sgd_update", "adam_update", "all_finite"}  # comes out of these
+NO_ARRAY = {"sgd_update", "adam_update", "all_finite", "on_one_core"}  # comes out of these
+WHERE_ARRAYS_COME_FROM = {"empty", "copy", "zeros_like"}  # see test_memory.py
+FORMULAS_ONLY = {"softmax", "softmax_gradient", "softmax_cross_entropy"}  # fast enough
 
 
 @pytest.fixture(autouse=True, params=["reference", "fast"])
@@ -78,12 +81,12 @@ def outputs(result):
 
 
 def test_every_kernel_is_called_here():
-    exported = {
-        name
-        for name, value in vars(kernels).items()
-        if getattr(value, "__module__", "") == reference.__name__ and not name.startswith("_")
-    }
-    assert exported == set(CALLS) | NO_ARRAY
+    exported = {name for name, value in vars(kernels).items() if hasattr(value, "formula")}
+    found = exported | set(BESIDE) | FORMULAS_ONLY
+    assert found == set(CALLS) | NO_ARRAY | WHERE_ARRAYS_COME_FROM
+    assert set(BESIDE) <= set(kernels.__all__)
+    for name in FORMULAS_ONLY:
+        assert getattr(kernels, name) is getattr(reference, name)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -204,7 +207,7 @@ def thread_count_restored():
 def test_bits_do_not_depend_on_the_threads(which, thread_count_restored, monkeypatch):
     if which == "reference":
         pytest.skip("the formulas leave the threads to NumPy")
-    monkeypatch.setattr(direct, "BLOCK_BYTES", 2**16)
+    monkeypatch.setattr(im2col, "BLOCK_BYTES", 2**16)
     monkeypatch.setattr(threads, "FEWEST_NUMBERS", 2**10)
     random = np.random.default_rng(0)
     geometry = sliding((33, 31), (3, 3), (1, 1), "same")
@@ -260,49 +263,44 @@ def test_use_kernels_as_a_call_and_as_a_context(which):
     assert current_kernels() == which
 
 
-IN_SEVERAL_STEPS = {"conv2d_max_pool2d"}  # unless one room has it: see test_winograd.py
-
-
-@pytest.mark.parametrize("name", sorted((set(CALLS) | NO_ARRAY) - IN_SEVERAL_STEPS))
+@pytest.mark.parametrize("name", sorted((set(CALLS) | NO_ARRAY) - FORMULAS_ONLY))
 def test_the_choice_reaches_every_kernel(name, which, monkeypatch):
-    """Each exported name calls the function of that name in the module that is switched on, and
-    shows its signature and text."""
-    formula = getattr(reference, name)
+    """Each exported name calls the twin of that name if that is switched on, and shows the
+    signature and the text of the formula."""
     exported = getattr(kernels, name)
+    formula = exported.formula
     assert inspect.signature(exported) == inspect.signature(formula)
     assert exported.__doc__ == formula.__doc__
 
-    rooms = ("direct", "pooling", "pointwise", "products", "augmentation", "updates")
-    modules = [kernels._fast(room) for room in rooms]
-    (room,) = [m for m in modules if inspect.isfunction(getattr(m, name, None))]
-    fast = getattr(room, name)
-    assert inspect.signature(fast) == inspect.signature(formula)
+    import_module("minitl.kernels.fast")
+    assert inspect.signature(kernels.TWINS[name]) == inspect.signature(formula)
+    assert kernels.TWINS[name].__module__ != formula.__module__
     called = []
-    monkeypatch.setattr(room, name, lambda *a: called.append("fast"))
-    monkeypatch.setattr(kernels, "choose", lambda *a: "direct")
-    if which == "fast":
-        exported(*(CALLS[name] if name in CALLS else no_array(name)))
-        assert called == ["fast"]
-    elif name in CALLS:
-        exported(*CALLS[name])
-        assert not called
+    monkeypatch.setitem(kernels.TWINS, name, lambda *a: called.append("fast"))
+    exported(*(CALLS[name] if name in CALLS else no_array(name)))
+    assert called == (["fast"] if which == "fast" else [])
 
 
 def no_array(name):
     w = np.ones(3)
     if name == "all_finite":
         return (w,)
+    if name == "on_one_core":
+        return (lambda: None,)
     return (w, w, None, 0.1) if name == "sgd_update" else (w, w, w, w, 0.1, 0.9, 0.9, 1.0)
 
 
 def test_import_is_light():
-    """Numba arrives with the first fast kernel, not with the package."""
+    """Numba arrives with the first fast kernel, not with the package, nor with weights."""
     script = (
         "import sys, numpy as np, minitl.kernels as k\n"
         "assert 'numba' not in sys.modules and 'scipy' not in sys.modules\n"
         "k.use_kernels('reference'); k.relu(np.ones(3))\n"
         "assert 'numba' not in sys.modules\n"
-        "k.use_kernels('fast'); k.relu(np.ones(3))\n"
+        "k.use_kernels('fast'); k.zeros_like(k.copy(k.empty(2**20, 'f4')))\n"
+        "import minitl as m; m.Sequential([m.Input((8,)), m.layers.Dense(3)])\n"
+        "assert 'minitl.kernels.machine.memory' in sys.modules and 'numba' not in sys.modules\n"
+        "k.relu(np.ones(3))\n"
         "assert 'numba' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minitl.kernels import reference
-from minitl.kernels.fast import dense as products
+from minitl.kernels.fast import dense
 from minitl.kernels.machine import threads
 from tests.kernels.cases import normal
 from tests.tolerances import assert_sum
@@ -27,8 +27,8 @@ KERNELS = ("dense", "dense_input_gradient", "dense_kernel_gradient")
 @pytest.fixture
 def always(monkeypatch):
     """Whatever the shape, as if it were one of few rows and many weights; BLAS is not called."""
-    monkeypatch.setattr(products, "suits", lambda *shape: True)
-    monkeypatch.setattr(products, "product", None)
+    monkeypatch.setattr(dense, "suits", lambda *shape: True)
+    monkeypatch.setattr(dense, "product", None)
 
 
 def arrays(n, d, m, dtype, seed=0):
@@ -47,7 +47,7 @@ def calls(x, kernel, g):
 @dtypes
 def test_products(n, d, m, dtype, always):
     for name, (arguments, terms) in calls(*arrays(n, d, m, dtype)).items():
-        actual, formula = getattr(products, name)(*arguments), getattr(reference, name)
+        actual, formula = getattr(dense, name)(*arguments), getattr(reference, name)
         wide = [a if a is None else a.astype(np.float64) for a in arguments]
         sizes = [a if a is None else abs(a) for a in wide]
         assert actual.dtype == dtype and actual.flags.c_contiguous
@@ -58,31 +58,31 @@ def test_products(n, d, m, dtype, always):
 def test_any_order_in_memory(dtype, always):
     x, kernel, g = arrays(14, 150, 90, dtype)
     for name, (arguments, _) in calls(x, kernel, g).items():
-        expected = getattr(products, name)(*arguments)
+        expected = getattr(dense, name)(*arguments)
         others = [a if a is None else np.asfortranarray(a) for a in arguments]
-        np.testing.assert_array_equal(getattr(products, name)(*others), expected)
+        np.testing.assert_array_equal(getattr(dense, name)(*others), expected)
         spread = [a if a is None else np.repeat(a, 2, axis=1)[:, ::2] for a in arguments]
-        np.testing.assert_array_equal(getattr(products, name)(*spread), expected)
+        np.testing.assert_array_equal(getattr(dense, name)(*spread), expected)
 
 
 def test_bits_depend_neither_on_the_threads_nor_on_the_other_rows(always):
     x, kernel, g = arrays(30, 3000, 200, np.float32)
-    whole = {n: getattr(products, n)(*a) for n, (a, _) in calls(x, kernel, g).items()}
+    whole = {n: getattr(dense, n)(*a) for n, (a, _) in calls(x, kernel, g).items()}
     before = threads.thread_count()
     for count in (1, 3):
         threads.set_thread_count(count)
         for name, (arguments, _) in calls(x, kernel, g).items():
-            np.testing.assert_array_equal(getattr(products, name)(*arguments), whole[name])
+            np.testing.assert_array_equal(getattr(dense, name)(*arguments), whole[name])
     threads.set_thread_count(before)
-    np.testing.assert_array_equal(products.dense(x[7:9], kernel, None), whole["dense"][7:9])
-    some = products.dense_input_gradient(g[7:9], kernel)
+    np.testing.assert_array_equal(dense.dense(x[7:9], kernel, None), whole["dense"][7:9])
+    some = dense.dense_input_gradient(g[7:9], kernel)
     np.testing.assert_array_equal(some, whole["dense_input_gradient"][7:9])
 
 
 def test_nan_and_infinity_stay_in_their_rows(always):
     x, kernel, _ = arrays(6, 200, 40, np.float32)
     x[2, 5], x[4, 199] = np.nan, np.inf
-    y = products.dense(x, kernel, None)
+    y = dense.dense(x, kernel, None)
     assert np.isnan(y[2]).all() and np.isinf(y[4]).all() and np.isfinite(y[[0, 1, 3, 5]]).all()
 
 
@@ -91,21 +91,21 @@ def test_long_sums_are_as_exact_as_those_of_blas(always):
     x = np.maximum(normal(rng, (32, 25088), np.float32), 0)
     kernel = normal(rng, (25088, 128), np.float32)
     exact = x.astype(np.float64) @ kernel.astype(np.float64)
-    error = np.linalg.norm(products.dense(x, kernel, None) - exact)
+    error = np.linalg.norm(dense.dense(x, kernel, None) - exact)
     assert error <= np.linalg.norm(x @ kernel - exact)
 
 
 def test_which_way():
     for product in ("y", "dx", "dkernel"):
-        assert products.suits(product, 32, 25088, 1024), product
-        assert not products.suits(product, 73, 25088, 1024), product  # arithmetic decides
-        assert not products.suits(product, 32, 512, 1024), product  # the weights stay in the cache
-        assert not products.suits(product, 32, 25088, 64), product  # a panel has little to do
-    assert products.suits("dkernel", 1, 25088, 1024) and not products.suits("y", 1, 25088, 1024)
+        assert dense.suits(product, 32, 25088, 1024), product
+        assert not dense.suits(product, 73, 25088, 1024), product  # arithmetic decides
+        assert not dense.suits(product, 32, 512, 1024), product  # the weights stay in the cache
+        assert not dense.suits(product, 32, 25088, 64), product  # a panel has little to do
+    assert dense.suits("dkernel", 1, 25088, 1024) and not dense.suits("y", 1, 25088, 1024)
 
 
 def test_mixed_dtypes_are_left_to_numpy():
     x, kernel = np.ones((2, 1024)), np.ones((1024, 1024), np.float32)
-    np.testing.assert_array_equal(products.dense(x, kernel, None), 1024)
+    np.testing.assert_array_equal(dense.dense(x, kernel, None), 1024)
     g = np.ones((2, 1024))
-    np.testing.assert_array_equal(products.dense_input_gradient(g, kernel), 1024)
+    np.testing.assert_array_equal(dense.dense_input_gradient(g, kernel), 1024)

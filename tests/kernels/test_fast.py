@@ -5,13 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitl.kernels import reference
-from minitl.kernels.fast import dense as products
-from minitl.kernels.fast import im2col as direct
-from minitl.kernels.fast import pointwise, pooling, updates
+from minitl.kernels.fast import dense, im2col, normalization, pointwise, pooling, updates
 from minitl.kernels.geometry import sliding
 from minitl.kernels.machine import threads
-from tests.kernels.cases import WINDOWS, exactly, geometry_of, name, normal
+from tests.kernels.cases import WINDOWS, exactly, geometry_of, name, normal, reference
 from tests.tolerances import assert_adjoint, assert_sum, assert_ulps
 
 windows = pytest.mark.parametrize("case", WINDOWS, ids=name)
@@ -23,13 +20,13 @@ def way(request, monkeypatch):
     """Every test runs three times: as it is; with all loops as plain Python; and with the work cut
     into as many parts as it can be, which otherwise only happens to large arrays."""
     if request.param == "plain":
-        for module in (direct, pooling, pointwise, products, updates):
+        for module in (im2col, pooling, pointwise, normalization, dense, updates):
             for key, value in vars(module).items():
                 if hasattr(value, "py_func"):
                     monkeypatch.setattr(module, key, value.py_func)
     if request.param == "shredded":
-        monkeypatch.setattr(direct, "BLOCK_BYTES", 256)
-        monkeypatch.setattr(direct, "FEWEST_PRODUCTS", 1)
+        monkeypatch.setattr(im2col, "BLOCK_BYTES", 256)
+        monkeypatch.setattr(im2col, "FEWEST_PRODUCTS", 1)
         monkeypatch.setattr(threads, "FEWEST_PRODUCTS", 1)
         monkeypatch.setattr(threads, "FEWEST_NUMBERS", 1)
     return request.param
@@ -56,17 +53,17 @@ def check_convolution(shape, geometry, filters, dtype, seed=0):
     kernel = normal(rng, (*geometry.window, shape[3], filters), dtype)
     bias = normal(rng, filters, dtype)
     depth = kernel[..., 0].size
-    y = assert_is_sum("conv2d", direct, depth + 1, x, kernel, bias, geometry)
-    np.testing.assert_array_equal(direct.conv2d(x, kernel, bias, geometry, "relu"), y * (y > 0))
-    linear = assert_is_sum("conv2d", direct, depth, x, kernel, None, geometry)
+    y = assert_is_sum("conv2d", im2col, depth + 1, x, kernel, bias, geometry)
+    np.testing.assert_array_equal(im2col.conv2d(x, kernel, bias, geometry, "relu"), y * (y > 0))
+    linear = assert_is_sum("conv2d", im2col, depth, x, kernel, None, geometry)
     np.testing.assert_array_equal(
-        direct.conv2d(x, kernel, None, geometry, "relu"), linear * (linear > 0)
+        im2col.conv2d(x, kernel, None, geometry, "relu"), linear * (linear > 0)
     )
     g = normal(rng, y.shape, dtype)
     terms = geometry.window[0] * geometry.window[1] * filters
-    dx = assert_is_sum("conv2d_input_gradient", direct, terms, g, kernel, geometry)
+    dx = assert_is_sum("conv2d_input_gradient", im2col, terms, g, kernel, geometry)
     terms = y[..., 0].size
-    dkernel = assert_is_sum("conv2d_kernel_gradient", direct, terms, x, g, geometry)
+    dkernel = assert_is_sum("conv2d_kernel_gradient", im2col, terms, x, g, geometry)
     if dtype == np.float64:
         assert_adjoint(g, linear, dx, x)
         assert_adjoint(g, linear, dkernel, kernel)
@@ -105,7 +102,7 @@ def test_convolution_hands_nan_on(way):
     x[0, 0, 0, 0] = np.nan
     kernel = np.ones((3, 3, 1, 2), np.float32)
     for bias in (None, np.ones(2, np.float32)):
-        y = direct.conv2d(x, kernel, bias, geometry, "relu")
+        y = im2col.conv2d(x, kernel, bias, geometry, "relu")
         assert np.isnan(y[0, :2, :2]).all() and np.isfinite(y[0, 2:]).all()
 
 
@@ -170,12 +167,12 @@ def test_dense(n, d, m, dtype):
     rng = np.random.default_rng(0)
     x, kernel, bias = normal(rng, (n, d), dtype), normal(rng, (d, m), dtype), normal(rng, m, dtype)
     g = normal(rng, (n, m), dtype)
-    y = assert_is_sum("dense", products, d + 1, x, kernel, bias)
-    np.testing.assert_array_equal(products.dense(x, kernel, bias, "relu"), y * (y > 0))
-    linear = assert_is_sum("dense", products, d, x, kernel, None)
-    np.testing.assert_array_equal(products.dense(x, kernel, None, "relu"), linear * (linear > 0))
-    dx = assert_is_sum("dense_input_gradient", products, m, g, kernel)
-    dkernel = assert_is_sum("dense_kernel_gradient", products, n, x, g)
+    y = assert_is_sum("dense", dense, d + 1, x, kernel, bias)
+    np.testing.assert_array_equal(dense.dense(x, kernel, bias, "relu"), y * (y > 0))
+    linear = assert_is_sum("dense", dense, d, x, kernel, None)
+    np.testing.assert_array_equal(dense.dense(x, kernel, None, "relu"), linear * (linear > 0))
+    dx = assert_is_sum("dense_input_gradient", dense, m, g, kernel)
+    dkernel = assert_is_sum("dense_kernel_gradient", dense, n, x, g)
     if dtype == np.float64:
         assert_adjoint(g, linear, dx, x)
         assert_adjoint(g, linear, dkernel, kernel)
@@ -226,16 +223,16 @@ def test_softmax_family(dtype):
     # The difference to the maximum is rounded, and the exponential turns that into a relative
     # error of as many roundings as the difference is large; then 5 additions, a division, exp.
     roundings = np.ptp(logits) + 5 + 8
-    p = pointwise.softmax(logits)
+    p = reference.softmax(logits)
     assert p.dtype == dtype
     assert_ulps(p, exactly(reference.softmax, logits), roundings)
-    losses, same = pointwise.softmax_cross_entropy(logits, targets)
+    losses, same = reference.softmax_cross_entropy(logits, targets)
     np.testing.assert_array_equal(same, p)
     assert losses.dtype == dtype
     expected, _ = exactly(reference.softmax_cross_entropy, logits, targets)
     assert_ulps(losses, expected, roundings, scale=np.abs(logits).max() + expected)
     g = normal(rng, p.shape, dtype)
-    dx = pointwise.softmax_gradient(g, p)
+    dx = reference.softmax_gradient(g, p)
     assert_ulps(dx, exactly(reference.softmax_gradient, g, p), 20, p * np.abs(g).sum())
 
 
@@ -249,7 +246,7 @@ def test_batch_norm(shape, dtype):
     x, g = normal(rng, shape, dtype) + dtype(2), normal(rng, shape, dtype)
     gamma = normal(rng, shape[-1], dtype)
     count = x[..., 0].size
-    mean, variance = pointwise.batch_norm_statistics(x)
+    mean, variance = normalization.batch_norm_statistics(x)
     exact_mean, exact_variance = exactly(reference.batch_norm_statistics, x)
     assert mean.dtype == variance.dtype == dtype
     extra = 4 * count if dtype == np.float64 else 1  # float32 sums run in float64
@@ -257,11 +254,11 @@ def test_batch_norm(shape, dtype):
     assert_ulps(variance, exact_variance, extra, exact_variance + 1e-3)
 
     inv_std = 1 / np.sqrt(variance + dtype(1e-3))
-    y = pointwise.scale_shift(x, gamma, mean)
+    y = normalization.scale_shift(x, gamma, mean)
     assert y.dtype == dtype
     assert_sum(y, exactly(reference.scale_shift, x, gamma, mean), abs(x * gamma) + abs(mean), 2)
 
-    actual = pointwise.batch_norm_gradient(g, x, mean, inv_std, gamma)
+    actual = normalization.batch_norm_gradient(g, x, mean, inv_std, gamma)
     expected = exactly(reference.batch_norm_gradient, g, x, mean, inv_std, gamma)
     xhat = np.abs(x.astype(np.float64) - mean) * inv_std
     sum_g, sum_products = np.abs(g).reshape(count, -1).sum(0), 0.0
@@ -276,7 +273,7 @@ def test_batch_norm(shape, dtype):
 
 def test_batch_norm_statistics_of_a_large_mean():
     x = (4096 + np.array([-1, 1] * 500)).astype(np.float32).reshape(-1, 1)
-    mean, variance = pointwise.batch_norm_statistics(x)
+    mean, variance = normalization.batch_norm_statistics(x)
     assert mean.item() == 4096 and variance.item() == 1
 
 

@@ -203,20 +203,20 @@ def test_what_is_added_comes_last():
 PLAIN = """
 import numpy as np
 from minitl.kernels.fast import gemm
-from minitl.kernels.fast import few_channels as implicit
-from minitl.kernels.fast import dense as products
+from minitl.kernels.fast import few_channels
+from minitl.kernels.fast import dense
 from minitl.kernels.fast import winograd
 from minitl.kernels.geometry import sliding
 a, b = np.random.default_rng(0).normal(size=(2, 7, 7))
 assert abs(gemm.matmul(a, b) - a @ b).max() < 1e-14
-products.suits = lambda *shape: True
-assert abs(products.dense(a, b, None) - a @ b).max() < 1e-14
-assert abs(products.dense_input_gradient(a, b) - a @ b.T).max() < 1e-14
-assert abs(products.dense_kernel_gradient(a, b) - a.T @ b).max() < 1e-14
+dense.suits = lambda *shape: True
+assert abs(dense.dense(a, b, None) - a @ b).max() < 1e-14
+assert abs(dense.dense_input_gradient(a, b) - a @ b.T).max() < 1e-14
+assert abs(dense.dense_kernel_gradient(a, b) - a.T @ b).max() < 1e-14
 x, k = np.ones((1, 5, 4, 3), np.float32), np.ones((3, 3, 3, 2), np.float32)
 y = winograd.conv2d(x, k, None, sliding((5, 4), (3, 3), (1, 1), "valid"))
 assert y.dtype == np.float32 and abs(y - 27).max() < 1e-4, y
-for room in (winograd, implicit):
+for room in (winograd, few_channels):
     y = room.conv2d(x, k, None, sliding((5, 4), (3, 3), (1, 1), "valid"), precise=True)
     assert y.dtype == np.float32 and (y == 27).all(), y
 winograd.LARGE_MAP = 0  # tiles of 6: a whole one, and edges of 4 and of 2
@@ -234,7 +234,7 @@ assert abs(winograd.conv2d_kernel_gradient(x, y, geometry) - 27 * 80).max() < 0.
     "environment, before",
     [
         ({"NUMBA_DISABLE_JIT": "1"}, ""),
-        ({}, "from minitl.kernels import simd; simd.VECTOR_BYTES = 64"),
+        ({}, "from minitl.kernels.machine import simd; simd.VECTOR_BYTES = 64"),
     ],
     ids=["plain Python", "64 bytes"],
 )

@@ -6,8 +6,7 @@ import pytest
 import minitl
 from minitl import kernels
 from minitl.kernels import reference, use_kernels
-from minitl.kernels.fast import few_channels as implicit
-from minitl.kernels.fast import winograd
+from minitl.kernels.fast import few_channels, winograd
 from minitl.kernels.geometry import sliding
 from minitl.kernels.machine import threads
 from minitl.layers import Conv2D
@@ -19,9 +18,9 @@ CASES = {  # N, H, W, C, F, window, stride
     "winograd, odd": (1, 9, 11, 19, 37, 3, 1),
     "winograd, many blocks": (3, 34, 35, 8, 16, 3, 1),
     "winograd, 2 MB": (3, 66, 64, 8, 48, 3, 1),
-    "implicit": (2, 12, 9, 3, 21, 3, 1),
-    "implicit, strides": (1, 15, 15, 3, 8, 7, 2),
-    "direct": (2, 8, 8, 20, 12, 1, 1),
+    "few channels": (2, 12, 9, 3, 21, 3, 1),
+    "few channels, strides": (1, 15, 15, 3, 8, 7, 2),
+    "im2col": (2, 8, 8, 20, 12, 1, 1),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 
@@ -60,7 +59,7 @@ def test_only_what_is_recorded_is_precise(case):
     np.testing.assert_array_equal(alone, usual)
 
 
-@pytest.mark.parametrize("room", [winograd, implicit])
+@pytest.mark.parametrize("room", [winograd, few_channels])
 def test_bits_do_not_depend_on_the_number_of_threads(room):
     x, kernel, bias, geometry = make(CASES["winograd, many blocks"])
     before = threads.thread_count()

@@ -2,15 +2,15 @@
 sliding_window_view, hand-made numbers, all in float64."""
 
 import doctest
+import importlib
 
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import signal, special
 
-from minitl.kernels import reference
 from minitl.kernels.geometry import sliding
-from tests.kernels.cases import WINDOWS, geometry_of, name, normal
+from tests.kernels.cases import WINDOWS, geometry_of, name, normal, reference
 from tests.tolerances import assert_adjoint, assert_sum, assert_ulps
 
 windows = pytest.mark.parametrize("case", WINDOWS, ids=name)
@@ -28,7 +28,7 @@ def padded_windows(x, geometry, value=0.0):
 
 
 def test_examples_in_the_text():
-    result = doctest.testmod(reference)
+    result = doctest.testmod(importlib.import_module(reference.__name__))
     assert result.attempted > 0 and result.failed == 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minitl.kernels.machine import simd
-from minitl.kernels.reference import POINTS, winograd_matrices
+from minitl.kernels.winograd_formulas import POINTS, winograd_matrices
 
 MATRICES = [one for points in POINTS.values() for one in winograd_matrices(points)]
 MATRICES += [matrix.T for matrix in MATRICES]

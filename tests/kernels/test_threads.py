@@ -1,11 +1,7 @@
 """Cutting work into parts, running them, and keeping BLAS to one thread meanwhile."""
 
 import os
-import shutil
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,31 +158,3 @@ def test_a_forked_process_starts_threads_of_its_own():
 def test_thread_count_must_be_positive():
     with pytest.raises(ValueError, match="the kernels need at least one thread, got 0"):
         set_thread_count(0)
-
-
-def test_compiled_code_is_kept_as_long_as_no_kernels_source_changes(tmp_path, count):
-    if count != 1:
-        return  # once is enough
-    package = Path(threads.__file__).parents[1]
-    copied = tmp_path / "minitl"
-    shutil.copytree(package, copied, ignore=shutil.ignore_patterns("__pycache__"))
-    program = (
-        "from minitl.kernels import pointwise\n"
-        "kernel = pointwise._add_bias\n"
-        "a = __import__('numpy').ones((2, 2), 'f4')\n"
-        "kernel(a, a[0], True, 0, 2, 0, 2)\n"
-        "print(sum(kernel.stats.cache_hits.values()))"
-    )
-
-    def hits():
-        run = [sys.executable, "-c", program]
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        environment.pop("NUMBA_CACHE_DIR", None)
-        done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        return int(done.stdout)
-
-    assert [hits(), hits()] == [0, 1]
-    other = copied / "kernels" / "gemm.py"
-    other.write_text(other.read_text() + "\n# changed\n")
-    assert [hits(), hits()] == [0, 1]

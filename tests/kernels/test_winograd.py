@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitl.kernels import reference
-from minitl.kernels import reference as formulas
-from minitl.kernels.fast import winograd
-from minitl.kernels.fast import winograd_tiles as transforms
+from minitl.kernels import winograd_formulas as formulas
+from minitl.kernels.fast import winograd, winograd_tiles
 from minitl.kernels.geometry import sliding
 from minitl.kernels.machine import threads
 from tests.kernels.cases import exactly, normal
@@ -110,7 +109,7 @@ def test_convolution_and_pool_in_one_pass_give_the_same_bits(
     x, kernel = normal(rng, (2, *shape, 9), dtype), normal(rng, (3, 3, 9, filters), dtype)
     bias, geometry = normal(rng, filters, dtype), sliding(shape, (3, 3), (1, 1), "same")
     y = winograd.conv2d(x, kernel, bias, geometry, activation)
-    pooled = formulas.max_pool2d(y, sliding(shape, (2, 2), (2, 2), "valid"))
+    pooled = reference.max_pool2d(y, sliding(shape, (2, 2), (2, 2), "valid"))
     one_pass = winograd.conv2d_max_pool2d(x, kernel, bias, geometry, activation)
     np.testing.assert_array_equal(one_pass, pooled)
 
@@ -156,7 +155,7 @@ def test_formulas_are_the_convolution(case, size):
 def test_tiles_at_edges_use_the_same_transformed_filters(size, count):
     """One axis: A^T ((G k) * (B^T d)) with count + 2 of the points gives `count` places."""
     G, _, _ = formulas.winograd_matrices(formulas.POINTS[size])
-    A, B = transforms.edge_matrices(size, count)
+    A, B = winograd_tiles.edge_matrices(size, count)
     d, k = np.random.default_rng(0).normal(size=size + 2), np.array([1.0, 2, -1])
     kept = [*range(count + 1), size + 1]
     assert np.flatnonzero(A.any(axis=1)).tolist() == np.flatnonzero(B.any(axis=0)).tolist() == kept
@@ -168,11 +167,11 @@ def test_tiles_at_edges_use_the_same_transformed_filters(size, count):
 def test_a_plane_has_those_tiles_side_by_side_that_need_it():
     """14x14: of 16 tiles, four are half a tile wide and four half a tile high, one of them both."""
     tiling, tiles = winograd._tiling(2, (14, 14), (1, 1, 1, 1), 4)
-    places, starts = transforms.in_order(tiling, 3, tiles)
+    places, starts = winograd_tiles.in_order(tiling, 3, tiles)
     assert sorted(places) == list(range(tiles - 3))
     seen = 0
     for plane in range(36):
-        first, last = transforms.tiles_of_plane(tiling, plane, starts)
+        first, last = winograd_tiles.tiles_of_plane(tiling, plane, starts)
         tall, broad = plane // 6 in (3, 4), plane % 6 in (3, 4)  # belongs to Q or -Q
         expected = [
             not (tall and tile // 4 % 4 == 3) and not (broad and tile % 4 == 3)
@@ -187,8 +186,8 @@ def test_edges_of_large_tiles_lack_two_or_four_points():
     """10x14: the last row of tiles needs 4 + 2 points, the last column 2 + 2."""
     tiling, tiles = winograd._tiling(1, (10, 14), (1, 1, 1, 1), 6)
     assert (tiling.rows, tiling.columns, tiling.last_row, tiling.last_column) == (2, 3, 4, 2)
-    _, starts = transforms.in_order(tiling, 0, tiles)
-    ranges = [transforms.tiles_of_plane(tiling, plane, starts) for plane in range(64)]
+    _, starts = winograd_tiles.in_order(tiling, 0, tiles)
+    ranges = [winograd_tiles.tiles_of_plane(tiling, plane, starts) for plane in range(64)]
     assert sum(last - first for first, last in ranges) == (8 + 6) * (8 + 8 + 4)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minitl import layers
+from minitl.applications.vgg16 import InputRange
 from minitl.autograd import Tensor, backward
 from minitl.layers import Conv2D, Dense, Dropout, Input, Layer
 
@@ -341,9 +342,7 @@ def test_dense_needs_a_known_width():
 
 def test_input_range_warns_once_and_says_what_it_saw():
     layer = layers.InputLayer((2,))
-    from minitl.layers.core import InputRange
-
-    layer.expected_range = InputRange(-124, 151, "Call preprocess_input.")
+    layer.inspect = InputRange(-124, 151, "Call preprocess_input.")
     layer(np.zeros((1, 2)))  # a constant image says nothing
     with pytest.warns(UserWarning, match=r"from 0 to 1, .* about -124 to 151. Call preprocess"):
         layer(np.array([[0.0, 1.0]]))
@@ -357,9 +356,7 @@ def test_input_range_warns_once_and_says_what_it_saw():
 def test_input_range(values, warns):
     import warnings
 
-    from minitl.layers.core import InputRange
-
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        InputRange(-124, 151, "").check(np.array(values, np.float32), "x")
+        InputRange(-124, 151, "")(np.array(values, np.float32), "x")
     assert bool(seen) is warns

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from minitl import kernels, layers
-from minitl.autograd import Tensor, backward, check_gradients
+from minitl.autograd import Tensor, backward
+from minitl.judging.gradients import check_gradients
 from minitl.layers import Layer
 
 IMAGES, ROWS, STEPS = (2, 5, 4, 3), (4, 6), (3, 4, 5)
@@ -170,7 +171,7 @@ ALL = [
 ]
 PUBLIC = {
     cls.__name__
-    for cls in map(layers.__dict__.get, layers.__all__)
+    for cls in (getattr(layers, name) for name in layers.__all__)
     if isinstance(cls, type) and issubclass(cls, Layer) and cls is not Layer
 }
 

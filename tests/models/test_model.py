@@ -463,7 +463,7 @@ def test_a_convolution_pools_in_one_pass_only_where_nobody_needs_its_output(monk
     z = layers.Conv2D(8, 3, padding="same", name="c2")(layers.MaxPooling2D()(y))
     pooled = layers.MaxPooling2D()(z)
     plain, both = Model(inputs, pooled), Model(inputs, [pooled, z])
-    assert len(plain.graph._pools) == 2 and len(both.graph._pools) == 1  # z is an output
+    assert len(plain.graph.fused) == 2 and len(both.graph.fused) == 1  # z is an output
     a, (b, _) = plain.predict(x, verbose=0), both.predict(x, verbose=0)
     np.testing.assert_array_equal(a, b)
     calls, in_one_pass = [], layers.Conv2D.call_pooled

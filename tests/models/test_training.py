@@ -547,7 +547,7 @@ def test_bad_input_changes_nothing(loss, arguments, kind, message):
     with pytest.raises(kind, match=message):
         model.fit(**arguments, **{} if "verbose" in arguments else {"verbose": 0})
     assert same(model.get_weights(), before)
-    assert model.optimizer.iterations == 0 and model.optimizer._state == {}
+    assert model.optimizer.iterations == 0 and model.optimizer.states == {}
 
 
 @pytest.mark.parametrize("use", ["evaluate", "predict"])
@@ -587,10 +587,10 @@ def test_fit_before_compile():
 )
 def test_compile_with_wrong_settings_keeps_the_old_ones(settings, kind, message):
     model = classifier()
-    before = model.optimizer, model._losses, model._metric_settings
+    before = model.optimizer, model.compiled
     with pytest.raises(kind, match=message):
         model.compile(**({"optimizer": "sgd", "loss": "mse"} | settings))
-    assert (model.optimizer, model._losses, model._metric_settings) == before
+    assert (model.optimizer, model.compiled) == before
 
 
 def test_the_users_arrays_are_left_alone():

@@ -1,13 +1,20 @@
 """Digests: equal for what is equal, other for what is other, in every process."""
 
 import functools
+import hashlib
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 
+import minitl
+from minitl import layers as k
+from minitl.applications import VGG16, ResNet50, resnet50
 from minitl.applications.vgg16 import preprocess_input
+from minitl.models.opened import open_up
 from minitl.storage.digests import SIZE, arrays_digest, digest_of, sample_digests
+from minitl.transfer.architecture import architecture
 
 X = np.random.default_rng(0).standard_normal((9, 4, 5, 3)).astype(np.float32)
 SCALE = 2.0
@@ -124,3 +131,79 @@ def test_the_same_in_another_process():
     here.append(functools.partial(scaled, 3))
     # This file is `tests.test_digests` there and here.
     assert done.stdout.strip() == str([digest_of(v) for v in here])
+
+
+# --- Digests in files that were written when classes had other places ----------------------------
+
+PLACES = {
+    "minitl.activations": "elu exponential gelu hard_sigmoid leaky_relu log_softmax relu6 silu",
+    "minitl.layers.activation": "ELU Activation LeakyReLU ReLU Softmax",
+    "minitl.layers.convolution": "Conv2D",
+    "minitl.layers.core": "Dense InputLayer",
+    "minitl.layers.merging": "Add Average Concatenate Maximum Minimum Multiply Subtract",
+    "minitl.layers.normalization": "BatchNormalization LayerNormalization Rescaling "
+    "UnitNormalization",
+    "minitl.layers.pooling": "AveragePooling1D AveragePooling2D GlobalAveragePooling1D "
+    "GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D MaxPooling1D MaxPooling2D",
+    "minitl.layers.recurrent": "GRU LSTM",
+    "minitl.layers.regularization": "Dropout GaussianDropout SpatialDropout1D SpatialDropout2D",
+    "minitl.layers.reshaping": "Cropping2D Flatten Identity Permute RepeatVector Reshape "
+    "UpSampling2D ZeroPadding2D",
+    "minitl.layers.wrappers": "Bidirectional TimeDistributed",
+    "minitl.layers.augmentation": "GaussianNoise RandomBrightness RandomContrast RandomCrop "
+    "RandomFlip RandomRotation RandomTranslation RandomTurn RandomZoom",
+    "minitl.ops": "linear relu sigmoid softmax tanh",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_classes_and_functions_are_known_by_the_place_where_they_once_were(place):
+    for name in PLACES[place].split():
+        value = getattr(k, name, None) or minitl.activations.get(name)
+        assert digest_of(value) == hashlib.sha256(repr(f"{place}.{name}").encode()).hexdigest()
+
+
+def test_preprocessing_is_known_by_the_place_where_it_once_was():
+    expected = "b6c55990ecc9550cfef7ab215de2d496b5ecd7787611a4406957669e09ca3162"
+    assert digest_of(preprocess_input) == digest_of(resnet50.preprocess_input) == expected
+
+
+def head():
+    base = VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    x = k.Dense(8, activation="relu", kernel_regularizer="l2")(k.Flatten()(base.output))
+    return minitl.Model(base.input, k.Dense(3, activation="softmax")(k.Dropout(0.5)(x)))
+
+
+def pooled():
+    return ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3), pooling="avg")
+
+
+def sequence():
+    return minitl.Sequential(
+        [
+            k.Input((4, 8, 8, 1)),
+            k.Rescaling(1 / 255),
+            k.TimeDistributed(k.ZeroPadding2D(1)),
+            k.TimeDistributed(k.Conv2D(2, 3, padding="same", activation="elu")),
+            k.TimeDistributed(k.MaxPooling2D()),
+            k.TimeDistributed(k.Flatten()),
+            k.Bidirectional(k.LSTM(4, return_sequences=True)),
+            k.LayerNormalization(),
+            k.GRU(3, activation="relu"),
+            k.LeakyReLU(),
+            k.BatchNormalization(),
+            k.Dense(2, activation="gelu"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "digest"),
+    [
+        (head, "60be65724135b84873b9a2b4a1258a565ae9f9f82ee75411108255561fcdee1a"),
+        (pooled, "8096cae539fa7b8161b79a6a920a0619175a11df9bd25fa890bd52c1e6d0f642"),
+        (sequence, "9f68c4fc9d1494800cc4d01931da55b4f6321bd42dfb1e0fad015bcc4933c8b2"),
+    ],
+)
+def test_architectures_have_the_digests_that_feature_files_hold(make, digest):
+    assert architecture(open_up(make())) == digest

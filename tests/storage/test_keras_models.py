@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minitl import Model, Sequential, losses, metrics, naming
+from minitl.applications.vgg16 import InputRange
 from minitl.layers import (
     Add,
     BatchNormalization,
@@ -22,7 +23,6 @@ from minitl.layers import (
     MaxPooling2D,
     Softmax,
 )
-from minitl.layers.core import InputRange
 from minitl.models import load_model, model_from_json
 from minitl.optimizers import SGD, schedules
 
@@ -187,7 +187,7 @@ def test_functions_of_ones_own_are_left_to_the_user(tmp_path, settings):
 
 def test_the_expected_range_is_kept(tmp_path):
     model = sequential()
-    model.inputs[0].call.layer.expected_range = InputRange(-124, 151, "Preprocess first.")
+    model.inputs[0].call.layer.inspect = InputRange(-124, 151, "Preprocess first.")
     model.save(tmp_path / "m.h5")
     again = load_model(tmp_path / "m.h5")
     with pytest.warns(UserWarning, match=r"'pixels' have values from 0.* Preprocess first\."):

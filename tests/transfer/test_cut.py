@@ -17,15 +17,15 @@ from minitl.layers import (
     MaxPooling2D,
     ZeroPadding2D,
 )
-from minitl.models.graph import open_up
-from minitl.transfer import cut as frozen
+from minitl.models.opened import open_up
+from minitl.transfer import cut as cut_module
 from minitl.transfer.cut import Views, find_cut, first_random
 
 
 @pytest.fixture(autouse=True)
 def nearly_free_reading(monkeypatch):
     """Small layers are worth keeping, too."""
-    monkeypatch.setattr(frozen, "NUMBER", 1)
+    monkeypatch.setattr(cut_module, "NUMBER", 1)
 
 
 def conv(filters=4, name=None, trainable=False):
@@ -95,7 +95,7 @@ def test_branches_and_several_inputs():
     cut = find_cut(model)
     assert sorted(t.name for t in cut.kept) == sorted(["left", right.name])
     assert cut.inputs == [1]  # `free` reads b itself
-    frozen.NUMBER = 4  # 300 numbers cost more than the product that makes them
+    cut_module.NUMBER = 4  # 300 numbers cost more than the product that makes them
     assert sorted(kept(model)) == ["left", "right"]
 
 
@@ -110,7 +110,7 @@ def test_nothing_is_kept_where_nothing_is_saved():
     x = Input((8, 8, 3))
     assert kept(Model(x, Dense(2)(Flatten()(x)))) is None
     assert kept(Model(x, Dense(2)(GlobalAveragePooling2D()(x)))) is None
-    frozen.NUMBER = 100  # the first layer of VGG16: 27 multiply-adds for each number it gives
+    cut_module.NUMBER = 100  # the first layer of VGG16: 27 multiply-adds for each number it gives
     assert kept(Model(x, Dense(2)(Flatten()(conv(64)(x))))) is None
 
 

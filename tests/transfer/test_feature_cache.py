@@ -19,8 +19,8 @@ from minitl.layers import (
     RandomFlip,
     RandomRotation,
 )
-from minitl.transfer import cut as frozen
-from minitl.transfer import feature_cache as caching
+from minitl.transfer import cut as cut_module
+from minitl.transfer import feature_cache
 from minitl.transfer.feature_file import FeatureFileError, describe
 from minitl.utils import set_random_seed
 
@@ -32,7 +32,7 @@ Y = np.eye(3)[RNG.integers(0, 3, 23)]
 @pytest.fixture(autouse=True)
 def nearly_free_reading(monkeypatch):
     """Small layers are worth keeping, too."""
-    monkeypatch.setattr(frozen, "NUMBER", 1)
+    monkeypatch.setattr(cut_module, "NUMBER", 1)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def assert_same(one, other):
 def test_as_without_a_cache(make, settings, images_computed):
     cached = train(make, **settings)
     once = sum(images_computed)
-    assert cached[0]._stores
+    assert cached[0].kept_features
     plain = train(make, cache_features=False, **settings)
     assert_same(cached, plain)
     assert sum(images_computed) - once > once  # it was worth it
@@ -198,10 +198,10 @@ def test_what_was_kept_is_not_used_for_another_model(images_computed):
 
 def test_what_is_kept_is_bounded(monkeypatch, images_computed):
     model = compiled(flat)
-    monkeypatch.setattr(caching, "MEMORY", 30 * 96 * 4)  # 30 rows
+    monkeypatch.setattr(feature_cache, "MEMORY", 30 * 96 * 4)  # 30 rows
     for i in range(4):
         model.fit(X + np.float32(i), Y, verbose=0)
-        assert [len(store) for store in model._stores] == [23]
+        assert [len(store) for store in model.kept_features] == [23]
     model.fit(X[:5] + np.float32(i), Y[:5], verbose=0)
     assert sum(images_computed) == 4 * 23
 
@@ -246,7 +246,7 @@ def test_several_inputs_and_outputs():
         model = compiled(make, loss={"p": "categorical_crossentropy", "q": "mse"}, metrics=None)
         history = model.fit(x, y, epochs=3, batch_size=5, verbose=0, cache_features=cache)
         found.append((model, history.history))
-    assert found[0][0]._stores
+    assert found[0][0].kept_features
     assert_same(*found)
 
 
@@ -280,7 +280,7 @@ def test_a_data_set_that_changes_its_images(capsys):
 
     cached = fit()
     assert capsys.readouterr().out.count("yields other images in every epoch") == 1
-    assert not cached[0]._stores
+    assert not cached[0].kept_features
     assert_same(cached, fit(cache_features=False))
 
 
@@ -316,14 +316,14 @@ def test_what_fit_and_summary_say(capsys):
 def test_more_than_fits_memory(monkeypatch, images_computed):
     plain = train(flat, cache_features=False, validation_split=0.3)
     images_computed.clear()
-    monkeypatch.setattr(caching, "MEMORY", 2000)  # bytes: five rows
+    monkeypatch.setattr(feature_cache, "MEMORY", 2000)  # bytes: five rows
     assert_same(train(flat, validation_split=0.3), plain)
     assert_same(train(flat, Dataset(), None), train(flat, Dataset(), None, cache_features=False))
-    assert train(flat)[0]._stores == []
+    assert train(flat)[0].kept_features == []
 
 
 def test_one_epoch_of_what_does_not_fit_is_not_written(monkeypatch, capsys):
-    monkeypatch.setattr(caching, "MEMORY", 2000)
+    monkeypatch.setattr(feature_cache, "MEMORY", 2000)
     compiled(flat).fit(X, Y, verbose=2)
     assert "Frozen" not in capsys.readouterr().out
 
@@ -344,7 +344,7 @@ def test_a_cache_on_disk(tmp_path, images_computed):
 
 def test_an_interrupted_fit_goes_on_where_it_was(tmp_path, images_computed, monkeypatch):
     path = tmp_path / "F.h5"
-    monkeypatch.setattr(caching, "CHUNK", 4)
+    monkeypatch.setattr(feature_cache, "CHUNK", 4)
 
     def interrupted(x, *args, original=kernels.conv2d):
         if x.shape[3] == 3 and sum(images_computed) >= 12:
@@ -452,7 +452,7 @@ def test_epoch_e_trains_on_view_e_modulo_k():
     next(layer for layer in model.layers if isinstance(layer, Dropout)).rate = 0.0
     seen.clear()
     model.fit(X, Y, epochs=5, verbose=0, augment_copies=2, callbacks=Watch(), shuffle=False)
-    assert model._stores == []  # the next fit draws other views
+    assert model.kept_features == []  # the next fit draws other views
     assert seen[0] == seen[2] == seen[4] != seen[1]
     assert seen[1] == seen[3]
 

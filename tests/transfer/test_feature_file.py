@@ -116,7 +116,7 @@ def test_a_process_that_is_killed(tmp_path, expected):
     """SIGKILL in the middle of writing, again and again: the file ends complete and right."""
     path = tmp_path / "F.h5"
     program = (
-        "import sys, time; from tests import test_feature_file as t\n"
+        "import sys, time; from tests.transfer import test_feature_file as t\n"
         "def slow(self, *a, original=t.FeatureFile.write):\n"
         "    original(self, *a); print('written', flush=True); time.sleep(0.3)\n"
         "t.FeatureFile.write = slow\n"
@@ -446,7 +446,7 @@ def test_describe(finished, tmp_path):
 
 def test_two_processes_take_turns(tmp_path, capfd):
     path = tmp_path / "F.h5"
-    program = f"from tests import test_feature_file as t; t.extract({str(path)!r})"
+    program = f"from tests.transfer import test_feature_file as t; t.extract({str(path)!r})"
     with FeatureFile(path, 80, "float32", {"kind": "test"}):
         process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
         time.sleep(2.5)

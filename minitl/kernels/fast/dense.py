@@ -43,8 +43,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from minitl.kernels import twin
 from minitl.kernels.fast.gemm import ROWS, pack, panel_width, round_up, rows_by_panel
 from minitl.kernels.fast.pointwise import add_bias
+from minitl.kernels.geometry import Array
+from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty, scratch
 from minitl.kernels.machine.simd import (
     SHORT_ROWS,
@@ -60,8 +63,7 @@ from minitl.kernels.machine.simd import (
     tile_sum,
     zero_tile,
 )
-from minitl.kernels.machine.threads import PARTS, compiled, cut, cut_product, share_out
-from minitl.kernels.reference import Array
+from minitl.kernels.machine.threads import PARTS, cut, cut_product, share_out
 
 FEW = 6 * TILE_ROWS  # rows: 72 with AVX-512, 36 with AVX2
 CHUNK = 64  # lines of the kernel that a panel holds at a time
@@ -70,22 +72,22 @@ DEEP = 2048  # lines of the kernel in a job, at most
 LINES = 384  # of the kernel, or of its gradient, in a job of a gradient
 
 
+@twin
 def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = None) -> Array:
-    """`reference.dense`."""
     few = x.dtype == kernel.dtype and suits("y", len(x), *kernel.shape)
     y = forward(x, kernel) if few else product(x, kernel)
     add_bias(y, bias, activation, 0, y.shape[0], 0, y.shape[1])
     return y
 
 
+@twin
 def dense_input_gradient(g: Array, kernel: Array) -> Array:
-    """`reference.dense_input_gradient`."""
     few = g.dtype == kernel.dtype and suits("dx", len(g), *kernel.shape)
     return input_gradient(g, kernel) if few else product(g, kernel.T)
 
 
+@twin
 def dense_kernel_gradient(x: Array, g: Array) -> Array:
-    """`reference.dense_kernel_gradient`."""
     few = x.dtype == g.dtype and suits("dkernel", len(x), x.shape[1], g.shape[1])
     return kernel_gradient(x, g) if few else product(x.T, g)
 

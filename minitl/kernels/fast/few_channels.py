@@ -24,18 +24,17 @@ import numpy as np
 from numba import njit
 
 from minitl.kernels.fast.gemm import floor_of, multiply, pack, panel_width, round_up
-from minitl.kernels.geometry import Geometry
+from minitl.kernels.geometry import Array, Geometry
+from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty, scratch
 from minitl.kernels.machine.simd import lanes
 from minitl.kernels.machine.threads import (
     FEWEST_PRODUCTS,
     PARTS,
-    compiled,
     cut,
     cut_falling,
     share_out,
 )
-from minitl.kernels.reference import Array
 
 BLOCK = 2**16  # numbers of y or g in a block: they stay in the cache while panel after panel passes
 

@@ -31,6 +31,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from minitl.kernels.geometry import Array
 from minitl.kernels.machine.simd import (
     SHORT_ROWS,
     TILE_ROWS,
@@ -48,7 +49,6 @@ from minitl.kernels.machine.simd import (
     zero_tile,
 )
 from minitl.kernels.machine.threads import cut, share_out
-from minitl.kernels.reference import Array
 
 ROWS = TILE_ROWS  # of a tile
 PARTIAL = 64  # products in a partial sum

@@ -8,43 +8,45 @@ backward, where windows overlap, over whole images.
 
 from __future__ import annotations
 
-from minitl.kernels.geometry import Geometry
+from minitl.kernels import twin
+from minitl.kernels.geometry import Array, Geometry
+from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty
-from minitl.kernels.machine.threads import compiled, cut_rows, share_out
-from minitl.kernels.reference import Array, winner_dtype
+from minitl.kernels.machine.threads import cut_rows, share_out
+from minitl.kernels.reference import winner_dtype
 
 
+@twin
 def max_pool2d(x: Array, geometry: Geometry) -> Array:
-    """`reference.max_pool2d`."""
     y = _output(x, geometry, x.dtype)
     _over_lines(_max_pool, x, geometry, y)
     return y
 
 
+@twin
 def max_pool2d_with_winners(x: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """`reference.max_pool2d_with_winners`."""
     y, winners = _output(x, geometry, x.dtype), _output(x, geometry, winner_dtype(geometry))
     _over_lines(_max_pool_with_winners, x, geometry, y, winners)
     return y, winners
 
 
+@twin
 def max_pool2d_gradient(g: Array, winners: Array, geometry: Geometry) -> Array:
-    """`reference.max_pool2d_gradient`."""
     apart = geometry.window == geometry.strides and not any(geometry.pads)
     return _over_images(
         _max_pool_gradient_apart if apart else _max_pool_gradient, g, geometry, winners
     )
 
 
+@twin
 def average_pool2d(x: Array, geometry: Geometry) -> Array:
-    """`reference.average_pool2d`."""
     y = _output(x, geometry, x.dtype)
     _over_lines(_average_pool, x, geometry, y)
     return y
 
 
+@twin
 def average_pool2d_gradient(g: Array, geometry: Geometry) -> Array:
-    """`reference.average_pool2d_gradient`."""
     return _over_images(_average_pool_gradient, g, geometry)
 
 

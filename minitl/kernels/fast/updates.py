@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.kernels.machine.threads import compiled, cut_rows, share_out
-from minitl.kernels.reference import Array
+from minitl.kernels import twin
+from minitl.kernels.geometry import Array
+from minitl.kernels.machine.compiling import compiled
+from minitl.kernels.machine.threads import cut_rows, share_out
 
 
+@twin
 def sgd_update(
     w: Array,
     g: Array,
@@ -21,13 +24,13 @@ def sgd_update(
     momentum: float = 0.0,
     nesterov: bool = False,
 ) -> None:
-    """`reference.sgd_update`."""
     if velocity is None:
         _in_pieces(_sgd, (w, g), float(rate))
     else:
         _in_pieces(_momentum, (w, g, velocity), float(rate), float(momentum), bool(nesterov))
 
 
+@twin
 def adam_update(
     w: Array,
     g: Array,
@@ -38,12 +41,11 @@ def adam_update(
     beta_2: float,
     epsilon: float,
 ) -> None:
-    """`reference.adam_update`."""
     _in_pieces(_adam, (w, g, m, v), float(rate), 1.0 - beta_1, 1.0 - beta_2, float(epsilon))
 
 
+@twin
 def all_finite(a: Array) -> bool:
-    """`reference.all_finite`."""
     flat = np.ascontiguousarray(a).reshape(-1)
     ranges = cut_rows(flat.size, 1)
     fine = np.ones(len(ranges), bool)

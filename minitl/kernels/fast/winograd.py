@@ -90,18 +90,17 @@ from minitl.kernels.fast.winograd_tiles import (
     output_tiles,
     tiles_of_plane,
 )
-from minitl.kernels.geometry import Geometry
+from minitl.kernels.geometry import Array, Geometry
+from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty, scratch
 from minitl.kernels.machine.simd import lanes
 from minitl.kernels.machine.threads import (
     Range,
-    compiled,
     cut,
     cut_falling,
     share_out,
     thread_count,
 )
-from minitl.kernels.reference import Array
 
 # Measured on VGG16's layers with AVX-512 and 2 MB of second cache a core: 48 to 108 tiles of 4 at a
 # time differ by less than 5 per cent, and so do 128 to 512 filters; 24 to 72 tiles of 6 by no more

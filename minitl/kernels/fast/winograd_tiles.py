@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from minitl.kernels.geometry import Array
 from minitl.kernels.machine.memory import ALIGNMENT
 from minitl.kernels.machine.simd import (
     broadcast,
@@ -25,7 +26,7 @@ from minitl.kernels.machine.simd import (
     store,
     stream,
 )
-from minitl.kernels.reference import POINTS, Array, winograd_matrices
+from minitl.kernels.winograd_formulas import POINTS, winograd_matrices
 
 STRIP = 32  # places side by side whose tiles are transformed together
 STREAMED = 2**21  # bytes of a y from which on it is written past the caches

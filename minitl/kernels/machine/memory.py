@@ -22,6 +22,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from minitl.kernels import twin
+from minitl.kernels.geometry import Array
+
 ALIGNMENT = 64  # bytes, a cache line
 LARGE = 2**18  # bytes; smaller arrays are NumPy's own, which are quick to get
 
@@ -79,7 +82,8 @@ def _mapped(nbytes: int) -> mmap.mmap:
     return memory
 
 
-def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) -> np.ndarray:
+@twin
+def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) -> Array:
     """`numpy.empty`, beginning at a cache line, in memory that may have been used before.
 
     What is `lasting` takes no more than it needs: the rest of a larger block would be idle.
@@ -94,11 +98,12 @@ def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) 
     return raw[start : start + nbytes].view(dtype).reshape(shape)
 
 
-def _array(block: _Block, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _array(block: _Block, shape: tuple[int, ...], dtype: np.dtype) -> Array:
     return np.ndarray(shape, dtype, block)
 
 
-def copy(a: np.ndarray) -> np.ndarray:
+@twin
+def copy(a: Array) -> Array:
     """A copy of an array; a large one in memory of `empty`."""
     if a.nbytes < LARGE:
         return np.array(a, order="C")
@@ -107,7 +112,8 @@ def copy(a: np.ndarray) -> np.ndarray:
     return new
 
 
-def zeros_like(a: np.ndarray) -> np.ndarray:
+@twin
+def zeros_like(a: Array) -> Array:
     """Zeros of an array's shape and dtype.
 
     New memory is full of zeros, but the system sees to that page by page, when somebody first
@@ -118,7 +124,7 @@ def zeros_like(a: np.ndarray) -> np.ndarray:
     return _array(_Block.of(a.nbytes, zeros=True), a.shape, a.dtype)
 
 
-def scratch(size: int, dtype: np.dtype) -> np.ndarray:
+def scratch(size: int, dtype: np.dtype) -> Array:
     """A flat array of this thread to compute in, with any content, until the next call."""
     nbytes = size * dtype.itemsize
     if getattr(_scratch, "buffer", None) is None or _scratch.buffer.nbytes < nbytes:

@@ -15,7 +15,6 @@ with BLAS's own threads and a single-threaded rest.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import itertools
 import os
 import sys
@@ -25,40 +24,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numba
 import numpy as np
+
+from minitl.kernels import twin
 
 # As many as cores, or what the environment variable of this name says, as for Numba itself.
 _threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
-
-
-@cache
-def _sources() -> str:
-    """A digest of all kernels' sources."""
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """How all loops of the kernels are compiled.
-
-    Kept on disk for the next process; without the interpreter lock, so that threads run side by
-    side; and x / 0 is inf, as in NumPy: the check that Numba otherwise makes for Python's
-    ZeroDivisionError keeps a loop from using vector instructions (Adam: 69 ms with it, 20 without,
-    for 25.7 million weights).
-
-    What is on disk holds as long as no kernel's source changes. Numba by itself looks at the file
-    of the function only, and would go on with pieces of `gemm.py` that were inlined long ago.
-    """
-    kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    file = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
-    if file is not None:
-        file._source_stamp = _sources()
-    return kernel
 
 
 # --- Cutting work into parts ---------------------------------------------------------------------
@@ -175,6 +150,12 @@ def share_out(part: Callable[[int], None], count: int, multiplies: bool = False)
     finally:
         for future in running:
             future.result()
+
+
+@twin
+def on_one_core(work: Callable[[], None]) -> None:
+    """BLAS gets one thread, and none of ours helps."""
+    share_out(lambda _: work(), 1, multiplies=True)
 
 
 def _workers() -> ThreadPoolExecutor:

@@ -1,8 +1,8 @@
 """LSTM and GRU: layers that read a sequence (N, T, D) and carry a state from step to step.
 
-The mathematics, and its gradient, are in `minitl/recurrence.py`. What is here makes the weights,
-in Keras's layout and order, and arranges the axes. A sequence of images becomes one of rows for
-these layers by `TimeDistributed(base)`.
+The mathematics, and its gradient, are in `minitl/ops/recurrence.py`. What is here makes the
+weights, in Keras's layout and order, and arranges the axes. A sequence of images becomes one of
+rows for these layers by `TimeDistributed(base)`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,39 @@ from typing import Any
 
 import numpy as np
 
-from minitl import activations, config, initializers, ops, regularizers
+from minitl import initializers, ops, regularizers
 from minitl.autograd import Array, Tensor
-from minitl.layers.base import Layer, Shape
-from minitl.layers.sequences import recurrence
+from minitl.layers.base import Shape
+from minitl.layers.core import positive
+from minitl.layers.randomness import RandomLayer
+from minitl.ops import recurrence
+
+__all__ = ["GRU", "LSTM"]
 
 
-class Recurrent(Layer):
-    """What LSTM and GRU share: arguments, weights, dropout, and the way in and out."""
+class Recurrent(RandomLayer):
+    """What LSTM and GRU share: arguments, weights, dropout, and the way in and out.
+
+    Args:
+        units: U.
+        activation: of the candidate and of what is shown: 'tanh', 'sigmoid', 'relu' or 'linear'.
+        recurrent_activation: of the gates, one of the same.
+        use_bias: whether there is a b.
+        kernel_initializer, recurrent_initializer, bias_initializer: how the weights start.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties, e.g. 'l2'.
+        dropout: in training, the rate at which numbers of the input are dropped, in [0, 1); the
+            same numbers at every step of a sequence (Gal & Ghahramani 2016, arXiv 1512.05287).
+        recurrent_dropout: the same for the state on its way to the next step.
+        seed: for calls outside `fit`, as in Dropout.
+        return_sequences: return h of all steps, (N, T, U).
+        return_state: return a list: the output, and the last states (N, U): h, and an LSTM's c.
+        go_backwards: read from the last step to the first (and return them in that order).
+        stateful: only False.
+        unroll: of no effect; the loop over time is Python's anyway.
+
+    Differs from Keras: every step is read (there are no masks of time), every sequence starts from
+    a state of zeros (no initial_state), and there are four activations.
+    """
 
     input_rank = 3
     gates: int
@@ -28,44 +53,45 @@ class Recurrent(Layer):
     def __init__(
         self,
         units: int,
-        activation: Any,
-        recurrent_activation: Any,
-        use_bias: bool,
-        initializers_: tuple[Any, Any, Any],
-        regularizers_: tuple[Any, Any, Any],
-        dropout: float,
-        recurrent_dropout: float,
-        seed: int | None,
-        return_sequences: bool,
-        return_state: bool,
-        go_backwards: bool,
-        stateful: bool,
-        unroll: bool,
-        **base: Any,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        *,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        **kwargs: Any,
     ):
-        super().__init__(**base)
-        if not isinstance(units, (int, np.integer)) or units < 1:
-            raise ValueError(f"units must be a positive integer, got {units!r}")
-        self.units = int(units)
-        self.activation = activations.get(activation)
-        self.recurrent_activation = activations.get(recurrent_activation)
+        super().__init__(seed, **kwargs)
+        self.units = positive(units, "units")
+        self.activation = ops.activation(activation)
+        self.recurrent_activation = ops.activation(recurrent_activation)
         for what in ("activation", "recurrent_activation"):
             if getattr(self, what) not in recurrence.FORMULAS:
                 known = ", ".join(repr(f.__name__) for f in recurrence.FORMULAS)
                 raise ValueError(f"{what} within a recurrent layer must be one of {known}")
         self.use_bias = use_bias
-        self.kernel_initializer, self.recurrent_initializer, self.bias_initializer = map(
-            initializers.get, initializers_
-        )
-        self.kernel_regularizer, self.recurrent_regularizer, self.bias_regularizer = map(
-            regularizers.get, regularizers_
-        )
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.recurrent_initializer = initializers.get(recurrent_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
         for what, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
             if not 0 <= rate < 1:
                 raise ValueError(f"{what} must be in [0, 1), got {rate}")
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
-        self.seed = seed
-        self._own_rng: np.random.Generator | None = None
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards = go_backwards
         if stateful:
@@ -114,13 +140,6 @@ class Recurrent(Layer):
         if self.use_bias:
             self.bias = self._add_bias()
 
-    def _add_bias(self) -> Any:
-        raise NotImplementedError
-
-    def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
-        """From z (T, N, G*U): h of all steps (T, N, U), and the final states (N, U)."""
-        raise NotImplementedError
-
     def call(
         self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
     ) -> Any:
@@ -128,11 +147,11 @@ class Recurrent(Layer):
         if steps == 0:
             raise ValueError(f"{self.name!r} got sequences without a single step: shape {x.shape}")
         masks = self._masks(n, d, x.dtype, rng) if training and self.random else (None, None)
-        x = ops.swap_axes(x, 0, 1)  # (T, N, D): a step is then one piece of memory
+        x = ops.transpose(x, (1, 0, 2))  # (T, N, D): a step is then one piece of memory
         if self.go_backwards:
             x = x[::-1]
         h, states = self._loop(self._input_share(x, masks[0]), masks[1])
-        y = ops.swap_axes(h, 0, 1) if self.return_sequences else h[steps - 1]
+        y = ops.transpose(h, (1, 0, 2)) if self.return_sequences else h[steps - 1]
         return [y, *states] if self.return_state else y
 
     def _input_share(self, x: Tensor, masks: Array | None) -> Tensor:
@@ -151,9 +170,6 @@ class Recurrent(Layer):
             parts.append(ops.dense(rows, kernel, None if bias is None else bias[columns]))
         return ops.reshape(ops.concatenate(parts), (steps, n, -1))
 
-    def _input_bias(self) -> Any:
-        return self.bias
-
     def _masks(
         self, n: int, d: int, dtype: np.dtype, rng: np.random.Generator | None
     ) -> tuple[Array | None, Array | None]:
@@ -162,11 +178,7 @@ class Recurrent(Layer):
         One draw a sequence, the same at all its steps. Without recurrent_dropout all gates see
         one mask of the input; with it, each gate has masks of its own.
         """
-        if rng is None:
-            if self._own_rng is None:
-                seed = config.next_seed() if self.seed is None else self.seed
-                self._own_rng = np.random.default_rng(seed)
-            rng = self._own_rng
+        rng = self.generator(rng)
         count = self.gates if self.recurrent_dropout else 1
         return tuple(
             ops.dropout(np.ones(shape, dtype), rate, rng).storage if rate else None
@@ -186,33 +198,29 @@ class Recurrent(Layer):
         _, steps, d = input_shape
         return (steps or 1) * ((d or 1) + self.units) * self.gates * self.units
 
+    # --- To be defined by subclasses ---
+
+    def _add_bias(self) -> Any:
+        raise NotImplementedError
+
+    def _input_bias(self) -> Any:
+        """The bias of the input's share, x K + b."""
+        return self.bias
+
+    def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
+        """From z (T, N, G*U): h of all steps (T, N, U), and the final states (N, U)."""
+        raise NotImplementedError
+
 
 class LSTM(Recurrent):
-    """Long short-term memory over a sequence (N, T, D); the formulas are in `recurrence.lstm`.
+    """Long short-term memory over a sequence (N, T, D); the formulas are in `ops.lstm`.
 
     kernel (D, 4U), recurrent_kernel (U, 4U) and bias (4U,) hold the gates side by side: input,
     forget, candidate, output. Returns the last h (N, U).
 
     Args:
-        units: U.
-        activation: of the candidate and of what is shown: 'tanh', 'sigmoid', 'relu' or 'linear'.
-        recurrent_activation: of the gates, one of the same.
-        use_bias: whether there is a b.
-        kernel_initializer, recurrent_initializer, bias_initializer: how the weights start.
         unit_forget_bias: start the forget gate's bias at 1, so that at first all is remembered.
-        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties, e.g. 'l2'.
-        dropout: in training, the rate at which numbers of the input are dropped, in [0, 1); the
-            same numbers at every step of a sequence (Gal & Ghahramani 2016, arXiv 1512.05287).
-        recurrent_dropout: the same for the state on its way to the next step.
-        seed: for calls outside `fit`, as in Dropout.
-        return_sequences: return h of all steps, (N, T, U).
-        return_state: return a list: the output, the last h and the last c, each (N, U).
-        go_backwards: read from the last step to the first (and return them in that order).
-        stateful: only False.
-        unroll: of no effect; the loop over time is Python's anyway.
-
-    Differs from Keras: every step is read (there are no masks of time), every sequence starts from
-    a state of zeros (no initial_state), and there are four activations.
+        The others are those of `Recurrent`.
     """
 
     gates = 4
@@ -227,40 +235,19 @@ class LSTM(Recurrent):
         recurrent_initializer: Any = "orthogonal",
         bias_initializer: Any = "zeros",
         unit_forget_bias: bool = True,
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        *,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        seed: int | None = None,
-        return_sequences: bool = False,
-        return_state: bool = False,
-        go_backwards: bool = False,
-        stateful: bool = False,
-        unroll: bool = False,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
+        *args: Any,
+        **kwargs: Any,
     ):
         super().__init__(
             units,
             activation,
             recurrent_activation,
             use_bias,
-            (kernel_initializer, recurrent_initializer, bias_initializer),
-            (kernel_regularizer, recurrent_regularizer, bias_regularizer),
-            dropout,
-            recurrent_dropout,
-            seed,
-            return_sequences,
-            return_state,
-            go_backwards,
-            stateful,
-            unroll,
-            name=name,
-            trainable=trainable,
-            dtype=dtype,
+            kernel_initializer,
+            recurrent_initializer,
+            bias_initializer,
+            *args,
+            **kwargs,
         )
         self.unit_forget_bias = unit_forget_bias
 
@@ -283,7 +270,7 @@ class LSTM(Recurrent):
 
 
 class GRU(Recurrent):
-    """Gated recurrent unit over a sequence (N, T, D); the formulas are in `recurrence.gru`.
+    """Gated recurrent unit over a sequence (N, T, D); the formulas are in `ops.gru`.
 
     kernel (D, 3U) and recurrent_kernel (U, 3U) hold the gates side by side: update, reset,
     candidate. bias is (2, 3U), for the input and for the state, or (3U,) without `reset_after`.
@@ -291,56 +278,13 @@ class GRU(Recurrent):
 
     Args:
         reset_after: whether the reset gate acts after the product of the state with its kernel.
-        The others are LSTM's; with `return_state` there is one state, h.
+        The others are those of `Recurrent`.
     """
 
     gates = 3
 
-    def __init__(
-        self,
-        units: int,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        *,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        seed: int | None = None,
-        return_sequences: bool = False,
-        return_state: bool = False,
-        go_backwards: bool = False,
-        stateful: bool = False,
-        unroll: bool = False,
-        reset_after: bool = True,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
-        super().__init__(
-            units,
-            activation,
-            recurrent_activation,
-            use_bias,
-            (kernel_initializer, recurrent_initializer, bias_initializer),
-            (kernel_regularizer, recurrent_regularizer, bias_regularizer),
-            dropout,
-            recurrent_dropout,
-            seed,
-            return_sequences,
-            return_state,
-            go_backwards,
-            stateful,
-            unroll,
-            name=name,
-            trainable=trainable,
-            dtype=dtype,
-        )
+    def __init__(self, *args: Any, reset_after: bool = True, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.reset_after = reset_after
 
     def _add_bias(self) -> Any:

@@ -1,4 +1,8 @@
-"""Layers around layers: TimeDistributed and Bidirectional."""
+"""Layers around layers: TimeDistributed applies one to every step, Bidirectional reads both ways.
+
+The layer inside may be a whole model, a frozen base on images, say. Its weights are those of the
+wrapper, and its description stands within the wrapper's, as Keras writes it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,10 @@ from minitl import ops
 from minitl.autograd import Tensor, is_recording
 from minitl.layers.base import Layer, Shape
 from minitl.layers.sequences.recurrent import Recurrent
+from minitl.naming import part
 
 # Bytes that one step of the inner layer may read and write while nothing is recorded; more frames
-# at a time are not faster (see training.MEMORY).
+# at a time are not faster.
 MEMORY = 256 * 2**20
 
 
@@ -38,8 +43,7 @@ class _Wrapper(Layer):
 
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> Layer:
-        from minitl.storage.keras_models import layer_from
-
+        layer_from = part("files").layer_from
         made = {
             name: layer_from(value["class_name"], value["config"])
             for name, value in settings.items()
@@ -75,19 +79,12 @@ class TimeDistributed(_Wrapper):
         layer: a layer or a model of one input and one output.
     """
 
-    def __init__(
-        self,
-        layer: Layer,
-        *,
-        name: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-    ):
+    def __init__(self, layer: Layer, *, dtype: str | None = None, **kwargs: Any):
         if not isinstance(layer, Layer):
             raise TypeError(f"TimeDistributed is made of a layer or a model, got {layer!r}")
-        super().__init__(name=name, trainable=trainable, dtype=dtype or layer.dtype)
+        super().__init__(dtype=dtype or layer.dtype, **kwargs)
         self.layer = layer
-        if not trainable:
+        if not self.trainable:
             layer.trainable = False
 
     def build(self, input_shape: Shape) -> None:
@@ -165,16 +162,15 @@ class Bidirectional(_Wrapper):
         merge_mode: str | None = "concat",
         *,
         backward_layer: Recurrent | None = None,
-        name: str | None = None,
-        trainable: bool = True,
         dtype: str | None = None,
+        **kwargs: Any,
     ):
         if not isinstance(layer, Recurrent):
             raise TypeError(f"Bidirectional is made of an LSTM or a GRU, got {layer!r}")
         if merge_mode not in MERGING:
             known = ", ".join(map(repr, MERGING))
             raise ValueError(f"merge_mode must be one of {known}, got {merge_mode!r}")
-        super().__init__(name=name, trainable=trainable, dtype=dtype or layer.dtype)
+        super().__init__(dtype=dtype or layer.dtype, **kwargs)
         self.merge_mode = merge_mode
         self.forward_layer: Any = _again(layer, "forward_", layer.go_backwards)
         self.backward_layer: Any = backward_layer or _again(layer, "backward_", True)
@@ -184,8 +180,8 @@ class Bidirectional(_Wrapper):
         ways = {each.go_backwards for each in (self.forward_layer, self.backward_layer)}
         if len(ways) != 2:
             raise ValueError("Bidirectional needs two layers of which one has go_backwards=True")
-        if not trainable:
-            self.trainable = False
+        if not self.trainable:
+            self.trainable = False  # of the layers inside, too
 
     @property
     def layer(self) -> Any:

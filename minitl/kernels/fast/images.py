@@ -14,13 +14,16 @@ import math
 
 import numpy as np
 
-from minitl.kernels.geometry import Pair
-from minitl.kernels.machine.threads import compiled, cut_rows, share_out
-from minitl.kernels.reference import FILL_MODES, Array
+from minitl.kernels import twin
+from minitl.kernels.geometry import Array, Pair
+from minitl.kernels.images import FILL_MODES
+from minitl.kernels.machine.compiling import compiled
+from minitl.kernels.machine.threads import cut_rows, share_out
 
 REFLECT, WRAP, CONSTANT, NEAREST = range(len(FILL_MODES))
 
 
+@twin
 def affine_transform(
     x: Array,
     matrices: Array,
@@ -29,7 +32,6 @@ def affine_transform(
     fill_mode: str,
     fill: Array,
 ) -> Array:
-    """`reference.affine_transform`."""
     images, _, _, channels = x.shape
     y = np.empty((images, *size, channels), x.dtype)
     pixels, mode = fill.astype(x.dtype), FILL_MODES.index(fill_mode)
@@ -39,10 +41,10 @@ def affine_transform(
     return y
 
 
+@twin
 def affine_transform_gradient(
     g: Array, matrices: Array, size: Pair, interpolation: str, fill_mode: str
 ) -> Array:
-    """`reference.affine_transform_gradient`."""
     dx = np.zeros((len(g), *size, g.shape[3]), g.dtype)
     mode, nearest = FILL_MODES.index(fill_mode), interpolation == "nearest"
     ranges = cut_rows(len(g), g[:1].size)
@@ -50,8 +52,8 @@ def affine_transform_gradient(
     return dx
 
 
+@twin
 def adjust_tone(x: Array, contrast: Array, shift: Array, low: Array, high: Array) -> Array:
-    """`reference.adjust_tone`."""
     y = np.empty_like(x)
     limits = low.astype(x.dtype), high.astype(x.dtype)
     ranges = cut_rows(len(x), x[:1].size)
@@ -59,10 +61,10 @@ def adjust_tone(x: Array, contrast: Array, shift: Array, low: Array, high: Array
     return y
 
 
+@twin
 def adjust_tone_gradient(
     g: Array, x: Array, contrast: Array, shift: Array, low: Array, high: Array
 ) -> Array:
-    """`reference.adjust_tone_gradient`."""
     dx = np.empty_like(x)
     limits = low.astype(x.dtype), high.astype(x.dtype)
     ranges = cut_rows(len(x), x[:1].size)
@@ -70,8 +72,8 @@ def adjust_tone_gradient(
     return dx
 
 
+@twin
 def gaussian_noise(x: Array, deviation: float, seeds: Array) -> Array:
-    """`reference.gaussian_noise`."""
     y = np.empty_like(x)
 
     def add(i: int) -> None:  # NumPy draws without the interpreter lock

@@ -1,12 +1,17 @@
-"""What a callback is, and how `fit` calls several of them as one."""
+"""What a callback is, how `fit` calls several as one, and the one that it returns.
+
+`fit` calls each callback's methods at fixed moments with `logs`, a dictionary of the numbers so
+far. A callback may read and change the model (`self.model`), stop the training
+(`self.model.stop_training = True`), or just look. Those that come with minitl (early stopping,
+checkpoints, backups, loggers ...) stand in the room `callbacks/`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from minitl.naming import Configurable, complain_about_unknown
-from minitl.storage import state as state_file
+from minitl.naming import Configurable, part
 
 Logs = dict[str, Any]
 
@@ -31,11 +36,11 @@ class Callback(Configurable):
     def get_state(self) -> dict[str, Any]:
         """What BackupAndRestore keeps of this callback: its attributes that are plain values
         (numbers, strings, arrays, generators, and lists, tuples, sets and dicts of them)."""
-        return state_file.state_of(self, skip=("model", "params"))
+        return part("memory").state_of(self, skip=("model", "params"))
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` gave, after `on_train_begin`."""
-        state_file.restore(self, state)
+        part("memory").restore(self, state)
 
     def takes(self, error: Exception) -> bool:
         """Whether `fit` should end quietly, instead of raising this TrainingDiverged."""
@@ -65,8 +70,7 @@ class Callback(Configurable):
 
 
 class CallbackList:
-    """Several callbacks, called in order as one; BackupAndRestore after all others, so that what
-    they remember is in the backup."""
+    """Several callbacks, called in order as one; those that `comes_last` after all others."""
 
     def __init__(
         self,
@@ -101,7 +105,7 @@ class CallbackList:
 
 
 class History(Callback):
-    """What `fit` returns: `history.history` maps a name to its values, one an epoch."""
+    """What `fit` returns: `history.history` maps a name to its values, one per epoch."""
 
     def __init__(self) -> None:
         self.history: dict[str, list[float]] = {}
@@ -111,23 +115,3 @@ class History(Callback):
         self.epoch.append(epoch)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
-
-
-class LambdaCallback(Callback):
-    """Functions in place of methods: LambdaCallback(on_epoch_end=lambda epoch, logs: ...)."""
-
-    def __init__(
-        self,
-        on_epoch_begin: Callable[..., None] | None = None,
-        on_epoch_end: Callable[..., None] | None = None,
-        on_train_begin: Callable[..., None] | None = None,
-        on_train_end: Callable[..., None] | None = None,
-        on_train_batch_begin: Callable[..., None] | None = None,
-        on_train_batch_end: Callable[..., None] | None = None,
-        **others: Callable[..., None],
-    ):
-        named = {n: f for n, f in locals().items() if n.startswith("on_") and f is not None}
-        moments = [name for name in dir(Callback) if name.startswith("on_")]
-        complain_about_unknown(others, moments, "LambdaCallback")
-        for moment, function in (named | others).items():
-            setattr(self, moment, function)

@@ -11,13 +11,12 @@ import numpy as np
 
 from minitl.layers.base import Call, Layer
 from minitl.layers.core import InputLayer
-from minitl.models import Model, class_name
-from minitl.models.graph import multiply_adds
+from minitl.models.model import Model
 from minitl.naming import did_you_mean
 from minitl.transfer.cut import find_cut
 
 
-def layers_between(layers: list[Layer], names: Sequence[str] | None) -> list[Layer]:
+def _layers_between(layers: list[Layer], names: Sequence[str] | None) -> list[Layer]:
     """The layers from the first whose name fits one of `names` to the last that fits the other."""
     if names is None:
         return layers
@@ -34,9 +33,25 @@ def layers_between(layers: list[Layer], names: Sequence[str] | None) -> list[Lay
     return layers[first[0] : last[-1] + 1]
 
 
-def table(model: Model, layers: list[Layer], expand: bool, line_length: int | None) -> str:
-    """The rows of some layers of the model, and its totals; arguments as for `Model.summary`."""
-    rows = _rows(model, expand, layers)
+def table(
+    model: Model,
+    expand_nested: bool = False,
+    line_length: int | None = None,
+    layer_range: Sequence[str] | None = None,
+) -> str:
+    """The rows of the model's layers, and its totals: what `Model.summary` prints.
+
+    Args:
+        expand_nested: show the layers of models inside this one.
+        line_length: total width; as wide as needed when None.
+        layer_range: (first, last): only the layers from one name to another, both included. Each
+            is a regular expression that a name begins with. Totals are the model's.
+
+    Keras's `positions` and `show_trainable` have no effect: columns are as wide as what stands in
+    them, and what is trainable is always shown. Raises ValueError when no layer has a name of
+    `layer_range`.
+    """
+    rows = _rows(model, expand_nested, _layers_between(model.all_layers, layer_range))
     chain = all(len(call.inputs) == 1 for call in model.graph.calls) and not any(
         n > 1 for n in model.graph.readers.values()
     )
@@ -91,7 +106,8 @@ def _rows(model: Model, expand: bool, layers: list[Layer], indent: str = "") -> 
             shape = (
                 call.outputs[0].shape if len(call.outputs) == 1 else [t.shape for t in call.outputs]
             )
-        work = multiply_adds(call) if call else 0
+        kind = "Functional" if type(layer) is Model else type(layer).__name__
+        work = call.multiply_adds() if call else 0
         learning = sum(v.storage.size for v in layer.trainable_weights)
         trainable = "-"
         if layer.weights:
@@ -100,7 +116,7 @@ def _rows(model: Model, expand: bool, layers: list[Layer], indent: str = "") -> 
                 trainable = "yes"
         rows.append(
             [
-                f"{indent}{layer.name} ({class_name(layer)})",
+                f"{indent}{layer.name} ({kind})",
                 str(shape),
                 f"{layer.count_params():,}",
                 f"{work:,}" if work else "0",

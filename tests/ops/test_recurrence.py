@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from minitl import kernels, ops
-from minitl.autograd import Tensor, backward, check_gradients
+from minitl.autograd import Tensor, backward
+from minitl.judging.gradients import check_gradients
 from minitl.kernels.machine import threads
-from minitl.layers.sequences import recurrence
-from minitl.layers.sequences.recurrence import gru, gru_reset_before, lstm
+from minitl.ops import recurrence
+from minitl.ops.recurrence import gru, gru_reset_before, lstm
 
 T, N, U = 4, 3, 5
 

@@ -17,7 +17,7 @@ Letters: N samples, T steps, D numbers a step, U units, G gates (4 in an LSTM, 3
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def lstm(
             dc = dc * f[t]
             dh = _recur_input_gradient(da[t].reshape(n, -1), r, masks)
 
-    @_once
+    @ops.once
     def through_time(g: Array) -> Array:
         da = np.empty_like(gates)
         kernels.on_one_core(lambda: backward(g, da))
@@ -205,7 +205,7 @@ def gru(
             dq[t] *= dh[:, np.newaxis]
             dh = dh * u[t] + _recur_input_gradient(dq[t].reshape(n, -1), kernel, masks)
 
-    @_once
+    @ops.once
     def through_time(g: Array) -> tuple[Array, Array]:
         dz, dq = (np.empty((steps, n, 3, units), a.dtype) for _ in range(2))
         kernels.on_one_core(lambda: backward(g, dz, dq))
@@ -280,7 +280,7 @@ def gru_reset_before(
             both = dz[t, :, :2].reshape(n, -1)
             dh = dh * u[t] + p * r[t] + _recur_input_gradient(both, *of_gates)
 
-    @_once
+    @ops.once
     def through_time(g: Array) -> Array:
         dz = np.empty_like(gates)
         kernels.on_one_core(lambda: backward(g, dz))
@@ -339,15 +339,3 @@ def _check(op: str, z: Tensor, kernel: Tensor, gates: int) -> tuple[int, int, in
             f"and {kernel.shape}"
         )
     return z.shape[0], z.shape[1], units
-
-
-def _once(f: Callable) -> Callable:
-    """f, called for the first edge that asks; the other edges of the node get the same result."""
-    found: list = []
-
-    def vjp(g: Array) -> Any:
-        if not found:
-            found.append(f(g))
-        return found[0]
-
-    return vjp

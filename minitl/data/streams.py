@@ -1,0 +1,113 @@
+"""Iterables of batches as a source: a data set, a generator, anything that yields (x, y)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from minitl.autograd import Array
+from minitl.models.batches import Batch, make_arrays
+from minitl.storage.state import Changes, restore, state_of
+
+SMALL = 2**20  # bytes: larger arrays in a data set are its data, not its state
+
+
+class StreamData:
+    """An iterable of batches: x, (x, y) or (x, y, sample_weight).
+
+    A one-shot generator goes on where the last epoch stopped; any other iterable begins anew.
+
+    To take up an interrupted training, the batches that it had taken from a one-shot generator are
+    taken again and dropped. Another iterable begins the epoch again, after what has changed in its
+    plain attributes (a counter of epochs, a random generator) has been put back.
+
+    Args:
+        source: the iterable.
+        steps: batches per epoch; all that it yields when None.
+        names: of the model's inputs and outputs, for dicts.
+        check: called with each batch, raises for a bad one.
+    """
+
+    samples = None  # nobody knows how many there are
+
+    def __init__(
+        self,
+        source: Any,
+        steps: int | None,
+        names: tuple[Sequence[str], Sequence[str]] = (("x",), ("y",)),
+        check: Callable[[Batch], None] | None = None,
+    ):
+        self.source, self.steps, self.names, self.check = source, steps, names, check
+        try:
+            length = len(source)
+        except TypeError:
+            length = None
+        if steps is not None and length is not None:
+            length = min(length, steps)
+        self.length = length if length is not None else steps
+        self.iterator = iter(source) if iter(source) is source else None
+        self.taken = 0  # batches, since the beginning
+        self.changes: Changes | None = None  # of the source, once somebody follows them
+        self.begun: dict[str, Any] = {}  # those at the start of the epoch
+
+    def __len__(self) -> int:
+        return self.length or 0
+
+    def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch of which `first` are done already; of a generator that is walked
+        over once, those that are left."""
+        count, items = first, self.iterator
+        if self.changes is not None and count == 0:
+            self.begun = self.changes.now()
+        if self.steps is not None and count >= self.steps:
+            return
+        if items is None:
+            items = itertools.islice(iter(self.source), first, None)
+        for item in items:
+            parts = item if isinstance(item, tuple) else (item,)
+            if not 1 <= len(parts) <= 3:
+                raise ValueError(
+                    f"a data set yields x, (x, y) or (x, y, sample_weight); got a tuple of "
+                    f"{len(parts)}"
+                )
+            x, y, weight = (*parts, None, None)[:3]
+            batch = make_arrays(x, y, weight, *self.names)
+            if self.check is not None:
+                self.check(batch)
+            self.taken += 1
+            yield batch
+            count += 1
+            if self.steps is not None and count >= self.steps:
+                return
+        if count == 0:
+            raise ValueError(
+                "the data set yielded no batch; a generator can be walked over once only, while a "
+                "list of batches starts again every epoch"
+            )
+
+    # --- For a backup of the training (callbacks/backup.py) ---
+
+    def identity(self) -> list[str]:
+        """What can be told of a stream without taking anything from it."""
+        told = getattr(self.source, "identity", None)
+        known = [told()] if callable(told) else []
+        return [type(self.source).__name__, f"{self.length} batches", f"{self.steps} steps", *known]
+
+    def follow(self) -> None:
+        """From now on `state` tells what has changed."""
+        if self.iterator is None:
+            self.changes = Changes(lambda: state_of(self.source, largest=SMALL))
+
+    def state(self, within: bool = False) -> dict[str, Any]:
+        """What decides which batches come next; `within` an epoch, how that epoch began."""
+        source = self.begun if within or self.changes is None else self.changes.now()
+        return {"taken": self.taken, "source": source}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be where `state` was told."""
+        restore(self.source, state["source"])
+        self.begun = state["source"]
+        while self.iterator is not None and self.taken < state["taken"]:
+            next(self.iterator, None)
+            self.taken += 1

@@ -1,0 +1,179 @@
+"""The other initializers: draws of a given spread, draws scaled by a weight's size, matrices.
+
+`initializers/__init__.py` says what an initializer is, and how a seed decides what is drawn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minitl.autograd import Array
+from minitl.initializers import TABLE, Initializer, Random, Shape, fans, room, scaled
+from minitl.naming import public_names
+
+
+class Constant(Initializer):
+    """All numbers equal `value`."""
+
+    def __init__(self, value: float = 0.0):
+        self.value = value
+
+    def values(self, shape: Shape, dtype: np.dtype) -> Array:
+        return np.full(shape, self.value, dtype)
+
+
+def _normal(drawn_by: Random, shape: Shape, dtype: np.dtype, truncated: bool = False) -> Array:
+    """Standard normal numbers; `truncated`: drawn again where beyond -2 or 2."""
+    z, rng = room(shape, dtype), drawn_by.rng()
+    rng.standard_normal(dtype=z.dtype, out=z)
+    while truncated and (far := np.abs(z) > 2).any():
+        z[far] = rng.standard_normal(int(far.sum()), z.dtype)
+    return z
+
+
+class RandomNormal(Random):
+    """Normal with `mean` and standard deviation `stddev`."""
+
+    truncated = False
+
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None):
+        self.mean, self.stddev = mean, stddev
+        super().__init__(seed)
+
+    def values(self, shape: Shape, dtype: np.dtype) -> Array:
+        return scaled(_normal(self, shape, dtype, self.truncated), self.stddev, self.mean)
+
+
+class TruncatedNormal(RandomNormal):
+    """Normal, drawn again where a number is more than two standard deviations from the mean."""
+
+    truncated = True
+
+
+class RandomUniform(Random):
+    """Uniform in [minval, maxval)."""
+
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None):
+        self.minval, self.maxval = minval, maxval
+        super().__init__(seed)
+
+    def values(self, shape: Shape, dtype: np.dtype) -> Array:
+        return self.uniform(shape, dtype, self.minval, self.maxval)
+
+
+class VarianceScaling(Random):
+    """Zero mean and variance scale / n, so that signals keep their size from layer to layer.
+
+    n is the number of inputs of a unit ('fan_in'), of its outputs ('fan_out'), or their mean
+    ('fan_avg'). For a kernel (D, m) these are D and m; for (KH, KW, C, F) they are KH*KW*C and
+    KH*KW*F. `distribution` is 'truncated_normal', 'untruncated_normal' or 'uniform'.
+
+    He et al. 2015 (arXiv 1502.01852) for scale = 2, fan_in (after ReLU); Glorot & Bengio 2010
+    for scale = 1, fan_avg.
+    """
+
+    def __init__(
+        self,
+        scale: float = 1.0,
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        seed: int | None = None,
+    ):
+        if scale <= 0:
+            raise ValueError(f"scale must be positive, got {scale}")
+        if mode not in ("fan_in", "fan_out", "fan_avg"):
+            raise ValueError(f"mode must be 'fan_in', 'fan_out' or 'fan_avg', got {mode!r}")
+        if distribution not in ("truncated_normal", "untruncated_normal", "uniform"):
+            raise ValueError(
+                "distribution must be 'truncated_normal', 'untruncated_normal' or 'uniform', "
+                f"got {distribution!r}"
+            )
+        self.scale, self.mode, self.distribution = scale, mode, distribution
+        super().__init__(seed)
+
+    def values(self, shape: Shape, dtype: np.dtype) -> Array:
+        fan_in, fan_out = fans(shape)
+        n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        variance = self.scale / max(n, 1.0)
+        if self.distribution == "uniform":  # variance of U(-a, a) is a^2 / 3
+            limit = np.sqrt(3 * variance)
+            return self.uniform(shape, dtype, -limit, limit)
+        # A normal cut at two standard deviations has standard deviation 0.8796...: make up for it.
+        cut = self.distribution == "truncated_normal"
+        deviation = np.sqrt(variance) / (0.87962566103423978 if cut else 1)
+        return scaled(_normal(self, shape, dtype, cut), deviation)
+
+
+class _Scaled(VarianceScaling):
+    """Base: a VarianceScaling of which only the seed is free."""
+
+    settings: tuple[float, str, str]
+
+    def __init__(self, seed: int | None = None):
+        super().__init__(*self.settings, seed=seed)
+
+
+class GlorotNormal(_Scaled):
+    """Truncated normal with variance 2 / (fan_in + fan_out)."""
+
+    settings = (1.0, "fan_avg", "truncated_normal")
+
+
+class HeNormal(_Scaled):
+    """Truncated normal with variance 2 / fan_in."""
+
+    settings = (2.0, "fan_in", "truncated_normal")
+
+
+class HeUniform(_Scaled):
+    """Uniform with variance 2 / fan_in."""
+
+    settings = (2.0, "fan_in", "uniform")
+
+
+class LecunNormal(_Scaled):
+    """Truncated normal with variance 1 / fan_in."""
+
+    settings = (1.0, "fan_in", "truncated_normal")
+
+
+class LecunUniform(_Scaled):
+    """Uniform with variance 1 / fan_in."""
+
+    settings = (1.0, "fan_in", "uniform")
+
+
+class Orthogonal(Random):
+    """`gain` times a matrix with orthonormal rows or columns: for recurrent kernels.
+
+    Saxe et al. 2014 (arXiv 1312.6120). A shape of more than two axes is flattened to
+    (product of all but the last, last).
+    """
+
+    def __init__(self, gain: float = 1.0, seed: int | None = None):
+        self.gain = gain
+        super().__init__(seed)
+
+    def values(self, shape: Shape, dtype: np.dtype) -> Array:
+        if len(shape) < 2:
+            raise ValueError(f"an orthogonal matrix needs at least two axes, got shape {shape}")
+        rows, columns = int(np.prod(shape[:-1])), shape[-1]
+        a = self.rng().standard_normal((max(rows, columns), min(rows, columns)))
+        q, r = np.linalg.qr(a)
+        q *= np.sign(np.diag(r))  # makes the distribution uniform over orthogonal matrices
+        return self.gain * (q if rows >= columns else q.T).reshape(shape)
+
+
+class Identity(Initializer):
+    """`gain` times the identity matrix: a square layer that at first changes nothing."""
+
+    def __init__(self, gain: float = 1.0):
+        self.gain = gain
+
+    def values(self, shape: Shape, dtype: np.dtype) -> Array:
+        if len(shape) != 2:
+            raise ValueError(f"an identity matrix has two axes, got shape {shape}")
+        return self.gain * np.eye(*shape)
+
+
+TABLE.register(*public_names(__name__).values(), uniform=RandomUniform, normal=RandomNormal)

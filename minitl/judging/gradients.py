@@ -1,0 +1,122 @@
+"""Are the gradients right? `backward` beside finite differences, and the tape printed.
+
+Whoever adds an op or a layer checks it with `check_gradients(f, inputs)`: f takes Tensors and gives
+a Tensor, and an AssertionError names the input whose gradient is off. `gradient_errors` gives the
+numbers themselves, `jacobian` the whole matrix of a tiny function. All compute in float64.
+`print_graph` shows how a tensor was computed. How `backward` works stands in `minitl/autograd.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minitl.autograd import Tensor, backward, no_grad
+
+Array = np.ndarray
+
+
+def gradient_errors(
+    f: Callable[..., Tensor], inputs: Sequence[Array], seed: int = 0, step: float = 1e-5
+) -> list[float]:
+    """How far `backward` is from a central difference, for each input of f.
+
+    For a random cotangent c and a random unit direction d the two sides of
+
+        <vjp(c), d>  =  d/dh <c, f(x + h d)>   at h = 0
+
+    are computed in float64, the right one as a central difference with `step`; returned is
+    |left - right| / (|c| |f(x + h d) - f(x - h d)| / 2h), the gap relative to the size of what is
+    compared. A cotangent of ones would not do: it cannot see a gradient whose entries are
+    permuted.
+
+    Args:
+        f: takes one Tensor per input and returns a Tensor.
+        inputs: arrays; used as float64.
+    """
+    arrays = [np.array(a, dtype=np.float64) for a in inputs]
+    rng = np.random.default_rng(seed)
+    tensors = [Tensor(a, requires_grad=True) for a in arrays]
+    y = f(*tensors)
+    cotangent = rng.standard_normal(y.shape)
+    gradients = backward(y, tensors, cotangent)
+    errors = []
+    for i, gradient in enumerate(gradients):
+        direction = rng.standard_normal(arrays[i].shape)
+        direction /= np.linalg.norm(direction)
+        ahead, behind = (_moved(f, arrays, i, direction * h) for h in (step, -step))
+        change = (ahead - behind) / (2 * step)
+        expected, got = np.vdot(cotangent, change), np.vdot(gradient, direction)
+        scale = np.linalg.norm(cotangent) * np.linalg.norm(change)
+        errors.append(float(abs(got - expected) / max(scale, np.finfo(np.float64).tiny)))
+    return errors
+
+
+def _moved(f: Callable[..., Tensor], arrays: list[Array], i: int, by: Array) -> Array:
+    with no_grad():
+        return f(*(Tensor(a + by if j == i else a) for j, a in enumerate(arrays))).storage
+
+
+def check_gradients(
+    f: Callable[..., Tensor], inputs: Sequence[Array], seed: int = 0, tolerance: float = 1e-6
+) -> None:
+    """Raise AssertionError, naming the input, unless all `gradient_errors` are within tolerance.
+
+    >>> check_gradients(lambda a, b: a * b, [np.array([1.0, 2.0]), np.array([3.0, 4.0])])
+    """
+    for i, error in enumerate(gradient_errors(f, inputs, seed)):
+        if not error <= tolerance:
+            raise AssertionError(
+                f"the gradient for input {i} is off by {error:.2e} (relative); "
+                f"allowed are {tolerance:.0e}"
+            )
+
+
+def jacobian(f: Callable[..., Tensor], inputs: Sequence[Array], i: int = 0) -> Array:
+    """The full matrix d f / d inputs[i], shape (y.size, inputs[i].size), one row at a time.
+
+    Each row is one `backward` with a unit cotangent, so this is for tiny shapes and for tests.
+    """
+    arrays = [np.array(a, dtype=np.float64) for a in inputs]
+    rows: list[Array] = []
+    size = 1
+    while len(rows) < size:
+        tensors = [Tensor(a, requires_grad=j == i) for j, a in enumerate(arrays)]
+        y = f(*tensors)
+        size = y.storage.size
+        unit = np.zeros(size)
+        unit[len(rows)] = 1.0
+        rows.append(backward(y, [tensors[i]], unit.reshape(y.shape))[0].ravel())
+    return np.stack(rows)
+
+
+def print_graph(y: Tensor, file: Any = None) -> None:
+    """Print how y was computed, one line a tensor, every tensor after those it depends on.
+
+    >>> a = Tensor([1.0, 2.0], requires_grad=True)
+    >>> print_graph((a * a).sum())
+    #0 leaf (2,)
+    #1 multiply (2,) <- #0, #0
+    #2 sum () <- #1
+    """
+    numbers: dict[int, int] = {}
+    stack: list[tuple[Tensor, bool]] = [(y, False)]
+    while stack:
+        tensor, inputs_done = stack.pop()
+        if id(tensor) in numbers:
+            continue
+        edges = (tensor.node.edges or ()) if tensor.node else ()
+        if not inputs_done:
+            stack.append((tensor, True))
+            stack.extend((source, False) for source, _ in reversed(edges))
+            continue
+        numbers[id(tensor)] = len(numbers)
+        name = tensor.node.op if tensor.node else getattr(tensor, "name", "leaf")
+        line = f"#{numbers[id(tensor)]} {name} {tensor.shape}"
+        if edges:
+            line += " <- " + ", ".join(f"#{numbers[id(source)]}" for source, _ in edges)
+        elif tensor.node and tensor.node.edges is None:
+            line += " (used up)"
+        print(line, file=file)

@@ -1,0 +1,87 @@
+"""The fast convolutions, and which of them suits which shapes.
+
+winograd      3x3, stride 1: a quarter of the multiplications or less, but the tiles, and for
+              training the filters, have to be transformed
+few_channels  few channels: no columns, which would cost more than the product; it has no gradient
+              to the input
+im2col        everything else: columns of what each window sees, and a matrix product by BLAS
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from minitl.kernels import current_kernels, twin
+from minitl.kernels.fast import few_channels, im2col, winograd
+from minitl.kernels.fast.pooling import max_pool2d
+from minitl.kernels.geometry import Array, Geometry, sliding
+
+
+def choose(
+    images: int, geometry: Geometry, channels: int, filters: int, gradient: str | None = None
+) -> ModuleType:
+    """The module to take for conv2d, or for its gradient to the 'input' or the 'kernel'.
+
+    Winograd's gradients pay for the transform of the filters each time, so they want 64 tiles or
+    more (512 -> 512 at 7x7, an image of 8: 27.9 ms as against 27.4 by im2col). A map only one or
+    two places wide has half tiles only: 24 multiplications for 8 places. The gradient of few
+    channels to the kernel is made image by image, so small ones do not pay.
+    """
+    if current_kernels() == "direct":
+        return im2col
+    (oh, ow), window = geometry.out_size, geometry.window
+    plain = window == (3, 3) and geometry.strides == (1, 1)
+    if plain and min(oh, ow) > 2 and min(channels, filters) >= 8:
+        tiles = images * -(-oh // 4) * -(-ow // 4)
+        if tiles >= 64 or gradient is None:
+            return winograd
+    few = channels <= 16 and window[1] > 1
+    if few and (gradient is None or (gradient == "kernel" and oh * ow >= 64)):
+        return few_channels
+    return im2col
+
+
+@twin
+def conv2d(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    activation: str | None = None,
+    cache: dict | None = None,
+    recorded: bool = False,
+    precise: bool = False,
+) -> Array:
+    way = choose(len(x), geometry, *kernel.shape[2:])
+    precise = precise or (recorded and current_kernels() == "precise")
+    return way.conv2d(x, kernel, bias, geometry, activation, cache, recorded, precise)
+
+
+@twin
+def conv2d_max_pool2d(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    activation: str | None = None,
+    cache: dict | None = None,
+) -> Array:
+    way = choose(len(x), geometry, *kernel.shape[2:])
+    if way is winograd:
+        return winograd.conv2d_max_pool2d(x, kernel, bias, geometry, activation, cache)
+    y = way.conv2d(x, kernel, bias, geometry, activation, cache)
+    return max_pool2d(y, sliding(geometry.out_size, (2, 2), (2, 2), "valid"))
+
+
+@twin
+def conv2d_input_gradient(
+    g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None
+) -> Array:
+    way = choose(len(g), geometry, kernel.shape[2], kernel.shape[3], "input")
+    return way.conv2d_input_gradient(g, kernel, geometry, cache)
+
+
+@twin
+def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
+    way = choose(len(x), geometry, x.shape[3], g.shape[3], "kernel")
+    return way.conv2d_kernel_gradient(x, g, geometry)

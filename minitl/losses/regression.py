@@ -1,0 +1,169 @@
+"""Losses of numbers: how far predictions y are from targets t, number by number or as vectors.
+
+`losses/__init__.py` says what a loss is; `Model.fit` finds these by their names. Most are a formula
+of one t and one y with its derivative (`_Pointwise`); the others are sums along the last axis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minitl import ops
+from minitl.autograd import Array, Tensor, record
+from minitl.losses import EPSILON, TABLE, Loss, targets_like
+from minitl.naming import public_names
+
+
+class _AlongLast(Loss):
+    """Base: the constructor of losses that Keras gives their reduction first, then their name."""
+
+    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
+        super().__init__(name, reduction)
+
+
+class _Pointwise(_AlongLast):
+    """Base: a function of each target t and prediction y, averaged over the last axis."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        """The values, and their derivatives by y."""
+        raise NotImplementedError
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        values, slopes = self.formula(targets_like(y_true, y_pred), y_pred.storage)
+        values, slopes = (a.astype(y_pred.dtype, copy=False) for a in (values, slopes))
+        return ops.mean(record(self.name, values, (y_pred, lambda g: g * slopes)), axis=-1)
+
+
+class MeanSquaredError(_Pointwise):
+    """(t - y)^2, averaged over the last axis."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        return (y - t) ** 2, 2 * (y - t)
+
+
+class MeanAbsoluteError(_Pointwise):
+    """|t - y|, averaged over the last axis."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        return np.abs(y - t), np.sign(y - t)
+
+
+class MeanAbsolutePercentageError(_Pointwise):
+    """100 |t - y| / |t|, averaged over the last axis."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        share = 100 / np.maximum(np.abs(t), t.dtype.type(EPSILON))
+        return np.abs(y - t) * share, np.sign(y - t) * share
+
+
+class MeanSquaredLogarithmicError(_Pointwise):
+    """(log(1 + t) - log(1 + y))^2, averaged over the last axis; negative numbers count as 0."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        held, target = np.maximum(y, EPSILON), np.maximum(t, EPSILON)
+        difference = np.log(held + 1) - np.log(target + 1)
+        return difference**2, np.where(y >= EPSILON, 2 * difference / (held + 1), 0)
+
+
+class Huber(_Pointwise):
+    """d^2 / 2 where |d| <= delta, else delta |d| - delta^2 / 2, for d = y - t; averaged.
+
+    Huber 1964: the squared error of small differences, the absolute one of large.
+    """
+
+    def __init__(
+        self,
+        delta: float = 1.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "huber_loss",
+    ):
+        super().__init__(reduction, name)
+        self.delta = delta
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        d = y - t
+        near, far = d * d / 2, self.delta * np.abs(d) - self.delta**2 / 2
+        small = np.abs(d) <= self.delta
+        return np.where(small, near, far), np.clip(d, -self.delta, self.delta)
+
+
+class LogCosh(_Pointwise):
+    """log cosh(y - t), averaged over the last axis: like Huber's, without a seam."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        d = y - t
+        return d + np.logaddexp(-2 * d, 0) - np.log(2), np.tanh(d)
+
+
+class Poisson(_Pointwise):
+    """y - t log y, averaged over the last axis: for counts t and predicted means y."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        return y - t * np.log(y + EPSILON), 1 - t / (y + EPSILON)
+
+
+class Hinge(_Pointwise):
+    """max(1 - t y, 0), averaged over the last axis: what a support vector machine minimises.
+
+    For targets -1 and 1, or 0 and 1.
+    """
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        t = targets_like(y_true, y_pred)
+        return super().call(2 * t - 1 if np.isin(t, (0, 1)).all() else t, y_pred)
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        short = 1 - t * y
+        return np.maximum(short, 0), np.where(short >= 0, -t, 0)
+
+
+class SquaredHinge(Hinge):
+    """max(1 - t y, 0)^2, averaged over the last axis, for the targets of Hinge."""
+
+    def formula(self, t: Array, y: Array) -> tuple[Array, Array]:
+        short = np.maximum(1 - t * y, 0)
+        return short**2, -2 * t * short
+
+
+class CategoricalHinge(_AlongLast):
+    """max(1 + (largest score of the other classes) - (score of the true one), 0)."""
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        t = targets_like(y_true, y_pred)
+        others = ops.max(y_pred * (1 - t), axis=-1)
+        return ops.maximum(others - ops.sum(y_pred * t, axis=-1) + 1, 0)
+
+
+class KLDivergence(_AlongLast):
+    """sum_j t_j log(t_j / p_j): how far the distribution p is from t. Both are held above 1e-7."""
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        t = np.clip(targets_like(y_true, y_pred), EPSILON, 1)
+        p = ops.clip(y_pred, EPSILON, 1)
+        return ops.sum((np.log(t) - ops.log(p)) * t, axis=-1)
+
+
+class CosineSimilarity(_AlongLast):
+    """-<t, y> / (|t| |y|) along the last axis: -1 for vectors of one direction."""
+
+    def __init__(self, axis: int = -1, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if axis != -1:
+            raise ValueError(f"minitl's CosineSimilarity is along the last axis (-1), not {axis}")
+        self.axis = axis
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        t = ops.normalize(targets_like(y_true, y_pred), EPSILON)
+        return -ops.sum(ops.normalize(y_pred, EPSILON) * t.storage, axis=-1)
+
+
+TABLE.register(
+    *public_names(__name__).values(),
+    mse=MeanSquaredError,
+    mae=MeanAbsoluteError,
+    mape=MeanAbsolutePercentageError,
+    msle=MeanSquaredLogarithmicError,
+    kld=KLDivergence,
+)

@@ -1,0 +1,195 @@
+"""Metrics that count true and false positives and negatives: precision, recall, AUC.
+
+`metrics/__init__.py` says what a metric is, and has F1. For the exact area under the ROC curve,
+from all predictions at once, see `minitl.judging.evaluation.roc_auc`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minitl.autograd import Array
+from minitl.losses import weight_per_number
+from minitl.metrics import TABLE, Metric
+from minitl.naming import public_names
+
+
+def _ratio(a: Array, b: Any) -> Array:
+    """a / b, and 0 where b is 0."""
+    b = np.broadcast_to(b, a.shape)
+    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+
+
+class _Counts(Metric):
+    """Base: counts true and false positives and negatives, at one threshold or several.
+
+    A prediction is positive when y_pred > threshold. One-hot targets are counted place by place.
+    The result is one number, or for a list of thresholds an array.
+    """
+
+    top_k: int | None = None
+    class_id: int | None = None
+    # Which count is the result; of two, the first as a share of both.
+    of: ClassVar[tuple[str, ...]]
+
+    def __init__(self, thresholds: Any = None, name: str | None = None):
+        self.thresholds = thresholds
+        single = (-np.inf if self.top_k else 0.5) if thresholds is None else thresholds
+        self._levels = np.atleast_1d(np.asarray(single, np.float64))
+        if thresholds is not None and not np.all((self._levels >= 0) & (self._levels <= 1)):
+            raise ValueError(f"thresholds are in [0, 1], got {thresholds!r}")
+        super().__init__(name)
+
+    def reset_state(self) -> None:
+        zeros = np.zeros(len(self._levels))
+        self.true_positives, self.false_positives = zeros, zeros
+        self.false_negatives, self.true_negatives = zeros, zeros
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        y_pred = np.asarray(y_pred)
+        y_pred = y_pred if y_pred.dtype.kind == "f" else y_pred.astype(np.float32)
+        truth = np.asarray(y_true)
+        if truth.ndim == 1 and y_pred.ndim == 2 and y_pred.shape[1] > 1:
+            raise ValueError(
+                f"{type(self).__name__} takes one-hot targets {y_pred.shape} or class_id; "
+                f"y_true has shape {truth.shape}"
+            )
+        truth = truth.reshape(y_pred.shape) != 0
+        w = weight_per_number(sample_weight, truth.shape)
+        if self.top_k:
+            best = np.argsort(-y_pred, axis=-1, kind="stable")[..., : self.top_k]
+            chosen = np.zeros(y_pred.shape, bool)
+            np.put_along_axis(chosen, best, True, axis=-1)
+            y_pred = np.where(chosen, y_pred, -np.inf)
+        if self.class_id is not None:
+            truth, y_pred, w = (a[..., self.class_id] for a in (truth, y_pred, w))
+        # (thresholds, places), compared in the dtype of the predictions
+        guess: Any = y_pred.reshape(1, -1) > self._levels.astype(y_pred.dtype)[:, None]
+        positive, negative = (w * truth).ravel(), (w * np.logical_not(truth)).ravel()
+        self.true_positives = self.true_positives + guess @ positive
+        self.false_positives = self.false_positives + guess @ negative
+        self.false_negatives = self.false_negatives + ~guess @ positive
+        self.true_negatives = self.true_negatives + ~guess @ negative
+
+    def result(self) -> Any:
+        first, *others = (getattr(self, name) for name in self.of)
+        found = _ratio(first, first + others[0]) if others else first
+        return float(found[0]) if len(found) == 1 else found
+
+
+class TruePositives(_Counts):
+    """How many positives were found."""
+
+    of = ("true_positives",)
+
+
+class TrueNegatives(_Counts):
+    """How many negatives were left alone."""
+
+    of = ("true_negatives",)
+
+
+class FalsePositives(_Counts):
+    """How many negatives were taken for positives."""
+
+    of = ("false_positives",)
+
+
+class FalseNegatives(_Counts):
+    """How many positives were missed."""
+
+    of = ("false_negatives",)
+
+
+class _Retrieval(_Counts):
+    """Base of Precision and Recall.
+
+    Args:
+        thresholds: one or several; 0.5 by default.
+        top_k: the k largest outputs of a sample are its positives (above the threshold, if any).
+        class_id: look at one column only.
+    """
+
+    def __init__(
+        self,
+        thresholds: Any = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
+        name: str | None = None,
+    ):
+        self.top_k, self.class_id = top_k, class_id
+        super().__init__(thresholds, name)
+
+
+class Precision(_Retrieval):
+    """TP / (TP + FP): how many of the positives found are ones."""
+
+    of = ("true_positives", "false_positives")
+
+
+class Recall(_Retrieval):
+    """TP / (TP + FN): how many of the positives were found."""
+
+    of = ("true_positives", "false_negatives")
+
+
+class AUC(Metric):
+    """Area under the ROC curve (or the precision-recall curve), from counts at fixed thresholds.
+
+    Keras's approximation: `num_thresholds` thresholds evenly spaced in [0, 1] (the outer two just
+    outside, so that 0 and 1 themselves are counted), trapezoids between them.
+
+    Args:
+        num_thresholds: at least 2.
+        curve: 'ROC' or 'PR'.
+    """
+
+    def __init__(self, num_thresholds: int = 200, curve: str = "ROC", *, name: str | None = None):
+        if curve not in ("ROC", "PR"):
+            raise ValueError(f"curve must be 'ROC' or 'PR', got {curve!r}")
+        if num_thresholds < 2:
+            raise ValueError(f"num_thresholds must be at least 2, got {num_thresholds}")
+        self.num_thresholds, self.curve = num_thresholds, curve
+        super().__init__(name)
+
+    def reset_state(self) -> None:
+        self.positives = np.zeros(self.num_thresholds)  # true positives at each threshold
+        self.negatives = np.zeros(self.num_thresholds)  # false positives
+        self.all_positives = self.all_negatives = 0.0
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        # In float32, as Keras does: which side of a threshold a number falls on must not differ.
+        scores = np.clip(np.asarray(y_pred, dtype=np.float32), 0, 1)
+        truth = np.asarray(y_true, dtype=np.float64).reshape(scores.shape).ravel()
+        w, levels = weight_per_number(sample_weight, scores.shape).ravel(), self.num_thresholds
+        # Above how many thresholds, less one: 0.5 of three (0, 0.5, 1) is above the first only.
+        bucket = np.ceil(scores.ravel() * np.float32(levels - 1)).astype(np.int64) - 1
+        bucket = np.maximum(bucket, 0)
+        # A target between 0 and 1 counts as a part of each side.
+        for side, counts in ((truth * w, self.positives), ((1 - truth) * w, self.negatives)):
+            counts += np.cumsum(np.bincount(bucket, side, levels)[::-1])[::-1]
+        self.all_positives += float((truth * w).sum())
+        self.all_negatives += float(((1 - truth) * w).sum())
+
+    def result(self) -> float:
+        tp, fp = self.positives, self.negatives
+        if self.curve == "PR":
+            return self._area_pr(tp, fp)
+        recall, false_rate = _ratio(tp, self.all_positives), _ratio(fp, self.all_negatives)
+        return float(((false_rate[:-1] - false_rate[1:]) * (recall[:-1] + recall[1:]) / 2).sum())
+
+    def _area_pr(self, tp: Array, fp: Array) -> float:
+        """Interpolated in counts, not in precision: Davis & Goadrich 2006."""
+        p = tp + fp
+        d_tp, d_p = tp[:-1] - tp[1:], p[:-1] - p[1:]
+        slope = _ratio(d_tp, np.maximum(d_p, 0))
+        intercept = tp[1:] - slope * p[1:]
+        both = (p[:-1] > 0) & (p[1:] > 0)
+        quotient = np.where(both, _ratio(p[:-1], np.maximum(p[1:], 0)), 1.0)
+        area = slope * (d_tp + intercept * np.log(quotient))
+        return float(_ratio(area, self.all_positives).sum())
+
+
+TABLE.register(*public_names(__name__).values())

@@ -1,0 +1,71 @@
+"""Single batches, for a training loop of the user's own: train_on_batch and test_on_batch.
+
+Also what a weight for each class makes of the samples' weights, in `fit` as here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minitl import config
+from minitl.autograd import Array, no_grad
+from minitl.models.batches import ArrayData, Batch
+from minitl.models.model import Model
+from minitl.models.prediction import outputs_of, source_of
+from minitl.models.training import Tally, train_step
+
+
+def train_on_batch(
+    model: Model, batch: Any, class_weight: dict[int, float] | None, return_dict: bool
+) -> Any:
+    """One step on one batch (x, y, sample_weight); see `Model.train_on_batch`."""
+    if batch[2] is not None and class_weight is not None:
+        raise ValueError("train_on_batch takes sample_weight or class_weight, not both")
+    batch = _checked(model, batch)
+    if class_weight is not None:
+        batch = batch._replace(weight=weights_by_class(batch.y, class_weight, None))
+    rng = np.random.default_rng(config.next_seed())
+    return _told(model, batch, *train_step(model, batch, rng, "this batch"), return_dict)
+
+
+def test_on_batch(model: Model, batch: Any, return_dict: bool) -> Any:
+    """Loss and metrics of one batch (x, y, sample_weight); see `Model.test_on_batch`."""
+    compiled, batch = model.need_compile("test_on_batch"), _checked(model, batch)
+    with no_grad():
+        outputs = outputs_of(model, batch, training=False)
+        found = compiled.total_loss(batch, outputs)[1]
+    return _told(model, batch, found, [t.storage for t in outputs], return_dict)
+
+
+def _checked(model: Model, given: Any) -> Batch:
+    source = source_of(model, *given)
+    if not isinstance(source, ArrayData):
+        raise TypeError("one batch is arrays; `fit` and `evaluate` take iterables of batches")
+    return Batch(source.x, source.y, source.weight)
+
+
+def _told(model: Model, batch: Batch, losses: Any, outputs: Any, return_dict: bool) -> Any:
+    tally = Tally(model.need_compile("this"))
+    tally.add(losses, outputs, batch)
+    logs = tally.logs()
+    values = list(logs.values())
+    return logs if return_dict else values if len(values) > 1 else values[0]
+
+
+def weights_by_class(
+    ys: list[Array], class_weight: dict[int, float], weights: Array | None
+) -> Array:
+    """The sample weights (N,), times the weight of each sample's class; 1 for one not named."""
+    if len(ys) != 1:
+        raise ValueError("class_weight needs exactly one output")
+    for label, weight in class_weight.items():
+        if not isinstance(label, (int, np.integer)) or not 0 <= weight < np.inf:
+            raise ValueError(
+                f"class_weight maps integer labels to weights, got {label!r}: {weight!r}"
+            )
+    y = ys[0]
+    labels = y.argmax(axis=-1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
+    by_class = np.array([class_weight.get(int(label), 1.0) for label in labels.astype(np.int64)])
+    return by_class if weights is None else by_class * weights

@@ -1,0 +1,122 @@
+"""`Sequential`: a Model whose graph is a chain of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minitl.layers.base import Layer, SymbolicTensor
+from minitl.layers.core import Input, InputLayer
+from minitl.models.batches import is_stream
+from minitl.models.model import Model
+from minitl.naming import unique_name
+
+
+class Sequential(Model):
+    """A chain of layers.
+
+    Args:
+        layers: in order. If the first is an Input (or an InputLayer), shapes are known at once;
+            otherwise when the model first meets data.
+    """
+
+    def __init__(
+        self, layers: Sequence[Any] | None = None, trainable: bool = True, name: str | None = None
+    ):
+        Layer.__init__(self, name=name)
+        self.start_empty()
+        self._chain: list[Layer] = []
+        self._path: list[SymbolicTensor] = []  # the input, then the output of each layer
+        for layer in layers or []:
+            self._append(layer)
+        self._connect_chain()
+        if not trainable:
+            self.trainable = False
+
+    def add(self, layer: Any) -> None:
+        """Append a layer."""
+        self._append(layer)
+        self._connect_chain()
+
+    def _append(self, layer: Any) -> None:
+        if isinstance(layer, SymbolicTensor):
+            layer = layer.call.layer
+        if not isinstance(layer, Layer):
+            raise TypeError(f"a Sequential is made of layers, got {layer!r}")
+        if isinstance(layer, InputLayer):
+            if self._chain or self._path:
+                raise ValueError("an Input comes first in a Sequential")
+            self._path = [layer.output]
+            return
+        if any(layer.name == other.name for other in self._chain):
+            raise ValueError(f"the Sequential already has a layer named {layer.name!r}")
+        if not self._path and not self._chain and isinstance(layer, Model) and layer.inputs:
+            self._path = [Input(layer.input_shape[1:], dtype=layer.inputs[0].dtype)]
+        if self._path:
+            self._path.append(layer(self._path[-1]))
+        self._chain.append(layer)
+
+    def pop(self) -> Layer:
+        """Remove the last layer and return it."""
+        if not self._chain:
+            raise ValueError("there are no layers to remove")
+        layer = self._chain.pop()
+        if self._path:
+            self._path.pop()
+        self._connect_chain()
+        return layer
+
+    def _connect_chain(self) -> None:
+        if self._path and self._chain:
+            self.connect_graph(self._path[0], self._path[-1])
+            # Keras makes a functional model inside at this point; it takes one of the names.
+            unique_name("functional")
+        else:  # no shapes yet
+            self.inputs, self.outputs = [], []
+            self.all_layers = list(self._chain)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Fix the input's shape (batch axis first, may be None) and make the weights."""
+        if self._path:
+            return
+        if input_shape is None:
+            raise ValueError(f"{self.name!r} needs an input shape: start it with an Input")
+        fresh = [layer for layer in self._chain if not layer.built]
+        path = [Input(tuple(input_shape)[1:], dtype=self._chain[0].dtype)]
+        try:
+            for layer in self._chain:
+                path.append(layer(path[-1]))
+        except BaseException:  # the next shape may fit
+            for layer in fresh:
+                layer.unbuild()
+            raise
+        self._path = path
+        self._connect_chain()
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, without the input, as in Keras."""
+        return list(self._chain)
+
+    @property
+    def start(self) -> SymbolicTensor | None:
+        """The symbolic input, once it is known."""
+        return self._path[0] if self._path else None
+
+    def build_for(self, x: Any) -> None:
+        if not self._path and self._chain:
+            if is_stream(x):
+                raise ValueError(
+                    f"{self.name!r} does not know its input's shape, which batches cannot tell "
+                    f"in advance: start it with an Input, or call build"
+                )
+            self.build(np.shape(x))
+
+    def __call__(self, x: Any, training: bool | None = None, rng: Any = None) -> Any:
+        if not self._path and self._chain:
+            self.build(x.shape if hasattr(x, "shape") else np.shape(x))
+        if not self.outputs:
+            raise ValueError(f"the Sequential {self.name!r} has no layers yet")
+        return super().__call__(x, training, rng)

@@ -1,0 +1,84 @@
+"""Operations on images (N, H, W, C) beside convolution and max pooling.
+
+Padding with zeros and average pooling, and what augmentation does: seeing an image through an
+affine map, and changing its contrast and brightness. Their loops are in `minitl/kernels`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minitl import kernels
+from minitl.autograd import Array, Tensor, as_tensor, record
+from minitl.kernels.geometry import Pair, sliding
+from minitl.ops import require
+
+
+def zero_pad2d(x: Any, pads: tuple[int, int, int, int]) -> Tensor:
+    """x (N, H, W, C) with `pads` = (top, bottom, left, right) rows and columns of zeros around."""
+    x = as_tensor(x)
+    require(x.ndim == 4, "zero_pad2d", "images (N, H, W, C)", x)
+    top, bottom, left, right = pads
+    _, h, w, _ = x.shape
+    y = np.pad(x.storage, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    return record(
+        "zero_pad2d", y, (x, lambda g: np.ascontiguousarray(g[:, top : top + h, left : left + w]))
+    )
+
+
+def average_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:
+    """The mean under each window, channel by channel; padding does not count, as in Keras."""
+    x = as_tensor(x)
+    require(x.ndim == 4, "average_pool2d", "images (N, H, W, C)", x)
+    geometry = sliding(x.shape[1:3], window, strides, padding)
+    y = kernels.average_pool2d(x.storage, geometry)
+    return record("average_pool2d", y, (x, lambda g: kernels.average_pool2d_gradient(g, geometry)))
+
+
+def affine_transform(
+    x: Any,
+    matrices: Array,
+    size: Pair,
+    interpolation: str = "bilinear",
+    fill_mode: str = "reflect",
+    fill_value: Any = 0.0,
+) -> Tensor:
+    """Images (N, H, W, C) seen through affine maps, each its own: (N, OH, OW, C).
+
+    matrices (N, 2, 3) lead from a pixel of the output to its place in the input, rows before
+    columns; see `kernels.affine_transform`. fill_value is a number, or one per channel.
+    """
+    x = as_tensor(x)
+    m = np.ascontiguousarray(matrices, np.float64)
+    fits = x.ndim == 4 and m.shape == (len(x.storage), 2, 3) and 0 not in x.shape[1:3]
+    require(fits, "affine_transform", "images (N, H, W, C) and a matrix (2, 3) for each", x)
+    if not (abs(m) < 1e9).all():  # a NaN too: the compiled loops would read anywhere
+        raise ValueError("affine_transform takes matrices of finite, moderate numbers")
+    fill = np.broadcast_to(np.asarray(fill_value, np.float64), x.shape[3:]).copy()
+    y = kernels.affine_transform(x.storage, m, size, interpolation, fill_mode, fill)
+    before = x.shape[1:3]
+
+    def vjp(g: Array) -> Array:
+        return kernels.affine_transform_gradient(g, m, before, interpolation, fill_mode)
+
+    return record("affine_transform", y, (x, vjp))
+
+
+def adjust_tone(x: Any, contrast: Array, shift: Array, low: Array, high: Array) -> Tensor:
+    """Contrast (N,) and brightness (N, C) of images (N, H, W, C), held in [low, high], (C,) each.
+
+    See `kernels.adjust_tone`. As for `clip`, the gradient passes where nothing was cut off.
+    """
+    x = as_tensor(x)
+    n, c = x.shape[0], x.shape[-1]
+    fits = x.ndim == 4 and [a.shape for a in (contrast, shift, low)] == [(n,), (n, c), (c,)]
+    require(fits and high.shape == (c,), "adjust_tone", "images (N, H, W, C) and their settings", x)
+    a = x.storage
+    y = kernels.adjust_tone(a, contrast, shift, low, high)
+    return record(
+        "adjust_tone",
+        y,
+        (x, lambda g: kernels.adjust_tone_gradient(g, a, contrast, shift, low, high)),
+    )

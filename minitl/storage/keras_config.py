@@ -1,0 +1,235 @@
+"""Keras's description of a model, as JSON can hold it: made of a model, and made into one.
+
+It names each layer's class and the arguments of its constructor. A chain needs no more. In a graph
+each layer also has its `inbound_nodes`, one per call: where the call's inputs come from, as [layer,
+number of that layer's call, number of that call's output, arguments]:
+
+    {"class_name": "Functional", "config": {"name": "net", "trainable": true, "layers": [
+        {"class_name": "InputLayer", "config": {...}, "name": "pixels", "inbound_nodes": []},
+        {"class_name": "Dense", "config": {"units": 3, ...}, "name": "head",
+         "inbound_nodes": [[["pixels", 0, 0, {}]]]}],
+     "input_layers": [["pixels", 0, 0]], "output_layers": [["head", 0, 0]]}}
+
+minitl writes the form of Keras 2, which Keras 3 reads too, and reads what both write. The weights
+are no part of it: `keras_models.py` keeps the two together in files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from minitl import layers
+from minitl.layers import InputLayer, Layer, SymbolicTensor
+from minitl.models.model import Model
+from minitl.models.sequential import Sequential
+from minitl.naming import did_you_mean, without_idle
+
+Place = tuple[str, int]  # a layer's name, and which of its calls
+
+
+def class_name(layer: Layer) -> str:
+    """The name of a layer's class in Keras's files: 'Functional' for a Model."""
+    return "Functional" if type(layer) is Model else type(layer).__name__
+
+
+def to_json(model: Model) -> str:
+    """The description of a model or a Sequential, with its class, as text."""
+    return json.dumps({"class_name": class_name(model), "config": model.get_config()})
+
+
+def from_json(text: str) -> Layer:
+    """The model that `to_json` described, with fresh weights."""
+    described = json.loads(text)
+    return layer_from(described["class_name"], described["config"])
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """The settings of a model, from which `model_from_config` makes it again."""
+    settings: dict[str, Any] = {"name": model.name, "trainable": model.trainable}
+    if isinstance(model, Sequential):
+        start = [] if model.start is None else [model.start.call.layer]
+        return settings | {"layers": [_described(layer) for layer in [*start, *model.layers]]}
+    starts = zip(model.input_layers, model.inputs, strict=True)
+    places: dict[int, list[Any]] = {id(tensor): [layer.name, 0, 0] for layer, tensor in starts}
+    inbound: dict[str, list[Any]] = {layer.name: [] for layer in model.layers}
+    for call in model.graph.calls:
+        # Only the calls inside this model count: a layer's first call in it has the number 0.
+        of_layer = inbound[call.layer.name]
+        for tensor in call.outputs:
+            places.setdefault(id(tensor), [call.layer.name, len(of_layer), tensor.index])
+        arguments = {} if call.training is None else {"training": call.training}
+        of_layer.append([[*places[id(t)], arguments] for t in call.inputs])
+    # Among the outputs, and only there, Keras counts the calls of a functional model from 1 on.
+    functional = {layer.name for layer in model.layers if class_name(layer) == "Functional"}
+    outputs = [places[id(t)] for t in model.outputs]
+    return settings | {
+        "layers": [
+            _described(layer) | {"name": layer.name, "inbound_nodes": inbound[layer.name]}
+            for layer in model.layers
+        ],
+        "input_layers": [places[id(t)] for t in model.inputs],
+        "output_layers": [[name, i + (name in functional), at] for name, i, at in outputs],
+    }
+
+
+def _described(layer: Layer) -> dict[str, Any]:
+    return {"class_name": class_name(layer), "config": layer.get_config()}
+
+
+def for_keras3(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a layer or model, and of all inside it, with the modules in which Keras 3
+    looks for the classes."""
+    name, settings = described["class_name"], dict(described["config"])
+    if "layers" in settings:
+        settings["layers"] = [for_keras3(each) for each in settings["layers"]]
+    if name == "Sequential":  # it knows its input from the first layer
+        settings.setdefault("build_input_shape", None)
+    modules = {"Functional": "keras.src.models.functional", "Sequential": "keras"}
+    return {
+        **described,
+        "module": modules.get(name, "keras.layers"),
+        "registered_name": name if name == "Functional" else None,
+        "config": settings,
+    }
+
+
+def layer_from(kind: str, settings: Mapping[str, Any]) -> Layer:
+    """A layer or a model from its class name and its settings.
+
+    Raises ValueError for a class, or a setting that does something, which minitl does not have;
+    LookupError, TypeError or AttributeError where it is no description.
+    """
+    if kind in ("Functional", "Model", "Sequential"):
+        return model_from_config(settings)
+    public = {name: getattr(layers, name) for name in layers.__all__}
+    known = {n: v for n, v in public.items() if isinstance(v, type) and issubclass(v, Layer)}
+    if kind not in known:
+        raise ValueError(
+            f"the file uses the layer {kind!r}, which minitl does not have. "
+            f"{did_you_mean(kind, known)}"
+        )
+    return known[kind].from_config(dict(settings))
+
+
+def model_from_config(settings: Mapping[str, Any]) -> Model:
+    """A model from the settings that `describe` gives, or Keras 2 or 3. Raises as `layer_from`.
+
+    Of a graph the layers are made first. Then the calls are repeated, each as soon as its inputs
+    are there.
+    """
+    if "output_layers" not in settings:
+        return _chain(settings)
+    if isinstance(settings["output_layers"], dict):
+        raise ValueError(
+            f"its model gives its outputs as a dict, by the names "
+            f"{', '.join(sorted(settings['output_layers']))}; minitl's give a list. Build the "
+            f"model with a list of outputs, and load the weights"
+        )
+    tensors: dict[Place, list[SymbolicTensor]] = {}  # what the layers' calls gave
+    waiting: list[_Call] = []
+    calls: dict[str, int] = {}
+    functional = set()
+    for each in settings["layers"]:
+        name = each.get("name") or each["config"]["name"]
+        layer = layer_from(each["class_name"], each["config"])
+        if isinstance(layer, InputLayer):
+            tensors[name, 0] = [layer.output]
+        calls[name] = len(each["inbound_nodes"])
+        waiting += [_Call.read(layer, (name, i), c) for i, c in enumerate(each["inbound_nodes"])]
+        if each["class_name"] in ("Functional", "Model"):
+            functional.add(name)
+    first = _first_numbers((r for call in waiting for r in call.references), calls)
+    while waiting:
+        late = [call for call in waiting if not call.repeat(tensors, first)]
+        if len(late) == len(waiting):
+            names = sorted({call.place[0] for call in late})
+            raise ValueError(f"graph disconnected: no inputs for the layers {', '.join(names)}")
+        waiting = late
+    first_output = _first_numbers(_references(settings["output_layers"]), calls, functional)
+
+    def look(reference: Any) -> SymbolicTensor:
+        name, number, index = reference[:3]
+        return tensors[name, number - first_output.get(name, 0)][index]
+
+    inputs, outputs = (_ends(settings[f"{end}_layers"], look) for end in ("input", "output"))
+    model = Model(inputs, outputs, name=settings["name"])
+    # Whether each layer learns came with the layer; this is the flag of the model itself.
+    model.mark_trainable(bool(settings.get("trainable", True)))
+    return model
+
+
+def _chain(settings: Mapping[str, Any]) -> Sequential:
+    chain = [layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
+    model = Sequential(chain, name=settings["name"])
+    if settings.get("build_input_shape") and not model.outputs:
+        model.build(settings["build_input_shape"])
+    return model
+
+
+@dataclass
+class _Call:
+    """One call of a layer, to be repeated."""
+
+    layer: Layer
+    place: Place
+    references: list[Any]  # to its inputs: [layer, number of the call, number of the output, ...]
+    as_list: bool  # whether it was called on a list
+    training: bool | None
+
+    @classmethod
+    def read(cls, layer: Layer, place: Place, call: Any) -> _Call:
+        if isinstance(call, dict):  # Keras 3: {'args': [tensor or list of tensors], 'kwargs': {}}
+            inputs, arguments = call["args"][0], call.get("kwargs", {})
+            as_list = isinstance(inputs, list)
+            tensors = inputs if as_list else [inputs]
+            references = [tensor["config"]["keras_history"] for tensor in tensors]
+        else:  # Keras 2: [[layer, call, output, arguments], ...]
+            arguments = call[0][3] if len(call[0]) > 3 else {}
+            as_list, references = len(call) > 1, call
+        # The only argument beside the inputs that minitl has; others must do nothing.
+        training = without_idle(arguments, ("training",), "layers' calls").get("training")
+        return cls(layer, place, references, as_list, training)
+
+    def repeat(self, tensors: dict[Place, list[SymbolicTensor]], first: Mapping[str, int]) -> bool:
+        """Call the layer if its inputs are there, and put down what it gives; whether they are."""
+        places = [(name, number - first[name]) for name, number, *_ in self.references]
+        if not all(place in tensors for place in places):
+            return False
+        inputs = [tensors[p][r[2]] for p, r in zip(places, self.references, strict=True)]
+        result = self.layer(inputs if self.as_list else inputs[0], training=self.training)
+        tensors[self.place] = result if isinstance(result, list) else [result]
+        return True
+
+
+def _first_numbers(
+    references: Iterable[Any], calls: Mapping[str, int], from_1: Container[str] = ()
+) -> dict[str, int]:
+    """The number that references give to a layer's first call, by the layer's name.
+
+    It is 0, but 1 of a functional model within the model: in Keras 3 among the outputs only, in
+    Keras 2 always (and of a Sequential too). `calls` has how many calls each layer has; the layers
+    in `from_1` are counted so unless a 0 shows that they are not.
+    """
+    numbers: dict[str, set[int]] = {}
+    for name, number, *_ in references:
+        numbers.setdefault(name, set()).add(number)
+    return {
+        name: int(0 not in found and (name in from_1 or max(found) >= max(calls[name], 1)))
+        for name, found in numbers.items()
+    }
+
+
+def _ends(places: Any, look: Any) -> Any:
+    """The model's inputs or outputs."""
+    if isinstance(places, dict):
+        return {name: look(place) for name, place in places.items()}
+    found = [look(place) for place in _references(places)]
+    return found[0] if len(found) == 1 else found
+
+
+def _references(places: Any) -> list[Any]:
+    """[[layer, call, index] ...]: Keras 3 writes a single one without a list around it."""
+    return [places] if places and isinstance(places[0], str) else places

@@ -1,0 +1,580 @@
+"""What the house looks like: its files, imports, rooms and names, read with `ast`, never imported.
+
+`test_architecture.py` holds the limits on what is found here. `python -m tests.house` prints all
+figures and everything that is against the rules, one line per place.
+
+A *room* is what stands at minitl's top: a file, or a folder with all that is in it. An *arrow* goes
+from a room to another that one of its files imports, at import time or inside a function; what
+stands under `if TYPE_CHECKING:` is no import. `benchmarks/` and `weights/` count as rooms as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "minitl"
+SPINE = PACKAGE / "spine.txt"
+
+SPINE_LINES = 4_000  # not blank ones
+LINES = 21_000
+FILE_LINES = 600
+FUNCTION_LINES = 60
+PARAMETERS = 10
+ENTRIES = 26
+ARROWS = 135
+FLOORS = 11
+
+# Functions whose arguments are Keras's own, so that a Keras script runs. Of these only the body
+# counts as length, as each argument takes a line of the signature and of the docstring.
+KERAS_SIGNATURES = {
+    "BatchNormalization.__init__": "Keras's layer",
+    "Conv2D.__init__": "Keras's layer",
+    "GRU.__init__": "Keras's layer",
+    "LSTM.__init__": "Keras's layer",
+    "Model.fit": "Keras's method",
+    "image_dataset_from_directory": "Keras's function",
+}
+
+# The only files that import modules by a name made at run time: the list PARTS and packages that
+# find their own files; the fast kernels.
+DOORS = ("minitl.naming", "minitl.kernels")
+
+# Underscored names that are public: the methods of every NamedTuple.
+PUBLIC = ("_replace", "_asdict", "_fields", "_make")
+
+# Private names of other packages that are used all the same, for there is no public way.
+USED_ALL_THE_SAME = {
+    ("minitl.cli", "_SubParsersAction"): "argparse's type of what `add_subparsers` returns",
+    ("minitl.kernels.machine.threads", "_cache"): "Numba's: compiled code depends on more files",
+    ("minitl.kernels.machine.threads", "_cache_file"): "the same",
+    ("minitl.kernels.machine.threads", "_source_stamp"): "the same",
+    ("minitl.sklearn", "_check_sample_weight"): "scikit-learn's own estimators call it",
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One module that a file imports: where, what, and whether only when a function runs."""
+
+    file: File
+    line: int
+    module: str
+    name: str | None  # `from module import name`
+    late: bool
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: imports {self.module}"
+
+
+@dataclass(frozen=True)
+class File:
+    """One source file, read once."""
+
+    path: Path
+
+    @cached_property
+    def text(self) -> str:
+        return self.path.read_text("utf-8")
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @property
+    def module(self) -> str:
+        """'minitl.layers.base'; a package's `__init__.py` is 'minitl.layers'."""
+        parts = self.path.relative_to(ROOT).with_suffix("").parts
+        return ".".join(parts).removesuffix(".__init__")
+
+    @property
+    def room(self) -> str:
+        return room_of(self.module)
+
+    @property
+    def lines(self) -> int:
+        return len(self.text.splitlines())
+
+    @cached_property
+    def late_nodes(self) -> set[ast.AST]:
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+        return {
+            inner
+            for node in ast.walk(self.tree)
+            if isinstance(node, functions)
+            for inner in ast.walk(node)
+            if inner is not node
+        }
+
+    @cached_property
+    def typing_nodes(self) -> set[ast.AST]:
+        """All that stands under `if TYPE_CHECKING:`."""
+        return {
+            inner
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.If)
+            and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+            for statement in node.body
+            for inner in ast.walk(statement)
+        }
+
+    @cached_property
+    def imports(self) -> list[Import]:
+        found = []
+        for node in ast.walk(self.tree):
+            if node in self.typing_nodes:
+                continue
+            late = node in self.late_nodes
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    found.append(Import(self, node.lineno, alias.name, None, late))
+            elif isinstance(node, ast.ImportFrom):
+                source = "." * node.level + (node.module or "")
+                for alias in node.names:
+                    whole = f"{source}.{alias.name}"
+                    module, name = (whole, None) if whole in modules() else (source, alias.name)
+                    found.append(Import(self, node.lineno, module, name, late))
+        return found
+
+    def __str__(self) -> str:
+        return str(self.path.relative_to(ROOT))
+
+
+@cache
+def files(folder: str = "minitl") -> tuple[File, ...]:
+    return tuple(File(path) for path in sorted((ROOT / folder).rglob("*.py")))
+
+
+@cache
+def modules() -> dict[str, File]:
+    """All modules of minitl by their names."""
+    return {file.module: file for file in files()}
+
+
+def room_of(module: str) -> str:
+    """'minitl.layers.base' -> 'layers'; the package's own `__init__.py` is the room 'minitl'."""
+    top, _, rest = module.partition(".")
+    return (rest.split(".")[0] or "minitl") if top == "minitl" else top
+
+
+def own(module: str) -> bool:
+    return module.split(".")[0] == "minitl"
+
+
+def third_party(module: str) -> bool:
+    return not own(module) and module.split(".")[0] not in sys.stdlib_module_names
+
+
+# --- Size and form --------------------------------------------------------------------------------
+
+
+def lines_of_package() -> int:
+    return sum(file.lines for file in files())
+
+
+def entries() -> list[str]:
+    """What a reader sees who opens minitl/."""
+    return sorted(path.name for path in PACKAGE.iterdir() if path.name != "__pycache__")
+
+
+def rooms() -> list[str]:
+    """The rooms as a map writes them: 'layers/', 'autograd.py'. `__init__.py` is none."""
+    places = (path for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir())
+    names = (path.name + "/" * path.is_dir() for path in places)
+    return sorted(name for name in names if name not in ("__init__.py", "__pycache__/"))
+
+
+def files_too_long() -> list[str]:
+    return [f"{file}: {file.lines} lines" for file in files() if file.lines > FILE_LINES]
+
+
+def files_without_docstring() -> list[str]:
+    return [f"{file}: no docstring" for file in files() if not ast.get_docstring(file.tree)]
+
+
+def files_named_wrongly() -> list[str]:
+    """`choosing.py` in a docstring or comment: it must be there, as seen from the file itself, or
+    from the top of the package or of the repository."""
+    found = []
+    for file in files():
+        for number, line in enumerate(file.text.splitlines(), 1):
+            for name in re.findall(r"`([\w/]+\.py)`", line):
+                if not any((top / name).exists() for top in (file.path.parent, PACKAGE, ROOT)):
+                    found.append(f"{file}:{number}: there is no {name}")
+    return found
+
+
+def functions(file: File) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """The functions of a file, those inside others included: ('Model.fit', its definition)."""
+
+    def walk(node: ast.AST, outer: str) -> Iterator:
+        for child in ast.iter_child_nodes(node):
+            name = outer
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                name = f"{outer}.{child.name}".lstrip(".")
+                if not isinstance(child, ast.ClassDef):
+                    yield name, child
+            yield from walk(child, name)
+
+    return walk(file.tree, "")
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef, body_alone: bool = False) -> int:
+    """Lines from `def` to the last; or those of the body after its docstring."""
+    first = function.lineno
+    if body_alone:
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        first = body[0].lineno if body else function.lineno
+    return (function.end_lineno or first) - first + 1
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many there are; neither `self` nor `cls`."""
+    all_of_them = function.args
+    named = [*all_of_them.posonlyargs, *all_of_them.args]
+    count = len(named) + len(all_of_them.kwonlyargs)
+    count -= bool(named) and named[0].arg in ("self", "cls")
+    return count + (all_of_them.vararg is not None) + (all_of_them.kwarg is not None)
+
+
+def functions_too_long() -> list[str]:
+    found = []
+    for file in files():
+        for name, function in functions(file):
+            lines = length(function, body_alone=name in KERAS_SIGNATURES)
+            if lines > FUNCTION_LINES:
+                found.append(f"{file}:{function.lineno}: {name} has {lines} lines")
+    return found
+
+
+def functions_too_wide() -> list[str]:
+    return [
+        f"{file}:{function.lineno}: {name} has {parameters(function)} parameters"
+        for file in files()
+        for name, function in functions(file)
+        if parameters(function) > PARAMETERS and name not in KERAS_SIGNATURES
+    ]
+
+
+def idle_exceptions() -> list[str]:
+    """Entries of KERAS_SIGNATURES that need not be there."""
+    wide = {
+        name
+        for file in files()
+        for name, function in functions(file)
+        if parameters(function) > PARAMETERS or length(function) > FUNCTION_LINES
+    }
+    return [f"{name} is no exception" for name in KERAS_SIGNATURES if name not in wide]
+
+
+# --- The spine ------------------------------------------------------------------------------------
+
+
+def spine() -> list[str]:
+    """The spine's files in reading order, relative to minitl/."""
+    lines = (line.partition("#")[0].strip() for line in SPINE.read_text("utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def spine_lines(name: str) -> int:
+    """Lines of one of the spine's files that are not blank."""
+    return sum(bool(line.strip()) for line in (PACKAGE / name).read_text("utf-8").splitlines())
+
+
+def spine_files() -> list[File]:
+    return [File(PACKAGE / name) for name in spine() if (PACKAGE / name).exists()]
+
+
+def missing_from_spine() -> list[str]:
+    return [f"spine.txt: there is no {name}" for name in spine() if not (PACKAGE / name).exists()]
+
+
+def spine_leaves_itself() -> list[str]:
+    """Imports by which the spine reaches what is not of it."""
+    inside = {file.module for file in spine_files()}
+    found = []
+    for file in spine_files():
+        for each in file.imports:
+            if own(each.module):
+                parents = each.module.split(".")
+                needed = [".".join(parents[: i + 1]) for i in range(len(parents))]
+                bad = not inside.issuperset(needed)
+            else:
+                top = each.module.split(".")[0]
+                bad = (
+                    third_party(each.module)
+                    and top != "numpy"
+                    and (top, each.late) != ("h5py", True)
+                )
+            if bad:
+                found.append(f"{each}{', inside a function' * each.late}")
+    return list(dict.fromkeys(found))
+
+
+# --- Imports --------------------------------------------------------------------------------------
+
+
+def arrows_between_files() -> dict[str, set[str]]:
+    """Which modules of minitl each one imports, ever."""
+    return {
+        file.module: {each.module for each in file.imports if each.module in modules()}
+        - {file.module}
+        for file in files()
+    }
+
+
+def arrows_between_rooms() -> dict[str, set[str]]:
+    """Which rooms each room imports; benchmarks and weights are rooms as well."""
+    found: dict[str, set[str]] = {}
+    for file in (*files(), *files("benchmarks"), *files("weights")):
+        others = {room_of(each.module) for each in file.imports if own(each.module)}
+        found.setdefault(file.room, set()).update(others - {file.room})
+    return found
+
+
+def count(arrows: dict[str, set[str]]) -> int:
+    return sum(len(others) for others in arrows.values())
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Groups in which every member reaches every other (Tarjan 1972)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(node: str) -> None:
+        order[node] = low[node] = len(order)
+        stack.append(node)
+        for other in sorted(arrows.get(node, ())):
+            if other not in order:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], order[other])
+        if low[node] == order[node]:
+            group = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in sorted(arrows):
+        if node not in order:
+            visit(node)
+    return found
+
+
+def floors(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """The rooms, from the ground up: each stands above all that it imports.
+
+    A circle stands as one, as high as if its rooms stood on one another.
+    """
+    circle = {room: group for group in circles(arrows) for room in group}
+    heights: dict[str, int] = {}
+
+    def height(room: str) -> int:
+        if room not in heights:
+            group = circle.get(room, [room])
+            others = {other for each in group for other in arrows.get(each, ())} - set(group)
+            found = len(group) + max(map(height, others), default=0)
+            heights.update(dict.fromkeys(group, found))
+        return heights[room]
+
+    top = max(map(height, arrows))
+    return [sorted(r for r in heights if heights[r] == floor + 1) for floor in range(top)]
+
+
+def late_imports() -> list[str]:
+    """Modules of minitl's own that are imported inside functions."""
+    return sorted(
+        {str(each) for file in files() for each in file.imports if each.late and own(each.module)}
+    )
+
+
+def imports_by_name() -> list[str]:
+    """Calls that import a module whose name is a string, outside of DOORS."""
+    return [
+        f"{file}:{node.lineno}: {ast.unparse(node)}"
+        for file in files()
+        if file.module not in DOORS
+        for node in ast.walk(file.tree)
+        if (isinstance(node, ast.Name) and node.id in ("__import__", "import_module"))
+        or (isinstance(node, ast.Attribute) and node.attr == "import_module")
+    ]
+
+
+def relative_imports() -> list[str]:
+    return [str(each) for file in files() for each in file.imports if each.module.startswith(".")]
+
+
+def parts() -> dict[str, tuple[str, str]]:
+    """`naming.PARTS`: {key: (module, the comment that says what for)}."""
+    file = modules()["minitl.naming"]
+    table = next(
+        node.value
+        for node in file.tree.body
+        if isinstance(node, ast.Assign)
+        and [ast.unparse(target) for target in node.targets] == ["PARTS"]
+        and isinstance(node.value, ast.Dict)
+    )
+    found = {}
+    for key, value in zip(table.keys, table.values, strict=True):
+        comment = file.text.splitlines()[value.lineno - 1].partition("#")[2].strip()
+        found[ast.literal_eval(key)] = ast.literal_eval(value), comment
+    return found
+
+
+def parts_opened() -> list[tuple[str, str]]:
+    """(place, key) of each call of `naming.part`; where the key is no constant, its source."""
+    found = []
+    for file in files():
+        if not any(
+            each.module == "minitl.naming" and each.name in (None, "part") for each in file.imports
+        ):
+            continue
+        bare = any(each.module == "minitl.naming" and each.name == "part" for each in file.imports)
+        for node in ast.walk(file.tree):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called == "naming.part" or (bare and called == "part"):
+                    key = node.args[0]
+                    text = key.value if isinstance(key, ast.Constant) else ast.unparse(key)
+                    found.append((f"{file}:{node.lineno}", str(text)))
+    return found
+
+
+def wrong_parts() -> list[str]:
+    found = []
+    opened = parts_opened()
+    inside = {file.module for file in spine_files()}
+    for key, (module, reason) in parts().items():
+        if module not in modules():
+            found.append(f"PARTS[{key!r}]: there is no {module}")
+        if module in inside:
+            found.append(f"PARTS[{key!r}]: {module} is of the spine, which can import it")
+        if not reason:
+            found.append(f"PARTS[{key!r}]: no comment says what for")
+        if key not in {key for _, key in opened}:
+            found.append(f"PARTS[{key!r}]: nothing opens it")
+    return found + [f"{place}: PARTS has no {key}" for place, key in opened if key not in parts()]
+
+
+# --- Private names --------------------------------------------------------------------------------
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and len(name) > 1 and name not in PUBLIC
+
+
+def attributes_defined(file: File) -> set[str]:
+    """Attributes of the classes of this file: from their bodies, `__slots__` and `self._x =`."""
+    found = set()
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.ClassDef):
+            for each in node.body:
+                if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    found.add(each.name)
+                targets = each.targets if isinstance(each, ast.Assign) else []
+                if isinstance(each, ast.AnnAssign):
+                    targets = [each.target]
+                for target in targets:
+                    found.update(n.id for n in ast.walk(target) if isinstance(n, ast.Name))
+                    if ast.unparse(target) == "__slots__":
+                        strings = (n.value for n in ast.walk(each) if isinstance(n, ast.Constant))
+                        found.update(s for s in strings if isinstance(s, str))
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if ast.unparse(node.value) in ("self", "cls"):
+                found.add(node.attr)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("__setattr__"):
+            name = node.args[1] if len(node.args) > 2 else None
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                found.add(name.value)
+    return found
+
+
+def private_uses() -> list[str]:
+    """Private names of other modules, and private attributes of classes in other files."""
+    found, needed = [], set()
+    for file in files():
+        for line, name, text in private_names(file):
+            if (file.module, name) in USED_ALL_THE_SAME:
+                needed.add((file.module, name))
+            else:
+                found.append(f"{file}:{line}: {text}")
+    idle = USED_ALL_THE_SAME.keys() - needed
+    return found + [f"{name} is not used in {module}" for module, name in sorted(idle)]
+
+
+def private_names(file: File) -> Iterator[tuple[int, str, str]]:
+    """(line, name, source) of each use of a private name that the file does not define itself."""
+    defined = attributes_defined(file)
+    aliases = set()  # names that stand for modules
+    for node in ast.walk(file.tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            source = node.module if isinstance(node, ast.ImportFrom) else None
+            for alias in node.names:
+                if source is None or f"{source}.{alias.name}" in modules():
+                    aliases.add(alias.asname or alias.name.split(".")[0])
+                if source and source != "__future__" and private(alias.name):
+                    yield node.lineno, alias.name, f"{source}.{alias.name}"
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Attribute):
+            owner, name = node.value, node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr"):
+            constant = node.args[1]
+            owner, name = node.args[0], str(getattr(constant, "value", ""))
+        else:
+            continue
+        if private(name) and (ast.unparse(owner) in aliases or name not in defined):
+            yield node.lineno, name, ast.unparse(node)
+
+
+# --- All of it ------------------------------------------------------------------------------------
+
+RULES = {
+    "the spine's files that are not there": missing_from_spine,
+    "imports by which the spine leaves itself": spine_leaves_itself,
+    "imports inside functions": late_imports,
+    "imports by a name made at run time": imports_by_name,
+    "relative imports": relative_imports,
+    "PARTS": wrong_parts,
+    "circles of files": lambda: [", ".join(c) for c in circles(arrows_between_files())],
+    "circles of rooms": lambda: [", ".join(c) for c in circles(arrows_between_rooms())],
+    "private names of others": private_uses,
+    "functions that are too long": functions_too_long,
+    "functions with too many parameters": functions_too_wide,
+    "exceptions that are none": idle_exceptions,
+    "files that are too long": files_too_long,
+    "files without a docstring": files_without_docstring,
+    "files that are named wrongly": files_named_wrongly,
+}
+
+
+def main() -> None:
+    arrows = arrows_between_rooms()
+    print(f"{lines_of_package():,} lines (limit {LINES:,}) in {len(files())} files")
+    print(
+        f"{sum(map(spine_lines, spine())):,} lines of the spine (limit {SPINE_LINES:,}), in order:"
+    )
+    for name in spine():
+        print(f"    {spine_lines(name) if (PACKAGE / name).exists() else '-':>5}  {name}")
+    print(f"{len(entries())} entries at minitl's top (limit {ENTRIES})")
+    print(f"{len(arrows)} rooms, {count(arrows)} arrows between them (limit {ARROWS})")
+    print(f"{len(floors(arrows))} floors (limit {FLOORS}), from the top:")
+    for floor, here in reversed(list(enumerate(floors(arrows), 1))):
+        print(f"    {floor:>2}  {', '.join(here)}")
+    for title, rule in RULES.items():
+        found = rule()
+        print(f"{len(found)} {title}")
+        for line in found:
+            print(f"    {line}")
+
+
+if __name__ == "__main__":
+    main()

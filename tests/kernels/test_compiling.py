@@ -1,0 +1,75 @@
+"""Compiled code on disk: used again, and thrown away when what it is made of changes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minitl
+from minitl.kernels.machine import compiling
+
+KERNELS = Path(minitl.__file__).parent / "kernels"
+PROGRAM = """
+import numpy as np
+from minitl.kernels.fast import dense, pointwise, updates
+a = np.ones((2, 2), "f4")
+pointwise._add_bias(a, a[0], True, 0, 2, 0, 2)
+updates._sgd(a[0], a[1], 0.1)
+dense._lines_by_panels(*[np.zeros(64, "f4"), np.arange(2), 1], dense.pack(a), a.reshape(-1), 2)
+for kernel in (pointwise._add_bias, updates._sgd, dense._lines_by_panels):
+    print(sum(kernel.stats.cache_hits.values()))
+"""
+
+
+@pytest.fixture
+def hits(tmp_path):
+    """Which of three kernels a new process finds compiled: one of `pointwise.py`, one of
+    `updates.py`, and one of `dense.py`, which is made of others."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(KERNELS.parent, tmp_path / "minitl", ignore=ignored)
+
+    def run():
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        environment.pop("NUMBA_CACHE_DIR", None)
+        command = [sys.executable, "-c", PROGRAM]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        return [int(line) for line in done.stdout.split()]
+
+    return run
+
+
+def test_compiled_code_is_kept_as_long_as_nothing_it_is_made_of_changes(hits, tmp_path):
+    def change(name):
+        file = tmp_path / "minitl" / "kernels" / name
+        file.write_text(file.read_text() + "\n# changed\n")
+
+    assert hits() == [0, 0, 0]
+    assert hits() == [1, 1, 1]
+    change("fast/gemm.py")  # of which only `dense` is made
+    assert hits() == [1, 1, 0]
+    change("machine/simd.py")  # by way of `gemm`
+    assert hits() == [1, 1, 0]
+    change("fast/updates.py")
+    assert hits() == [1, 0, 1]
+    change("geometry.py")  # all import it
+    assert hits() == [0, 0, 0]
+    assert hits() == [1, 1, 1]
+
+
+def test_what_a_file_needs():
+    def names(file):
+        return {str(each.relative_to(KERNELS)) for each in compiling.needed(KERNELS / file)}
+
+    assert {"fast/winograd.py", "fast/gemm.py", "machine/simd.py", "geometry.py"} <= names(
+        "fast/winograd.py"
+    )
+    assert not {"fast/gemm.py", "machine/simd.py", "fast/winograd.py"} & names("fast/pointwise.py")
+    for file in (KERNELS / "fast").glob("*.py"):  # no import escapes
+        text = file.read_text()
+        assert "import minitl.kernels" not in text and "from ." not in text
