@@ -1,4 +1,4 @@
-"""A folder of pictures to try the command line on: solar cells, one sub-folder a class.
+"""A folder of pictures to try the command line on: solar cells, one sub-folder per class.
 
     python examples/folder.py photos [--images 60]
 
