@@ -32,13 +32,18 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     "Did you mean 'adam'?"
     """
     known = sorted(set(known))
-    lower = {name.lower(): name for name in known}
-    near = get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean {lower[near[0]]!r}?"
+    if near := nearest(word, known):
+        return f"Did you mean {near!r}?"
     if len(known) > 40:
         known = [*known[:40], "..."]
     return f"Known: {', '.join(known)}."
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The one of `known` that is nearest to `word`, whatever the case; '' when none is near."""
+    lower = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
+    return lower[near[0]] if near else ""
 
 
 def snake_case(name: str) -> str:

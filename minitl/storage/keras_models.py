@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -40,7 +39,7 @@ from minitl.storage.keras_config import (
     to_json,
 )
 from minitl.storage.settings import serialize
-from minitl.storage.weight_matching import plan
+from minitl.storage.weight_matching import numbered, plan
 
 __all__ = [
     "describe",
@@ -108,28 +107,16 @@ def load_weights(
         by_name: load only the layers that both the file and the model have.
         skip_mismatch: the same, and layers whose shapes differ keep what they have.
     """
-    stored = files.read_weights(filepath)
-    wanted = inventory(model)
+    layers, wanted = files.read_weights(filepath).layers, inventory(model)
     if skip_mismatch:
-        fits = {name: [v.shape for _, v in weights] for name, weights in wanted}
-        layers = [
-            (name, weights)
-            for name, weights in stored.layers
-            if sorted(a.shape for _, a in weights) == sorted(fits.get(name, []))
-        ]
-        by_name = True
-    else:
-        layers = stored.layers
-        if not by_name:
-            layers = _renumbered(layers, model)
+        fits = {name: sorted(v.shape for _, v in weights) for name, weights in wanted}
+        layers = [(n, ws) for n, ws in layers if sorted(a.shape for _, a in ws) == fits.get(n, [])]
+    elif not by_name:
+        layers = _renumbered(layers, model)
     theirs, ours = {name for name, _ in layers}, {name for name, _ in wanted}
-    rename = {
-        old: new
-        for old, new in PUBLISHED_AS.items()
-        if old in theirs - ours and new in ours - theirs
-    }
-    pairs = plan(layers, wanted, by_name=by_name, rename=rename, source=filepath)
-    for variable, array in pairs:
+    rename = {a: b for a, b in PUBLISHED_AS.items() if a in theirs - ours and b in ours - theirs}
+    by_name = by_name or skip_mismatch
+    for variable, array in plan(layers, wanted, by_name=by_name, rename=rename, source=filepath):
         variable.assign(array)
 
 
@@ -141,17 +128,11 @@ def _renumbered(stored: files.Inventory, model: Model) -> files.Inventory:
     """
     new_names: dict[str, str] = {}
     with_weights = [layer for layer in model.all_layers if layer.weights]
+    ours, theirs = [layer.name for layer in with_weights], [name for name, w in stored if w]
     for kind in {snake_case(class_name(layer)) for layer in with_weights}:
-        automatic = re.compile(re.escape(kind) + r"(?:_(\d+))?")
         here, there = (
-            sorted(
-                (name for name in names if automatic.fullmatch(name)),
-                key=lambda name: int(automatic.fullmatch(name)[1] or 0),  # type: ignore[index]
-            )
-            for names in (
-                [layer.name for layer in with_weights],
-                [name for name, weights in stored if weights],
-            )
+            sorted((name for name in names if numbered(name)[0] == kind), key=numbered)
+            for names in (ours, theirs)
         )
         if len(here) == len(there):
             new_names |= dict(zip(there, here, strict=True))

@@ -7,15 +7,14 @@ missing, surplus, misshapen and non-finite array, with near misses and likely ca
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
+from minitl.naming import nearest
 from minitl.storage.keras_weights import WeightFileError
 
 Layers = Sequence[tuple[str, Sequence[tuple[str, Any]]]]
@@ -32,21 +31,19 @@ def plan(
     file_layers: Layers,
     model_layers: Layers,
     *,
-    skip: Sequence[str] = (),
-    keep: Sequence[str] = (),
     rename: Mapping[str, str] | None = None,
     by_name: bool = False,
     source: str | os.PathLike[str] = "the file",
 ) -> list[tuple[Any, np.ndarray]]:
     """Pair every weight of a model with its array; check all of it; return (slot, array) pairs.
 
-    `file_layers`  what `read_weights` gave: [(layer, [(weight, array), ...]), ...].
-    `model_layers` the same with slots for arrays: anything with `shape` and `dtype`, or a tuple
-                   that is the shape (float32 then). Layers without weights are not in question.
-    `skip`         layers of the file that may go unused, as names or patterns ('fc*').
-    `keep`         layers of the model that may keep what they have, likewise.
-    `rename`       {name in the file: name in the model}.
-    `by_name`      as in Keras: only layers that both sides have; short for skip='*', keep='*'.
+    Args:
+        file_layers: what `read_weights` gave: [(layer, [(weight, array), ...]), ...].
+        model_layers: the same with slots for arrays: anything with `shape` and `dtype`, or a tuple
+            that is the shape (float32 then). Layers without weights are not in question.
+        rename: {name in the file: name in the model}.
+        by_name: as in Keras: only layers that both sides have.
+        source: of the file layers, for the error.
 
     Layers are matched by name. Inside a layer weights are matched by position and must have the
     same shape; a nested model's weights are first sorted by the inner layer that owns them, where
@@ -56,28 +53,23 @@ def plan(
     converted they are the inventory's own, so copy them into the slots. Raises ONE
     WeightFileError with all that is missing, surplus, misshapen or not finite.
     """
-    skip, keep = ("*",) if by_name else skip, ("*",) if by_name else keep
     renamed = [((rename or {}).get(name, name), weights) for name, weights in file_layers]
     refuse_twice([name for name, _ in renamed], "layer in the file")
     refuse_twice([name for name, _ in model_layers], "layer in the model")
-    in_file = {name: weights for name, weights in renamed if weights}
-    in_model = {name: weights for name, weights in model_layers if weights}
+    in_file, in_model = ({n: w for n, w in side if w} for side in (renamed, model_layers))
     problems: list[str] = []
     pairs: list[tuple[Any, np.ndarray]] = []
 
-    missing = [n for n in in_model if n not in in_file and not _matches(n, keep)]
-    surplus = [n for n in in_file if n not in in_model and not _matches(n, skip)]
+    missing = [] if by_name else [name for name in in_model if name not in in_file]
+    surplus = [] if by_name else [name for name in in_file if name not in in_model]
     for name in missing:
-        wanted = ", ".join(_shape(_shape_of(slot)) for _, slot in in_model[name])
-        hint = nearest(name, surplus, " Then pass rename={{{0!r}: {1!r}}}")
-        problems.append(f"layer {name!r}: expected in the file ({wanted}), found nothing{hint}")
+        shapes, hint = _shapes(in_model[name]), _is_it(name, surplus)
+        problems.append(f"layer {name!r}: expected in the file ({shapes}), found nothing{hint}")
     for name in surplus:
-        found = ", ".join(_shape(_shape_of(array)) for _, array in in_file[name])
-        hint = nearest(name, missing)
-        problems.append(f"layer {name!r}: found in the file ({found}), not in the model{hint}")
+        shapes, hint = _shapes(in_file[name]), _is_it(name, missing)
+        problems.append(f"layer {name!r}: found in the file ({shapes}), not in the model{hint}")
     if hint := _explain_top(missing, surplus):
         problems.append(hint)
-
     for name in in_model:
         if name in in_file:
             _match_layer(name, in_file[name], in_model[name], pairs, problems)
@@ -146,16 +138,18 @@ def _owner(weight_name: str) -> str:
 def _ranks(owners: Iterable[str]) -> dict[str, tuple[str, int]]:
     """Names as (kind, which of its kind): 'dense_4' and 'dense_7' are the first and the second
     'dense'. Automatic names go on counting when a model is built again."""
-    kinds: dict[str, list[tuple[int, str]]] = {}
-    for name in set(owners):
-        kind, _, number = name.rpartition("_")
-        if not number.isdecimal():
-            kind, number = name, "0"
-        kinds.setdefault(kind, []).append((int(number), name))
     ranks: dict[str, tuple[str, int]] = {}
-    for kind, found in kinds.items():
-        ranks |= {name: (kind, i) for i, (_, name) in enumerate(sorted(found))}
+    seen: Counter[str] = Counter()
+    for (kind, _), name in sorted((numbered(name), name) for name in set(owners)):
+        ranks[name] = kind, seen[kind]
+        seen[kind] += 1
     return ranks
+
+
+def numbered(name: str) -> tuple[str, int]:
+    """'dense_4' -> ('dense', 4), 'dense' -> ('dense', 0)."""
+    kind, _, number = name.rpartition("_")
+    return (kind, int(number)) if number.isdecimal() else (name, 0)
 
 
 def not_finite_numbers(array: np.ndarray) -> str:
@@ -192,10 +186,9 @@ def _explain_top(missing: Sequence[str], surplus: Sequence[str]) -> str:
     """Say so when the two sides differ by the classifier of a published network."""
     tops = {"fc1", "fc2", "fc1000", "probs", "predictions"}
     if tops & set(surplus):
-        names = ", ".join(repr(name) for name in surplus)
         return (
-            f"likely cause: the file has the classifier on top and the model was built with "
-            f"include_top=False; take the file without top ('_notop'), or pass skip=({names},)"
+            "likely cause: the file has the classifier on top and the model was built with "
+            "include_top=False; take the file without top ('_notop'), or pass by_name=True"
         )
     if tops & set(missing):
         return (
@@ -205,16 +198,9 @@ def _explain_top(missing: Sequence[str], surplus: Sequence[str]) -> str:
     return ""
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def nearest(name: str, others: Iterable[str], advice: str = "") -> str:
-    close = difflib.get_close_matches(name, list(others), n=1, cutoff=0.7)
-    if not close:
-        return ""
-    return f"; is it {close[0]!r}?{advice.format(close[0], name)}"
+def _is_it(name: str, others: Iterable[str]) -> str:
+    near = nearest(name, others, cutoff=0.7)
+    return f"; is it {near!r}?" if near else ""
 
 
 def _shape_of(slot: Any) -> tuple[int, ...]:
@@ -223,6 +209,10 @@ def _shape_of(slot: Any) -> tuple[int, ...]:
 
 def _shape(shape: Sequence[int]) -> str:
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def _shapes(weights: Sequence[tuple[str, Any]]) -> str:
+    return ", ".join(_shape(_shape_of(slot)) for _, slot in weights)
 
 
 def _listing(weights: Sequence[tuple[str, Any]]) -> str:

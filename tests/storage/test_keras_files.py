@@ -607,18 +607,18 @@ def test_plan_names_include_top():
     top = [(name, [("w", np.zeros((2, 2), "f4"))]) for name in ("fc1", "fc2", "predictions")]
     found = problems([conv, *top], slots([conv]))
     assert "include_top=False" in found[-1]
-    assert "skip=('fc1', 'fc2', 'predictions',)" in found[-1]
-    assert len(plan([conv, *top], slots([conv]), skip=("fc*", "predictions"))) == 1
+    assert "pass by_name=True" in found[-1]
+    assert len(plan([conv, *top], slots([conv]), by_name=True)) == 1
     found = problems([conv], slots([conv, *top]))
     assert "the file has no classifier on top" in found[-1]
-    assert len(plan([conv], slots([conv, *top]), keep=("fc*", "predictions"))) == 1
+    assert len(plan([conv], slots([conv, *top]), by_name=True)) == 1
 
 
 def test_plan_near_misses_and_rename():
     layers = inventory()
     layers[0] = ("conv_1", layers[0][1])
     text = "\n".join(problems(layers, slots(inventory())))
-    assert "is it 'conv_1'? Then pass rename={'conv_1': 'conv'}" in text
+    assert "found nothing; is it 'conv_1'?" in text
     assert len(plan(layers, slots(inventory()), rename={"conv_1": "conv"})) == 8
 
 
