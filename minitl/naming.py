@@ -126,7 +126,7 @@ def check_keywords(function: F, parameters: Mapping[str, inspect.Parameter] | No
         if not takes_any:
             # As users call it: 'SGD', not 'SGD.__init__', inherited or not; 'fit', not 'Model.fit'.
             what = function.__qualname__.removesuffix(".__init__").rsplit(".")[-1]
-            if args and type(args[0]).__init__ is checked:  # type: ignore[misc]
+            if args and type(args[0]).__init__ is checked:
                 what = type(args[0]).__name__
             complain_about_unknown(kwargs, known, what)
         return function(*args, **kwargs)
