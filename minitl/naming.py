@@ -110,8 +110,10 @@ def check_keywords(function: F, parameters: Mapping[str, inspect.Parameter] | No
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         if not takes_any:
-            what = function.__name__  # or, of a constructor, the class that is being made
-            what = type(args[0]).__name__ if what == "__init__" else what
+            # As users call it: 'SGD', not 'SGD.__init__', inherited or not; 'fit', not 'Model.fit'.
+            what = function.__qualname__.removesuffix(".__init__").rsplit(".")[-1]
+            if args and type(args[0]).__init__ is checked:
+                what = type(args[0]).__name__
             complain_about_unknown(kwargs, known, what)
         return function(*args, **kwargs)
 

@@ -107,7 +107,7 @@ def test_configurable():
         ],
         "function": "relu",
     }
-    with pytest.raises(TypeError, match=r"Thing\(\) has no argument 'sice'. Did you mean 'size'"):
+    with pytest.raises(TypeError, match=r"Special\(\) has no argument 'sice'. Did you mean 'size'"):
         Special(sice=1)
 
 

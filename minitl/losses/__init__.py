@@ -9,7 +9,7 @@ where w are the sample weights. (The sum is divided by N, not by the sum of the 
 Keras.) Where predictions are a softmax or sigmoid, the loss is computed from the logits beneath
 it: log(softmax(z)) is exact where softmax(z) has already underflowed to 0.
 
-The losses of a softmax are here; `probabilities.py` and `regression.py` have the others.
+The losses of a softmax are here, the others in `others.py`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from minitl.autograd import Array, Tensor, as_tensor
 from minitl.naming import Configurable, Registry, attributes_of, look_up, snake_case
 
 if TYPE_CHECKING:
-    from minitl.losses.functions import *
-    from minitl.losses.probabilities import *
-    from minitl.losses.regression import *
+    from minitl.losses.others import *
 
 __getattr__ = attributes_of(__name__)
 

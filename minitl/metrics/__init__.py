@@ -5,7 +5,7 @@ A metric has three verbs: `update_state` with the true values and the prediction
 than averaging the averages of batches) makes a partial last batch count as it should.
 
 Predictions of classes are (N, m) probabilities. The formulae and defaults are Keras's. Accuracy
-and F1 are here; `counts.py` has precision, recall and AUC, `means.py` what is a mean over samples.
+and F1 are here, the others in `others.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from minitl.autograd import Array, as_tensor, no_grad
 from minitl.naming import Configurable, Registry, attributes_of, look_up, snake_case
 
 if TYPE_CHECKING:
-    from minitl.metrics.counts import *
-    from minitl.metrics.means import *
+    from minitl.metrics.others import *
 
 __getattr__ = attributes_of(__name__)
 
@@ -56,12 +55,16 @@ class Metric(Configurable):
 class Mean(Metric):
     """The weighted mean of numbers: sum w v / sum w."""
 
+    def values(self, y_true: Array, y_pred: Array) -> Array:
+        """The numbers: of a mean they are given; a subclass computes one per sample."""
+        return y_true
+
     def reset_state(self) -> None:
         self.total, self.count = 0.0, 0.0
 
     def update_state(self, y_true: Any, y_pred: Any = None, sample_weight: Any = None) -> None:
-        """Gather numbers, given as the first argument; there is nothing to compare them with."""
-        values = np.asarray(y_true, dtype=np.float64)
+        found = self.values(np.asarray(y_true), np.asarray(y_pred))
+        values = np.asarray(found, dtype=np.float64)
         weights = losses.weight_per_number(sample_weight, values.shape)
         self.total += float((values * weights).sum())
         self.count += float(weights.sum())
@@ -70,18 +73,7 @@ class Mean(Metric):
         return self.total / self.count if self.count else 0.0
 
 
-class MeanOf(Mean):
-    """The mean of a function of (y_true, y_pred) that gives one number per sample."""
-
-    def values(self, y_true: Array, y_pred: Array) -> Array:
-        raise NotImplementedError
-
-    def update_state(self, y_true: Any, y_pred: Any = None, sample_weight: Any = None) -> None:
-        values = self.values(np.asarray(y_true), np.asarray(y_pred))
-        super().update_state(values, sample_weight=sample_weight)
-
-
-class LossMetric(MeanOf):
+class LossMetric(Mean):
     """A loss, as a metric."""
 
     def __init__(self, loss: losses.Loss, name: str | None = None):
@@ -93,7 +85,7 @@ class LossMetric(MeanOf):
             return self.loss.call(y_true, as_tensor(y_pred)).storage
 
 
-class _FunctionMetric(MeanOf):
+class _FunctionMetric(Mean):
     """A user's function of two arrays (y_true, y_pred) -> values, as a metric."""
 
     def __init__(self, function: Callable[[Array, Array], Any]):
@@ -108,7 +100,7 @@ def true_labels(y_true: Array, y_pred: Array) -> Array:
     return y_true.reshape(y_pred.shape[:-1]).astype(np.int64)
 
 
-class CategoricalAccuracy(MeanOf):
+class CategoricalAccuracy(Mean):
     """How often the largest of m outputs is the true class (one-hot, or an integer)."""
 
     def values(self, y_true: Array, y_pred: Array) -> Array:

@@ -10,6 +10,13 @@ import numpy as np
 import pytest
 
 from minitl.autograd import Tensor, backward
+from minitl.naming import public_names
+
+
+def names_in(module):
+    """What a module of minitl has by name, with what it would find in its files when asked."""
+    lazy = public_names(module.__name__) if "__getattr__" in vars(module) else {}
+    return lazy | vars(module)
 
 
 def seeds(count):

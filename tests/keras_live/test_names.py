@@ -9,7 +9,7 @@ import pytest
 
 import minitl
 from minitl.naming import snake_case
-from tests.keras_live.compare import assert_close
+from tests.keras_live.compare import assert_close, names_in
 from tests.tolerances import SAME_FORMULA_FLOAT32
 
 MODULES = [
@@ -99,8 +99,8 @@ def pairs(keras):
         theirs = keras
         for part in module.split("."):
             theirs = getattr(theirs, part)
-        for name in dir(mine):
-            a, b = getattr(mine, name), getattr(theirs, name, None)
+        for name, a in names_in(mine).items():
+            b = getattr(theirs, name, None)
             if not name.startswith("_") and callable(a) and callable(b):
                 yield f"{module}.{name}", a, b
     for cls, methods in METHODS.items():
@@ -183,6 +183,7 @@ def test_every_public_class_and_function_is_in_keras_too(keras):
     own = {
         "layers": {"RandomTurn", "SymbolicTensor"},
         "losses": {"EPSILON", "TABLE", "as_tensor", "look_up", "snake_case"},
+        "initializers": {"Random", "initial_values", "room", "scaled"},
         "callbacks": {"format_logs"},
     }
     for module in ("layers", "callbacks", "initializers", "regularizers", "optimizers.schedules"):
@@ -191,7 +192,7 @@ def test_every_public_class_and_function_is_in_keras_too(keras):
             theirs = getattr(theirs, part)
         surplus = {
             name
-            for name, value in vars(mine).items()
+            for name, value in names_in(mine).items()
             if not name.startswith("_")
             and (inspect.isclass(value) or inspect.isfunction(value))
             and value.__module__.startswith(f"minitl.{module}")

@@ -9,6 +9,7 @@ import pytest
 
 import minitl
 from tests.keras_live import random_models  # noqa: F401 (adds its entries)
+from tests.keras_live.compare import names_in
 from tests.keras_live.random_cases import ENTRIES, draw, exists
 
 EACH = 2
@@ -60,7 +61,7 @@ def components(keras):
         mine, theirs = minitl, keras
         for part in module.split("."):
             mine, theirs = getattr(mine, part), getattr(theirs, part)
-        for name, value in vars(mine).items():
+        for name, value in names_in(mine).items():
             own = getattr(value, "__module__", "").startswith(f"minitl.{module.split('.')[0]}")
             if own and not name.startswith("_") and hasattr(theirs, name):
                 if inspect.isclass(value) and value.__name__ != name:

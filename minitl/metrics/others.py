@@ -1,19 +1,133 @@
-"""Metrics that count true and false positives and negatives: precision, recall, AUC.
+"""The other metrics: means over the samples, losses as metrics, precision and recall, AUC.
 
-`metrics/__init__.py` says what a metric is, and has F1. For the exact area under the ROC curve,
-from all predictions at once, see `minitl.judging.evaluation.roc_auc`.
+`metrics/__init__.py` says what a metric is. A loss that has no metric here is one all the same:
+`metrics.get` finds it by its name. The exact area under the ROC curve, from all predictions at
+once, is in `minitl.judging.evaluation`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
+from minitl import losses
 from minitl.autograd import Array
-from minitl.losses import weight_per_number
-from minitl.metrics import TABLE, Metric
-from minitl.naming import public_names
+from minitl.metrics import TABLE, LossMetric, Mean, Metric, true_labels
+from minitl.naming import snake_case
+
+
+class Sum(Mean):
+    """The weighted sum of numbers: sum w v."""
+
+    def result(self) -> float:
+        return self.total
+
+
+class Accuracy(Mean):
+    """How often y_pred equals y_true."""
+
+    def values(self, y_true: Array, y_pred: Array) -> Array:
+        return y_true.reshape(y_pred.shape) == y_pred
+
+
+class BinaryAccuracy(Mean):
+    """How often y_pred > threshold agrees with y_true (0 or 1); mean over the last axis."""
+
+    def __init__(self, name: str | None = None, *, threshold: float = 0.5):
+        self.threshold = threshold
+        super().__init__(name)
+
+    def values(self, y_true: Array, y_pred: Array) -> Array:
+        return (y_true.reshape(y_pred.shape) == (y_pred > self.threshold)).mean(axis=-1)
+
+
+class TopKCategoricalAccuracy(Mean):
+    """How often the true class (one-hot, or an integer) is among the k largest outputs."""
+
+    def __init__(self, k: int = 5, name: str | None = None):
+        self.k = k
+        super().__init__(name)
+
+    def values(self, y_true: Array, y_pred: Array) -> Array:
+        score = np.take_along_axis(y_pred, true_labels(y_true, y_pred)[..., None], axis=-1)
+        return (y_pred > score).sum(axis=-1) < self.k
+
+
+class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
+    """The same, under the name that goes with integer labels."""
+
+
+class _OfLoss(LossMetric):
+    """Base: a loss with its defaults, under the metric's name."""
+
+    loss_type: type[losses.Loss]
+
+    def __init__(self, name: str | None = None):
+        super().__init__(self.loss_type(), name or snake_case(type(self).__name__))
+
+
+class MeanSquaredError(_OfLoss):
+    """The mean of (t - y)^2."""
+
+    loss_type = losses.MeanSquaredError
+
+
+class RootMeanSquaredError(_OfLoss):
+    """The root of the mean of (t - y)^2, in the targets' own unit."""
+
+    loss_type = losses.MeanSquaredError
+
+    def result(self) -> float:
+        return super().result() ** 0.5
+
+
+class MeanAbsoluteError(_OfLoss):
+    """The mean of |t - y|."""
+
+    loss_type = losses.MeanAbsoluteError
+
+
+class CosineSimilarity(_OfLoss):
+    """The mean of <t, y> / (|t| |y|): 1 for vectors of one direction. The loss has a minus."""
+
+    loss_type = losses.CosineSimilarity
+
+    def values(self, y_true: Array, y_pred: Array) -> Array:
+        return -super().values(y_true, y_pred)
+
+
+class _SmoothedCrossentropy(LossMetric):
+    """Base: the loss of the same name, as a metric."""
+
+    loss_type: Callable[[bool, float], losses.Loss]
+
+    def __init__(
+        self, name: str | None = None, *, from_logits: bool = False, label_smoothing: float = 0
+    ):
+        self.from_logits, self.label_smoothing = from_logits, label_smoothing
+        super().__init__(type(self).loss_type(from_logits, label_smoothing), name)
+
+
+class BinaryCrossentropy(_SmoothedCrossentropy):
+    """The loss of that name, as a metric."""
+
+    loss_type = losses.BinaryCrossentropy
+
+
+class CategoricalCrossentropy(_SmoothedCrossentropy):
+    """The loss of that name, as a metric."""
+
+    loss_type = losses.CategoricalCrossentropy
+
+
+class SparseCategoricalCrossentropy(LossMetric):
+    """The loss of that name, as a metric."""
+
+    def __init__(self, name: str | None = None, *, from_logits: bool = False):
+        self.from_logits = from_logits
+        super().__init__(losses.SparseCategoricalCrossentropy(from_logits), name)
 
 
 def _ratio(a: Array, b: Any) -> Array:
@@ -57,7 +171,7 @@ class _Counts(Metric):
                 f"y_true has shape {truth.shape}"
             )
         truth = truth.reshape(y_pred.shape) != 0
-        w = weight_per_number(sample_weight, truth.shape)
+        w = losses.weight_per_number(sample_weight, truth.shape)
         if self.top_k:
             best = np.argsort(-y_pred, axis=-1, kind="stable")[..., : self.top_k]
             chosen = np.zeros(y_pred.shape, bool)
@@ -163,7 +277,10 @@ class AUC(Metric):
         # In float32, as Keras does: which side of a threshold a number falls on must not differ.
         scores = np.clip(np.asarray(y_pred, dtype=np.float32), 0, 1)
         truth = np.asarray(y_true, dtype=np.float64).reshape(scores.shape).ravel()
-        w, levels = weight_per_number(sample_weight, scores.shape).ravel(), self.num_thresholds
+        w, levels = (
+            losses.weight_per_number(sample_weight, scores.shape).ravel(),
+            self.num_thresholds,
+        )
         # Above how many thresholds, less one: 0.5 of three (0, 0.5, 1) is above the first only.
         bucket = np.ceil(scores.ravel() * np.float32(levels - 1)).astype(np.int64) - 1
         bucket = np.maximum(bucket, 0)
@@ -192,4 +309,23 @@ class AUC(Metric):
         return float(_ratio(area, self.all_positives).sum())
 
 
-TABLE.register(*public_names(__name__).values())
+TABLE.register(
+    Accuracy,
+    BinaryAccuracy,
+    TopKCategoricalAccuracy,
+    SparseTopKCategoricalAccuracy,
+    MeanSquaredError,
+    RootMeanSquaredError,
+    MeanAbsoluteError,
+    CosineSimilarity,
+    TruePositives,
+    TrueNegatives,
+    FalsePositives,
+    FalseNegatives,
+    Precision,
+    Recall,
+    AUC,
+    mse=MeanSquaredError,
+    mae=MeanAbsoluteError,
+)
+TABLE.update({name: loss for name, loss in losses.TABLE.items() if name not in TABLE})
