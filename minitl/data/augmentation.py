@@ -1,9 +1,10 @@
 """Augmented views of arrays of images, without a model.
 
-The layers are those of `minitl.layers`; here each sample gets seeds of its own, from its number,
-the view and the layer's place, so that view 3 of image 17 is the same whatever is computed with
-it. Neighbouring layers that move pixels become one: their matrices are multiplied, and the image
-is resampled once instead of once a layer, which keeps it sharper and is faster.
+`augment` takes images and the layers of `minitl.layers`; each sample gets seeds of its own, from
+its number, the view and the layer's place, so that view 3 of image 17 is the same whatever is
+computed with it. Neighbouring layers that move pixels become one: their matrices are multiplied,
+and the image is resampled once instead of once per layer, which keeps it sharper and is faster.
+`augmentation_layers` makes the usual layers from the command line's options.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import as_tensor
-from minitl.layers import augmentation as layers_module
+from minitl.layers import augmentation as kinds
 from minitl.layers.augmentation import Augmentation, Geometric, RandomCrop, Resampling
 from minitl.layers.randomness import view_seeds
+from minitl.naming import complain_about_unknown
 
 CHUNK = 32  # images at a time: what is between the layers stays small
 
@@ -137,9 +139,7 @@ def augmentation_layers(
     brightness: float = 0,
     contrast: float = 0,
     noise: float = 0,
-    fill_mode: str = "reflect",
-    fill_value: Any = 0.0,
-    value_range: Any = (0, 255),
+    **images: Any,
 ) -> list[Augmentation]:
     """The usual layers in the usual order, in the units that people think in; the CLI's options.
 
@@ -151,40 +151,31 @@ def augmentation_layers(
     brightness        up to this fraction of the range, either way
     contrast          up to this fraction more or less
     noise             standard deviation, in the units of the images
+    images            fill_mode='reflect', fill_value=0.0 and value_range=(0, 255), as the layers
+                      take them
 
     What is 0 or None is left out. Raises ValueError for what is out of range.
     """
-    for name, value, most, unit in (
-        ("rotate", rotate, 360, " degrees"),
-        ("shift", shift, 1, ""),
-        ("zoom", zoom, 1, ""),
-        ("brightness", brightness, 1, ""),
-        ("contrast", contrast, 1, ""),
-        ("noise", noise, np.inf, ""),
-    ):
+    complain_about_unknown(
+        images, ("fill_mode", "fill_value", "value_range"), "augmentation_layers"
+    )
+    tone = {"value_range": images.pop("value_range", (0, 255))}
+    parts = {"shift": shift, "zoom": zoom, "brightness": brightness, "contrast": contrast}
+    ranges: dict[str, Any] = {name: (part, 1, "from 0 to 1") for name, part in parts.items()}
+    ranges["rotate"] = rotate, 360, "from 0 to 360 degrees"
+    ranges["noise"] = noise, np.inf, "at least 0"
+    for name, (value, most, allowed) in ranges.items():
         if not 0 <= value <= most or value == np.inf:
-            least = "at least 0" if most == np.inf else f"from 0 to {most}{unit}"
-            raise ValueError(f"{name} must be {least}, got {value:g}")
-    beyond: dict[str, Any] = {"fill_mode": fill_mode, "fill_value": fill_value}
-    tone: dict[str, Any] = {"value_range": value_range}
-    made: list[Augmentation] = []
-    if flip:
-        both = "horizontal_and_vertical"
-        made.append(layers_module.RandomFlip(both if flip == "both" else flip))
-    if turn:
-        made.append(layers_module.RandomTurn())
-    if rotate:
-        made.append(layers_module.RandomRotation(rotate / 360, **beyond))
-    if zoom:
-        made.append(layers_module.RandomZoom(zoom, **beyond))
-    if shift:
-        made.append(layers_module.RandomTranslation(shift, shift, **beyond))
-    if crop:
-        made.append(layers_module.RandomCrop(*crop))
-    if brightness:
-        made.append(layers_module.RandomBrightness(brightness, **tone))
-    if contrast:
-        made.append(layers_module.RandomContrast(contrast, **tone))
-    if noise:
-        made.append(layers_module.GaussianNoise(noise))
-    return made
+            raise ValueError(f"{name} must be {allowed}, got {value:g}")
+    made = [
+        flip and kinds.RandomFlip("horizontal_and_vertical" if flip == "both" else flip),
+        turn and kinds.RandomTurn(),
+        rotate and kinds.RandomRotation(rotate / 360, **images),
+        zoom and kinds.RandomZoom(zoom, **images),
+        shift and kinds.RandomTranslation(shift, shift, **images),
+        crop and kinds.RandomCrop(*crop),
+        brightness and kinds.RandomBrightness(brightness, **tone),
+        contrast and kinds.RandomContrast(contrast, **tone),
+        noise and kinds.GaussianNoise(noise),
+    ]
+    return [layer for layer in made if isinstance(layer, Augmentation)]

@@ -109,7 +109,10 @@ def as_range(name: str, value: Any) -> tuple[float, float]:
 
 
 class Geometric(Augmentation):
-    """Base of layers that move pixels: each defines the matrices from output to input."""
+    """Base of layers that move pixels: each defines the matrices from output to input.
+
+    Those that leave the centre of the image where it is define `linear`, the others `matrices`.
+    """
 
     interpolation = "nearest"  # where whole pixels move, any will do, and this copies them
     fill_mode = "nearest"
@@ -122,6 +125,16 @@ class Geometric(Augmentation):
 
     def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
         """(N, 3, 3): (row, column, 1) of a pixel in the output to that in the input (H, W)."""
+        linear = self.linear(seeds)
+        centre = (np.array(size) - 1) / 2  # between the first pixel, at 0, and the last, at H - 1
+        matrices = np.zeros((len(linear), 3, 3))
+        matrices[:, :2, :2] = linear
+        matrices[:, :2, 2] = centre - linear @ centre
+        matrices[:, 2, 2] = 1
+        return matrices
+
+    def linear(self, seeds: Array) -> Array:
+        """(N, 2, 2): rows and columns from the centre, in the output to those in the input."""
         raise NotImplementedError
 
     def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -172,19 +185,6 @@ class Resampling(Geometric):
             )
 
 
-def _about_centre(linear: Array, size: tuple[int, int]) -> Array:
-    """linear (N, 2, 2) as maps that leave the centre of the image where it is: (N, 3, 3).
-
-    The centre lies between the first pixel, at 0, and the last, at H - 1.
-    """
-    centre = (np.array(size) - 1) / 2
-    matrices = np.zeros((len(linear), 3, 3))
-    matrices[:, :2, :2] = linear
-    matrices[:, :2, 2] = centre - linear @ centre
-    matrices[:, 2, 2] = 1
-    return matrices
-
-
 def _moved(rows: Array, columns: Array) -> Array:
     """Maps to places so many rows below and columns to the right, (N,) each: (N, 3, 3)."""
     matrices = np.tile(np.eye(3), (len(rows), 1, 1))
@@ -210,14 +210,13 @@ class RandomFlip(Geometric):
             )
         self.mode = mode
 
-    def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
+    def linear(self, seeds: Array) -> Array:
         linear = np.tile(np.eye(2), (len(seeds), 1, 1))
-        for axis, (direction, drawn) in enumerate(
-            zip(("vertical", "horizontal"), choose(seeds, 2, 2), strict=True)
-        ):
+        drawn = choose(seeds, 2, 2)
+        for axis, direction in enumerate(("vertical", "horizontal")):
             if direction in self.mode:
-                linear[drawn == 1, axis, axis] = -1
-        return _about_centre(linear, size)
+                linear[drawn[axis] == 1, axis, axis] = -1
+        return linear
 
 
 class RandomTurn(Geometric):
@@ -248,15 +247,23 @@ class RandomTurn(Geometric):
 
     def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
         self._check(size)
+        return super().matrices(seeds, size)
+
+    def linear(self, seeds: Array) -> Array:
         (drawn,) = choose(seeds, len(self.turns))
-        quarters = np.array(self.turns)[drawn]
-        cos, sin = np.array([1, 0, -1, 0])[quarters], np.array([0, 1, 0, -1])[quarters]
-        return _about_centre(_rotations(cos, sin), size)
+        return _rotations(np.array(self.turns)[drawn] / 4)
 
 
-def _rotations(cos: Array, sin: Array) -> Array:
-    """r = cos i + sin j, s = -sin i + cos j: the image turns counter-clockwise. (N, 2, 2)"""
-    return np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2).astype(np.float64)
+def _rotations(circles: Array) -> Array:
+    """r = cos i + sin j, s = -sin i + cos j: images turn counter-clockwise, each by its part of the
+    circle. (N, 2, 2), exact at quarters, where 2 pi is not."""
+    quarters = np.rint(4 * circles)
+    rest = 2 * math.pi * (circles - quarters / 4)
+    place = quarters.astype(np.intp) % 4
+    a, b = np.array([1, 0, -1, 0])[place], np.array([0, 1, 0, -1])[place]
+    cos = a * np.cos(rest) - b * np.sin(rest)
+    sin = b * np.cos(rest) + a * np.sin(rest)
+    return np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)
 
 
 class RandomRotation(Resampling):
@@ -276,18 +283,8 @@ class RandomRotation(Resampling):
         super().__init__(*args, **kwargs)
         self.factor = as_range("factor", factor)
 
-    def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
-        (part,) = draw(seeds, self.factor)
-        return _about_centre(_rotations(*_circle(part)), size)
-
-
-def _circle(part: Array) -> tuple[Array, Array]:
-    """cos and sin of so many circles; exact at quarters, where 2 pi is not."""
-    quarters = np.rint(4 * part)
-    rest = 2 * math.pi * (part - quarters / 4)
-    place = quarters.astype(np.intp) % 4
-    cos, sin = np.array([1, 0, -1, 0])[place], np.array([0, 1, 0, -1])[place]
-    return cos * np.cos(rest) - sin * np.sin(rest), sin * np.cos(rest) + cos * np.sin(rest)
+    def linear(self, seeds: Array) -> Array:
+        return _rotations(*draw(seeds, self.factor))
 
 
 class RandomTranslation(Resampling):
@@ -329,13 +326,13 @@ class RandomZoom(Resampling):
             self._horizontal = as_range("width_factor", width_factor)
         self.height_factor, self.width_factor = height_factor, width_factor
 
-    def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
+    def linear(self, seeds: Array) -> Array:
         vertical, horizontal = draw(seeds, self._vertical, self._horizontal)
         if self.width_factor is None:
             horizontal = vertical
         linear = np.zeros((len(seeds), 2, 2))
         linear[:, 0, 0], linear[:, 1, 1] = 1 + vertical, 1 + horizontal
-        return _about_centre(linear, size)
+        return linear
 
 
 class RandomCrop(Geometric):

@@ -1,4 +1,4 @@
-"""Recurrence: the two functions of `ops.py`'s kind that walk along time, LSTM and GRU.
+"""Recurrence: the operations that walk along time, LSTM and GRU.
 
 A recurrent layer reads a sequence step by step and carries a state h from each step to the next:
 
@@ -11,13 +11,16 @@ over time and keep what each step computed. Their gradient is the same loop back
 plus what step t + 1 hands back, and the step's own formulas turn it into gradients for z[t] and
 h[t-1]. The gradient for the recurrent kernel is again one product for all steps together.
 
-Letters: N samples, T steps, D numbers a step, U units, G gates (4 in an LSTM, 3 in a GRU).
+`Walk` has what is common; `LSTMWalk`, `GRUWalk` and `ResetBeforeWalk` have the steps and their
+gradients, and `lstm`, `gru` and `gru_reset_before` make operations of them.
+
+Letters: N samples, T steps, D numbers per step, U units, G gates (4 in an LSTM, 3 in a GRU).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -40,7 +43,7 @@ def _sigmoid(x: Array) -> Array:
     return half * np.tanh(half * x) + half
 
 
-# Only activations whose slope follows from the output: then one array a gate need be kept.
+# Only activations whose slope follows from the output: then one array per gate need be kept.
 FORMULAS: dict[Callable, Formula] = {
     ops.tanh: Formula(np.tanh, lambda y: 1 - y * y),
     ops.sigmoid: Formula(_sigmoid, lambda y: y * (1 - y)),
@@ -48,16 +51,132 @@ FORMULAS: dict[Callable, Formula] = {
     ops.linear: Formula(lambda x: x, np.ones_like),
 }
 
-# --- LSTM ----------------------------------------------------------------------------------------
+# --- The walk along time -------------------------------------------------------------------------
 
 
-def lstm(
+class Walk:
+    """A recurrence on arrays. A subclass says how a step goes forward, and how gradients go back.
+
+    Args:
+        z: (T, N, G*U), the input's share x[t] K + b of the gates.
+        kernel: R (U, G*U).
+        bias: (G*U,), added to the product with R; None but for `gru`.
+        activation, recurrent_activation: functions of `ops` that stand in `FORMULAS`.
+        masks: (G, N, U) or None: factors of h[t-1] on its way into each gate (dropout), the same
+            at every step.
+
+    Attributes:
+        h: (T + 1, N, U), the states; h[0] = 0.
+        parts: (T, N, kept, U), what each step computed on the way.
+        dz: (T, N, G, U), dL/dz, once `backward` has run.
+        dq: the same for what the product with R was added to; here it is dz itself.
+    """
+
+    gates: ClassVar[int]
+    kept: ClassVar[int]
+
+    def __init__(
+        self,
+        z: Array,
+        kernel: Array,
+        bias: Array | None,
+        activation: Callable = ops.tanh,
+        recurrent_activation: Callable = ops.sigmoid,
+        masks: Array | None = None,
+    ):
+        self.z, self.kernel, self.masks = z, kernel, masks
+        self.bias: Any = 0 if bias is None else bias
+        self.act, self.s = FORMULAS[activation], FORMULAS[recurrent_activation]
+        (self.steps, self.n, _), self.units = z.shape, len(kernel)
+        self.h = np.zeros((self.steps + 1, self.n, self.units), z.dtype)
+        self.parts = np.empty((self.steps, self.n, self.kept, self.units), z.dtype)
+
+    def forward(self) -> None:
+        """Fill h and parts, step by step."""
+        raise NotImplementedError
+
+    def backward(self, g: Array) -> None:
+        """Make dz and dq of g, the gradient of `output`, from the last step to the first."""
+        raise NotImplementedError
+
+    def output(self) -> Array:
+        return self.h[1:]
+
+    def kernel_gradient(self) -> Array:
+        """dL/dR, from h and dq."""
+        return _recur_kernel_gradient(self.h[:-1], self.flat(self.dq), self.masks)
+
+    def flat(self, d: Array) -> Array:
+        """(T, N, G, U) -> (T, N, G*U)."""
+        return d.reshape(self.z.shape)
+
+    def no_gradient_yet(self) -> Array:
+        """Room for dz: (T, N, G, U)."""
+        self.dz = self.dq = np.empty((self.steps, self.n, self.gates, self.units), self.z.dtype)
+        return self.dz
+
+
+def _operation(
+    op: str,
+    kind: type[Walk],
     z: Tensor,
-    recurrent_kernel: Tensor,
-    activation: Callable = ops.tanh,
-    recurrent_activation: Callable = ops.sigmoid,
-    masks: Array | None = None,
+    kernel: Tensor,
+    bias: Tensor | None,
+    *args: Any,
+    **how: Any,
 ) -> Tensor:
+    """The record of a walk; ValueError where the shapes do not fit, since kernels check nothing."""
+    z = as_tensor(z)
+    units, gates = kernel.shape[0], kind.gates
+    if z.ndim != 3 or kernel.shape != (units, gates * units) or z.shape[2] != gates * units:
+        raise ValueError(
+            f"{op} takes z (T, N, {gates}U) and a recurrent kernel (U, {gates}U), got {z.shape} "
+            f"and {kernel.shape}"
+        )
+    walk = kind(z.storage, kernel.storage, None if bias is None else bias.storage, *args, **how)
+    kernels.on_one_core(walk.forward)
+
+    @ops.once
+    def back(g: Array) -> Walk:
+        kernels.on_one_core(lambda: walk.backward(g))
+        return walk
+
+    return record(
+        op,
+        walk.output(),
+        (z, lambda g: walk.flat(back(g).dz)),
+        (kernel, lambda g: back(g).kernel_gradient()),
+        (bias, lambda g: kernels.bias_gradient(walk.flat(back(g).dq))),
+    )
+
+
+def lstm(z: Tensor, recurrent_kernel: Tensor, *args: Any, **how: Any) -> Tensor:
+    """The steps of `LSTMWalk`: z (T, N, 4U), recurrent_kernel (U, 4U) -> (T + 1, N, U).
+
+    Returns h[1] ... h[T], and then c[T]. The other arguments are those of `Walk`.
+    """
+    return _operation("lstm", LSTMWalk, z, recurrent_kernel, None, *args, **how)
+
+
+def gru(
+    z: Tensor, recurrent_kernel: Tensor, recurrent_bias: Any = None, *args: Any, **how: Any
+) -> Tensor:
+    """The steps of `GRUWalk`: z (T, N, 3U), recurrent_kernel (U, 3U), recurrent_bias (3U,) or None.
+
+    Returns h[1] ... h[T], (T, N, U). The other arguments are those of `Walk`.
+    """
+    return _operation("gru", GRUWalk, z, recurrent_kernel, recurrent_bias, *args, **how)
+
+
+def gru_reset_before(z: Tensor, recurrent_kernel: Tensor, *args: Any, **how: Any) -> Tensor:
+    """`gru` by the steps of `ResetBeforeWalk`, without a second bias: Keras's reset_after=False."""
+    return _operation("gru", ResetBeforeWalk, z, recurrent_kernel, None, *args, **how)
+
+
+# --- The steps -----------------------------------------------------------------------------------
+
+
+class LSTMWalk(Walk):
     """Long short-term memory: a state c that gates decide to forget, to add to, and to show.
 
         a    = z[t] + h[t-1] R              four gates a = (i, f, k, o), each (N, U)
@@ -73,81 +192,48 @@ def lstm(
         da_o = dh * act(c[t]) * s'(a_o)     dc[t-1] = dc * f
         dh[t-1] = da R^T                    dR = sum over t of h[t-1]^T da[t]
 
-    Args:
-        z: (T, N, 4U), the input's share x[t] K + b of the gates.
-        recurrent_kernel: R (U, 4U).
-        activation, recurrent_activation: functions of `ops` that stand in `FORMULAS`.
-        masks: (4, N, U) or None: factors of h[t-1] on its way into each gate (dropout), the same
-            at every step.
-
-    Returns (T + 1, N, U): h[1] ... h[T], and then c[T].
-
     Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
-    z = as_tensor(z)
-    a, r = z.storage, recurrent_kernel.storage
-    steps, n, units = _check("lstm", z, recurrent_kernel, 4)
-    act, s = FORMULAS[activation], FORMULAS[recurrent_activation]
-    h, c = (np.zeros((steps + 1, n, units), a.dtype) for _ in range(2))
-    gates = np.empty((steps, n, 4, units), a.dtype)
-    i, f, k, o = (gates[:, :, gate] for gate in range(4))
-    shown = np.empty((steps, n, units), a.dtype)  # act(c[t])
 
-    def forward() -> None:
-        for t in range(steps):
-            before = (a[t] + _recur(h[t], r, masks)).reshape(n, 4, units)
-            gates[t, :, :2] = s.f(before[:, :2])
+    gates, kept = 4, 5  # i, f, k, o, act(c)
+
+    def forward(self) -> None:
+        h, s, act = self.h, self.s, self.act
+        c = self.c = np.zeros_like(h)
+        i, f, k, o, shown = (self.parts[:, :, part] for part in range(5))
+        for t in range(self.steps):
+            before = self.z[t] + _recur(h[t], self.kernel, self.masks)
+            before = before.reshape(self.n, 4, self.units)
+            self.parts[t, :, :2] = s.f(before[:, :2])
             k[t] = act.f(before[:, 2])
             o[t] = s.f(before[:, 3])
             c[t + 1] = f[t] * c[t] + i[t] * k[t]
             shown[t] = act.f(c[t + 1])
             h[t + 1] = o[t] * shown[t]
 
-    def backward(g: Array, da: Array) -> None:
+    def output(self) -> Array:
+        return np.concatenate([self.h[1:], self.c[self.steps :]])
+
+    def backward(self, g: Array) -> None:
+        s, act, da = self.s, self.act, self.no_gradient_yet()
+        i, f, k, o, shown = (self.parts[:, :, part] for part in range(5))
         # All factors that do not depend on what arrives, for all steps at once.
         da[:, :, 0] = k * s.slope(i)
-        da[:, :, 1] = c[:-1] * s.slope(f)
+        da[:, :, 1] = self.c[:-1] * s.slope(f)
         da[:, :, 2] = i * act.slope(k)
         da[:, :, 3] = shown * s.slope(o)
         to_memory = o * act.slope(shown)
-        dh, dc = np.zeros_like(h[0]), g[steps]
-        for t in reversed(range(steps)):
+        dh, dc = np.zeros_like(self.h[0]), g[self.steps]
+        for t in reversed(range(self.steps)):
             dh = dh + g[t]
             dc = dc + dh * to_memory[t]
             da[t, :, :3] *= dc[:, np.newaxis]
             da[t, :, 3] *= dh
             dc = dc * f[t]
-            dh = _recur_input_gradient(da[t].reshape(n, -1), r, masks)
-
-    @ops.once
-    def through_time(g: Array) -> Array:
-        da = np.empty_like(gates)
-        kernels.on_one_core(lambda: backward(g, da))
-        return da.reshape(a.shape)
-
-    kernels.on_one_core(forward)
-    return record(
-        "lstm",
-        np.concatenate([h[1:], c[steps:]]),
-        (z, through_time),
-        (
-            recurrent_kernel,
-            lambda g: _recur_kernel_gradient(h[:-1], through_time(g), masks),
-        ),
-    )
+            dh = _recur_input_gradient(da[t].reshape(self.n, -1), self.kernel, self.masks)
 
 
-# --- GRU -----------------------------------------------------------------------------------------
-
-
-def gru(
-    z: Tensor,
-    recurrent_kernel: Tensor,
-    recurrent_bias: Tensor | None = None,
-    activation: Callable = ops.tanh,
-    recurrent_activation: Callable = ops.sigmoid,
-    masks: Array | None = None,
-) -> Tensor:
+class GRUWalk(Walk):
     """Gated recurrent unit: the state becomes a mixture of itself and a candidate.
 
         q    = h[t-1] R + b                 three parts (q_u, q_r, q_k), each (N, U)
@@ -161,77 +247,44 @@ def gru(
         dz_r = dz_k * q_k * s'(r)           dq   = (dz_u, dz_r, dz_k * r)
         dh[t-1] = dh * u + dq R^T           dR   = sum over t of h[t-1]^T dq[t]
 
-    Args:
-        z: (T, N, 3U), the input's share x[t] K + b of the gates, in the order u, r, k.
-        recurrent_kernel: R (U, 3U).
-        recurrent_bias: b (3U,), or None.
-        activation, recurrent_activation: functions of `ops` that stand in `FORMULAS`.
-        masks: (3, N, U) or None: factors of h[t-1] on its way into each part of q.
-
-    Returns h[1] ... h[T], (T, N, U).
-
     Cho et al. 2014 (arXiv 1406.1078); the reset gate acts after the product with R, which lets
     one product do for all three.
     """
-    z = as_tensor(z)
-    a, kernel = z.storage, recurrent_kernel.storage
-    steps, n, units = _check("gru", z, recurrent_kernel, 3)
-    bias = 0 if recurrent_bias is None else recurrent_bias.storage
-    act, s = FORMULAS[activation], FORMULAS[recurrent_activation]
-    h = np.zeros((steps + 1, n, units), a.dtype)
-    gates = np.empty((steps, n, 4, units), a.dtype)
-    u, r, k, q_k = (gates[:, :, gate] for gate in range(4))
 
-    def forward() -> None:
-        for t in range(steps):
-            q = (_recur(h[t], kernel, masks) + bias).reshape(n, 3, units)
-            given = a[t].reshape(n, 3, units)
-            gates[t, :, :2] = s.f(given[:, :2] + q[:, :2])
+    gates, kept = 3, 4  # u, r, k, q_k
+
+    def forward(self) -> None:
+        h = self.h
+        u, r, k, q_k = (self.parts[:, :, part] for part in range(4))
+        for t in range(self.steps):
+            q = _recur(h[t], self.kernel, self.masks) + self.bias
+            q, given = (a.reshape(self.n, 3, self.units) for a in (q, self.z[t]))
+            self.parts[t, :, :2] = self.s.f(given[:, :2] + q[:, :2])
             q_k[t] = q[:, 2]
-            k[t] = act.f(given[:, 2] + r[t] * q_k[t])
+            k[t] = self.act.f(given[:, 2] + r[t] * q_k[t])
             h[t + 1] = u[t] * h[t] + (1 - u[t]) * k[t]
 
-    def backward(g: Array, dz: Array, dq: Array) -> None:
+    def backward(self, g: Array) -> None:
+        h, s, dz = self.h, self.s, self.no_gradient_yet()
+        dq = self.dq = np.empty_like(dz)
+        u, r, k, q_k = (self.parts[:, :, part] for part in range(4))
         # First the factors of dh, for all steps at once.
         dz[:, :, 0] = (h[:-1] - k) * s.slope(u)
-        dz[:, :, 2] = (1 - u) * act.slope(k)
+        dz[:, :, 2] = (1 - u) * self.act.slope(k)
         dz[:, :, 1] = dz[:, :, 2] * q_k * s.slope(r)
         dq[:, :, :2] = dz[:, :, :2]
         dq[:, :, 2] = dz[:, :, 2] * r
         dh = np.zeros_like(h[0])
-        for t in reversed(range(steps)):
+        for t in reversed(range(self.steps)):
             dh = dh + g[t]
             dz[t] *= dh[:, np.newaxis]
             dq[t] *= dh[:, np.newaxis]
-            dh = dh * u[t] + _recur_input_gradient(dq[t].reshape(n, -1), kernel, masks)
-
-    @ops.once
-    def through_time(g: Array) -> tuple[Array, Array]:
-        dz, dq = (np.empty((steps, n, 3, units), a.dtype) for _ in range(2))
-        kernels.on_one_core(lambda: backward(g, dz, dq))
-        return dz.reshape(a.shape), dq.reshape(a.shape)
-
-    kernels.on_one_core(forward)
-    return record(
-        "gru",
-        h[1:],
-        (z, lambda g: through_time(g)[0]),
-        (
-            recurrent_kernel,
-            lambda g: _recur_kernel_gradient(h[:-1], through_time(g)[1], masks),
-        ),
-        (recurrent_bias, lambda g: kernels.bias_gradient(through_time(g)[1])),
-    )
+            back = _recur_input_gradient(dq[t].reshape(self.n, -1), self.kernel, self.masks)
+            dh = dh * u[t] + back
 
 
-def gru_reset_before(
-    z: Tensor,
-    recurrent_kernel: Tensor,
-    activation: Callable = ops.tanh,
-    recurrent_activation: Callable = ops.sigmoid,
-    masks: Array | None = None,
-) -> Tensor:
-    """`gru` with the reset gate before the product with R_k, and without a second bias.
+class ResetBeforeWalk(Walk):
+    """`GRUWalk` with the reset gate before the product with R_k, the published form.
 
         u, r = s(z_u + h[t-1] R_u), s(z_r + h[t-1] R_r)
         k    = act(z_k + (r * h[t-1]) R_k)
@@ -241,59 +294,50 @@ def gru_reset_before(
 
         dz_u = dh * (h[t-1] - k) * s'(u)    dz_k = dh * (1 - u) * act'(k)
         dz_r = p * h[t-1] * s'(r)           dh[t-1] = dh * u + p * r + (dz_u, dz_r) R_ur^T
-
-    Arguments and result are those of `gru`. This is the published form, Keras's
-    `reset_after=False`.
     """
-    z = as_tensor(z)
-    a, kernel = z.storage, recurrent_kernel.storage
-    steps, n, units = _check("gru", z, recurrent_kernel, 3)
-    act, s = FORMULAS[activation], FORMULAS[recurrent_activation]
-    of_gates, of_candidate = (
-        (np.ascontiguousarray(columns), None if masks is None else masks[gates])
-        for columns, gates in (
-            (kernel[:, : 2 * units], slice(0, 2)),
-            (kernel[:, 2 * units :], slice(2, 3)),
-        )
-    )
-    h = np.zeros((steps + 1, n, units), a.dtype)
-    gates = np.empty((steps, n, 3, units), a.dtype)
-    u, r, k = (gates[:, :, gate] for gate in range(3))
 
-    def forward() -> None:
-        for t in range(steps):
-            given = a[t].reshape(n, 3, units)
-            gates[t, :, :2] = s.f(given[:, :2] + _recur(h[t], *of_gates).reshape(n, 2, units))
-            k[t] = act.f(given[:, 2] + _recur(r[t] * h[t], *of_candidate))
+    gates, kept = 3, 3  # u, r, k
+
+    def forward(self) -> None:
+        h, n, units = self.h, self.n, self.units
+        of_gates, of_candidate = self.halves()
+        u, r, k = (self.parts[:, :, part] for part in range(3))
+        for t in range(self.steps):
+            given, q = self.z[t].reshape(n, 3, units), _recur(h[t], *of_gates)
+            self.parts[t, :, :2] = self.s.f(given[:, :2] + q.reshape(n, 2, units))
+            k[t] = self.act.f(given[:, 2] + _recur(r[t] * h[t], *of_candidate))
             h[t + 1] = u[t] * h[t] + (1 - u[t]) * k[t]
 
-    def backward(g: Array, dz: Array) -> None:
+    def halves(self) -> list[tuple[Array, Array | None]]:
+        """(R, masks) of the two gates, and of the candidate."""
+        middle = 2 * self.units
+        columns = self.kernel[:, :middle], self.kernel[:, middle:]
+        masks = (None, None) if self.masks is None else (self.masks[:2], self.masks[2:])
+        return [(np.ascontiguousarray(c), m) for c, m in zip(columns, masks, strict=True)]
+
+    def backward(self, g: Array) -> None:
+        h, s, dz = self.h, self.s, self.no_gradient_yet()
+        of_gates, of_candidate = self.halves()
+        u, r, k = (self.parts[:, :, part] for part in range(3))
         dz[:, :, 0] = (h[:-1] - k) * s.slope(u)
         dz[:, :, 1] = h[:-1] * s.slope(r)
-        dz[:, :, 2] = (1 - u) * act.slope(k)
+        dz[:, :, 2] = (1 - u) * self.act.slope(k)
         dh = np.zeros_like(h[0])
-        for t in reversed(range(steps)):
+        for t in reversed(range(self.steps)):
             dh = dh + g[t]
             dz[t, :, ::2] *= dh[:, np.newaxis]
             p = _recur_input_gradient(dz[t, :, 2], *of_candidate)
             dz[t, :, 1] *= p
-            both = dz[t, :, :2].reshape(n, -1)
+            both = dz[t, :, :2].reshape(self.n, -1)
             dh = dh * u[t] + p * r[t] + _recur_input_gradient(both, *of_gates)
 
-    @ops.once
-    def through_time(g: Array) -> Array:
-        dz = np.empty_like(gates)
-        kernels.on_one_core(lambda: backward(g, dz))
-        return dz.reshape(a.shape)
-
-    def kernel_gradient(g: Array) -> Array:
-        dz = through_time(g)
-        first = _recur_kernel_gradient(h[:-1], dz[..., : 2 * units], of_gates[1])
-        last = _recur_kernel_gradient(r * h[:-1], dz[..., 2 * units :], of_candidate[1])
-        return np.concatenate([first, last], axis=1)
-
-    kernels.on_one_core(forward)
-    return record("gru", h[1:], (z, through_time), (recurrent_kernel, kernel_gradient))
+    def kernel_gradient(self) -> Array:
+        (_, first), (_, last) = self.halves()
+        dz, middle, before = self.flat(self.dz), 2 * self.units, self.h[:-1]
+        of_gates = _recur_kernel_gradient(before, dz[..., :middle], first)
+        reset = self.parts[:, :, 1] * before
+        of_candidate = _recur_kernel_gradient(reset, dz[..., middle:], last)
+        return np.concatenate([of_gates, of_candidate], axis=1)
 
 
 # --- The product with the recurrent kernel -------------------------------------------------------
@@ -328,14 +372,3 @@ def _recur_kernel_gradient(h: Array, g: Array, masks: Array | None) -> Array:
         ],
         axis=1,
     )
-
-
-def _check(op: str, z: Tensor, kernel: Tensor, gates: int) -> tuple[int, int, int]:
-    """(T, N, U); ValueError where the shapes do not fit: the kernels check nothing."""
-    units = kernel.shape[0]
-    if z.ndim != 3 or kernel.shape != (units, gates * units) or z.shape[2] != gates * units:
-        raise ValueError(
-            f"{op} takes z (T, N, {gates}U) and a recurrent kernel (U, {gates}U), got {z.shape} "
-            f"and {kernel.shape}"
-        )
-    return z.shape[0], z.shape[1], units
