@@ -7,8 +7,6 @@ head, block5 unfrozen. Everything else stands around them and is imported when i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from minitl import (
     applications,
     autograd,
@@ -21,7 +19,6 @@ from minitl import (
     models,
     ops,
     optimizers,
-    regularizers,
 )
 from minitl.autograd import Tensor, Variable, backward, no_grad
 from minitl.kernels import use_kernels
@@ -29,19 +26,6 @@ from minitl.layers import Input, Layer
 from minitl.models import Model
 from minitl.models.training import TrainingDiverged
 from minitl.naming import attributes_of
-
-if TYPE_CHECKING:
-    from minitl import activations as activations
-    from minitl import callbacks as callbacks
-    from minitl import data as data
-    from minitl import datasets as datasets
-    from minitl import judging as judging
-    from minitl import transfer as transfer
-    from minitl import utils as utils
-    from minitl.judging.gradients import check_gradients as check_gradients
-    from minitl.judging.gradients import print_graph as print_graph
-    from minitl.models.sequential import Sequential as Sequential
-    from minitl.transfer.features import extract_features as extract_features
 
 __version__ = "0.1.0"
 

@@ -14,9 +14,11 @@ import numpy as np
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor, record
 from minitl.naming import public_names
+from minitl.ops import sigmoids
 
 TABLE, get = ops.ACTIVATIONS, ops.activation
-linear, relu, sigmoid, softmax, tanh = ops.linear, ops.relu, ops.sigmoid, ops.softmax, ops.tanh
+linear, relu, softmax = ops.linear, ops.relu, ops.softmax
+sigmoid, tanh = sigmoids.sigmoid, sigmoids.tanh
 
 
 def _elementwise(name: str, x: Tensor, y: Array, slope: Array) -> Tensor:

@@ -200,6 +200,7 @@ PARTS = {
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
     "networks": "minitl.applications.common",  # checks arguments that seldom come together
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
+    "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs
     "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
     "settings": "minitl.storage.settings",  # what a file says of a layer, a loss, an optimizer ...
     "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from

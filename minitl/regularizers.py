@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from minitl import ops
 from minitl.autograd import Tensor
-from minitl.naming import Configurable, Registry, look_up
+from minitl.layers.base import REGULARIZERS, regularizer
+from minitl.naming import Configurable
+from minitl.ops import arrays
 
 
 class L1L2(Configurable):
@@ -21,7 +22,7 @@ class L1L2(Configurable):
     def __call__(self, weight: Tensor) -> Tensor:
         terms = []
         if self.l1 or not self.l2:
-            terms.append(ops.absolute(weight).sum() * self.l1)
+            terms.append(arrays.absolute(weight).sum() * self.l1)
         if self.l2:
             terms.append((weight * weight).sum() * self.l2)
         return terms[0] if len(terms) == 1 else terms[0] + terms[1]
@@ -41,9 +42,9 @@ class L2(L1L2):
         super().__init__(l2=l2)
 
 
-TABLE = Registry(__name__, L1, L2, L1L2, l1_l2=L1L2)
+REGULARIZERS.register(L1, L2, L1L2, l1_l2=L1L2)
 
 
 def get(identifier: Any) -> Any:
     """A regularizer from its name, configuration, or itself; None stays None."""
-    return None if identifier is None else look_up(identifier, TABLE, "regularizer")
+    return regularizer(identifier)

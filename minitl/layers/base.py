@@ -18,13 +18,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minitl import config, initializers, regularizers
+from minitl import config, initializers
 from minitl.autograd import Array, Tensor, Variable, as_tensor
-from minitl.naming import Configurable, did_you_mean, part, snake_case, unique_name
+from minitl.naming import (
+    Configurable,
+    Registry,
+    did_you_mean,
+    look_up,
+    part,
+    snake_case,
+    unique_name,
+)
 
 __all__ = ["Layer", "SymbolicTensor"]
 
 Shape = tuple[int | None, ...]
+REGULARIZERS = Registry("minitl.regularizers")  # penalties by name; that file registers its own
+
+
+def regularizer(identifier: Any) -> Any:
+    """The penalty that a name, class or configuration stands for; None stays None."""
+    return look_up(identifier, REGULARIZERS, "regularizer")
 
 
 class SymbolicTensor:
@@ -216,7 +230,7 @@ class Layer(Configurable, metaclass=LayerType):
         variable.rate_multiplier = self._rate_multiplier
         self.own_weights.append(variable)
         if regularizer is not None:
-            self._regularized.append((variable, regularizers.get(regularizer)))
+            self._regularized.append((variable, look_up(regularizer, REGULARIZERS, "regularizer")))
         return variable
 
     @property

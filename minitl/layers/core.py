@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from minitl import initializers, ops, regularizers
+from minitl import initializers, ops
 from minitl.autograd import Array, Tensor
-from minitl.layers.base import Call, Layer, Shape, SymbolicTensor
+from minitl.layers.base import Call, Layer, Shape, SymbolicTensor, regularizer
 
 __all__ = ["Dense", "Flatten", "Input", "InputLayer"]
 
@@ -120,8 +120,8 @@ class Weighted(Layer):
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_regularizer = regularizer(kernel_regularizer)
+        self.bias_regularizer = regularizer(bias_regularizer)
         self.kernel: Any = None
         self.bias: Any = None
 

@@ -24,7 +24,7 @@ from minitl.metrics import Mean, Metric
 from minitl.models.batches import Batch
 from minitl.models.callbacks import CallbackList
 from minitl.models.prediction import outputs_of, pieces, with_bar
-from minitl.naming import did_you_mean
+from minitl.naming import part
 
 
 class TrainingDiverged(FloatingPointError):
@@ -66,31 +66,17 @@ class Compiled:
 
     def _each(self, value: Any, what: str) -> list[Any]:
         """A setting for each output, from one for all, a list, or a dict by output name."""
-        names, n = self.model.output_names, max(len(self.model.outputs), 1)
-        if isinstance(value, dict) and "class_name" not in value:
-            for name in value:
-                if name not in names:
-                    raise ValueError(
-                        f"{what} names the output {name!r}. {did_you_mean(name, names)}"
-                    )
-            return [value.get(name) for name in names]
-        if isinstance(value, (list, tuple)):
-            if len(value) != n:
-                raise ValueError(f"{what} has {len(value)} entries for {n} outputs")
-            return list(value)
-        return [value] * n
+        if isinstance(value, (dict, list, tuple)):
+            return part("outputs").per_output(value, what, self.model.output_names)
+        return [value] * max(len(self.model.outputs), 1)
 
     def _metric_rows(self, settings: Any) -> list[list[Any]]:
-        """The metrics that were asked for, output by output."""
-        by_output = isinstance(settings, dict) or (
-            isinstance(settings, (list, tuple))
-            and any(isinstance(each, (list, tuple)) for each in settings)
-        )
-        rows = [settings] * max(len(self.model.outputs), 1)
-        if by_output:
-            rows = self._each(settings, "metrics")
-        lists = [list(row) if isinstance(row, (list, tuple)) else [row] for row in rows]
-        return [[each for each in row if each is not None] for row in lists]
+        """The metrics that were asked for, output by output; a plain list is for every output."""
+        one = list(settings) if isinstance(settings, (list, tuple)) else [settings]
+        if isinstance(settings, dict) or any(isinstance(m, (list, tuple)) for m in one):
+            return part("outputs").metric_rows(settings, self.model.output_names)
+        row = [metric for metric in one if metric is not None]
+        return [row] * max(len(self.model.outputs), 1)
 
     def metrics(self) -> list[list[tuple[Metric, bool]]]:
         """For each output: its metrics, and whether sample weights count in them."""

@@ -98,13 +98,6 @@ def log(x: Any) -> Tensor:
     return record("log", np.log(a), (x, lambda g: g / a))
 
 
-def absolute(x: Any) -> Tensor:
-    """y = |x|. The derivative at 0 is taken as 0."""
-    x = as_tensor(x)
-    a = x.storage
-    return record("absolute", np.abs(a), (x, lambda g: g * np.sign(a)))
-
-
 def clip(x: Any, low: float, high: float) -> Tensor:
     """y = x held within [low, high]. The gradient passes where low <= x <= high (ends included)."""
     x = as_tensor(x)
@@ -207,27 +200,6 @@ def relu(
     return record("relu", y, (x, lambda g: g * slope))
 
 
-def sigmoid(x: Any) -> Tensor:
-    """y = 1 / (1 + e^-x), computed without overflow; dy/dx = y (1 - y)."""
-    x = as_tensor(x)
-    y = _logistic(x.storage)
-    out = record("sigmoid", y, (x, lambda g: g * y * (1 - y)))
-    out.origin = ("sigmoid", x)
-    return out
-
-
-def _logistic(z: Array) -> Array:
-    small = np.exp(-np.abs(z))  # in (0, 1]: never overflows
-    return (np.where(z >= 0, 1, small) / (1 + small)).astype(z.dtype, copy=False)
-
-
-def tanh(x: Any) -> Tensor:
-    """y = tanh x; dy/dx = 1 - y^2."""
-    x = as_tensor(x)
-    y = np.tanh(x.storage)
-    return record("tanh", y, (x, lambda g: g * (1 - y * y)))
-
-
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """p_j = e^(x_j) / sum_k e^(x_k) over one axis; dL/dx = p * (g - <g, p>)."""
     x = as_tensor(x)
@@ -248,7 +220,7 @@ def linear(x: Any) -> Tensor:
 
 
 # Those of the layers that every network has; `minitl/activations.py` adds the others.
-ACTIVATIONS = Registry("minitl.activations", linear, relu, sigmoid, softmax, tanh)
+ACTIVATIONS = Registry("minitl.activations", linear, relu, softmax)
 
 
 def activation(identifier: Any) -> Callable[..., Tensor]:
@@ -408,19 +380,6 @@ def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:
         return g[:, None] * (p * targets.sum(axis=1, keepdims=True) - targets)
 
     return record("softmax_cross_entropy", losses, (logits, vjp))
-
-
-def sigmoid_cross_entropy(logits: Any, targets: Array) -> Tensor:
-    """Binary cross-entropy of sigmoid(logits), element by element, stable for any logit.
-
-    loss = max(z, 0) - z t + log(1 + e^-|z|)        dloss/dz = sigmoid(z) - t
-    """
-    logits = as_tensor(logits)
-    fits = targets.shape == logits.shape
-    require(fits, "sigmoid_cross_entropy", "logits and targets of one shape", logits, targets)
-    z = logits.storage
-    losses = np.maximum(z, 0) - z * targets + np.log1p(np.exp(-np.abs(z)))
-    return record("sigmoid_cross_entropy", losses, (logits, lambda g: g * (_logistic(z) - targets)))
 
 
 # Tensor's operators: `a + b` is `add(a, b)`, also where only b is a Tensor.

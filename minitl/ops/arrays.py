@@ -74,3 +74,10 @@ def along_last(function: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Te
     order = list(range(x.ndim))
     order[axis], order[-1] = order[-1], order[axis]  # its own inverse
     return transpose(function(transpose(x, order)), order)
+
+
+def absolute(x: Any) -> Tensor:
+    """y = |x|. The derivative at 0 is taken as 0."""
+    x = as_tensor(x)
+    a = x.storage
+    return record("absolute", np.abs(a), (x, lambda g: g * np.sign(a)))

@@ -26,6 +26,7 @@ import numpy as np
 
 from minitl import kernels, ops
 from minitl.autograd import Array, Tensor, as_tensor, record
+from minitl.ops import sigmoids
 
 # --- Activations ---------------------------------------------------------------------------------
 
@@ -45,8 +46,8 @@ def _sigmoid(x: Array) -> Array:
 
 # Only activations whose slope follows from the output: then one array per gate need be kept.
 FORMULAS: dict[Callable, Formula] = {
-    ops.tanh: Formula(np.tanh, lambda y: 1 - y * y),
-    ops.sigmoid: Formula(_sigmoid, lambda y: y * (1 - y)),
+    sigmoids.tanh: Formula(np.tanh, lambda y: 1 - y * y),
+    sigmoids.sigmoid: Formula(_sigmoid, lambda y: y * (1 - y)),
     ops.relu: Formula(lambda x: np.maximum(x, 0), lambda y: (y > 0).astype(y.dtype)),
     ops.linear: Formula(lambda x: x, np.ones_like),
 }
@@ -80,8 +81,8 @@ class Walk:
         z: Array,
         kernel: Array,
         bias: Array | None,
-        activation: Callable = ops.tanh,
-        recurrent_activation: Callable = ops.sigmoid,
+        activation: Callable = sigmoids.tanh,
+        recurrent_activation: Callable = sigmoids.sigmoid,
         masks: Array | None = None,
     ):
         self.z, self.kernel, self.masks = z, kernel, masks

@@ -22,6 +22,7 @@ SIZE = 16  # bytes of a sample's digest
 FORMER_PLACES = {
     "minitl.applications.common": ["preprocess_input"],
     "minitl.layers.pooling": ["MaxPooling2D"],
+    "minitl.ops": ["sigmoid", "tanh"],
     "minitl.layers.recurrent": ["GRU", "LSTM"],
     "minitl.layers.reshaping": ["Flatten"],
     "minitl.layers.wrappers": ["Bidirectional", "TimeDistributed"],

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from minitl import initializers, ops, regularizers
+from minitl import initializers, ops
 from minitl.autograd import Array, Tensor
-from minitl.layers.base import Shape
+from minitl.layers.base import Shape, regularizer
 from minitl.layers.core import positive
 from minitl.layers.randomness import RandomLayer
 from minitl.ops import recurrence
@@ -85,9 +85,9 @@ class Recurrent(RandomLayer):
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.recurrent_initializer = initializers.get(recurrent_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_regularizer = regularizer(kernel_regularizer)
+        self.recurrent_regularizer = regularizer(recurrent_regularizer)
+        self.bias_regularizer = regularizer(bias_regularizer)
         for what, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
             if not 0 <= rate < 1:
                 raise ValueError(f"{what} must be in [0, 1), got {rate}")
