@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,6 +55,52 @@ def snake_case(name: str) -> str:
     name = re.sub(r"\W+", "", name)
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+# --- What stands around the spine -----------------------------------------------------------------
+
+# What a method of the spine opens when it is first called, and for what. Nothing else in minitl
+# imports a module of its own inside a function, but for the fast kernels (`kernels/__init__.py`).
+PARTS = {
+    "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
+    "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
+    "images": "minitl.applications.vgg16",  # a model file says what images it expects
+    "memory": "minitl.storage.state",  # what a callback remembers in a backup
+    "networks": "minitl.applications.common",  # checks arguments that seldom come together
+    "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
+    "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs
+    "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
+    "settings": "minitl.storage.settings",  # what a file says of a layer, a loss, an optimizer ...
+    "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
+    "streams": "minitl.data.streams",  # data that are iterables of batches, not arrays
+    "summary": "minitl.judging.summary",  # Model.summary
+    "weights": "minitl.applications.weights",  # published weights that are not in their place
+}
+
+
+def part(name: str) -> ModuleType:
+    """The module that does what `PARTS` says, imported when it is first asked for."""
+    return importlib.import_module(PARTS[name])
+
+
+class elsewhere:
+    """A method that stands in a room around the spine: a function there takes the object first.
+
+    `save = elsewhere("files", "save_model")` in a class makes `model.save(path)` the call
+    `part("files").save_model(model, path)`. With `of_class` the function takes the class.
+    """
+
+    def __init__(self, room: str, function: str, of_class: bool = False):
+        self.room, self.function, self.of_class = room, function, of_class
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        function = getattr(part(self.room), self.function)
+        if self.of_class:
+            return MethodType(function, owner)
+        return function if instance is None else MethodType(function, instance)
+
+
+# --- Names of classes, arguments, layers ----------------------------------------------------------
 
 
 class Registry(dict[str, Any]):
@@ -169,9 +215,7 @@ class Configurable:
                 cls.__init__, constructor_parameters(cls)
             )
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON can hold them."""
-        return part("settings").settings_of(self)
+    get_config: Any = elsewhere("settings", "settings_of")
 
 
 _names_given: Counter[str] = Counter()
@@ -189,30 +233,7 @@ def forget_names() -> None:
     _names_given.clear()
 
 
-# --- What stands around the spine -----------------------------------------------------------------
-
-# What a method of the spine opens when it is first called, and for what. Nothing else in minitl
-# imports a module of its own inside a function, but for the fast kernels (`kernels/__init__.py`).
-PARTS = {
-    "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
-    "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
-    "images": "minitl.applications.vgg16",  # a model file says what images it expects
-    "memory": "minitl.storage.state",  # what a callback remembers in a backup
-    "networks": "minitl.applications.common",  # checks arguments that seldom come together
-    "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
-    "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs
-    "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
-    "settings": "minitl.storage.settings",  # what a file says of a layer, a loss, an optimizer ...
-    "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
-    "streams": "minitl.data.streams",  # data that are iterables of batches, not arrays
-    "summary": "minitl.judging.summary",  # Model.summary
-    "weights": "minitl.applications.weights",  # published weights that are not in their place
-}
-
-
-def part(name: str) -> ModuleType:
-    """The module that does what `PARTS` says, imported when it is first asked for."""
-    return importlib.import_module(PARTS[name])
+# --- What the files of a package define -----------------------------------------------------------
 
 
 def public_names(module: str, deep: bool = True) -> dict[str, Any]:

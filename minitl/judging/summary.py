@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,25 +33,34 @@ def _layers_between(layers: list[Layer], names: Sequence[str] | None) -> list[La
     return layers[first[0] : last[-1] + 1]
 
 
-def table(
+def summary(
     model: Model,
-    expand_nested: bool = False,
     line_length: int | None = None,
+    positions: Any = None,
+    print_fn: Callable[[str], None] | None = None,
+    expand_nested: bool = False,
+    show_trainable: bool = False,
     layer_range: Sequence[str] | None = None,
-) -> str:
-    """The rows of the model's layers, and its totals: what `Model.summary` prints.
+) -> None:
+    """Print a table of the layers: output shape, parameters, multiply-adds, trainable.
 
     Args:
-        expand_nested: show the layers of models inside this one.
         line_length: total width; as wide as needed when None.
+        print_fn: called with the whole text, instead of print.
+        expand_nested: show the layers of models inside this one.
         layer_range: (first, last): only the layers from one name to another, both included. Each
             is a regular expression that a name begins with. Totals are the model's.
+        positions, show_trainable: Keras's. Columns are as wide as what stands in them, and what is
+            trainable is always shown.
 
-    Keras's `positions` and `show_trainable` have no effect: columns are as wide as what stands in
-    them, and what is trainable is always shown. Raises ValueError when no layer has a name of
-    `layer_range`.
+    Raises ValueError when no layer has a name of `layer_range`.
     """
-    rows = _rows(model, expand_nested, _layers_between(model.all_layers, layer_range))
+    layers = _layers_between(model.all_layers, layer_range)
+    (print_fn or print)(_table(model, layers, expand_nested, line_length))
+
+
+def _table(model: Model, layers: list[Layer], expand: bool, line_length: int | None) -> str:
+    rows = _rows(model, expand, layers)
     chain = all(len(call.inputs) == 1 for call in model.graph.calls) and not any(
         n > 1 for n in model.graph.readers.values()
     )

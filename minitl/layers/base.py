@@ -24,8 +24,8 @@ from minitl.naming import (
     Configurable,
     Registry,
     did_you_mean,
+    elsewhere,
     look_up,
-    part,
     snake_case,
     unique_name,
 )
@@ -199,19 +199,9 @@ class Layer(Configurable, metaclass=LayerType):
         shapes = [*input_shapes, *(found if isinstance(found, list) else [found])]
         return sum(math.prod(n or 1 for n in shape[1:]) for shape in shapes)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, from which `from_config` makes the same layer."""
-        base = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype}
-        return base | super().get_config()
-
-    @classmethod
-    def from_config(cls, settings: dict[str, Any]) -> Layer:
-        """A layer from a configuration, one of minitl's or one that Keras wrote.
-
-        Keras writes arguments that minitl does not have. They are dropped where they are None,
-        False or empty, that is, do nothing; otherwise ValueError names them.
-        """
-        return part("settings").layer_configured(cls, settings)
+    # The constructor's arguments, as a file can hold them, and a layer made of them.
+    get_config = elsewhere("settings", "layer_settings")
+    from_config = elsewhere("settings", "layer_configured", of_class=True)
 
     # --- Weights ---
 

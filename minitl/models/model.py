@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from minitl.models.batches import ArrayData, check_shape
 from minitl.models.callbacks import CallbackList, History
 from minitl.models.graph import Graph, graph_between
 from minitl.models.training import Compiled, Training, measure
-from minitl.naming import check_keywords, did_you_mean, part, unique_name
+from minitl.naming import check_keywords, did_you_mean, elsewhere, part, unique_name
 
 
 class Model(Layer):
@@ -179,34 +179,8 @@ class Model(Layer):
     def output_shape(self) -> Any:
         return self._listed([t.shape for t in self.outputs])
 
-    def summary(
-        self,
-        line_length: int | None = None,
-        positions: Any = None,
-        print_fn: Callable[[str], None] | None = None,
-        expand_nested: bool = False,
-        show_trainable: bool = False,
-        layer_range: Sequence[str] | None = None,
-    ) -> None:
-        """Print a table of the layers: output shape, parameters, multiply-adds, trainable.
-
-        Arguments as in Keras; see `judging/summary.py`.
-        """
-        text = part("summary").table(self, expand_nested, line_length, layer_range)
-        (print_fn or print)(text)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}, {len(self.all_layers)} layers>"
-
-    # --- Freezing ---
-
-    def freeze_until(self, layer: str | Layer) -> list[Layer]:
-        """Freeze all layers that `layer` (or a block) is computed from: `transfer.freeze_until`."""
-        return part("stages").freeze_until(self, layer)
-
-    def unfreeze_from(self, layer: str | Layer, batch_norm: bool = False) -> list[Layer]:
-        """Unfreeze `layer` and what does not come before it: `transfer.unfreeze_from`."""
-        return part("stages").unfreeze_from(self, layer, batch_norm)
 
     # --- Predicting ---
 
@@ -388,74 +362,20 @@ class Model(Layer):
         values = list(logs.values())
         return values if len(values) > 1 else values[0]
 
-    # --- Single batches, for a loop of the user's own ---
+    # --- Methods that stand in the rooms around the spine ---
 
-    @check_keywords
-    def predict_on_batch(self, x: Any) -> Any:
-        """The model's outputs for one batch."""
-        first = x[0] if isinstance(x, list) else x
-        return self.predict(x, batch_size=len(first), verbose=0)
-
-    @check_keywords
-    def train_on_batch(
-        self,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
-        class_weight: dict[int, float] | None = None,
-        return_dict: bool = False,
-    ) -> Any:
-        """One step of training on one batch; returns its loss and metrics as `evaluate` does.
-
-        Raises TrainingDiverged, before the weights are changed, when the loss or a gradient is
-        no finite number.
-        """
-        self.need_compile("train_on_batch")
-        batch = (x, y, sample_weight)
-        return part("one batch").train_on_batch(self, batch, class_weight, return_dict)
-
-    @check_keywords
-    def test_on_batch(
-        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
-    ) -> Any:
-        """Loss and metrics of one batch, as `evaluate` returns them; nothing is trained."""
-        self.need_compile("test_on_batch")
-        return part("one batch").test_on_batch(self, (x, y, sample_weight), return_dict)
-
-    # --- Files ---
-
-    def save(self, filepath: str | Path, overwrite: bool = True) -> None:
-        """Write architecture and weights to one file in Keras's form, `.h5` or `.keras`."""
-        part("files").save_model(self, filepath, overwrite)
-
-    def save_weights(self, filepath: str | Path, overwrite: bool = True) -> None:
-        """Write the weights to an HDF5 file that Keras reads too: 'name.weights.h5', Keras 3's
-        form, or 'name.h5', the older one.
-
-        Of the older form Keras reads the weights of a frozen model inside a model in another
-        order, and refuses them: load first there, and freeze then, or use '.weights.h5'.
-        """
-        part("files").save_weights(self, filepath, overwrite)
-
-    def load_weights(
-        self, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False
-    ) -> None:
-        """Read weights from an HDF5 file of minitl or Keras. All or nothing: on error no weight
-        has changed, and the error lists everything that does not fit."""
-        part("files").load_weights(self, filepath, skip_mismatch, by_name)
-
-    def get_config(self) -> dict[str, Any]:
-        """Keras's description of the model: layers, and where each call's inputs come from."""
-        return part("files").describe(self)
-
-    @classmethod
-    def from_config(cls, settings: dict[str, Any]) -> Layer:
-        """The model that `get_config` described; also reads what Keras writes."""
-        return part("files").layer_from(cls.__name__, settings)
-
-    def to_json(self) -> str:
-        """The architecture as JSON."""
-        return part("files").to_json(self)
+    predict_on_batch = elsewhere("one batch", "predict_on_batch")
+    train_on_batch = elsewhere("one batch", "train_on_batch")
+    test_on_batch = elsewhere("one batch", "test_on_batch")
+    freeze_until = elsewhere("stages", "freeze_until")
+    unfreeze_from = elsewhere("stages", "unfreeze_from")
+    summary = elsewhere("summary", "summary")
+    save = elsewhere("files", "save_model")
+    save_weights = elsewhere("files", "save_weights")
+    load_weights = elsewhere("files", "load_weights")
+    get_config = elsewhere("files", "describe")
+    from_config = elsewhere("files", "model_of_class", of_class=True)
+    to_json = elsewhere("files", "to_json")
 
     def __reduce__(self) -> Any:
         """For `copy.deepcopy` and pickle: as a file of `save`, so without the optimizer's state."""

@@ -1,4 +1,4 @@
-"""Single batches, for a training loop of the user's own: train_on_batch and test_on_batch.
+"""Single batches, for a loop of the user's own: these functions are methods of `Model`.
 
 Also what a weight for each class makes of the samples' weights, in `fit` as here.
 """
@@ -15,32 +15,55 @@ from minitl.models.batches import ArrayData, Batch
 from minitl.models.model import Model
 from minitl.models.prediction import outputs_of, source_of
 from minitl.models.training import Tally, train_step
+from minitl.naming import check_keywords
 
 
+@check_keywords
+def predict_on_batch(model: Model, x: Any) -> Any:
+    """The model's outputs for one batch."""
+    first = x[0] if isinstance(x, list) else x
+    return model.predict(x, batch_size=len(first), verbose=0)
+
+
+@check_keywords
 def train_on_batch(
-    model: Model, batch: Any, class_weight: dict[int, float] | None, return_dict: bool
+    model: Model,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    class_weight: dict[int, float] | None = None,
+    return_dict: bool = False,
 ) -> Any:
-    """One step on one batch (x, y, sample_weight); see `Model.train_on_batch`."""
-    if batch[2] is not None and class_weight is not None:
+    """One step of training on one batch; returns its loss and metrics as `evaluate` does.
+
+    Raises TrainingDiverged, before the weights are changed, when the loss or a gradient is no
+    finite number.
+    """
+    model.need_compile("train_on_batch")
+    if sample_weight is not None and class_weight is not None:
         raise ValueError("train_on_batch takes sample_weight or class_weight, not both")
-    batch = _checked(model, batch)
+    batch = _checked(model, x, y, sample_weight)
     if class_weight is not None:
         batch = batch._replace(weight=weights_by_class(batch.y, class_weight, None))
     rng = np.random.default_rng(config.next_seed())
     return _told(model, batch, *train_step(model, batch, rng, "this batch"), return_dict)
 
 
-def test_on_batch(model: Model, batch: Any, return_dict: bool) -> Any:
-    """Loss and metrics of one batch (x, y, sample_weight); see `Model.test_on_batch`."""
-    compiled, batch = model.need_compile("test_on_batch"), _checked(model, batch)
+@check_keywords
+def test_on_batch(
+    model: Model, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
+) -> Any:
+    """Loss and metrics of one batch, as `evaluate` returns them; nothing is trained."""
+    compiled = model.need_compile("test_on_batch")
+    batch = _checked(model, x, y, sample_weight)
     with no_grad():
         outputs = outputs_of(model, batch, training=False)
         found = compiled.total_loss(batch, outputs)[1]
     return _told(model, batch, found, [t.storage for t in outputs], return_dict)
 
 
-def _checked(model: Model, given: Any) -> Batch:
-    source = source_of(model, *given)
+def _checked(model: Model, x: Any, y: Any, sample_weight: Any) -> Batch:
+    source = source_of(model, x, y, sample_weight)
     if not isinstance(source, ArrayData):
         raise TypeError("one batch is arrays; `fit` and `evaluate` take iterables of batches")
     return Batch(source.x, source.y, source.weight)

@@ -36,6 +36,11 @@ def class_name(layer: Layer) -> str:
     return "Functional" if type(layer) is Model else type(layer).__name__
 
 
+def model_of_class(cls: type, settings: Mapping[str, Any]) -> Layer:
+    """`Model.from_config`: the model that `get_config` described, also as Keras writes it."""
+    return layer_from(cls.__name__, settings)
+
+
 def to_json(model: Model) -> str:
     """The description of a model or a Sequential, with its class, as text."""
     return json.dumps({"class_name": class_name(model), "config": model.get_config()})

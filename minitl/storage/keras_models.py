@@ -36,6 +36,7 @@ from minitl.storage.keras_config import (
     from_json,
     layer_from,
     model_from_config,
+    model_of_class,
     to_json,
 )
 from minitl.storage.settings import serialize
@@ -49,6 +50,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "model_from_config",
+    "model_of_class",
     "named_layers",
     "save_model",
     "save_weights",
@@ -89,7 +91,11 @@ def _named_weights(layer: Layer) -> list[tuple[str, Variable]]:
 
 def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> None:
     """Write the model's weights as HDF5: in Keras 3's form where the name ends in `.weights.h5`,
-    as Keras does, else in the older one. Keras reads both, and tells them apart by the name."""
+    as Keras does, else in the older one. Keras reads both, and tells them apart by the name.
+
+    Of the older form Keras reads the weights of a frozen model inside a model in another order,
+    and refuses them: load first there, and freeze then, or use '.weights.h5'.
+    """
     path = _target(filepath, overwrite)
     notes = {"minitl": json.dumps(_notes(model))}
     if path.name.endswith(".weights.h5"):

@@ -51,8 +51,18 @@ def configured(described: Mapping[str, Any], table: Registry, what: str) -> Any:
     return entry(**without_idle(described.get("config", {}), known, entry.__name__))
 
 
+def layer_settings(layer: Any) -> dict[str, Any]:
+    """`Layer.get_config`: the constructor's arguments, from which `from_config` makes it again."""
+    base = {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype}
+    return base | settings_of(layer)
+
+
 def layer_configured(cls: type, settings: Mapping[str, Any]) -> Any:
-    """A layer of class `cls` from its configuration; see `Layer.from_config`."""
+    """`Layer.from_config`: a layer from a configuration of minitl's or one that Keras wrote.
+
+    Keras writes arguments that minitl does not have. They are dropped where they are None, False
+    or empty, that is, do nothing; otherwise ValueError names them.
+    """
     settings = dict(settings)
     if isinstance(settings.get("dtype"), dict):  # Keras 3: a DTypePolicy
         settings["dtype"] = settings["dtype"]["config"]["name"]
