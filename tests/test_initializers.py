@@ -95,6 +95,30 @@ def test_random_seed_makes_layers_reproducible():
     assert np.array_equal(a, again) and not np.array_equal(a, b)
 
 
+def test_values_in_the_place_of_all_initializers():
+    """In the place of a user's function, too."""
+    asked = []
+
+    def instead(shape, dtype):
+        asked.append((shape, dtype))
+        return np.full(shape, 7, dtype)
+
+    token = initializers.replacement.set(instead)
+    layer = Dense(3, kernel_initializer=lambda shape, dtype: 1 / 0, bias_initializer="ones")
+    layer(np.ones((1, 4)))
+    initializers.replacement.reset(token)
+    assert asked == [((4, 3), np.float32), ((3,), np.float32)]
+    assert all((w == 7).all() for w in layer.get_weights())
+    fresh = Dense(3, bias_initializer="ones")
+    fresh(np.ones((1, 4)))
+    assert fresh.get_weights()[1].tolist() == [1, 1, 1]
+
+
+def test_a_shared_array_of_an_initializer_is_copied():
+    same = np.zeros((2, 2), np.float32)
+    assert not np.shares_memory(initializers.initial_values(lambda *_: same, (2, 2), "f4"), same)
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, "a", None])
 def test_wrong_seed(seed):
     with pytest.raises(ValueError, match="a seed is a non-negative integer, got"):

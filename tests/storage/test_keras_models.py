@@ -270,6 +270,11 @@ def rewrite(path, change):
             lambda text: text.replace('"use_bias": true', '"causal": "yes", "use_bias": true'),
             "minitl's Conv2D has no 'causal'",
         ),
+        (
+            lambda text: text.replace('"units": 3', '"units": 300000'),
+            r"more weights than it holds \(a weight of 76,800,000 bytes, where [\d,]+ are left\)",
+        ),
+        (lambda text: text.replace('"units": 3', '"units": 4'), "weights in .* do not fit the"),
     ],
 )
 def test_descriptions_that_cannot_be_followed(tmp_path, change, message):
