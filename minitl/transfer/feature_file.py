@@ -63,13 +63,13 @@ class Layout(NamedTuple):
         return ((first, min(first + step, rows)) for first in range(0, rows, step))
 
 
-class FeatureFile:
-    """F (N, D) in a file, filled row by row.
+class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
+    """F (N, D) in a file, filled row by row: `there` (N,) says which rows are, and `images` (N, 16)
+    has the digests of their images.
 
     Args:
         path: made if it is not there, taken up if its key is the same.
-        width: D.
-        dtype: of F.
+        width, dtype: D, and that of F.
         key: digests by name; see the module's text.
         rows: N, or None when it is not known yet: the file then grows, and `finish` cuts it.
         room: for how many rows a file that grows has place at first.
@@ -77,13 +77,8 @@ class FeatureFile:
         rebuild: make a file anew whose key differs, with a warning, instead of refusing it. A
             file of another kind is never touched.
 
-    Attributes:
-        there: (N,) bool, which rows are.
-        images: (N, 16) uint8, the digests of their images.
-
     Raises FeatureFileError when the file cannot be used: the error says which part differs, and
-    the file is left as it is. Rows that are damaged are named in a warning, and count as not
-    there.
+    the file is left as it is. Damaged rows are named in a warning, and count as not there.
     """
 
     def __init__(
@@ -123,11 +118,10 @@ class FeatureFile:
             differs = [f"number of images ({found.shape[0]}, now {rows})"]
         if not differs:
             return
-        what = f"{self.path} holds features of something else"
-        other = f"other {', '.join(differs)}"
+        what, other = f"{self.path} holds features of something else", ", ".join(differs)
         if not rebuild or differs[0] == "kind" or "format" in differs:
-            raise FeatureFileError(f"{what}: {other}. Delete it, or give another path.")
-        warnings.warn(f"{what} ({other}); it is made anew", UserWarning, stacklevel=5)
+            raise FeatureFileError(f"{what}: other {other}. Delete it, or give another path.")
+        warnings.warn(f"{what} (other {other}); it is made anew", UserWarning, stacklevel=5)
         self.path.unlink()
 
     def _create(self, rows: int, growing: bool) -> None:
@@ -235,10 +229,9 @@ class FeatureFile:
         """Another number of rows is another file: the rows are copied, and it takes the place."""
         self._create(rows, growing)
         self._open()
-        there, images = self.there[:rows], self.images[:rows]
-        self.there = np.zeros(rows, bool)
-        self.images = np.zeros((rows, SIZE), np.uint8)
-        self.there[: len(there)], self.images[: len(images)] = there, images
+        more = max(0, rows - len(self.there))
+        self.there = np.pad(self.there[:rows], (0, more))
+        self.images = np.pad(self.images[:rows], ((0, more), (0, 0)))
 
     def finish(self, rows: int) -> None:
         """Say that there are `rows` rows, and no more are to come."""
@@ -254,14 +247,8 @@ class FeatureFile:
         place, shape = self._layout.places["F"], self._layout.shape
         return np.memmap(self.path, self._layout.dtype, "r", offset=place, shape=shape)
 
-    def close(self) -> None:
-        self._opened.close()
-
-    def __enter__(self) -> FeatureFile:
-        return self
-
     def __exit__(self, *_: Any) -> None:
-        self.close()
+        self._opened.close()
 
 
 def is_feature_file(path: str | Path) -> bool:

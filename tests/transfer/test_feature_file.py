@@ -14,7 +14,19 @@ import numpy as np
 import pytest
 
 from minitl import Model, extract_features, kernels
-from minitl.layers import Conv2D, Flatten, Input, MaxPooling2D
+from minitl.layers import (
+    GRU,
+    LSTM,
+    Bidirectional,
+    Conv2D,
+    Dense,
+    Flatten,
+    Input,
+    MaxPooling2D,
+    TimeDistributed,
+)
+from minitl.models.opened import open_up
+from minitl.transfer.architecture import architecture
 from minitl.transfer.feature_file import (
     FeatureFile,
     FeatureFileError,
@@ -243,6 +255,18 @@ def test_what_does_not_matter(finished, expected):
     again.get_layer("conv1").name = "renamed"
     for settings in ({"batch_size": 3}, {"model": again}):
         np.testing.assert_allclose(extract(finished, **settings), expected, rtol=1e-6)
+
+
+def test_keys_of_older_files_are_still_the_same():
+    """The digest was made by the first version that wrote feature files, where layers stood in
+    other files of minitl."""
+    pixels, first = Input((8, 8, 3)), Input((2, 8, 8, 3))
+    y = MaxPooling2D()(Conv2D(2, 3, activation="relu")(pixels))
+    each = TimeDistributed(Model(pixels, Flatten()(y)))(first)
+    y = GRU(2)(Bidirectional(LSTM(3, return_sequences=True))(each))
+    model = Model(first, Dense(2, activation="softmax")(y))
+    digest = "7a748cce7b34d8b407d0bf591b6162b83beeb393fe1f27a619ac9d8e14492671"
+    assert architecture(open_up(model)) == digest
 
 
 def test_preprocessing_that_looks_the_same_and_does_something_else(finished):
