@@ -64,7 +64,7 @@ def measure(options: Options) -> Report:
 
 def _features(report: Report, x: Array) -> None:
     """The output of each block, by algorithm; and the peers' of the last."""
-    expected = _block_outputs(x, "float64", "direct")
+    expected = _block_outputs(x, "float64", "im2col")
     outputs = {
         _name(algorithm): _block_outputs(x, "float32", algorithm) for algorithm in _choices()
     }
@@ -111,13 +111,13 @@ def _gradients(report: Report, x: Array, y: Array) -> None:
     ROUNDING, relative to their root mean square.
     """
     network = training_step.network_of(x.shape[1])
-    expected = _gradients_of(x, y, "float64", "direct")
+    expected = _gradients_of(x, y, "float64", "im2col")
     for algorithm in _choices():
         with outputs_kept() as outputs:
             found = _gradients_of(x, y, "float32", algorithm)
         _add_worst(report, f"gradients, {L2}", _name(algorithm), found, expected)
         with outputs_given(outputs):
-            decided = _gradients_of(x, y, "float64", "direct")
+            decided = _gradients_of(x, y, "float64", "im2col")
         _add_worst(report, f"gradients, same decisions, {L2}", _name(algorithm), found, decided)
     with kernels.use_kernels("precise"):
         found = _gradients_of(x, y, "float32", None)
