@@ -64,8 +64,8 @@ def add_to(commands: Any) -> None:
     option(parser, "--preview", "FILE", "where to draw", "augmentation.png")
     option(parser, "--images", "N", "so many of a folder", 4, type=int)
     option(parser, "--views", "N", "of each image", 6, type=int)
-    options.add_size(parser, "to which images are cropped and scaled first")
-    option(parser, "--seed", "N", "of the choice of images and of the views", 0, type=int)
+    options.add_size(parser, "height and width to which images are cropped and scaled first")
+    option(parser, "--seed", "N", "of all that is random", 0, type=int)
     options.add_augmentation(parser)
 
 

@@ -50,9 +50,8 @@ def add_to(commands: Any) -> None:
     flag(parser, "--full", "use all 2,624 cells")
     option(parser, "--images", "N", "use so many cells", 800, type=int)
     option(parser, "--output", "DIR", "a folder for what is written", "minitl-demo")
-    seed = "of the choice of cells, the split, the head and the order"
-    option(parser, "--seed", "N", seed, 0, type=int)
-    option(parser, "--epochs", "N", "of fine-tuning", 5, type=int)
+    option(parser, "--seed", "N", "of all that is random", 0, type=int)
+    option(parser, "--epochs", "N", "passes over the images for block5", 5, type=int)
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -82,14 +81,14 @@ def demo(arguments: argparse.Namespace) -> None:
     print(f"F has shape {f.shape}: {f.shape[0]} images, D = {f.shape[1]} features each.")
 
     title("4. and 5. The head P = softmax(W^T F + b), base frozen")
-    first, before = train(head, f, cells, 1e-3, epochs=60, patience=10, verbose=0)
+    first, before = train(head, f, cells, 1e-3, patience=10, epochs=60, verbose=0)
     print(f"{len(first.epoch)} epochs of {len(cells.train)} rows of F.")
 
     title("5. Fine-tuning: block5 unfrozen, at a small rate")
     for layer in base.layers:
         layer.trainable = layer.name.startswith("block5")
     upper.get_layer("standardise").trainable = False  # 16 images a batch are too few for means
-    second, after = train(upper, maps, cells, 1e-5, epochs, patience=epochs, batch_size=16)
+    second, after = train(upper, maps, cells, 1e-5, epochs, epochs=epochs, batch_size=16)
 
     title("6. Evaluation on the test cells")
     stages = {"head only": before, "block5 fine-tuned": after}
@@ -190,18 +189,12 @@ Judged = tuple[float, Evaluation]  # the loss, and the rest
 
 
 def train(
-    model: Model,
-    x: np.ndarray,
-    cells: Cells,
-    learning_rate: float,
-    epochs: int,
-    patience: int,
-    **options: Any,
+    model: Model, x: np.ndarray, cells: Cells, learning_rate: float, patience: int, **fit: Any
 ) -> tuple[History, Judged]:
     """Train on what `x` has of the cells to train on; then judge on those to test on."""
     y = np.eye(len(NAMES), dtype=np.float32)[cells.labels]
     data, held_out, test = ((x[rows], y[rows]) for rows in cells[2:])
-    history = fit_best(model, data, held_out, learning_rate, epochs, patience, **options)
+    history = fit_best(model, data, held_out, learning_rate, patience, **fit)
     loss, _ = model.evaluate(*test, verbose=0)
     p = model.predict(test[0], verbose=0)
     return history, (loss, evaluate_predictions(test[1], p, NAMES))

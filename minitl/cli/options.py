@@ -53,7 +53,7 @@ def add_folder(parser: Parser, output: str) -> None:
     """What `extract` and `train` have in common: a folder of images, and an output file."""
     parser.add_argument("directory", metavar="DIR", help="a folder with one sub-folder per class")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=f"{output}, say")
-    add_size(parser, "to which images are scaled, at least 32")
+    add_size(parser, "height and width to which images are scaled, at least 32")
     weights = "of VGG16 without top: a file, or 'imagenet', or 'none' for random ones"
     option(parser, "--weights", "FILE", weights, "imagenet")
     add_strict(parser)

@@ -22,7 +22,7 @@ import numpy as np
 
 from minitl.applications import VGG16
 from minitl.applications.vgg16 import preprocess_input
-from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
+from minitl.callbacks import BackupAndRestore, EarlyStopping, History
 from minitl.cli import options
 from minitl.cli.folders import HOW, check_output, read_folder, scratch
 from minitl.cli.options import option
@@ -47,14 +47,14 @@ def add_to(commands: Any) -> None:
     blocks = "what to fine-tune after the head, from the top: block5 or block5,block4"
     option(parser, "--unfreeze", "BLOCKS", blocks)
     for name, default, text in (
-        ("epochs", 50, "of the head, at most"),
-        ("fine-tune-epochs", 5, "of each unfrozen block"),
-        ("patience", 10, "the head ends after so many epochs without a better val_loss"),
+        ("epochs", 50, "passes over the images for the head, at most"),
+        ("fine-tune-epochs", 5, "passes for each unfrozen block"),
+        ("patience", 10, "the head is done after so many epochs without a better val_loss"),
         ("batch-size", 16, "images per step"),
         ("copies", 3, "augmented views beside each image, if augmentation is asked for"),
     ):
         option(parser, f"--{name}", "N", text, default, type=options.count)
-    option(parser, "--seed", "N", "of the split, the head, the order and the views", 0, type=int)
+    option(parser, "--seed", "N", "of all that is random", 0, type=int)
     held_out = "a share of every class, or a folder of its own"
     kind = options.share_or_folder
     option(parser, "--validation", "SHARE_OR_DIR", held_out, 0.2, type=kind)
@@ -99,15 +99,16 @@ def train(arguments: argparse.Namespace) -> None:
     }
     cache = out.with_name(f"{out.name}.cache")
     cache.mkdir(exist_ok=True)
-    how: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
+    fit: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
     backup = BackupAndRestore(cache / "head", delete_checkpoint=False)
-    kept = how | {"callbacks": [backup], "cache_features": cache / "head.h5"}
+    kept = {"callbacks": [backup], "cache_features": cache / "head.h5"}
+    patience, epochs, more = arguments.patience, arguments.epochs, arguments.fine_tune_epochs
     trained = False
     try:
-        fit_best(model, data, validation, 1e-3, arguments.epochs, arguments.patience, **kept)
+        fit_best(model, data, validation, 1e-3, patience, epochs=epochs, **kept, **fit)
         trained = True
         if blocks:
-            fine_tune(model, data, validation, blocks, arguments.fine_tune_epochs, cache, **how)
+            fine_tune(model, data, validation, blocks, cache, epochs=more, **fit)
         found = evaluate_predictions(y_val, model.predict(validation[0], verbose=0), names)
     except KeyboardInterrupt:
         if trained or (getattr(model, "history", None) and model.history.epoch):
@@ -195,49 +196,27 @@ def provenance(
 
 
 def fit_best(
-    model: Model,
-    data: Pair,
-    validation: Pair,
-    learning_rate: float,
-    epochs: int,
-    patience: int,
-    callbacks: Sequence[Callback] = (),
-    **options: Any,
+    model: Model, data: Pair, validation: Pair, learning_rate: float, patience: int, **fit: Any
 ) -> History:
-    """Train with Adam until `patience` epochs were no better, at most `epochs`; the best weights
-    stay. `options` are more of `Model.fit`."""
+    """Train with Adam until `patience` epochs were no better, and keep the best weights.
+
+    `fit` are more arguments of `Model.fit`: epochs, which is the most that it trains, and others.
+    """
     model.compile(Adam(learning_rate), "categorical_crossentropy", metrics=["accuracy"])
     stopping = EarlyStopping(patience=patience, restore_best_weights=True)
-    callbacks = [stopping, *callbacks]
-    return model.fit(
-        *data, epochs=epochs, validation_data=validation, callbacks=callbacks, **options
-    )
+    fit["callbacks"] = [stopping, *fit.get("callbacks", ())]
+    return model.fit(*data, validation_data=validation, **fit)
 
 
 def fine_tune(
-    model: Model,
-    data: Pair,
-    validation: Pair,
-    blocks: Sequence[str],
-    epochs: int,
-    cache: Path,
-    **options: Any,
+    model: Model, data: Pair, validation: Pair, blocks: list[str], cache: Path, **fit: Any
 ) -> None:
-    """Unfreeze one block after the other and train it with the head."""
+    """Unfreeze one block after the other and train it with the head; what is kept is in `cache`."""
     # Another head, after other --epochs, or other blocks: their backups are others.
-    decides = state.fingerprint([blocks, epochs, model.get_weights()])
+    decides = state.fingerprint([blocks, fit["epochs"], model.get_weights()])
     backup = BackupAndRestore(cache / f"stages-{decides[:16]}", delete_checkpoint=False)
-    stages.fine_tune(
-        model,
-        data,
-        validation,
-        stages=blocks,
-        head_epochs=0,
-        epochs=epochs,
-        callbacks=[backup],
-        cache_features=cache / "stages.h5",
-        **options,
-    )
+    fit |= {"callbacks": [backup], "cache_features": cache / "stages.h5"}
+    stages.fine_tune(model, data, validation, stages=blocks, head_epochs=0, **fit)
 
 
 def save_interrupted(model: Model, out: Path) -> None:

@@ -46,6 +46,7 @@ def learning_curves(history: Any, path: Path, title: str | None = None) -> None:
     if sum(lengths) == 0:
         raise ValueError("the history holds no epoch: nothing to draw")
     keys = list(dict.fromkeys(key for _, record in records for key in record))
+    series = {key: _joined([record.get(key, ()) for _, record in records], lengths) for key in keys}
     panels = [k for k in keys if not (k.startswith("val_") and k.removeprefix("val_") in keys)]
 
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
@@ -53,9 +54,8 @@ def learning_curves(history: Any, path: Path, title: str | None = None) -> None:
     figure = _figure(max(4.2 * columns, 5.5), 3.6 * rows + (0.3 if title else 0))
     for place, key in enumerate(panels):
         axes = figure.add_subplot(rows, columns, place + 1)
-        _curve(axes, _joined(key, records, lengths), BLUE, "o-", "training")
-        if f"val_{key}" in keys:
-            values = _joined(f"val_{key}", records, lengths)
+        _curve(axes, series[key], BLUE, "o-", "training")
+        if (values := series.get(f"val_{key}")) is not None:
             _curve(axes, values, RED, "s--", "validation")
             _mark_best(axes, values, any(w in key for w in ("loss", "error", "mse", "mae")))
             axes.legend(fontsize=9, framealpha=0.9, edgecolor="none")
@@ -65,24 +65,17 @@ def learning_curves(history: Any, path: Path, title: str | None = None) -> None:
     _save(figure, path, title)
 
 
-def _joined(
-    key: str, records: Sequence[tuple[str, dict[str, Any]]], lengths: Sequence[int]
-) -> np.ndarray:
-    """One metric through all stages, (epochs,), NaN where a stage does not have it."""
-    parts = []
-    for (_, record), length in zip(records, lengths, strict=True):
-        given = np.asarray(record.get(key, []), float)
-        parts += [given, np.full(length - len(given), math.nan)]
-    return np.concatenate(parts)
+def _joined(parts: Sequence[Sequence[float]], lengths: Sequence[int]) -> np.ndarray:
+    """A metric through all stages, (epochs,), NaN where a stage of that length does not have it."""
+    padded = ([*part, *[math.nan] * n][:n] for part, n in zip(parts, lengths, strict=True))
+    return np.array([value for part in padded for value in part], float)
 
 
 def _curve(axes: Axes, values: np.ndarray, colour: str, style: str, label: str) -> None:
     """Values by epoch; `style` is a marker and a line, the marker only while they are few."""
-    few = len(values) <= 30
+    style = style if len(values) <= 30 else style[1:]
     epochs = np.arange(1, len(values) + 1)
-    axes.plot(
-        epochs, values, style[0 if few else 1 :], color=colour, label=label, linewidth=1.8, ms=4
-    )
+    axes.plot(epochs, values, style, color=colour, label=label, linewidth=1.8, markersize=4)
 
 
 def _mark_best(axes: Axes, values: np.ndarray, lowest: bool) -> None:
