@@ -1,9 +1,9 @@
-"""The command line's work with folders of pictures: extract, train, evaluate, predict, info.
+"""`minitl extract, evaluate, predict, info, augment`: the commands for images, models and files.
 
-A folder has one sub-folder a class. What cannot be read as an image is named on the error output
-and left out, or refused (`--strict`); how many there were is said at the end. A trained model
-carries in its metadata what `predict` must know: names of classes, size, and how images are
-scaled and preprocessed.
+Each stands here with its options. Images come from `folders.py`; those that cannot be read are
+named, and left out or refused. A trained model says in its metadata what `evaluate` and `predict`
+must know: the names of its classes, the size of its images, and how they are scaled and
+preprocessed (`trained_model`). `minitl train`, which makes such models, is in `train.py`.
 """
 
 from __future__ import annotations
@@ -11,114 +11,77 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
-import shutil
 import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minitl import callbacks
-from minitl.applications import VGG16
+from minitl import data
 from minitl.applications.vgg16 import preprocess_input
-from minitl.config import set_random_seed
-from minitl.data import augment, image_dataset_from_directory
-from minitl.data.folder import fit_image
-from minitl.data.images import decode
-from minitl.data.splits import stratified_split
-from minitl.judging import evaluation
-from minitl.layers import Dense, Dropout, GlobalAveragePooling2D
+from minitl.cli import options
+from minitl.cli.folders import HOW, Pictures, check_output, read_folder
+from minitl.cli.options import add_command, flag, option
+from minitl.cli.train import frozen_vgg16
+from minitl.judging import plots
+from minitl.judging.evaluation import evaluate_predictions
 from minitl.models import Model, load_model
-from minitl.optimizers import Adam
-from minitl.storage import state as state_file
+from minitl.storage import state
 from minitl.storage.atomic import progress_bar, replacing
 from minitl.storage.keras_files import SIGNATURE, read_weights
 from minitl.transfer import feature_file
-from minitl.transfer import stages as transfer
 from minitl.transfer.features import extract_features
 
-HOW = {"interpolation": "bilinear", "resizing": "stretch"}  # images become the model's size
 PREPARE = {"caffe": preprocess_input, "none": lambda x: x}
 
 
-class Pictures:
-    """The readable images of `paths`, (N, H, W, 3), 0-255, in a file that the system reads as it
-    is used, so that memory does not grow with N; `kept` are their numbers, `faults` the others'."""
+def add_to(commands: Any) -> None:
+    parser = add_command(commands, extract)
+    options.add_folder(parser, "F.h5")
+    option(parser, "--layers", "A,B", "whose outputs, side by side (default: the last)")
+    pooling = "of a layer's maps over their places"
+    option(parser, "--pooling", None, pooling, "avg", choices=("avg", "max", "none"))
 
-    def __init__(self, paths: Sequence[str], size: tuple[int, int], how: Any, strict: bool):
-        self.faults: list[str] = []
-        self.kept: list[int] = []
-        self.x = scratch((len(paths), *size, 3))
-        with progress_bar(len(paths), "reading images", unit="image") as bar:
-            for i, path in enumerate(paths):
-                bar.update(1)
-                try:
-                    pixels = decode(path, "rgb")
-                except OSError as error:
-                    self.faults.append(str(error))
-                    bar.write(f"minitl: {error}", file=sys.stderr)
-                    continue
-                self.x[len(self.kept)] = fit_image(
-                    pixels, size, how["interpolation"], how["resizing"]
-                )
-                self.kept.append(i)
-        if self.faults and (strict or not self.kept):
-            raise OSError(f"{len(self.faults)} of {len(paths)} images cannot be read")
-        self.paths = [paths[i] for i in self.kept]
-        self.pixels = self.x[: len(self.kept)]
+    parser = add_command(commands, evaluate)
+    parser.add_argument("model", metavar="MODEL", help="a file that `minitl train` wrote")
+    parser.add_argument("directory", metavar="DIR", help="the folder; it may lack classes")
+    flag(parser, "--json", "every number, as JSON")
+    options.add_strict(parser)
 
-    def skipped(self) -> str:
-        return f" {len(self.faults)} unreadable images were left out." if self.faults else ""
+    parser = add_command(commands, predict)
+    parser.add_argument("model", metavar="MODEL", help="a file that `minitl train` wrote")
+    what = "images, or folders of them"
+    parser.add_argument("images", metavar="IMAGE_OR_DIR", nargs="+", help=what)
+    form = parser.add_mutually_exclusive_group()
+    flag(form, "--json", "all probabilities, as JSON")
+    flag(form, "--csv", "all probabilities, as CSV")
 
+    add_command(commands, info).add_argument("file", metavar="FILE")
 
-def scratch(shape: tuple[int, ...]) -> np.ndarray:
-    """float32 in a file without a name, which is gone with the array.
-
-    Raises OSError where there is no room for it: to write there would end the process.
-    """
-    folder, size = tempfile.gettempdir(), 4 * math.prod(shape)
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise OSError(
-            f"the images need {size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.1f} MB are "
-            f"free; set TMPDIR to a folder with more room, or give a smaller --size"
-        )
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
-
-
-def read_folder(
-    directory: str, size: tuple[int, int], strict: bool, how: Any = HOW, classes: bool = True
-) -> tuple[Pictures, np.ndarray, list[str]]:
-    """The images of a folder, their labels (N,), and the classes' names (none: no sub-folders)."""
-    inferred = any(
-        place.is_dir() and not place.name.startswith(".") for place in Path(directory).glob("*")
-    )
-    if classes and not inferred and Path(directory).is_dir():
-        raise ValueError(f"{directory} has no sub-folders: put the images of each class into one")
-    labels = "inferred" if inferred else None
-    with warnings.catch_warnings():  # `train` refuses a single class, for others it is none's fault
-        warnings.filterwarnings("ignore", ".* has one class only")
-        found = image_dataset_from_directory(directory, labels, shuffle=False, verbose=False)
-    pictures = Pictures(found.file_paths, size, how, strict)
-    targets = found.labels if inferred else np.zeros(len(found.file_paths), np.int32)
-    return pictures, targets[pictures.kept], list(found.class_names or ()) if inferred else []
-
-
-# --- Extract -------------------------------------------------------------------------------------
+    parser = add_command(commands, augment)
+    parser.add_argument("path", metavar="DIR_OR_IMAGE", help="an image, or a folder of them")
+    option(parser, "--preview", "FILE", "where to draw", "augmentation.png")
+    option(parser, "--images", "N", "so many of a folder", 4, type=int)
+    option(parser, "--views", "N", "of each image", 6, type=int)
+    options.add_size(parser, "height and width to which images are cropped and scaled first")
+    option(parser, "--seed", "N", "of all that is random", 0, type=int)
+    options.add_augmentation(parser)
 
 
 def extract(arguments: argparse.Namespace) -> None:
+    """Write features of a folder of images, by a frozen VGG16, into an HDF5 file.
+
+    F is (N, D), one row per image; a CSV file beside it says which row is of which image. The
+    folder may do without sub-folders. After an interruption the same command goes on where it was.
+
+    example: minitl extract photos/ -o F.h5 --layers block4_pool,block5_pool
+    """
     started = time.perf_counter()
-    out = checked_output(arguments.output, (".h5",))
-    base = pretrained(arguments)
+    out = check_output(arguments.output, (".h5",))
+    base = frozen_vgg16(arguments.size, arguments.weights)
     pictures, labels, names = read_folder(
-        arguments.directory, arguments.size, arguments.strict, classes=False
+        arguments.directory, arguments.size, arguments.strict, needs_classes=False
     )
     f = extract_features(
         base,
@@ -139,183 +102,71 @@ def extract(arguments: argparse.Namespace) -> None:
         writer = csv.writer(file)
         writer.writerow(["row", "path", "label", "class"])
         for i, (path, label) in enumerate(zip(pictures.paths, labels, strict=True)):
-            writer.writerow([i, path, label if names else "", names[label] if names else ""])
+            writer.writerow([i, path, *((label, names[label]) if names else ("", ""))])
     print(f"F {f.shape} is in {out}, which image a row is of in {rows}.{pictures.skipped()}")
     print(f"{time.perf_counter() - started:.0f} s")
 
 
-def pretrained(arguments: argparse.Namespace) -> Model:
-    """VGG16 without top, frozen."""
-    weights = None if arguments.weights == "none" else arguments.weights
-    base = VGG16(include_top=False, weights=weights, input_shape=(*arguments.size, 3))
-    base.trainable = False
-    return base
-
-
-def checked_output(path: str, endings: Sequence[str]) -> Path:
-    """Before hours of work: whether its result can be written."""
-    out = Path(path)
-    if out.suffix not in endings:
-        raise ValueError(f"{path}: the output's name must end in {' or '.join(endings)}")
-    if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {out.absolute().parent} to write {path} to")
-    if out.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; the output must be the name of a file")
-    try:
-        tempfile.TemporaryFile(dir=out.absolute().parent).close()
-    except OSError as error:
-        raise OSError(
-            f"{path} cannot be written: {error.strerror} in {out.absolute().parent}"
-        ) from None
-    return out
-
-
-# --- Train ---------------------------------------------------------------------------------------
-
-
-def train(arguments: argparse.Namespace, layers: Sequence[Any]) -> None:
-    """The head on the frozen base; then, if asked for, blocks of the base with it. Augmentation
-    adds views to the images.
-
-    The base's features, and after each epoch how far the training is, are kept beside the output
-    until all is done: the same command, run again after it was killed, goes on there and ends with
-    the same bits.
-    """
-    started = time.perf_counter()
-    out = checked_output(arguments.output, (".h5", ".keras"))
-    if arguments.crop and arguments.crop != arguments.size:
-        raise ValueError("--crop would change the size of the images; give --size instead")
-    set_random_seed(arguments.seed)
-    base = pretrained(arguments)
-    stages = arguments.unfreeze.split(",") if arguments.unfreeze else []
-    transfer.check_stages(base, stages)  # misspelt, or not from the top down
-    pictures, labels, names = read_folder(arguments.directory, arguments.size, arguments.strict)
-    if len(names) < 2:
-        raise ValueError(f"{arguments.directory} has one class only; training needs two or more")
-    held_out = arguments.validation
-    if isinstance(held_out, float):
-        rows, others = stratified_split(labels, held_out, arguments.seed)
-        x, y = pictures.pixels[rows], labels[rows]
-        x_val, y_val = pictures.pixels[others], labels[others]
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Tell how good a trained model is on a folder with one sub-folder of images per class."""
+    model, about = trained_model(arguments.model)
+    names = about["class_names"]
+    pictures, labels, _ = read_folder(
+        arguments.directory, about["size"], arguments.strict, names, about
+    )
+    found = evaluate_predictions(labels, probabilities(model, about, pictures.pixels), names)
+    if arguments.json:
+        print(json.dumps(found.to_dict() | {"unreadable": len(pictures.faults)}, indent=1))
     else:
-        more, y_val, theirs = read_folder(held_out, arguments.size, arguments.strict)
-        x, y, x_val = pictures.pixels, labels, more.pixels
-        y_val = renumbered(y_val, theirs, names, held_out)
-        pictures.faults += more.faults
-    absent = [name for i, name in enumerate(names) if i not in y]
-    if absent:
-        raise ValueError(f"no readable image to train on of class {', '.join(absent)}")
-    print(f"{len(x)} images to train on, {len(x_val)} to validate: {', '.join(names)}.", flush=True)
-    copies = arguments.copies if layers else 0
-    prepared = scratch(((copies + 1) * len(x), *arguments.size, 3))
-    for view in range(copies + 1):
-        for at in range(0, len(x), 64):
-            part = np.asarray(x[at : at + 64])
-            if view:
-                part = augment(part, layers, arguments.seed, view - 1, first=at)
-            prepared[view * len(x) + at :][: len(part)] = preprocess_input(part)
-    one_hot = np.eye(len(names), dtype=np.float32)
-    data = prepared, np.tile(one_hot[y], (copies + 1, 1))
-    validation = preprocess_input(x_val), one_hot[y_val]
-
-    model = with_head(base, arguments.head, len(names))
-    model.metadata = {
-        "class_names": names,
-        "size": list(arguments.size),
-        "preprocessing": "caffe",
-        **HOW,
-        "provenance": {
-            "minitl": sys.modules["minitl"].__version__,
-            "base": f"vgg16, weights {arguments.weights}",
-            "folder": str(Path(arguments.directory).absolute().name),
-            "images": {"training": len(x), "validation": len(x_val)},
-            **{k: getattr(arguments, k) for k in ("seed", "head", "unfreeze", "epochs")},
-            "augmentation": [type(layer).__name__ for layer in layers],
-            "interrupted": False,
-        },
-    }
-    model.compile(Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
-    cache = out.with_name(f"{out.name}.cache")
-    cache.mkdir(exist_ok=True)
-    common: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
-    trained = False
-
-    def backup(name: str) -> callbacks.BackupAndRestore:
-        return callbacks.BackupAndRestore(cache / name, delete_checkpoint=False)
-
-    try:
-        stopping = callbacks.EarlyStopping(patience=arguments.patience, restore_best_weights=True)
-        model.fit(
-            *data,
-            epochs=arguments.epochs,
-            validation_data=validation,
-            callbacks=[stopping, backup("head")],
-            cache_features=cache / "head.h5",
-            **common,
-        )
-        trained = True
-        if stages:
-            # Another head, after other --epochs, or other stages: their backups are others.
-            decides = [stages, arguments.fine_tune_epochs, model.get_weights()]
-            transfer.fine_tune(
-                model,
-                data,
-                validation,
-                stages=stages,
-                head_epochs=0,
-                epochs=arguments.fine_tune_epochs,
-                callbacks=[backup(f"stages-{state_file.fingerprint(decides)[:16]}")],
-                cache_features=cache / "stages.h5",
-                **common,
-            )
-        p = model.predict(validation[0], verbose=0)
-    except KeyboardInterrupt:
-        if trained or (getattr(model, "history", None) and model.history.epoch):
-            model.metadata["provenance"]["interrupted"] = True
-            if out.exists():  # perhaps a finished one
-                out = out.with_stem(f"{out.stem}-interrupted")
-            model.save(out)
-            print(f"\nThe model so far is in {out}.", file=sys.stderr)
-        print(f"\nThe same command goes on from what is in {cache}.", file=sys.stderr)
-        raise
-    found = evaluation.evaluate_predictions(y_val, p, names)
-    model.metadata["provenance"]["validation"] = {
-        "accuracy": found.accuracy,
-        "macro F1": found.macro_f1,
-    }
-    model.save(out)
-    shutil.rmtree(cache, ignore_errors=True)
-    print(f"\nOn the {len(y_val)} validation images:\n{found}")
-    print(f"\nThe model is in {out}.{pictures.skipped()}")
-    print(f"{time.perf_counter() - started:.0f} s; next: minitl predict {out} IMAGE ...")
+        print(f"{found}\n{len(labels)} images.{pictures.skipped()}")
 
 
-def with_head(base: Model, widths: str, classes: int) -> Model:
-    """Means over places, dense layers of these widths ('' or '256,64'), softmax."""
-    t = GlobalAveragePooling2D(name="average")(base.output)
-    for i, width in enumerate(w for w in widths.split(",") if w):
-        t = Dense(int(width), activation="relu", name=f"hidden{i + 1}")(t)
-    t = Dropout(0.5, name="dropout")(t)
-    return Model(base.input, Dense(classes, activation="softmax", name="head")(t), name="trained")
+def predict(arguments: argparse.Namespace) -> None:
+    """Tell what a trained model says about images: the class of each, and its probability.
 
-
-def renumbered(
-    labels: np.ndarray, theirs: Sequence[str], names: Sequence[str], directory: str
-) -> np.ndarray:
-    """Labels of a folder that may lack some of the model's classes, as the model's numbers."""
-    unknown = [name for name in theirs if name not in names]
-    if unknown:
-        raise ValueError(
-            f"{directory} has sub-folders {unknown}, which are not among the classes {list(names)}"
-        )
-    return np.array([list(names).index(name) for name in theirs])[labels]
-
-
-# --- Evaluate and predict ------------------------------------------------------------------------
+    The model itself says how images are scaled. Exit code 1 if some image could not be read; the
+    others are predicted all the same.
+    """
+    model, about = trained_model(arguments.model)
+    names = about["class_names"]
+    paths: list[str] = []
+    for path in arguments.images:
+        if Path(path).is_dir():
+            folder = data.image_dataset_from_directory(path, None, shuffle=False, verbose=False)
+            paths += folder.file_paths
+        else:
+            paths.append(path)
+    pictures = Pictures(paths, about["size"], False, about)
+    p = probabilities(model, about, pictures.pixels)
+    rows = [(path, names[row.argmax()], row) for path, row in zip(pictures.paths, p, strict=True)]
+    if arguments.json:
+        found = [
+            {
+                "path": path,
+                "class": name,
+                "probability": float(row.max()),
+                "probabilities": dict(zip(names, map(float, row), strict=True)),
+            }
+            for path, name, row in rows
+        ]
+        print(json.dumps(found, indent=1))
+    elif arguments.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["path", "class", *names])
+        writer.writerows([path, name, *(f"{v:.6f}" for v in row)] for path, name, row in rows)
+    else:
+        width = max(map(len, [*pictures.paths, "image"]))
+        wide = max(map(len, [*names, "class"]))
+        print(f"{'image':{width}}  {'class':{wide}}  probability")
+        for path, name, row in rows:
+            print(f"{path:{width}}  {name:{wide}}  {row.max():11.4f}")
+    if pictures.faults:
+        sys.stdout.flush()
+        raise OSError(f"{len(pictures.faults)} of {len(paths)} images cannot be read")
 
 
 def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
-    """A model and its metadata, which must say how to give it images."""
+    """A model and its metadata. Raises ValueError when these do not say how to give it images."""
     model = load_model(path)
     about = {**HOW, **model.metadata}
     lacking = [key for key in ("class_names", "size", "preprocessing") if key not in about]
@@ -335,7 +186,7 @@ def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
 
 
 def probabilities(model: Model, about: dict[str, Any], pixels: np.ndarray) -> np.ndarray:
-    """(N, m), 16 images at a time."""
+    """(N, m) for images (N, H, W, 3), 0-255, 16 at a time."""
     prepare, parts = PREPARE[about["preprocessing"]], []
     with progress_bar(len(pixels), "classifying", unit="image") as bar:
         for at in range(0, len(pixels), 16):
@@ -345,74 +196,13 @@ def probabilities(model: Model, about: dict[str, Any], pixels: np.ndarray) -> np
     return np.concatenate(parts)
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
-    model, about = trained_model(arguments.model)
-    pictures, labels, theirs = read_folder(
-        arguments.directory, about["size"], arguments.strict, about
-    )
-    names = about["class_names"]
-    labels = renumbered(labels, theirs, names, arguments.directory)
-    found = evaluation.evaluate_predictions(
-        labels, probabilities(model, about, pictures.pixels), names
-    )
-    if arguments.json:
-        print(json.dumps(found.to_dict() | {"unreadable": len(pictures.faults)}, indent=1))
-    else:
-        print(f"{found}\n{len(labels)} images.{pictures.skipped()}")
-
-
-def predict(arguments: argparse.Namespace) -> None:
-    """Whatever can be read is predicted; then unreadable images are an error."""
-    model, about = trained_model(arguments.model)
-    names = about["class_names"]
-    paths: list[str] = []
-    for path in arguments.images:
-        if Path(path).is_dir():
-            paths += image_dataset_from_directory(
-                path, None, shuffle=False, verbose=False
-            ).file_paths
-        else:
-            paths.append(path)
-    pictures = Pictures(paths, about["size"], about, strict=False)
-    p = probabilities(model, about, pictures.pixels)
-    best = p.argmax(axis=1)
-    if arguments.json:
-        rows = [
-            {
-                "path": path,
-                "class": names[k],
-                "probability": float(row[k]),
-                "probabilities": dict(zip(names, map(float, row), strict=True)),
-            }
-            for path, row, k in zip(pictures.paths, p, best, strict=True)
-        ]
-        print(json.dumps(rows, indent=1))
-    elif arguments.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["path", "class", *names])
-        for path, row, k in zip(pictures.paths, p, best, strict=True):
-            writer.writerow([path, names[k], *(f"{v:.6f}" for v in row)])
-    else:
-        width = max(map(len, [*pictures.paths, "image"]))
-        wide = max(map(len, [*names, "class"]))
-        print(f"{'image':{width}}  {'class':{wide}}  probability")
-        for path, row, k in zip(pictures.paths, p, best, strict=True):
-            print(f"{path:{width}}  {names[k]:{wide}}  {row[k]:11.4f}")
-    if pictures.faults:
-        sys.stdout.flush()
-        raise OSError(f"{len(pictures.faults)} of {len(paths)} images cannot be read")
-
-
-# --- Info ----------------------------------------------------------------------------------------
-
-
 def info(arguments: argparse.Namespace) -> None:
-    """What a file is, told by its contents."""
+    """Show what a model, weights, feature or backup file holds; its contents tell which it is."""
     path = Path(arguments.file)
     with open(path, "rb") as file:
         start = file.read(512)
-    if state_file.is_state(start):
-        backup = state_file.read_state(path)
+    if state.is_state(start):
+        backup = state.read_state(path)
         print(f"{path}: a backup of a training (BackupAndRestore)")
         print(f"epochs done: {backup['place']['epoch']}, steps: {backup['place']['step']}")
         for name, value in backup["identity"].items():
@@ -430,15 +220,52 @@ def info(arguments: argparse.Namespace) -> None:
         for name, value in model.metadata.items():
             _show(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
         return
-    total = 0
     print(f"{path}: weights")
-    for layer, arrays in stored.layers:
-        for name, array in arrays:
-            total += array.size
-            _show(f"{layer:24} {name:40} {array.shape!s:20} {array.dtype}")
-    print(f"{total:,} numbers")
+    named = [(layer, *each) for layer, arrays in stored.layers for each in arrays]
+    for layer, name, array in named:
+        _show(f"{layer:24} {name:40} {array.shape!s:20} {array.dtype}")
+    print(f"{sum(array.size for _, _, array in named):,} numbers")
 
 
 def _show(text: str) -> None:
     """Print what a stranger's file says, line by line, without commands to the terminal."""
     print("\n".join(map(feature_file.visible, text.split("\n"))))
+
+
+def augment(arguments: argparse.Namespace) -> None:
+    """Show what augmentation does to your images, as a contact sheet.
+
+    Images and augmented views of them are drawn as one picture, to see whether a view still shows
+    what its image shows. View v is that of `minitl.data.augment(images, layers, seed, view=v)`.
+    Needs `pip install 'minitl[plot]'`.
+
+    example: minitl augment photos/ --flip horizontal --rotate 10 --zoom 0.1
+    """
+    layers = options.augmentation_of(arguments)
+    if not layers:
+        raise ValueError("say how to augment, e.g. --flip horizontal --rotate 10")
+    for name in ("images", "views"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    if Path(arguments.path).is_dir():
+        folder = data.image_dataset_from_directory(
+            arguments.path,
+            labels=None,
+            batch_size=arguments.images,
+            image_size=arguments.size,
+            seed=arguments.seed,
+            crop_to_aspect_ratio=True,
+            verbose=False,
+        )
+        images = next(iter(folder))
+    else:
+        image = data.load_img(
+            arguments.path,
+            target_size=arguments.size,
+            interpolation="bilinear",
+            keep_aspect_ratio=True,
+        )
+        images = data.img_to_array(image)[None]
+    views = [data.augment(images, layers, arguments.seed, view) for view in range(arguments.views)]
+    plots.augmentation_sheet(images, views, arguments.preview)
+    print(f"{len(images)} images, {len(views)} views of each: {arguments.preview}")

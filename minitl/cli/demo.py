@@ -8,155 +8,136 @@
 6. evaluation: accuracy, F1, confusion matrix, before and after.
 
 What is frozen in both stages (blocks 1 to 4) never runs twice: its output is what is kept. The
-three models below share their layers and differ in where they start.
+three models of `build` share their layers and differ in where they start.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minitl import callbacks
-from minitl.applications import VGG16
 from minitl.applications.vgg16 import preprocess_input
+from minitl.callbacks import History
+from minitl.cli.options import add_command, flag, option
+from minitl.cli.train import fit_best, frozen_vgg16, softmax_head
 from minitl.config import next_seed, set_random_seed
 from minitl.data import elpv, resize_images, to_rgb
 from minitl.data.splits import strata, stratified_split, stratified_subset
-from minitl.judging import evaluation
-from minitl.judging import plots as report
+from minitl.judging import plots
+from minitl.judging.evaluation import Evaluation, evaluate_predictions
 from minitl.layers import (
     BatchNormalization,
     Concatenate,
-    Dense,
-    Dropout,
     GlobalAveragePooling2D,
     GlobalMaxPooling2D,
 )
 from minitl.models import Model
-from minitl.optimizers import Adam
 from minitl.storage.atomic import cache_folder, replacing
 from minitl.transfer.features import extract_features
 
-DEFAULT_IMAGES = 800
 SIDE = 224  # pixels; the images are 300 x 300
+NAMES = elpv.CLASS_NAMES[2]
 
 
-def run(
-    output: str | Path = "minitl-demo",
-    images: int | None = DEFAULT_IMAGES,
-    seed: int = 0,
-    head_epochs: int = 60,
-    fine_tune_epochs: int = 5,
-) -> dict[str, Any]:
-    """The whole job; returns what it also writes to `output`/results.json.
+def add_to(commands: Any) -> None:
+    parser = add_command(commands, demo)
+    flag(parser, "--full", "use all 2,624 cells")
+    option(parser, "--images", "N", "use so many cells", 800, type=int)
+    option(parser, "--output", "DIR", "a folder for what is written", "minitl-demo")
+    option(parser, "--seed", "N", "of all that is random", 0, type=int)
+    option(parser, "--epochs", "N", "passes over the images for block5", 5, type=int)
 
-    Args:
-        output: a folder for plots, model and results; made if need be.
-        images: how many of the 2,624 cells; all when None.
-        seed: of the choice of images, the split, the initial head and the order of training.
-        head_epochs: at most so many passes over F; stops when validation no longer improves.
-        fine_tune_epochs: passes with block5 unfrozen.
+
+def demo(arguments: argparse.Namespace) -> None:
+    """Turn VGG16 into an inspector of solar cells, from start to end.
+
+    Extracts features of images with a frozen VGG16, trains a softmax head, fine-tunes block5,
+    evaluates, and writes plots and the model. Some minutes on two cores. May be interrupted: what
+    is downloaded and extracted is kept. Needs `pip install 'minitl[demo]'`.
     """
     started = time.perf_counter()
-    output = Path(output)
+    output, seed, epochs = Path(arguments.output), arguments.seed, arguments.epochs
     output.mkdir(parents=True, exist_ok=True)
     set_random_seed(seed)
 
     title("1. The pretrained model")
-    base = VGG16(weights="imagenet", include_top=False, input_shape=(SIDE, SIDE, 3))
+    base = frozen_vgg16((SIDE, SIDE))
     print(f"VGG16 without top, {base.count_params():,} parameters, all frozen.")
-    base.trainable = False
 
     title("2. The data")
-    cells, probability, types = elpv.load_data()
-    labels = elpv.labels(probability)
-    kinds = strata(probability, types)
-    if images is not None:
-        chosen = stratified_subset(kinds, images, seed)
-        cells, labels, kinds = cells[chosen], labels[chosen], kinds[chosen]
-    names = elpv.CLASS_NAMES[2]
-    rest, test = stratified_split(kinds, 0.25, seed)
-    inner, validation = stratified_split(labels[rest], 0.2, next_seed())
-    train, validation = rest[inner], rest[validation]
-    counts = ", ".join(f"{n} {name}" for n, name in zip(np.bincount(labels), names, strict=True))
-    print(f"{len(cells)} solar cells: {counts}.")
-    print(f"{len(train)} to train on, {len(validation)} to validate, {len(test)} to test.")
+    cells = read_cells(None if arguments.full else arguments.images, seed)
 
     title("3. Features")
-    inspector, head, upper = build(base, len(names))
-    maps = extract_features(
-        base,
-        cells,
-        layers="block4_pool",
-        preprocess=prepare,
-        batch_size=16,
-        verbose=1,
-        out=cache_folder("features") / f"demo-{len(cells)}-seed{seed}.h5",
-    )
-    maps = maps.reshape(len(cells), *upper.input_shape[1:])
+    inspector, head, upper = build(base, len(NAMES))
+    maps = maps_of(cells.images, base, f"demo-{len(cells.images)}-seed{seed}.h5")
+    maps = maps.reshape(-1, *upper.input_shape[1:])
     f = Model(upper.input, head.input, name="features_of_maps").predict(maps, verbose=0)
     print(f"F has shape {f.shape}: {f.shape[0]} images, D = {f.shape[1]} features each.")
 
     title("4. and 5. The head P = softmax(W^T F + b), base frozen")
-    y = np.eye(len(names), dtype=np.float32)[labels]
-    head.compile(Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
-    first = head.fit(
-        f[train],
-        y[train],
-        epochs=head_epochs,
-        validation_data=(f[validation], y[validation]),
-        callbacks=[callbacks.EarlyStopping(patience=10, restore_best_weights=True)],
-        verbose=0,
-    )
-    print(f"{len(first.epoch)} epochs of {len(train)} rows of F.")
-    before = judge(head, f[test], y[test], names)
+    first, before = train(head, f, cells, 1e-3, patience=10, epochs=60, verbose=0)
+    print(f"{len(first.epoch)} epochs of {len(cells.train)} rows of F.")
 
     title("5. Fine-tuning: block5 unfrozen, at a small rate")
     for layer in base.layers:
         layer.trainable = layer.name.startswith("block5")
     upper.get_layer("standardise").trainable = False  # 16 images a batch are too few for means
-    upper.compile(Adam(1e-5), "categorical_crossentropy", metrics=["accuracy"])
-    second = upper.fit(
-        maps[train],
-        y[train],
-        batch_size=16,
-        epochs=fine_tune_epochs,
-        validation_data=(maps[validation], y[validation]),
-        callbacks=[callbacks.EarlyStopping(patience=fine_tune_epochs, restore_best_weights=True)],
-    )
-    after = judge(upper, maps[test], y[test], names)
+    second, after = train(upper, maps, cells, 1e-5, epochs, epochs=epochs, batch_size=16)
 
     title("6. Evaluation on the test cells")
     stages = {"head only": before, "block5 fine-tuned": after}
-    print(table(stages, names))
+    print(table(stages))
     for stage, (_, found) in stages.items():
         print(f"\n{stage}\n{found}")
-    probabilities = upper.predict(maps[test], verbose=0)
-    inspector.metadata = {"class_names": list(names), "preprocessing": "caffe", "size": SIDE}
+    inspector.metadata = {"class_names": list(NAMES), "preprocessing": "caffe", "size": SIDE}
     inspector.save(output / "model.h5")
-    curves = [("head", first), ("block5 unfrozen", second)]
-    report.learning_curves(curves, output / "curves.png")
-    report.confusion_matrix_plot(after[1].confusion, names, output / "confusion.png")
-    report.prediction_sheet(
-        cells[test], labels[test], probabilities, names, output / "samples.png", seed=seed
-    )
-    results = {
-        "images": len(cells),
-        "seed": seed,
-        "F": list(f.shape),
-        "seconds": round(time.perf_counter() - started, 1),
-        **{stage: {"loss": loss} | found.to_dict() for stage, (loss, found) in stages.items()},
-    }
+    plots.learning_curves([("head", first), ("block5 unfrozen", second)], output / "curves.png")
+    plots.confusion_matrix_plot(after[1].confusion, NAMES, output / "confusion.png")
+    pixels, labels = cells.images[cells.test], cells.labels[cells.test]
+    p = upper.predict(maps[cells.test], verbose=0)
+    plots.prediction_sheet(pixels, labels, p, NAMES, output / "samples.png", seed=seed)
+    seconds = round(time.perf_counter() - started, 1)
+    results = {"images": len(f), "seed": seed, "F": list(f.shape), "seconds": seconds}
+    results |= {stage: {"loss": loss} | found.to_dict() for stage, (loss, found) in stages.items()}
     with replacing(output / "results.json") as part:
         part.write_text(json.dumps(results, indent=1))
     print(f"\nWritten to {output}: model.h5, curves.png, confusion.png, samples.png, results.json")
-    print(f"{results['seconds']:.0f} seconds in all.")
-    return results
+    print(f"{seconds:.0f} seconds in all.")
+
+
+class Cells(NamedTuple):
+    """Images (N, 300, 300), gray, 0-255, their labels (N,), and rows for three purposes."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def read_cells(count: int | None, seed: int) -> Cells:
+    """So many solar cells (all when None), split: a quarter to test on, a fifth of the rest to
+    validate. Every kind of cell and of defect has its share in the choice and in the test."""
+    images, probability, types = elpv.load_data()
+    labels = elpv.labels(probability)
+    kinds = strata(probability, types)
+    if count is not None:
+        chosen = stratified_subset(kinds, count, seed)
+        images, labels, kinds = images[chosen], labels[chosen], kinds[chosen]
+    rest, test = stratified_split(kinds, 0.25, seed)
+    inner, validation = stratified_split(labels[rest], 0.2, next_seed())
+    cells = Cells(images, labels, rest[inner], rest[validation], test)
+    counts = ", ".join(f"{n} {name}" for n, name in zip(np.bincount(labels), NAMES, strict=True))
+    print(f"{len(images)} solar cells: {counts}.")
+    train, held_out = len(cells.train), len(cells.validation)
+    print(f"{train} to train on, {held_out} to validate, {len(test)} to test.")
+    return cells
 
 
 def build(base: Model, classes: int) -> tuple[Model, Model, Model]:
@@ -178,9 +159,7 @@ def build(base: Model, classes: int) -> tuple[Model, Model, Model]:
             GlobalAveragePooling2D(name="block4_average")(maps4),
         ]
     )
-    standardised = BatchNormalization(name="standardise")(f)
-    kept = Dropout(0.5, name="dropout")(standardised)
-    p = Dense(classes, activation="softmax", name="head")(kept)
+    p = softmax_head(BatchNormalization(name="standardise")(f), classes)
     return (
         Model(base.input, p, name="inspector"),
         Model(f, p, name="head_on_F"),
@@ -193,25 +172,44 @@ def prepare(cells: np.ndarray) -> np.ndarray:
     return preprocess_input(resize_images(to_rgb(cells), (SIDE, SIDE), "bilinear"))
 
 
-def judge(
-    model: Model, x: np.ndarray, y: np.ndarray, names: Sequence[str]
-) -> tuple[float, evaluation.Evaluation]:
-    """The loss, and the evaluation of the model's predictions."""
-    loss, _ = model.evaluate(x, y, verbose=0)
-    return loss, evaluation.evaluate_predictions(y, model.predict(x, verbose=0), names)
+def maps_of(cells: np.ndarray, base: Model, file: str) -> np.ndarray:
+    """What block4 makes of the cells, flat, kept in a file of minitl's cache folder."""
+    return extract_features(
+        base,
+        cells,
+        layers="block4_pool",
+        preprocess=prepare,
+        batch_size=16,
+        verbose=1,
+        out=cache_folder("features") / file,
+    )
 
 
-def table(stages: dict[str, tuple[float, evaluation.Evaluation]], names: Sequence[str]) -> str:
+Judged = tuple[float, Evaluation]  # the loss, and the rest
+
+
+def train(
+    model: Model, x: np.ndarray, cells: Cells, learning_rate: float, patience: int, **fit: Any
+) -> tuple[History, Judged]:
+    """Train on what `x` has of the cells to train on; then judge on those to test on."""
+    y = np.eye(len(NAMES), dtype=np.float32)[cells.labels]
+    data, held_out, test = ((x[rows], y[rows]) for rows in cells[2:])
+    history = fit_best(model, data, held_out, learning_rate, patience, **fit)
+    loss, _ = model.evaluate(*test, verbose=0)
+    p = model.predict(test[0], verbose=0)
+    return history, (loss, evaluate_predictions(test[1], p, NAMES))
+
+
+def table(stages: Mapping[str, Judged]) -> str:
     """Before and after, side by side."""
-    columns = {
-        stage: {"loss": loss, "accuracy": e.accuracy, "macro F1": e.macro_f1}
-        | {f"F1 {name}": float(e.f1[i]) for i, name in enumerate(names)}
+    columns = [
+        {"loss": loss, "accuracy": e.accuracy, "macro F1": e.macro_f1}
+        | {f"F1 {name}": float(f1) for name, f1 in zip(NAMES, e.f1, strict=True)}
         | {"ROC AUC": e.auc}
-        for stage, (loss, e) in stages.items()
-    }
-    lines = [f"{'':14}" + "".join(f"{stage:>20}" for stage in columns)]
-    for row in next(iter(columns.values())):
-        lines.append(f"{row:14}" + "".join(f"{c[row]:20.4f}" for c in columns.values()))
+        for loss, e in stages.values()
+    ]
+    lines = [f"{'':14}" + "".join(f"{stage:>20}" for stage in stages)]
+    lines += [f"{row:14}" + "".join(f"{c[row]:20.4f}" for c in columns) for row in columns[0]]
     return "\n".join(lines)
 
 

@@ -1,9 +1,8 @@
 """How good are predictions? Every number from the true labels and the predicted probabilities.
 
-No model and no training is needed: `evaluate_predictions(y_true, probabilities)` gives an
-`Evaluation`, which prints as a table and turns into a dict for JSON. The functions below it take
-the same arrays one question at a time. With TP, FP and FN the true positives, false positives and
-false negatives of a class,
+`evaluate_predictions(y_true, probabilities)` gives an `Evaluation`, which prints as a table and
+turns into a dict for JSON; no model is needed. The functions below it answer one question each.
+With TP, FP and FN the true positives, false positives and false negatives of a class,
 
     precision = TP / (TP + FP)    recall = TP / (TP + FN)    F1 = 2 TP / (2 TP + FP + FN)
 
@@ -13,6 +12,7 @@ classes, weighted means over the images.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,16 +52,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and None (for what is undefined), ready for `json.dump`."""
-        per_class = {
-            name: {
-                "precision": float(self.precision[c]),
-                "recall": float(self.recall[c]),
-                "f1": float(self.f1[c]),
-                "auc": _plain(float(self.auc_by_class[c])),
-                "support": int(self.support[c]),
-            }
-            for c, name in enumerate(self.class_names)
-        }
+        columns = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
+        columns |= {"auc": self.auc_by_class, "support": self.support}
         return {
             "accuracy": self.accuracy,
             "weighted_accuracy": self.weighted_accuracy,
@@ -70,7 +62,10 @@ class Evaluation:
             "auc": _plain(self.auc),
             "calibration_error": self.calibration_error,
             "class_names": list(self.class_names),
-            "per_class": per_class,
+            "per_class": {
+                name: {key: _plain(column[c].item()) for key, column in columns.items()}
+                for c, name in enumerate(self.class_names)
+            },
             "confusion": self.confusion.tolist(),
             "reliability": [
                 {key: _plain(value) for key, value in item._asdict().items()}
@@ -79,44 +74,34 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        width = max(12, *(len(name) for name in self.class_names))
-        cell = max(6, len(str(self.confusion.max())) + 2, *map(len, self._short_names()))
-        lines = [f"{'':{width}}  precision  recall      F1  images"]
-        for c, name in enumerate(self.class_names):
-            lines.append(
-                f"{name:{width}}  {self.precision[c]:9.4f}  {self.recall[c]:6.4f}  "
-                f"{self.f1[c]:6.4f}  {self.support[c]:6d}"
-            )
-        total = int(self.support.sum())
-        lines += [
-            f"{'macro mean':{width}}  {self.precision.mean():9.4f}  {self.recall.mean():6.4f}  "
-            f"{self.macro_f1:6.4f}  {total:6d}",
-            "",
-            f"accuracy           {self.accuracy:.4f}",
+        width = max(12, *map(len, self.class_names))
+        means = ("macro mean", self.precision.mean(), self.recall.mean(), self.macro_f1)
+        rows = [
+            *zip(self.class_names, self.precision, self.recall, self.f1, self.support, strict=True),
+            (*means, self.support.sum()),
         ]
+        lines = [f"{'':{width}}  precision  recall      F1  images"]
+        for name, precision, recall, f1, images in rows:
+            lines.append(f"{name:{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}  {images:6d}")
+        auc = "undefined: a class has no images" if math.isnan(self.auc) else f"{self.auc:.4f}"
+        lines += ["", f"accuracy           {self.accuracy:.4f}"]
         if self.weighted_accuracy is not None:
             lines.append(f"weighted accuracy  {self.weighted_accuracy:.4f}")
         lines += [
             f"weighted F1        {self.weighted_f1:.4f}",
-            "ROC AUC            "
-            + ("undefined: a class has no images" if math.isnan(self.auc) else f"{self.auc:.4f}"),
+            f"ROC AUC            {auc}",
             f"calibration error  {self.calibration_error:.4f}",
         ]
         if len(self.class_names) > 20:  # no screen is wide enough for the matrix
             return "\n".join(lines)
-        lines += [
-            "",
-            f"{'true / predicted':{max(width, 16)}}"
-            + "".join(f"  {name:>{cell}}" for name in self._short_names()),
-        ]
+        short = [name if len(name) <= 12 else name[:11] + "…" for name in self.class_names]
+        cell = max(6, len(str(self.confusion.max())) + 2, *map(len, short))
+        width = max(width, 16)
+        head = "".join(f"  {name:>{cell}}" for name in short)
+        lines += ["", f"{'true / predicted':{width}}{head}"]
         for name, row in zip(self.class_names, self.confusion, strict=True):
-            lines.append(
-                f"{name:{max(width, 16)}}" + "".join(f"  {count:{cell}d}" for count in row)
-            )
+            lines.append(f"{name:{width}}" + "".join(f"  {count:{cell}d}" for count in row))
         return "\n".join(lines)
-
-    def _short_names(self) -> list[str]:
-        return [name if len(name) <= 12 else name[:11] + "…" for name in self.class_names]
 
 
 def evaluate_predictions(
@@ -181,7 +166,7 @@ def confusion_matrix(
     """
     truth = check_labels(y_true, len(np.asarray(y_true)), num_classes)
     predicted = check_labels(y_pred, len(truth), num_classes, "predicted labels")
-    weight = None if sample_weight is None else _weights(sample_weight, len(truth))
+    weight = None if sample_weight is None else _check_weights(sample_weight, len(truth))
     pairs = np.bincount(truth * num_classes + predicted, weight, num_classes**2)
     return pairs.reshape(num_classes, num_classes)
 
@@ -193,7 +178,7 @@ def accuracy(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
     right = np.asarray(y_true) == np.asarray(y_pred)
     if sample_weight is None:
         return float(right.mean())
-    weight = _weights(sample_weight, len(right))
+    weight = _check_weights(sample_weight, len(right))
     return float(right @ weight / weight.sum())
 
 
@@ -201,68 +186,33 @@ def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     """Precision, recall and F1 of every class, each (m,), from a confusion matrix (m, m)."""
     hits = np.diag(confusion)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
-    return (
-        _ratio(hits, predicted),
-        _ratio(hits, support),
-        _ratio(2 * hits, predicted + support),
-    )
+    return _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, predicted + support)
 
 
-def roc_auc(positive: Any, score: Any, sample_weight: Any = None) -> float:
+def roc_auc(positive: Any, score: Any) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative.
 
         AUC = sum_s P_s (Q_<s + Q_s / 2) / (P Q)
 
-    over all scores s, with P_s and Q_s the positives and negatives of that score (or the sums of
-    their weights), Q_<s the negatives below it, P and Q the totals: a tie counts one half.
-    `positive` (N,) bool, `score` (N,), `sample_weight` (N,) or None. NaN when there are no
-    positives or no negatives. (Mann and Whitney 1947.)
+    over all scores s, with P_s and Q_s the positives and negatives of that score, Q_<s the
+    negatives below it, P and Q the totals: a tie counts one half. `positive` (N,) bool, `score`
+    (N,). NaN when there are no positives or no negatives. (Mann and Whitney 1947.)
 
     >>> roc_auc([False, True, True], [0.1, 0.4, 0.1])
     0.75
     """
-    _, p, q = _by_score(positive, score, sample_weight)
-    if p.sum() == 0 or q.sum() == 0:
-        return math.nan
-    below = np.cumsum(q) - q
-    return float(p @ (below + q / 2) / (p.sum() * q.sum()))
-
-
-def roc_curve(
-    positive: Any, score: Any, sample_weight: Any = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ROC curve: what is found and what is mistaken if all scores >= a threshold count.
-
-    Returns false positive rates, true positive rates and thresholds, each (K + 1,) for K different
-    scores, from (0, 0) at an infinite threshold to (1, 1). Arguments as for `roc_auc`. A rate is
-    NaN where there are no negatives, or no positives.
-
-    >>> [list(map(float, row)) for row in roc_curve([0, 1, 1], [0.1, 0.4, 0.1])]
-    [[0.0, 0.0, 1.0], [0.0, 0.5, 1.0], [inf, 0.4, 0.1]]
-    """
-    levels, p, q = _by_score(positive, score, sample_weight)
-    rates = []
-    for counts in (q[::-1], p[::-1]):
-        total = counts.sum()
-        found = np.concatenate([[0], np.cumsum(counts)])
-        rates.append(found / total if total else np.full(len(found), math.nan))
-    return rates[0], rates[1], np.concatenate([[np.inf], levels[::-1]])
-
-
-def _by_score(
-    positive: Any, score: Any, sample_weight: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The different scores in ascending order, and the weights of positives and negatives there."""
     positive, score = np.asarray(positive, bool), np.asarray(score)
     if positive.shape != score.shape or positive.ndim != 1 or np.isnan(score).any():
         raise ValueError(
             "an ROC curve takes labels (N,) and scores (N,) without NaN, got shapes "
             f"{positive.shape} and {score.shape}"
         )
-    weight = _weights(sample_weight, len(score))
     levels, place = np.unique(score, return_inverse=True)
-    counts = [np.bincount(place, weight * side, len(levels)) for side in (positive, ~positive)]
-    return levels, counts[0], counts[1]
+    p, q = (np.bincount(place, side, len(levels)) for side in (positive, ~positive))
+    if p.sum() == 0 or q.sum() == 0:
+        return math.nan
+    below = np.cumsum(q) - q
+    return float(p @ (below + q / 2) / (p.sum() * q.sum()))
 
 
 def reliability_bins(y_true: Any, probabilities: Any, bins: int = 10) -> tuple[ReliabilityBin, ...]:
@@ -282,18 +232,10 @@ def reliability_bins(y_true: Any, probabilities: Any, bins: int = 10) -> tuple[R
     # a hair above 1.
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     found = []
-    for k in range(bins):
+    for k, (low, high) in enumerate(itertools.pairwise(edges.tolist())):
         here = place == k
-        count = int(here.sum())
-        found.append(
-            ReliabilityBin(
-                float(edges[k]),
-                float(edges[k + 1]),
-                count,
-                float(confidence[here].mean()) if count else math.nan,
-                float(right[here].mean()) if count else math.nan,
-            )
-        )
+        means = [float(a[here].mean()) if here.any() else math.nan for a in (confidence, right)]
+        found.append(ReliabilityBin(low, high, int(here.sum()), *means))
     return tuple(found)
 
 
@@ -307,10 +249,7 @@ def calibration_error(reliability: Sequence[ReliabilityBin]) -> float:
     return float(gaps / sum(item.images for item in full))
 
 
-def _weights(sample_weight: Any, rows: int) -> np.ndarray:
-    """Weights (N,), checked; ones when None."""
-    if sample_weight is None:
-        return np.ones(rows)
+def _check_weights(sample_weight: Any, rows: int) -> np.ndarray:
     weight = np.asarray(sample_weight, float)
     if weight.shape != (rows,):
         raise ValueError(f"sample_weight has shape {weight.shape} for {rows} labels")
@@ -325,6 +264,7 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _plain(value: float) -> float | None:
+    """What JSON can hold."""
     return None if math.isnan(value) else value
 
 

@@ -1,9 +1,10 @@
 """Plots of a training and of its result, each written as one image file.
 
-matplotlib is needed (`pip install 'minitl[plot]'`) and imported only when something is drawn. The
-figures are made without pyplot, so a user's own figures, backend and settings stay as they are.
-Colours are those of Okabe and Ito, which remain distinct with any kind of colour vision; nothing
-is told by colour alone.
+Each function takes numbers (a history, a confusion matrix, images with probabilities) and a path,
+and draws with matplotlib, which is imported only then (`pip install 'minitl[plot]'`). Figures are
+made without pyplot, so a user's own figures, backend and settings stay as they are. Colours are
+those of Okabe and Ito, which remain distinct with any kind of colour vision; nothing is told by
+colour alone. The numbers come from `evaluation.py` and `rate_range.py`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minitl.data.images import to_rgb
+from minitl.judging.evaluation import check_labels, check_probabilities
 from minitl.storage.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from minitl.judging.evaluation import ReliabilityBin
-
-BLUE, ORANGE, RED, GREEN, GRAY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#666666"
+BLUE, RED, GRAY = "#0072B2", "#D55E00", "#666666"
 DOTS_PER_INCH = 150
 
 Path = str | os.PathLike[str]
@@ -33,56 +33,81 @@ Path = str | os.PathLike[str]
 def learning_curves(history: Any, path: Path, title: str | None = None) -> None:
     """Draw every metric by epoch, training and validation, one panel each.
 
-    `history` is what `fit` returns (or its dict: name -> one value an epoch), or a list of
+    `history` is what `fit` returns (or its dict: name -> one value per epoch), or a list of
     (stage name, history) in order of training, such as [("head", first), ("block5 unfrozen",
-    second)]; a dashed line then marks where each stage begins. 'val_loss' goes into the panel of
+    second)]; a dotted line then marks where each stage begins. 'val_loss' goes into the panel of
     'loss', and so on. The best validation value is marked: the lowest of a loss, the highest of
     anything else. Raises ValueError when there is no epoch to draw.
     """
-    stages = [("", history)] if _is_history(history) else list(history)
+    single = isinstance(history, Mapping) or hasattr(history, "history")
+    stages = [("", history)] if single else list(history)
     records = [(name, dict(getattr(h, "history", h))) for name, h in stages]
     lengths = [max((len(v) for v in record.values()), default=0) for _, record in records]
     if sum(lengths) == 0:
         raise ValueError("the history holds no epoch: nothing to draw")
     keys = list(dict.fromkeys(key for _, record in records for key in record))
-    series = {key: _joined(key, records, lengths) for key in keys}
+    series = {key: _joined([record.get(key, ()) for _, record in records], lengths) for key in keys}
     panels = [k for k in keys if not (k.startswith("val_") and k.removeprefix("val_") in keys)]
 
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = _figure(max(4.2 * columns, 5.5), 3.6 * rows + (0.3 if title else 0))
-    from matplotlib.ticker import MaxNLocator
-
-    epochs = np.arange(1, sum(lengths) + 1)
-    starts = np.cumsum([0, *lengths[:-1]])
     for place, key in enumerate(panels):
         axes = figure.add_subplot(rows, columns, place + 1)
-        _curve(axes, epochs, series[key], BLUE, "o", "-", "training")
-        validation = series.get(f"val_{key}")
-        if validation is not None:
-            _curve(axes, epochs, validation, RED, "s", "--", "validation")
-            _mark_best(axes, epochs, validation, lowest=_smaller_is_better(key))
+        _curve(axes, series[key], BLUE, "o-", "training")
+        if (values := series.get(f"val_{key}")) is not None:
+            _curve(axes, values, RED, "s--", "validation")
+            _mark_best(axes, values, any(w in key for w in ("loss", "error", "mse", "mae")))
             axes.legend(fontsize=9, framealpha=0.9, edgecolor="none")
-        for start in starts[1:]:
-            axes.axvline(start + 0.5, color=GRAY, linestyle=":", linewidth=1.2)
-        for (name, _), start, length in zip(records, starts, lengths, strict=True):
-            if name and length:
-                # above the panel, over the middle of its stage
-                axes.annotate(
-                    name,
-                    (start + (length + 1) / 2, 1.01),
-                    xycoords=("data", "axes fraction"),
-                    ha="center",
-                    va="bottom",
-                    fontsize=8,
-                    color=GRAY,
-                )
+        _mark_stages(axes, [name for name, _ in records], lengths)
         axes.set_title(key.replace("_", " "), pad=18 if len(records) > 1 else 8)
-        axes.set_xlabel("epoch")
-        axes.set_xlim(0.5, len(epochs) + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-        _plain_axes(axes)
+        _plain_axes(axes, "epoch")
     _save(figure, path, title)
+
+
+def _joined(parts: Sequence[Sequence[float]], lengths: Sequence[int]) -> np.ndarray:
+    """A metric through all stages, (epochs,), NaN where a stage of that length does not have it."""
+    padded = ([*part, *[math.nan] * n][:n] for part, n in zip(parts, lengths, strict=True))
+    return np.array([value for part in padded for value in part], float)
+
+
+def _curve(axes: Axes, values: np.ndarray, colour: str, style: str, label: str) -> None:
+    """Values by epoch; `style` is a marker and a line, the marker only while they are few."""
+    style = style if len(values) <= 30 else style[1:]
+    epochs = np.arange(1, len(values) + 1)
+    axes.plot(epochs, values, style, color=colour, label=label, linewidth=1.8, markersize=4)
+
+
+def _mark_best(axes: Axes, values: np.ndarray, lowest: bool) -> None:
+    if not np.isfinite(values).any():
+        return
+    best = int(np.nanargmin(values) if lowest else np.nanargmax(values))
+    text = f"best: {values[best]:.3g}, epoch {best + 1}"
+    ring: dict[str, Any] = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
+    axes.plot(best + 1, values[best], "o", clip_on=False, label=text, **ring)
+
+
+def _mark_stages(axes: Axes, names: Sequence[str], lengths: Sequence[int]) -> None:
+    """A line where each stage begins, and its name above the panel, over its middle."""
+    from matplotlib.ticker import MaxNLocator
+
+    start = 0
+    for name, length in zip(names, lengths, strict=True):
+        if start:
+            axes.axvline(start + 0.5, color=GRAY, linestyle=":", linewidth=1.2)
+        if name and length:
+            axes.annotate(
+                name,
+                (start + (length + 1) / 2, 1.01),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="bottom",
+                fontsize=8,
+                color=GRAY,
+            )
+        start += length
+    axes.set_xlim(0.5, start + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 def confusion_matrix_plot(
@@ -97,8 +122,7 @@ def confusion_matrix_plot(
     m = len(matrix)
     if matrix.ndim != 2 or matrix.shape != (m, m) or m == 0:
         raise ValueError(f"a confusion matrix is square, (m, m), got shape {matrix.shape}")
-    if len(class_names) != m:
-        raise ValueError(f"{len(class_names)} class names for {m} classes")
+    _check_names(class_names, m)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(max(2.6 + 0.85 * m, 4.6), 14)
     figure = _figure(side + 0.9, side)
@@ -107,24 +131,15 @@ def confusion_matrix_plot(
     size = 12 if m <= 5 else max(6, 12 - 0.4 * m)
     for i in range(m if m <= 20 else 0):  # beyond that no number would be legible
         for j in range(m):
-            axes.text(
-                j,
-                i,
-                f"{matrix[i, j]:d}\n{share[i, j]:.0%}" if m <= 10 else f"{matrix[i, j]:d}",
-                ha="center",
-                va="center",
-                fontsize=size,
-                color="white" if share[i, j] > 0.55 else "black",
-            )
+            text = f"{matrix[i, j]:d}\n{share[i, j]:.0%}" if m <= 10 else f"{matrix[i, j]:d}"
+            colour = "white" if share[i, j] > 0.55 else "black"
+            axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
     names = [str(name) for name in class_names]
     slanted = max(map(len, names)) > 9 or m > 6
-    axes.set_xticks(
-        range(m),
-        names,
-        rotation=40 if slanted else 0,
-        ha="right" if slanted else "center",
-        rotation_mode="anchor",
+    tilt: dict[str, Any] = (
+        {"rotation": 40, "ha": "right"} if slanted else {"rotation": 0, "ha": "center"}
     )
+    axes.set_xticks(range(m), names, rotation_mode="anchor", **tilt)
     axes.set_yticks(range(m), names)
     axes.tick_params(length=0)
     axes.set_xlabel("predicted class")
@@ -156,46 +171,32 @@ def prediction_sheet(
     Where there are more than `limit`, as many are drawn at random from `seed`, so the sheet is a
     fair sample. Raises ValueError when lengths differ or pixels are out of range.
     """
-    from minitl.judging.evaluation import check_labels, check_probabilities
-
     p = check_probabilities(probabilities)
     truth = check_labels(y_true, *p.shape)
     images = np.asarray(images)
     if len(images) != len(p):
         raise ValueError(f"{len(images)} images for {len(p)} predictions")
-    if len(class_names) != p.shape[1]:
-        raise ValueError(f"{len(class_names)} class names for {p.shape[1]} classes")
+    _check_names(class_names, p.shape[1])
     chosen = np.arange(len(p))
     if len(chosen) > limit:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, limit, replace=False))
-    pixels = _visible(images[chosen])
+    pixels, guesses = _visible(images[chosen]), p[chosen].argmax(axis=1)
+    right = guesses == truth[chosen]
     columns = min(len(chosen), 6)
     rows = -(-len(chosen) // columns)
     high, wide = pixels.shape[1:3]
     figure = _figure(max(1.75 * columns, 4), (1.65 * min(high / wide, 3) + 0.5) * rows + 0.4)
-    right = 0
-    for place, row in enumerate(chosen):
+    for place, (row, guess) in enumerate(zip(chosen, guesses, strict=True)):
+        mark, colour, weight, frame = "✗ ", RED, "bold", 3.5
+        if right[place]:
+            mark, colour, weight, frame = "", "black", "normal", 0.6
         axes = figure.add_subplot(rows, columns, place + 1)
-        axes.imshow(pixels[place])
-        axes.set_xticks([])
-        axes.set_yticks([])
-        guess = int(p[row].argmax())
-        correct = guess == truth[row]
-        right += correct
-        colour = "black" if correct else RED
-        for spine in axes.spines.values():
-            spine.set(color=colour, linewidth=0.6 if correct else 3.5)
-        mark = "" if correct else "✗ "
-        axes.set_title(
-            f"{mark}{class_names[guess]} {p[row, guess]:.0%}",
-            fontsize=9,
-            color=colour,
-            fontweight="normal" if correct else "bold",
-            pad=4,
-        )
+        _picture(axes, pixels[place], colour, frame)
+        text = f"{mark}{class_names[guess]} {p[row, guess]:.0%}"
+        axes.set_title(text, fontsize=9, color=colour, fontweight=weight, pad=4)
         axes.set_xlabel(f"true: {class_names[truth[row]]}", fontsize=8.5, labelpad=4)
-    legend = "; wrong ones framed, with ✗" if right < len(chosen) else ""
-    _save(figure, path, title or f"{right} of {len(chosen)} right{legend}")
+    legend = "" if right.all() else "; wrong ones framed, with ✗"
+    _save(figure, path, title or f"{right.sum()} of {len(chosen)} right{legend}")
 
 
 def augmentation_sheet(
@@ -204,7 +205,7 @@ def augmentation_sheet(
     """Draw a contact sheet: in each row an image as it is, and beside it its augmented views.
 
     images  (N, H, W, C) or (N, H, W), as for `prediction_sheet`
-    views   arrays (N, OH, OW, C), one a view: what `minitl.data.augment` returns
+    views   arrays (N, OH, OW, C), one per view: what `minitl.data.augment` returns
 
     Values that augmentation (noise, say) took out of 0-255 are drawn as black and white. Raises
     ValueError when there is nothing to draw or a view has another number of images.
@@ -219,77 +220,20 @@ def augmentation_sheet(
             raise ValueError(f"view {number} has {len(view)} images, of {len(images)}")
         pixels = np.clip(np.asarray(view, np.float32), 0, white) * (255 / white)
         columns.append(_visible(np.rint(pixels).astype(np.uint8)))
+    n, m = len(images), len(columns)
     high, wide = columns[0].shape[1:3]
-    figure = _figure(
-        1.5 * len(columns) + 0.2, (1.5 * min(high / wide, 3) + 0.1) * len(images) + 0.5
-    )
-    for row in range(len(images)):
+    figure = _figure(1.5 * m + 0.2, (1.5 * min(high / wide, 3) + 0.1) * n + 0.5)
+    for row in range(n):
         for column, pixels in enumerate(columns):
-            axes = figure.add_subplot(len(images), len(columns), row * len(columns) + column + 1)
-            axes.imshow(pixels[row])
-            axes.set_xticks([])
-            axes.set_yticks([])
-            for spine in axes.spines.values():
-                spine.set(color="black", linewidth=0.6 if column else 2.5)
+            axes = figure.add_subplot(n, m, row * m + column + 1)
+            _picture(axes, pixels[row], "black", 0.6 if column else 2.5)
             if row == 0:
                 axes.set_title(f"view {column - 1}" if column else "original", fontsize=9, pad=4)
     _save(figure, path, title)
 
 
-def reliability_diagram(
-    reliability: Sequence[ReliabilityBin], path: Path, title: str | None = None
-) -> None:
-    """Draw how often predictions are right against how sure they were, and how many there are.
-
-    `reliability` comes from `minitl.evaluation.reliability_bins`, or is that of an `Evaluation`.
-    Bars below the diagonal mean too much confidence, above it too little.
-    """
-    from minitl.judging.evaluation import calibration_error
-
-    full = [item for item in reliability if item.images]
-    if not full:
-        raise ValueError("no predictions: nothing to draw")
-    # Of m classes the largest probability is at least 1/m: nothing stands left of the first bin.
-    left = full[0].low
-    figure = _figure(5.2, 5.6)
-    grid = figure.add_gridspec(2, 1, height_ratios=[3, 1])
-    axes = figure.add_subplot(grid[0])
-    below = figure.add_subplot(grid[1], sharex=axes)
-    lows = np.array([item.low for item in full])
-    widths = np.array([item.high for item in full]) - lows
-    hits = np.array([item.accuracy for item in full])
-    sure = np.array([item.confidence for item in full])
-    axes.bar(
-        lows,
-        hits,
-        widths,
-        align="edge",
-        color=BLUE,
-        alpha=0.75,
-        edgecolor="white",
-        label="accuracy in the bin",
-    )
-    axes.plot([0, 1], [0, 1], "--", color="black", linewidth=1.2, label="perfectly calibrated")
-    axes.plot(sure, hits, "o", color="black", markersize=4, label="at its mean confidence")
-    axes.set_ylabel("accuracy")
-    axes.set_ylim(0, 1.02)
-    axes.set_xlim(left, 1)
-    axes.tick_params(labelbottom=False)
-    # above the bars, since anywhere among them it would hide one
-    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
-    below.bar(
-        lows, [item.images for item in full], widths, align="edge", color=GRAY, edgecolor="white"
-    )
-    below.set_xlabel("confidence (largest probability)")
-    below.set_ylabel("images")
-    for each in (axes, below):
-        _plain_axes(each)
-    error = f"expected calibration error {calibration_error(reliability):.3f}"
-    _save(figure, path, f"{title}\n{error}" if title else error)
-
-
 def rate_test_plot(test: Any, path: Path, title: str | None = None) -> None:
-    """Draw the losses of a `rate_test.learning_rate_range_test` over the rate, and its suggestion.
+    """Draw the losses of a `rate_range.learning_rate_range_test` over the rate, and its suggestion.
 
     The rate's axis is logarithmic. Losses beyond four times the lowest smoothed one run out of the
     picture, so that where the loss falls can be seen.
@@ -298,121 +242,20 @@ def rate_test_plot(test: Any, path: Path, title: str | None = None) -> None:
     axes = figure.add_subplot()
     axes.plot(test.rates, test.losses, ".", color=GRAY, markersize=4, label="loss of a batch")
     axes.plot(test.rates, test.smoothed, "-", color=BLUE, linewidth=2, label="running mean")
-    axes.axvline(
-        test.suggestion,
-        color=RED,
-        linestyle="--",
-        linewidth=1.5,
-        label=f"suggested: {test.suggestion:.1e}",
-    )
+    suggestion = f"suggested: {test.suggestion:.1e}"
+    axes.axvline(test.suggestion, color=RED, linestyle="--", linewidth=1.5, label=suggestion)
     axes.set_xscale("log")
     low, start = float(np.min(test.smoothed)), float(test.smoothed[0])
     axes.set_ylim(min(0.0, low), max(1.3 * start, min(4 * low, float(np.max(test.smoothed)))))
-    axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.legend(frameon=False, fontsize=9)
-    _plain_axes(axes)
-    end = "the loss ran away" if test.diverged else ""
-    _save(figure, path, title or end or None)
+    _plain_axes(axes, "learning rate")
+    _save(figure, path, title or ("the loss ran away" if test.diverged else None))
 
 
-def roc_plot(
-    y_true: Any,
-    probabilities: Any,
-    class_names: Sequence[str],
-    path: Path,
-    title: str | None = None,
-) -> None:
-    """Draw ROC curves: of class 1 for two classes, else of each class against the rest.
-
-    Arrays as in `minitl.evaluation.evaluate_predictions`. Classes without images (or without
-    others beside them) have no curve and are left out; raises ValueError when none is left.
-    """
-    from minitl.judging.evaluation import check_labels, check_probabilities, roc_auc, roc_curve
-
-    p = check_probabilities(probabilities)
-    truth = check_labels(y_true, *p.shape)
-    if len(class_names) != p.shape[1]:
-        raise ValueError(f"{len(class_names)} class names for {p.shape[1]} classes")
-    wanted = [1] if p.shape[1] == 2 else range(p.shape[1])
-    drawn = [c for c in wanted if 0 < (truth == c).sum() < len(truth)]
-    if not drawn:
-        raise ValueError("an ROC curve needs images of a class and of others: nothing to draw")
-    figure = _figure(5.2, 5.2)
-    axes = figure.add_subplot()
-    colours, lines = (BLUE, RED, GREEN, ORANGE, GRAY), ("-", "--", "-.", ":")
-    for place, c in enumerate(drawn):
-        mistaken, found, _ = roc_curve(truth == c, p[:, c])
-        axes.plot(
-            mistaken,
-            found,
-            color=colours[place % len(colours)],
-            linestyle=lines[place // len(colours) % len(lines)],
-            linewidth=1.8,
-            label=f"{class_names[c]}, area {roc_auc(truth == c, p[:, c]):.3f}",
-        )
-    axes.plot([0, 1], [0, 1], color="#AAAAAA", linewidth=1, linestyle=":", label="chance")
-    axes.set_xlabel("false positive rate")
-    axes.set_ylabel("true positive rate")
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.01)
-    axes.set_aspect("equal")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    _plain_axes(axes)
-    _save(figure, path, title)
-
-
-def _is_history(history: Any) -> bool:
-    return isinstance(history, Mapping) or hasattr(history, "history")
-
-
-def _joined(
-    key: str, records: Sequence[tuple[str, dict[str, Any]]], lengths: Sequence[int]
-) -> np.ndarray:
-    """One metric through all stages, (epochs,), NaN where a stage does not have it."""
-    parts = []
-    for (_, record), length in zip(records, lengths, strict=True):
-        values = np.full(length, math.nan)
-        given = np.asarray(record.get(key, []), float)
-        values[: len(given)] = given
-        parts.append(values)
-    return np.concatenate(parts)
-
-
-def _curve(
-    axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, marker: str, line: str, label: str
-) -> None:
-    # dots only while they can be told apart
-    axes.plot(
-        x,
-        y,
-        line,
-        color=colour,
-        label=label,
-        linewidth=1.8,
-        marker=marker if len(x) <= 30 else None,
-        markersize=4,
-    )
-
-
-def _smaller_is_better(key: str) -> bool:
-    return any(word in key for word in ("loss", "error", "mse", "mae"))
-
-
-def _mark_best(axes: Axes, epochs: np.ndarray, values: np.ndarray, lowest: bool) -> None:
-    if not np.isfinite(values).any():
-        return
-    best = int(np.nanargmin(values) if lowest else np.nanargmax(values))
-    axes.plot(
-        epochs[best],
-        values[best],
-        "o",
-        markersize=11,
-        markerfacecolor="none",
-        markeredgecolor="black",
-        clip_on=False,
-        label=f"best: {values[best]:.3g}, epoch {epochs[best]}",
-    )
+def _check_names(class_names: Sequence[str], classes: int) -> None:
+    if len(class_names) != classes:
+        raise ValueError(f"{len(class_names)} class names for {classes} classes")
 
 
 def _visible(images: np.ndarray) -> np.ndarray:
@@ -429,7 +272,17 @@ def _visible(images: np.ndarray) -> np.ndarray:
     return np.rint(rgb).astype(np.uint8)
 
 
-def _plain_axes(axes: Axes) -> None:
+def _picture(axes: Axes, pixels: np.ndarray, colour: str, frame: float) -> None:
+    """An image without ticks, in a frame of this width in points."""
+    axes.imshow(pixels)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=frame)
+
+
+def _plain_axes(axes: Axes, xlabel: str) -> None:
+    axes.set_xlabel(xlabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -444,9 +297,8 @@ def _figure(width: float, height: float) -> Figure:
         raise ImportError(
             "plots need matplotlib, which is not installed: python -m pip install 'minitl[plot]'"
         ) from error
-    figure = Figure(
-        figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white"
-    )
+    size = (width, height)
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 

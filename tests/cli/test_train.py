@@ -216,14 +216,14 @@ def test_errors_come_before_the_work(photos, tmp_path, monkeypatch, capsys, opti
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["extract", "train"])
+@pytest.mark.parametrize(("command", "file"), [("extract", "commands"), ("train", "train")])
 def test_an_output_that_cannot_be_written_is_told_before_the_work(
-    photos, tmp_path, monkeypatch, capsys, command
+    photos, tmp_path, monkeypatch, capsys, command, file
 ):
     def read(*arguments, **named):
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("minitl.commands.read_folder", read)
+    monkeypatch.setattr(f"minitl.cli.{file}.read_folder", read)
     (tmp_path / "folder.h5").mkdir()
     assert main([command, str(photos), "-o", str(tmp_path / "folder.h5"), *SMALL]) == 1
     assert "is a folder; the output must be the name of a file" in capsys.readouterr().err

@@ -12,7 +12,6 @@ from minitl.judging.evaluation import (
     precision_recall_f1,
     reliability_bins,
     roc_auc,
-    roc_curve,
 )
 
 
@@ -77,30 +76,6 @@ def test_with_weights_against_scikit_learn(seed):
     assert accuracy(y, predicted, weight) == pytest.approx(
         sk.accuracy_score(y, predicted, sample_weight=weight)
     )
-    for c in classes:
-        positive, score = y == c, p[:, c]
-        area = roc_auc(positive, score, weight)
-        if weight[positive].sum() == 0 or weight[~positive].sum() == 0:
-            assert np.isnan(area)
-            continue
-        theirs = sk.roc_auc_score(positive, score, sample_weight=weight)
-        assert area == pytest.approx(theirs, abs=1e-12)
-        mine = roc_curve(positive, score, weight)
-        theirs = sk.roc_curve(positive, score, sample_weight=weight, drop_intermediate=False)
-        kept = np.isin(mine[2], theirs[2])  # scikit-learn leaves out what has no weight
-        for a, b in zip(mine, theirs, strict=True):
-            np.testing.assert_allclose(a[kept], b[np.isin(theirs[2], mine[2])], atol=1e-12)
-        assert sk.auc(*mine[:2]) == pytest.approx(area, abs=1e-12)
-
-
-def test_roc_curve_by_hand():
-    #   from above: 0.9 +   0.7 + -   0.2 -
-    mistaken, found, threshold = roc_curve([1, 1, 0, 0], [0.9, 0.7, 0.7, 0.2])
-    assert mistaken.tolist() == [0, 0, 0.5, 1]
-    assert found.tolist() == [0, 0.5, 1, 1]
-    assert threshold.tolist() == [np.inf, 0.9, 0.7, 0.2]
-    mistaken, found, _ = roc_curve([1, 1], [0.1, 0.2])
-    assert np.isnan(mistaken).all() and found.tolist() == [0, 0.5, 1]
 
 
 def test_one_class_only():

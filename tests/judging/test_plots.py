@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from minitl.judging import plots as report
-from minitl.judging.evaluation import reliability_bins
 from minitl.judging.rate_range import RateTest
 
 matplotlib = pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib.figure")
 
 RNG = np.random.default_rng(0)
 HISTORY = {
@@ -25,8 +25,13 @@ HISTORY = {
 def figures(monkeypatch):
     """The figures that are drawn, kept for a look at what stands in them."""
     kept = []
-    real = report._save
-    monkeypatch.setattr(report, "_save", lambda f, *rest: (kept.append(f), real(f, *rest))[1])
+    real = matplotlib.figure.Figure.savefig
+
+    def savefig(figure, *arguments, **options):
+        kept.append(figure)
+        real(figure, *arguments, **options)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
     return kept
 
 
@@ -154,21 +159,6 @@ def test_prediction_sheet_refuses_preprocessed_and_misaligned_images(tmp_path):
     assert not (tmp_path / "a.png").exists()
 
 
-def test_reliability_diagram(tmp_path, figures):
-    p = RNG.dirichlet([1, 1, 1], 300)
-    y = np.array([RNG.choice(3, p=row) for row in p])
-    table = reliability_bins(y, p)
-    report.reliability_diagram(table, tmp_path / "a.png")
-    assert_picture(tmp_path / "a.png")
-    above, below = figures[0].axes
-    full = [item for item in table if item.images]
-    assert [bar.get_height() for bar in above.patches] == [item.accuracy for item in full]
-    assert [bar.get_height() for bar in below.patches] == [item.images for item in full]
-    assert above.get_ylabel() == "accuracy" and below.get_ylabel() == "images"
-    with pytest.raises(ValueError, match="no predictions"):
-        report.reliability_diagram([], tmp_path / "b.png")
-
-
 @pytest.mark.parametrize("diverged", [False, True])
 def test_rate_test_plot(tmp_path, figures, diverged):
     rates = np.geomspace(1e-4, 1, 9)
@@ -217,7 +207,7 @@ def test_pyplot_and_the_users_settings_are_left_alone(tmp_path):
         # a look at 'backend' would choose one, and import pyplot
         "look = lambda: {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != 'backend'}"
         "\nbefore = look()\n"
-        "from minitl import report\n"
+        "from minitl.judging import plots as report\n"
         f"report.learning_curves({HISTORY!r}, {str(tmp_path / 'a.png')!r})\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert look() == before\n"
@@ -228,8 +218,8 @@ def test_pyplot_and_the_users_settings_are_left_alone(tmp_path):
 def test_importing_these_modules_loads_nothing_heavy():
     code = (
         "import sys\n"
-        "import minitl.report, minitl.evaluation, minitl.utils, minitl.data.elpv\n"
-        "import minitl.data.splits\n"
+        "import minitl.judging.plots, minitl.judging.evaluation\n"
+        "import minitl.utils, minitl.data.elpv, minitl.data.splits\n"
         "heavy = {'PIL', 'matplotlib', 'tqdm', 'scipy', 'numba', 'h5py', 'elpv_dataset'}\n"
         "found = heavy & set(sys.modules)\n"
         "assert not found, found\n"
@@ -268,27 +258,3 @@ def test_augmentation_sheet_needs_something_to_draw(tmp_path):
     with pytest.raises(ValueError, match="view 1 has 1 images, of 2"):
         report.augmentation_sheet(images, [images, images[:1]], tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
-
-
-def test_roc_plot(tmp_path, figures):
-    y, p = np.array([0, 1, 1, 0, 1]), np.array([0.1, 0.9, 0.4, 0.6, 0.8])
-    report.roc_plot(y, p, ["sound", "defective"], tmp_path / "a.png", "test cells")
-    assert_picture(tmp_path / "a.png")
-    (axes,) = figures[0].axes
-    assert [line.get_label() for line in axes.lines] == ["defective, area 0.833", "chance"]
-    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0, 0, 0, 0.5, 0.5, 1])
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0, 1 / 3, 2 / 3, 2 / 3, 1, 1])
-    assert "test cells" in texts(figures[0])
-
-
-def test_roc_plot_of_many_classes_leaves_out_those_without_images(tmp_path, figures):
-    y, p = np.arange(30) % 7, RNG.dirichlet(np.ones(8), 30)
-    report.roc_plot(y, p, list("abcdefgh"), tmp_path / "a.png")
-    labels = [line.get_label()[0] for line in figures[0].axes[0].lines]
-    assert labels == [*"abcdefg", "c"]  # the last is 'chance'
-    styles = {(line.get_color(), line.get_linestyle()) for line in figures[0].axes[0].lines}
-    assert len(styles) == 8
-    with pytest.raises(ValueError, match="2 class names for 8 classes"):
-        report.roc_plot(y, p, ["a", "b"], tmp_path / "b.png")
-    with pytest.raises(ValueError, match="needs images of a class and of others"):
-        report.roc_plot([0, 0], [0.1, 0.2], ["a", "b"], tmp_path / "b.png")

@@ -1,0 +1,228 @@
+"""`minitl train`: a classifier of your own pictures, on a pretrained VGG16.
+
+The steps of `train` are those of transfer learning: read the images and hold some out; add
+augmented views, if asked for; put a head on the frozen base and train it; unfreeze blocks of the
+base and train them with it; evaluate on what was held out; save. The base runs once over every
+image: `fit` keeps its features in a folder beside the output, where a backup is written after each
+epoch as well. The same command, run again after it was killed, goes on there and ends with the
+same bits. `demo.py` takes `frozen_vgg16`, `softmax_head` and `fit_best` from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minitl.applications import VGG16
+from minitl.applications.vgg16 import preprocess_input
+from minitl.callbacks import BackupAndRestore, EarlyStopping, History
+from minitl.cli import options
+from minitl.cli.folders import HOW, check_output, read_folder, scratch
+from minitl.cli.options import option
+from minitl.config import set_random_seed
+from minitl.data import augment
+from minitl.data.splits import stratified_split
+from minitl.judging.evaluation import evaluate_predictions
+from minitl.layers import Dense, Dropout, GlobalAveragePooling2D
+from minitl.models import Model
+from minitl.optimizers import Adam
+from minitl.storage import state
+from minitl.transfer import stages
+
+Pair = tuple[np.ndarray, np.ndarray]  # images, or F, and what they are: (N, m), one-hot
+
+
+def add_to(commands: Any) -> None:
+    parser = options.add_command(commands, train)
+    options.add_folder(parser, "model.h5")
+    hidden = "hidden layers below the softmax, 256 or 256,64 say (default: none)"
+    option(parser, "--head", "WIDTHS", hidden, "", type=options.widths)
+    blocks = "what to fine-tune after the head, from the top: block5 or block5,block4"
+    option(parser, "--unfreeze", "BLOCKS", blocks)
+    for name, default, text in (
+        ("epochs", 50, "passes over the images for the head, at most"),
+        ("fine-tune-epochs", 5, "passes for each unfrozen block"),
+        ("patience", 10, "the head is done after so many epochs without a better val_loss"),
+        ("batch-size", 16, "images per step"),
+        ("copies", 3, "augmented views beside each image, if augmentation is asked for"),
+    ):
+        option(parser, f"--{name}", "N", text, default, type=options.count)
+    option(parser, "--seed", "N", "of all that is random", 0, type=int)
+    held_out = "a share of every class, or a folder of its own"
+    kind = options.share_or_folder
+    option(parser, "--validation", "SHARE_OR_DIR", held_out, 0.2, type=kind)
+    shown = "while it trains, 0: nothing, 1: a bar, 2: one line per epoch"
+    option(parser, "--verbose", None, shown, 1, type=int, choices=(0, 1, 2))
+    options.add_augmentation(parser)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a classifier on a folder with one sub-folder of images per class.
+
+    A head is trained on a frozen VGG16, then blocks are fine-tuned if asked for; the model is
+    evaluated on the validation images and saved. Ctrl-C saves the model so far; after that, or
+    after a kill, the same command goes on from what was kept beside the model.
+
+    example: minitl train photos/ -o model.h5 --unfreeze block5 --flip horizontal
+    """
+    started = time.perf_counter()
+    layers = options.augmentation_of(arguments)
+    out = check_output(arguments.output, (".h5", ".keras"))
+    if arguments.crop and arguments.crop != arguments.size:
+        raise ValueError("--crop would change the size of the images; give --size instead")
+    set_random_seed(arguments.seed)
+    base = frozen_vgg16(arguments.size, arguments.weights)
+    blocks = arguments.unfreeze.split(",") if arguments.unfreeze else []
+    stages.check_stages(base, blocks)  # misspelt, or not from the top down
+
+    x, y, x_val, y_val, names, skipped = read_images(arguments)
+    print(f"{len(x)} images to train on, {len(x_val)} to validate: {', '.join(names)}.", flush=True)
+    one_hot = np.eye(len(names), dtype=np.float32)
+    data = with_views(x, one_hot[y], layers, arguments.copies, arguments.seed)
+    validation = preprocess_input(x_val), one_hot[y_val]
+    means = GlobalAveragePooling2D(name="average")(base.output)
+    hidden = [int(width) for width in arguments.head.split(",") if width]
+    model = Model(base.input, softmax_head(means, len(names), hidden), name="trained")
+    model.metadata = {
+        "class_names": names,
+        "size": list(arguments.size),
+        "preprocessing": "caffe",
+        **HOW,
+        "provenance": provenance(arguments, len(x), len(x_val), layers),
+    }
+    cache = out.with_name(f"{out.name}.cache")
+    cache.mkdir(exist_ok=True)
+    fit: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
+    backup = BackupAndRestore(cache / "head", delete_checkpoint=False)
+    kept = {"callbacks": [backup], "cache_features": cache / "head.h5"}
+    patience, epochs, more = arguments.patience, arguments.epochs, arguments.fine_tune_epochs
+    trained = False
+    try:
+        fit_best(model, data, validation, 1e-3, patience, epochs=epochs, **kept, **fit)
+        trained = True
+        if blocks:
+            fine_tune(model, data, validation, blocks, cache, epochs=more, **fit)
+        found = evaluate_predictions(y_val, model.predict(validation[0], verbose=0), names)
+    except KeyboardInterrupt:
+        if trained or (getattr(model, "history", None) and model.history.epoch):
+            save_interrupted(model, out)
+        print(f"\nThe same command goes on from what is in {cache}.", file=sys.stderr)
+        raise
+    reached = {"accuracy": found.accuracy, "macro F1": found.macro_f1}
+    model.metadata["provenance"]["validation"] = reached
+    model.save(out)
+    shutil.rmtree(cache, ignore_errors=True)
+    print(f"\nOn the {len(y_val)} validation images:\n{found}")
+    print(f"\nThe model is in {out}.{skipped}")
+    print(f"{time.perf_counter() - started:.0f} s; next: minitl predict {out} IMAGE ...")
+
+
+def frozen_vgg16(size: tuple[int, int], weights: str = "imagenet") -> Model:
+    """VGG16 without top for images (H, W); `weights` 'imagenet', of a file, or 'none': random."""
+    given = None if weights == "none" else weights
+    base = VGG16(include_top=False, weights=given, input_shape=(*size, 3))
+    base.trainable = False
+    return base
+
+
+def read_images(arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any, list[str], str]:
+    """x, y, x_val, y_val: images (N, H, W, 3), 0-255, and labels (N,), to train on and held out.
+
+    Also the classes' names, and a sentence about images that could not be read. Raises ValueError
+    for fewer than two classes, and for one that has no image to train on.
+    """
+    size, strict, held_out = arguments.size, arguments.strict, arguments.validation
+    pictures, y, names = read_folder(arguments.directory, size, strict)
+    x = pictures.pixels
+    if len(names) < 2:
+        raise ValueError(f"{arguments.directory} has one class only; training needs two or more")
+    if isinstance(held_out, float):
+        rows, others = stratified_split(y, held_out, arguments.seed)
+        x, y, x_val, y_val = x[rows], y[rows], x[others], y[others]
+    else:
+        more, y_val, _ = read_folder(held_out, size, strict, names)
+        x_val = more.pixels
+        pictures.faults += more.faults
+    absent = [name for i, name in enumerate(names) if i not in y]
+    if absent:
+        raise ValueError(f"no readable image to train on of class {', '.join(absent)}")
+    return x, y, x_val, y_val, names, pictures.skipped()
+
+
+def with_views(x: np.ndarray, y: np.ndarray, layers: Sequence[Any], copies: int, seed: int) -> Pair:
+    """The images, preprocessed, and after them so many augmented views of all of them.
+
+    Without augmentation `layers` there are no views.
+    """
+    parts = 1 + (copies if layers else 0)
+    prepared = scratch((parts * len(x), *x.shape[1:]))
+    for view in range(parts):
+        for at in range(0, len(x), 64):
+            some = np.asarray(x[at : at + 64])
+            if view:
+                some = augment(some, layers, seed, view - 1, first=at)
+            prepared[view * len(x) + at :][: len(some)] = preprocess_input(some)
+    return prepared, np.tile(y, (parts, 1))
+
+
+def softmax_head(features: Any, classes: int, widths: Sequence[int] = ()) -> Any:
+    """Probabilities (N, m) from features (N, D): dense layers of these widths, dropout, softmax."""
+    for i, width in enumerate(widths):
+        features = Dense(width, activation="relu", name=f"hidden{i + 1}")(features)
+    dropped = Dropout(0.5, name="dropout")(features)
+    return Dense(classes, activation="softmax", name="head")(dropped)
+
+
+def provenance(
+    arguments: argparse.Namespace, images: int, validation: int, layers: Sequence[Any]
+) -> dict[str, Any]:
+    """Where a model comes from, to be kept in its file."""
+    return {
+        "minitl": sys.modules["minitl"].__version__,
+        "base": f"vgg16, weights {arguments.weights}",
+        "folder": str(Path(arguments.directory).absolute().name),
+        "images": {"training": images, "validation": validation},
+        **{k: getattr(arguments, k) for k in ("seed", "head", "unfreeze", "epochs")},
+        "augmentation": [type(layer).__name__ for layer in layers],
+        "interrupted": False,
+    }
+
+
+def fit_best(
+    model: Model, data: Pair, validation: Pair, learning_rate: float, patience: int, **fit: Any
+) -> History:
+    """Train with Adam until `patience` epochs were no better, and keep the best weights.
+
+    `fit` are more arguments of `Model.fit`: epochs, which is the most that it trains, and others.
+    """
+    model.compile(Adam(learning_rate), "categorical_crossentropy", metrics=["accuracy"])
+    stopping = EarlyStopping(patience=patience, restore_best_weights=True)
+    fit["callbacks"] = [stopping, *fit.get("callbacks", ())]
+    return model.fit(*data, validation_data=validation, **fit)
+
+
+def fine_tune(
+    model: Model, data: Pair, validation: Pair, blocks: list[str], cache: Path, **fit: Any
+) -> None:
+    """Unfreeze one block after the other and train it with the head; what is kept is in `cache`."""
+    # Another head, after other --epochs, or other blocks: their backups are others.
+    decides = state.fingerprint([blocks, fit["epochs"], model.get_weights()])
+    backup = BackupAndRestore(cache / f"stages-{decides[:16]}", delete_checkpoint=False)
+    fit |= {"callbacks": [backup], "cache_features": cache / "stages.h5"}
+    stages.fine_tune(model, data, validation, stages=blocks, head_epochs=0, **fit)
+
+
+def save_interrupted(model: Model, out: Path) -> None:
+    """Save the model so far, but not over a file that is there: it may be a finished one."""
+    model.metadata["provenance"]["interrupted"] = True
+    if out.exists():
+        out = out.with_stem(f"{out.stem}-interrupted")
+    model.save(out)
+    print(f"\nThe model so far is in {out}.", file=sys.stderr)
