@@ -4,8 +4,9 @@
 figures and everything that is against the rules, one line per place.
 
 A *room* is what stands at minitl's top: a file, or a folder with all that is in it. An *arrow* goes
-from a room to another that one of its files imports, at import time or inside a function; what
-stands under `if TYPE_CHECKING:` is no import. `benchmarks/` and `weights/` count as rooms as well.
+from a room to another that one of its files imports: at import time, inside a function, or for type
+checkers alone (under `if TYPE_CHECKING:`, which for all other rules is no import). `benchmarks/`
+and `weights/` count as rooms as well.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ FLOORS = 11
 # Functions whose arguments are Keras's own, so that a Keras script runs. Of these only the body
 # counts as length, as each argument takes a line of the signature and of the docstring.
 KERAS_SIGNATURES = {
-    "BatchNormalization.__init__": "Keras's layer",
-    "Conv2D.__init__": "Keras's layer",
-    "GRU.__init__": "Keras's layer",
-    "LSTM.__init__": "Keras's layer",
     "Model.fit": "Keras's method",
+    "Recurrent.__init__": "the arguments of Keras's LSTM and GRU",
     "image_dataset_from_directory": "Keras's function",
 }
 
-# The only files that import modules by a name made at run time: the list PARTS and packages that
-# find their own files; the fast kernels.
-DOORS = ("minitl.naming", "minitl.kernels")
+# The only files that import modules by a name made at run time.
+DOORS = {
+    "minitl.naming": "the list PARTS, and packages that find their own files",
+    "minitl.kernels": "the fast kernels, when one of them is first called",
+    "minitl.kernels.fast": "all its own files, so that the twins in them are registered",
+}
 
 # Underscored names that are public: the methods of every NamedTuple.
 PUBLIC = ("_replace", "_asdict", "_fields", "_make")
@@ -52,22 +53,23 @@ PUBLIC = ("_replace", "_asdict", "_fields", "_make")
 # Private names of other packages that are used all the same, for there is no public way.
 USED_ALL_THE_SAME = {
     ("minitl.cli", "_SubParsersAction"): "argparse's type of what `add_subparsers` returns",
-    ("minitl.kernels.machine.threads", "_cache"): "Numba's: compiled code depends on more files",
-    ("minitl.kernels.machine.threads", "_cache_file"): "the same",
-    ("minitl.kernels.machine.threads", "_source_stamp"): "the same",
+    ("minitl.kernels.machine.compiling", "_cache"): "Numba's: compiled code depends on more files",
+    ("minitl.kernels.machine.compiling", "_cache_file"): "the same",
+    ("minitl.kernels.machine.compiling", "_source_stamp"): "the same",
     ("minitl.sklearn", "_check_sample_weight"): "scikit-learn's own estimators call it",
 }
 
 
 @dataclass(frozen=True)
 class Import:
-    """One module that a file imports: where, what, and whether only when a function runs."""
+    """One module that a file imports: where, what and when."""
 
     file: File
     line: int
     module: str
     name: str | None  # `from module import name`
-    late: bool
+    late: bool  # only when a function runs
+    typing: bool  # for type checkers only
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: imports {self.module}"
@@ -125,22 +127,25 @@ class File:
         }
 
     @cached_property
-    def imports(self) -> list[Import]:
+    def all_imports(self) -> list[Import]:
         found = []
         for node in ast.walk(self.tree):
-            if node in self.typing_nodes:
-                continue
-            late = node in self.late_nodes
+            when = node in self.late_nodes, node in self.typing_nodes
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    found.append(Import(self, node.lineno, alias.name, None, late))
+                    found.append(Import(self, node.lineno, alias.name, None, *when))
             elif isinstance(node, ast.ImportFrom):
                 source = "." * node.level + (node.module or "")
                 for alias in node.names:
                     whole = f"{source}.{alias.name}"
                     module, name = (whole, None) if whole in modules() else (source, alias.name)
-                    found.append(Import(self, node.lineno, module, name, late))
+                    found.append(Import(self, node.lineno, module, name, *when))
         return found
+
+    @property
+    def imports(self) -> list[Import]:
+        """Those that ever happen."""
+        return [each for each in self.all_imports if not each.typing]
 
     def __str__(self) -> str:
         return str(self.path.relative_to(ROOT))
@@ -329,11 +334,12 @@ def arrows_between_files() -> dict[str, set[str]]:
     }
 
 
-def arrows_between_rooms() -> dict[str, set[str]]:
-    """Which rooms each room imports; benchmarks and weights are rooms as well."""
+def arrows_between_rooms(typing: bool = True) -> dict[str, set[str]]:
+    """Which rooms each room imports, those for type checkers too unless told otherwise."""
     found: dict[str, set[str]] = {}
     for file in (*files(), *files("benchmarks"), *files("weights")):
-        others = {room_of(each.module) for each in file.imports if own(each.module)}
+        imports = file.all_imports if typing else file.imports
+        others = {room_of(each.module) for each in imports if own(each.module)}
         found.setdefault(file.room, set()).update(others - {file.room})
     return found
 
@@ -545,7 +551,7 @@ RULES = {
     "relative imports": relative_imports,
     "PARTS": wrong_parts,
     "circles of files": lambda: [", ".join(c) for c in circles(arrows_between_files())],
-    "circles of rooms": lambda: [", ".join(c) for c in circles(arrows_between_rooms())],
+    "circles of rooms": lambda: [", ".join(c) for c in circles(arrows_between_rooms(typing=False))],
     "private names of others": private_uses,
     "functions that are too long": functions_too_long,
     "functions with too many parameters": functions_too_wide,

@@ -102,6 +102,7 @@ CASES = {  # rule: files, what is found
         ({"a": A + "\nif TYPE_CHECKING:\n    from minitl.b import B"}, []),
     ],
     "circles of rooms": [
+        ({"a": A + "\nif TYPE_CHECKING:\n    from minitl.b import B"}, []),
         (
             {
                 "a": A + "\nfrom minitl.c.x import C",
@@ -156,6 +157,12 @@ def test_what_is_against_a_rule_is_found(rules, rule, files, expected):
     assert len(found) == len(expected)
     for line, end in zip(found, expected, strict=True):
         assert line.endswith(end)
+
+
+def test_arrows_are_drawn_for_type_checkers_too(rules):
+    rules(a=A + "\nif TYPE_CHECKING:\n    import minitl.b.c")
+    assert house.arrows_between_rooms()["a"] == {"b", "naming"}
+    assert house.arrows_between_rooms(typing=False)["a"] == {"naming"}
 
 
 def test_a_file_of_the_spine_that_is_not_there(rules):
