@@ -249,6 +249,76 @@ class Recall(_Retrieval):
     of = ("true_positives", "false_negatives")
 
 
+class FBetaScore(Metric):
+    """(1 + beta^2) P R / (beta^2 P + R) for each class, of precision P and recall R.
+
+    Args:
+        average: None (one number per class), 'macro' (their mean), 'weighted' (their mean, by the
+            number of true samples), 'micro' (over all classes' counts together).
+        beta: how many times as much recall counts as precision.
+        threshold: None takes the largest output as the prediction; else every output above it.
+    """
+
+    def __init__(
+        self,
+        average: str | None = None,
+        beta: float = 1.0,
+        threshold: float | None = None,
+        name: str | None = "fbeta_score",
+    ):
+        if average not in (None, "macro", "micro", "weighted"):
+            raise ValueError(
+                f"average must be None, 'macro', 'micro' or 'weighted', got {average!r}"
+            )
+        if not beta > 0:
+            raise ValueError(f"beta must be positive, got {beta}")
+        self.average, self.beta, self.threshold = average, beta, threshold
+        super().__init__(name)
+
+    def reset_state(self) -> None:
+        self.true_positives: Any = 0.0  # arrays (m,) after the first batch
+        self.found: Any = 0.0
+        self.there: Any = 0.0
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        y_pred, y_true = np.asarray(y_pred), np.asarray(y_true)
+        m = y_pred.shape[-1]
+        if y_true.shape != y_pred.shape:
+            y_true = np.eye(m)[true_labels(y_true, y_pred)] if m > 1 else y_true.reshape(-1, 1)
+        if self.threshold is None:  # the largest, unless it is 0
+            guess = (y_pred == y_pred.max(axis=-1, keepdims=True)) & (np.abs(y_pred) > 1e-9)
+        else:
+            guess = y_pred > self.threshold
+        w = losses.weight_per_number(sample_weight, y_pred.shape)
+        truth = y_true.astype(float) * w
+        self.true_positives = self.true_positives + (truth * guess).sum(axis=0)
+        self.found = self.found + (guess * w).sum(axis=0)
+        self.there = self.there + truth.sum(axis=0)
+
+    def result(self) -> Any:
+        tp, found, there = map(np.asarray, (self.true_positives, self.found, self.there))
+        if self.average == "micro":
+            tp, found, there = tp.sum(), found.sum(), there.sum()
+        tiny, square = losses.EPSILON, self.beta**2
+        precision, recall = tp / (found + tiny), tp / (there + tiny)
+        f = (1 + square) * precision * recall / (square * precision + recall + tiny)
+        if self.average == "weighted":
+            return float((f * there).sum() / (there.sum() + tiny))
+        return f if self.average is None else float(f.mean())
+
+
+class F1Score(FBetaScore):
+    """2 P R / (P + R) for each class: the harmonic mean of precision and recall.
+
+    The arguments are those of FBetaScore.
+    """
+
+    def __init__(
+        self, average: str | None = None, threshold: float | None = None, name: str | None = None
+    ):
+        super().__init__(average, 1.0, threshold, name)
+
+
 class AUC(Metric):
     """Area under the ROC curve (or the precision-recall curve), from counts at fixed thresholds.
 
@@ -310,6 +380,8 @@ class AUC(Metric):
 
 
 TABLE.register(
+    FBetaScore,
+    F1Score,
     Accuracy,
     BinaryAccuracy,
     TopKCategoricalAccuracy,
