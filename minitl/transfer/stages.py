@@ -49,7 +49,7 @@ def freeze_until(model: Model, layer: str | Layer) -> list[Layer]:
     `layer` itself and all others stay as they are. Returns the frozen layers. Raises ValueError
     for a name that is not there, showing the nearest.
     """
-    frozen = list({id(each): each for each in _before(model, _chosen(model, layer))}.values())
+    frozen = layers_before(model, layer)
     for each in frozen:
         each.trainable = False
     return frozen
@@ -99,14 +99,15 @@ def walk(layer: Layer) -> Iterator[Layer]:
         yield from walk(inner)
 
 
-def _leaves(layer: Layer) -> list[Layer]:
+def leaves(layer: Layer) -> list[Layer]:
     """The layers inside it (or itself) that hold no other layers, each once."""
     return list({id(each): each for each in walk(layer) if not list(each.sublayers())}.values())
 
 
-def _chosen(model: Model, layer: str | Layer) -> set[int]:
-    """The ids of `layer` (or of a block) and of all layers inside."""
-    return {id(inner) for one in find_layers(model, layer) for inner in walk(one)}
+def layers_before(model: Model, layer: str | Layer) -> list[Layer]:
+    """The layers of the model that `layer` (or a block) is computed from."""
+    chosen = {id(inner) for one in find_layers(model, layer) for inner in walk(one)}
+    return list({id(each): each for each in _before(model, chosen)}.values())
 
 
 def _before(layer: Layer, chosen: set[int]) -> list[Layer]:
@@ -132,8 +133,8 @@ def _before(layer: Layer, chosen: set[int]) -> list[Layer]:
 
 def _not_before(model: Model, layer: str | Layer) -> list[Layer]:
     """The layers that hold no others, except those before `layer`."""
-    before = {id(each) for one in _before(model, _chosen(model, layer)) for each in walk(one)}
-    return [each for each in _leaves(model) if id(each) not in before]
+    before = {id(each) for one in layers_before(model, layer) for each in walk(one)}
+    return [each for each in leaves(model) if id(each) not in before]
 
 
 def _unfreeze(model: Model, layers: Sequence[Layer], batch_norm: bool) -> list[Layer]:
@@ -142,7 +143,7 @@ def _unfreeze(model: Model, layers: Sequence[Layer], batch_norm: bool) -> list[L
     for each in chosen:
         each.trainable = True
     for outer in walk(model):  # what holds a layer that learns is not frozen itself
-        if any(inner.trainable for inner in _leaves(outer) if inner.weights):
+        if any(inner.trainable for inner in leaves(outer) if inner.weights):
             outer.mark_trainable(True)
     return [each for each in chosen if each.weights]
 
@@ -326,7 +327,7 @@ def fine_tune(
 
 def check_stages(base: Model, stages: Sequence[str | Layer | Stage]) -> None:
     """Raise the ValueError that `fine_tune` of a model on this base would, before any work."""
-    _plan(base, _leaves(base), stages, batch_norm=False)
+    _plan(base, leaves(base), stages, batch_norm=False)
 
 
 def _check_epochs(what: str, n: Any, least: int) -> None:
@@ -336,7 +337,7 @@ def _check_epochs(what: str, n: Any, least: int) -> None:
 
 def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
     """The pretrained layers with weights."""
-    there = [each for each in _leaves(model) if each.weights]
+    there = [each for each in leaves(model) if each.weights]
     nested = [m for m in model.sublayers() if isinstance(m, Model) and m.weights]
     if base is None and len(nested) == 1:
         base = nested[0]
@@ -349,7 +350,7 @@ def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
             )
         return found
     outer = [base] if isinstance(base, Layer) else find_layers(model, base)
-    found = [each for one in outer for each in _leaves(one) if each.weights]
+    found = [each for one in outer for each in leaves(one) if each.weights]
     missing = [each.name for each in found if not any(each is other for other in there)]
     if missing:
         raise ValueError(f"{model.name!r} does not have the base's layers {', '.join(missing)}")
