@@ -1,9 +1,9 @@
 """Input, Dense and Flatten: where data enter a model, and where it decides.
 
 `Input` gives the symbolic tensor that a model starts from. `Flatten` makes rows of F out of feature
-maps, and `Dense` is the head that is trained on them. `Weighted` is what Dense, Conv2D and the
-recurrent layers share: a kernel, a bias and an activation. Read `layers/base.py` first, which says
-how a layer is built and called; the mathematics is in `minitl/ops`.
+maps, and `Dense` is the head that is trained on them. `Weighted` is what Dense and Conv2D share: a
+kernel, a bias and an activation. `layers/base.py` says how a layer is built and called; the
+mathematics is in `minitl/ops`.
 """
 
 from __future__ import annotations
@@ -35,15 +35,7 @@ def channels_last(data_format: str | None) -> None:
 
 
 class InputLayer(Layer):
-    """Where data enters a model.
-
-    Args:
-        shape: of one sample, without the batch axis; None where any size will do.
-        batch_size: of no effect on results; accepted as Keras does.
-        dtype: data are converted to it.
-        batch_shape: (batch_size, *shape), instead of the two.
-        name: of the layer.
-    """
+    """Where data enters a model; the arguments are those of `Input`."""
 
     def __init__(
         self,
@@ -87,7 +79,13 @@ def Input(
     batch_shape: Shape | None = None,
     name: str | None = None,
 ) -> SymbolicTensor:
-    """A symbolic tensor for data of `shape` (without the batch axis): where a model starts.
+    """A symbolic tensor for data: where a model starts.
+
+    Args:
+        shape: of one sample, without the batch axis; None where any size will do.
+        batch_size: of no effect on results; accepted as Keras does.
+        dtype: data are converted to it.
+        batch_shape: (batch_size, *shape), instead of the two.
 
     >>> Input((224, 224, 3)).shape
     (None, 224, 224, 3)

@@ -255,11 +255,12 @@ def test_a_model_of_frames_learns_and_comes_back_from_its_file(tmp_path):
 
 
 def test_files_that_call_with_a_state_are_refused():
-    from minitl.storage.keras_models import _read_call
+    from minitl.storage.keras_config import _Call
 
     tensor = {"config": {"keras_history": ["a", 0, 0]}}
     call = {"args": [tensor], "kwargs": {"mask": None, "training": False}}
-    assert _read_call(call) == ([["a", 0, 0]], False, False)
+    read = _Call.read(layers.LSTM(2), ("lstm", 0), call)
+    assert (read.references, read.as_list, read.training) == ([["a", 0, 0]], False, False)
     call["kwargs"]["initial_state"] = [tensor]
     with pytest.raises(ValueError, match="minitl's layers' calls has no 'initial_state'"):
-        _read_call(call)
+        _Call.read(layers.LSTM(2), ("lstm", 0), call)

@@ -175,18 +175,16 @@ class Recurrent(RandomLayer):
     ) -> tuple[Array | None, Array | None]:
         """Factors for the input (1 or G, N, D) and for the state (G, N, U): Keras's dropout.
 
-        One draw a sequence, the same at all its steps. Without recurrent_dropout all gates see
+        One draw per sequence, the same at all its steps. Without recurrent_dropout all gates see
         one mask of the input; with it, each gate has masks of its own.
         """
         rng = self.generator(rng)
-        count = self.gates if self.recurrent_dropout else 1
-        return tuple(
-            ops.dropout(np.ones(shape, dtype), rate, rng).storage if rate else None
-            for shape, rate in (
-                ((count, n, d), self.dropout),
-                ((self.gates, n, self.units), self.recurrent_dropout),
-            )
-        )  # type: ignore[return-value]
+
+        def mask(rate: float, *shape: int) -> Array | None:
+            return ops.dropout(np.ones(shape, dtype), rate, rng).storage if rate else None
+
+        of_input = mask(self.dropout, self.gates if self.recurrent_dropout else 1, n, d)
+        return of_input, mask(self.recurrent_dropout, self.gates, n, self.units)
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         n, steps, _ = input_shape
