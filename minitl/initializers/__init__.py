@@ -46,13 +46,6 @@ class Zeros(Initializer):
         return np.zeros(shape, dtype)
 
 
-class Ones(Initializer):
-    """All ones."""
-
-    def values(self, shape: Shape, dtype: np.dtype) -> Array:
-        return np.ones(shape, dtype)
-
-
 class Random(Initializer):
     """Base of those that draw: the same instance always draws the same numbers.
 
@@ -111,7 +104,7 @@ def fans(shape: Shape) -> tuple[int, int]:
     return window * shape[-2], window * shape[-1]
 
 
-TABLE = Registry(__name__, Zeros, Ones, GlorotUniform, zero=Zeros, one=Ones)
+TABLE = Registry(__name__, Zeros, GlorotUniform, zero=Zeros)
 
 
 def get(identifier: Any) -> Any:

@@ -12,6 +12,13 @@ from minitl.initializers import TABLE, Initializer, Random, Shape, fans, room, s
 from minitl.naming import public_names
 
 
+class Ones(Initializer):
+    """All ones."""
+
+    def values(self, shape: Shape, dtype: np.dtype) -> Array:
+        return np.ones(shape, dtype)
+
+
 class Constant(Initializer):
     """All numbers equal `value`."""
 
@@ -176,4 +183,5 @@ class Identity(Initializer):
         return self.gain * np.eye(*shape)
 
 
-TABLE.register(*public_names(__name__).values(), uniform=RandomUniform, normal=RandomNormal)
+short = {"uniform": RandomUniform, "normal": RandomNormal, "one": Ones}
+TABLE.register(*public_names(__name__).values(), **short)

@@ -180,15 +180,12 @@ class SparseCategoricalCrossentropy(Loss):
             )
         if y_true.ndim != rank - 1 and not (y_true.ndim == rank and y_true.shape[-1] == 1):
             raise ValueError(f"integer labels have shape (N,), y has shape {y_true.shape}")
-        if y_true.size == 0:
-            return
-        if not np.all(np.isfinite(y_true)) or np.any(y_true != np.floor(y_true)):
+        if not np.all(np.isfinite(y_true) & (y_true == np.floor(y_true))):
             raise ValueError(f"labels must be integers from 0 to {m - 1}, y has {y_true.dtype}")
-        low, high = int(y_true.min()), int(y_true.max())
-        if low < 0 or high >= m:
+        if not np.all((y_true >= 0) & (y_true < m)):
             raise ValueError(
                 f"labels must be from 0 to {m - 1} for an output of {m} classes; "
-                f"y has labels from {low} to {high}"
+                f"y has labels from {int(y_true.min())} to {int(y_true.max())}"
             )
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
