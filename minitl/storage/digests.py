@@ -11,7 +11,7 @@ import functools
 import hashlib
 import sys
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,25 @@ def digest_of(value: Any) -> str:
     return _Teller().digest(value)
 
 
-def arrays_digest(arrays: Iterable[np.ndarray]) -> str:
-    """Hexadecimal digest of arrays in this order: their shapes, dtypes and bytes."""
-    digest = hashlib.sha256()
+def arrays_digest(
+    arrays: Iterable[np.ndarray], start: bytes = b"", head: str = "{shape}{dtype}"
+) -> str:
+    """sha256 of `start` and of arrays in this order, each after its `head`, as a hexadecimal."""
+    digest = hashlib.sha256(start)
     for a in arrays:
-        digest.update(_head(a) + np.ascontiguousarray(a).data.cast("B"))
+        digest.update(head.format(shape=a.shape, dtype=a.dtype.str).encode())
+        pour(a, digest.update)
     return digest.hexdigest()
+
+
+def pour(array: np.ndarray, into: Callable[[Any], Any]) -> None:
+    """Give away the bytes of an array in C order, in pieces: no copy of the whole."""
+    if array.flags.c_contiguous or array.ndim < 2:
+        flat = np.ascontiguousarray(array).reshape(-1)
+        into(flat.view(np.uint8).data if flat.size else b"")
+    else:
+        for row in array:
+            pour(row, into)
 
 
 def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = None) -> np.ndarray:
@@ -53,7 +66,7 @@ def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = 
     n = len(arrays[0])
     found = np.empty((n, SIZE), np.uint8)
     # Shape and dtype of a sample, not of the batch that it happens to come in.
-    heads = b"".join(_head(a[:0]) for a in arrays)
+    heads = "".join(f"{a[:0].shape}{a.dtype.str}" for a in arrays).encode()
     ranges = cut(n, PARTS)
 
     def part(index: int) -> None:
@@ -67,10 +80,6 @@ def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = 
 
     share_out(part, len(ranges))
     return found
-
-
-def _head(a: np.ndarray) -> bytes:
-    return f"{a.shape}{a.dtype.str}".encode()
 
 
 class _Teller:
