@@ -1,8 +1,10 @@
 """Digests: short numbers that say whether two things are the same, for caches that never lie.
 
-Arrays are told apart by all of their bytes. A function is told apart by what it does: its code,
+Arrays are told apart by all of their bytes, whole (`arrays_digest`) or sample by sample
+(`sample_digests`). `digest_of` takes anything. A function is told apart by what it does: its code,
 its defaults, and the values, functions and objects that it refers to, so that an edited helper or
-another constant is another function.
+another constant is another function. Only what an installed package brings, minitl among them, is
+known by its name.
 """
 
 from __future__ import annotations

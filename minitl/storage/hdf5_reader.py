@@ -2,17 +2,18 @@
 
 Weight files come from strangers, and the HDF5 library trusts what it reads: a few flipped bits make
 it crash or hang, a crafted string makes it take gigabytes, a link leads it to another file. So it
-is never shown them. This file reads what h5py writes unless told otherwise, which is all that
-Keras's files consist of, and refuses the rest by name: links to elsewhere, arrays that are kept
-outside, compressed or in chunks. It is the format's specification, version 3.0, in short:
+is never shown them. `File(source).root` is the first group; groups have `links`, arrays `read()`,
+both have `attributes`. Read is what h5py writes unless told otherwise, which is all that Keras's
+files consist of. The rest is refused by name: links to elsewhere, arrays that are kept outside,
+compressed or in chunks. The format's specification, version 3.0, in short:
 
     superblock          sizes, and the address of the root's header
     object header       messages: of a group where its links are, of an array its type, shape and
                         place, of either its attributes
-    group               a B-tree of nodes of (name, address), the names in a heap of their own; or,
-                        in newer files, the links as messages in the header, and where there are
-                        more than eight of them as messages in a 'fractal heap', whose pieces
-                        another kind of B-tree lists; so it is with more than eight attributes
+    group               a B-tree of nodes of (name, address), and a heap with the names; or, in
+                        newer files, one message per link
+    many links          more than eight links, or attributes, are messages in a 'fractal heap'; a
+                        B-tree of another kind lists where in it
     string attribute    fixed length, or a reference (length, address, index) into a 'global heap'
 
 Nothing is read outside the file, no memory taken for more than it holds, and what is read in all

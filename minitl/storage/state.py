@@ -3,7 +3,7 @@
 Plain is what can be written down and read again exactly: None, booleans, numbers, strings, arrays,
 NumPy's random generators, and lists, tuples, sets and dictionaries of these. `state_of` reads the
 plain attributes of any object and `restore` puts them back, so an object need not know that it is
-being kept.
+being kept. `fingerprint` says in short whether two values are the same.
 
 The file is a line that names the format, the length of a header, the header (JSON, in which an
 array is a number), the arrays one after the other, and the SHA-256 of all that. One flipped bit,
