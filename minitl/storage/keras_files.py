@@ -288,7 +288,7 @@ def _expect_hdf5(path: Path, start: bytes) -> None:
         return
     kinds = {
         b"<": "is a web page (a login or error page saved under this name?)",
-        b"version https://git-lfs": "is a Git LFS pointer; fetch the file itself with: git lfs pull",
+        b"version https://git-lfs": "is a Git LFS pointer; fetch the file with: git lfs pull",
         b"\x80": "is a Python pickle (PyTorch, perhaps), which minitl never loads",
         b"\x93NUMPY": "is a NumPy array",
     }
