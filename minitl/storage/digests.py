@@ -1,8 +1,10 @@
 """Digests: short numbers that say whether two things are the same, for caches that never lie.
 
-Arrays are told apart by all of their bytes. A function is told apart by what it does: its code,
+Arrays are told apart by all of their bytes, whole (`arrays_digest`) or sample by sample
+(`sample_digests`). `digest_of` takes anything. A function is told apart by what it does: its code,
 its defaults, and the values, functions and objects that it refers to, so that an edited helper or
-another constant is another function.
+another constant is another function. Only what an installed package brings, minitl among them, is
+known by its name.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import functools
 import hashlib
 import sys
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,12 +37,25 @@ def digest_of(value: Any) -> str:
     return _Teller().digest(value)
 
 
-def arrays_digest(arrays: Iterable[np.ndarray]) -> str:
-    """Hexadecimal digest of arrays in this order: their shapes, dtypes and bytes."""
-    digest = hashlib.sha256()
+def arrays_digest(
+    arrays: Iterable[np.ndarray], start: bytes = b"", head: str = "{shape}{dtype}"
+) -> str:
+    """sha256 of `start` and of arrays in this order, each after its `head`, as a hexadecimal."""
+    digest = hashlib.sha256(start)
     for a in arrays:
-        digest.update(_head(a) + np.ascontiguousarray(a).data.cast("B"))
+        digest.update(head.format(shape=a.shape, dtype=a.dtype.str).encode())
+        pour(a, digest.update)
     return digest.hexdigest()
+
+
+def pour(array: np.ndarray, into: Callable[[Any], Any]) -> None:
+    """Give away the bytes of an array in C order, in pieces: no copy of the whole."""
+    if array.flags.c_contiguous or array.ndim < 2:
+        flat = np.ascontiguousarray(array).reshape(-1)
+        into(flat.view(np.uint8).data if flat.size else b"")
+    else:
+        for row in array:
+            pour(row, into)
 
 
 def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = None) -> np.ndarray:
@@ -53,7 +68,7 @@ def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = 
     n = len(arrays[0])
     found = np.empty((n, SIZE), np.uint8)
     # Shape and dtype of a sample, not of the batch that it happens to come in.
-    heads = b"".join(_head(a[:0]) for a in arrays)
+    heads = "".join(f"{a[:0].shape}{a.dtype.str}" for a in arrays).encode()
     ranges = cut(n, PARTS)
 
     def part(index: int) -> None:
@@ -67,10 +82,6 @@ def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = 
 
     share_out(part, len(ranges))
     return found
-
-
-def _head(a: np.ndarray) -> bytes:
-    return f"{a.shape}{a.dtype.str}".encode()
 
 
 class _Teller:

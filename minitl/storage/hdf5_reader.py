@@ -2,17 +2,18 @@
 
 Weight files come from strangers, and the HDF5 library trusts what it reads: a few flipped bits make
 it crash or hang, a crafted string makes it take gigabytes, a link leads it to another file. So it
-is never shown them. This file reads what h5py writes unless told otherwise, which is all that
-Keras's files consist of, and refuses the rest by name: links to elsewhere, arrays that are kept
-outside, compressed or in chunks. It is the format's specification, version 3.0, in short:
+is never shown them. `File(source).root` is the first group; groups have `links`, arrays `read()`,
+both have `attributes`. Read is what h5py writes unless told otherwise, which is all that Keras's
+files consist of. The rest is refused by name: links to elsewhere, arrays that are kept outside,
+compressed or in chunks. The format's specification, version 3.0, in short:
 
     superblock          sizes, and the address of the root's header
     object header       messages: of a group where its links are, of an array its type, shape and
                         place, of either its attributes
-    group               a B-tree of nodes of (name, address), the names in a heap of their own; or,
-                        in newer files, the links as messages in the header, and where there are
-                        more than eight of them as messages in a 'fractal heap', whose pieces
-                        another kind of B-tree lists; so it is with more than eight attributes
+    group               a B-tree of nodes of (name, address), and a heap with the names; or, in
+                        newer files, one message per link
+    many links          more than eight links, or attributes, are messages in a 'fractal heap'; a
+                        B-tree of another kind lists where in it
     string attribute    fixed length, or a reference (length, address, index) into a 'global heap'
 
 Nothing is read outside the file, no memory taken for more than it holds, and what is read in all
@@ -37,7 +38,9 @@ NOWHERE = 2**64 - 1  # the address of what has no place
 # Kinds of messages in a header.
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08
 FILTERS, ATTRIBUTE, CONTINUED, SYMBOL_TABLE, ATTRIBUTE_INFO = 0x0B, 0x0C, 0x10, 0x11, 0x15
-# size: bit offset, precision, exponent's place and size, mantissa's place and size, bias
+# Classes of types, and what follows of a floating-point type of some bytes: where its number begins
+# and how many bits it has; where its exponent is, and of how many; its mantissa; its bias.
+INTEGER, FLOAT, STRING, ENUM, VARIABLE = 0, 1, 3, 8, 9
 IEEE = {
     2: (0, 16, 10, 5, 0, 10, 15),
     4: (0, 32, 23, 8, 0, 23, 127),
@@ -526,19 +529,22 @@ def _turned(n: int, by: int) -> int:
 
 def _datatype(message: _Bytes) -> Any:
     """A NumPy dtype, 'string' for strings of any length, None for what is not read here."""
-    kind, bits, size = message.number(1) & 15, message.take(3), message.number(4)
-    order = ">" if bits[0] & 1 else "<"
-    if kind == 0 and size in (1, 2, 4, 8):
-        whole = message.number(2) == 0 and message.number(2) == 8 * size
-        return np.dtype(f"{order}{'i' if bits[0] & 8 else 'u'}{size}") if whole else None
-    if kind == 1 and size in IEEE and bits[1] == 8 * size - 1 and not bits[0] & 64:
+    kind, bits, size = message.number(1) & 15, message.number(3), message.number(4)
+    order = ">" if bits & 1 else "<"
+    if kind == INTEGER and size in (1, 2, 4, 8):
+        begin, length = message.number(2), message.number(2)
+        dtype = np.dtype(f"{order}{'i' if bits & 8 else 'u'}{size}")
+        return dtype if (begin, length) == (0, 8 * size) else None
+    if kind == FLOAT and size in IEEE:
         layout = tuple(message.number(n) for n in (2, 2, 1, 1, 1, 1, 4))
-        return np.dtype(f"{order}f{size}") if layout == IEEE[size] else None
-    if kind == 3 and 0 < size < 2**16:
+        sign, mixed_order = bits >> 8 & 255, bits & 64
+        usual = layout == IEEE[size] and sign == 8 * size - 1 and not mixed_order
+        return np.dtype(f"{order}f{size}") if usual else None
+    if kind == STRING and 0 < size < 2**16:
         return np.dtype(f"S{size}")
-    if kind == 8 and message.left and message.data[message.at] & 15 == 0:  # so h5py writes bool
+    if kind == ENUM and message.left and message.data[message.at] & 15 == INTEGER:  # h5py's bool
         return _datatype(message)
-    return "string" if kind == 9 and bits[0] & 15 == 1 else None
+    return "string" if kind == VARIABLE and bits & 15 == 1 else None
 
 
 def _dataspace(message: _Bytes) -> tuple[int, ...] | None:

@@ -1,22 +1,24 @@
-"""Keras's weight files, read and written whole or not at all.
+"""Keras's weight files, read and written: `.h5`, `.weights.h5` and `.keras`.
 
-A file is an *inventory*: the layers in order, each with its arrays in order,
+Whichever it is, it becomes an *inventory*: the layers, each with its arrays in their order,
 
-    [("block1_conv1", [("block1_conv1/kernel", array), ("block1_conv1/bias", array)]), ...]
+    [("conv", [("conv/kernel", array), ("conv/bias", array)]), ...]
 
-`read_weights` reads it from the three forms that Keras has used; each has its writer:
+The first two are HDF5, trees of groups with arrays at their ends and attributes on both:
 
-    legacy `.h5`    a group a layer, an attribute `layer_names` that gives their order, and in each
-                    group an attribute `weight_names`; both are split into `layer_names0`,
-                    `layer_names1`, ... past 64,512 bytes. The official files, and, in a group
-                    `model_weights`, `model.save("m.h5")`.
-    `.weights.h5`   a group a layer, named by its class ('layers/conv2d_1'), with the arrays as
-                    numbers ('vars/0') and the layer's own name as an attribute.
-    `.keras`        a zip archive: the latter as `model.weights.h5`, beside `config.json`.
+    legacy `.h5`    /                   layer_names = ["conv", ...]: which layers, in which order
+                    /conv               weight_names = ["conv/kernel", "conv/bias"]
+                    /conv/conv/kernel   an array; the group that has the layers is the root, or
+                                        `model_weights` in a file of `model.save("m.h5")`
+    `.weights.h5`   /layers/conv2d/vars     name = "conv"; the group is named by the class
+                    /layers/conv2d/vars/0   an array; 0 is the kernel, 1 the bias
+    `.keras`        a zip archive: the latter as `model.weights.h5`, beside `config.json`
+
+A list of names of more than 64,512 bytes is split into `layer_names0`, `layer_names1`, ...
 
 A weight file comes from strangers. Nothing in it is unpickled, nothing is followed out of it, and
-what it declares is held against its size before memory is taken: see `plain_hdf5.py`. Which array
-goes into which weight is planned in `matching.py`.
+what it declares is held against its size before memory is taken (`hdf5_reader.py`). Which array
+goes into which weight is planned in `weight_matching.py`.
 """
 
 from __future__ import annotations
@@ -192,14 +194,11 @@ class _Reader:
                 arrays = [self.once(child[number]) for number in numbers]
                 weights = [(f"{owner}/{n}", a.read()) for n, a in zip(numbers, arrays, strict=True)]
                 blocks.append((arrays[0].address if arrays else 0, weights))
-            elif name == "layers":
-                for key in child.links:
-                    inner = child[key]
-                    path = f"{owner}/{_layer_name(inner, key)}"
-                    blocks.append(self.collect(inner, path, depth + 1))
-            else:
-                path = f"{owner}/{_layer_name(child, name)}"
-                blocks.append(self.collect(child, path, depth + 1))
+                continue
+            for key in child.links if name == "layers" else (name,):
+                inner = child[key] if name == "layers" else child
+                path = f"{owner}/{_layer_name(inner, key)}"
+                blocks.append(self.collect(inner, path, depth + 1))
         blocks = sorted((block for block in blocks if block[1]), key=lambda block: block[0])
         place = blocks[0][0] if blocks else 0
         return place, [weight for _, weights in blocks for weight in weights]
@@ -287,18 +286,14 @@ def _expect_hdf5(path: Path, start: bytes) -> None:
     """Raise with what the file seems to be instead, by its first bytes."""
     if start.startswith(SIGNATURE):
         return
-    if not start:
-        kind = "is empty"
-    elif start.lstrip()[:1] == b"<":
-        kind = "is a web page (a login or error page saved under this name?)"
-    elif start.startswith(b"version https://git-lfs"):
-        kind = "is a Git LFS pointer; fetch the file itself with: git lfs pull"
-    elif start[:1] == b"\x80":
-        kind = "is a Python pickle (PyTorch, perhaps), which minitl never loads"
-    elif start.startswith(b"\x93NUMPY"):
-        kind = "is a NumPy array"
-    else:
-        kind = f"begins with {start[:8]!r}"
+    kinds = {
+        b"<": "is a web page (a login or error page saved under this name?)",
+        b"version https://git-lfs": "is a Git LFS pointer; fetch the file with: git lfs pull",
+        b"\x80": "is a Python pickle (PyTorch, perhaps), which minitl never loads",
+        b"\x93NUMPY": "is a NumPy array",
+    }
+    found = [kind for begin, kind in kinds.items() if start.lstrip().startswith(begin)]
+    kind = found[0] if found else f"begins with {start[:8]!r}" if start else "is empty"
     raise WeightFileError(f"{path} is not an HDF5 file: it {kind}")
 
 

@@ -3,7 +3,7 @@
 Plain is what can be written down and read again exactly: None, booleans, numbers, strings, arrays,
 NumPy's random generators, and lists, tuples, sets and dictionaries of these. `state_of` reads the
 plain attributes of any object and `restore` puts them back, so an object need not know that it is
-being kept.
+being kept. `fingerprint` says in short whether two values are the same.
 
 The file is a line that names the format, the length of a header, the header (JSON, in which an
 array is a number), the arrays one after the other, and the SHA-256 of all that. One flipped bit,
@@ -24,11 +24,15 @@ from typing import Any
 import numpy as np
 
 from minitl.storage.atomic import replacing
+from minitl.storage.digests import arrays_digest, pour
 
 MAGIC = b"minitl state 1\n"
 KINDS = "biufcSU"  # of dtypes: booleans, numbers, strings; no Python objects
 TAG = "_"  # the key that tells an encoded array, tuple ... from a dictionary
 GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+# What comes of a file that was made to look right.
+NONSENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
 class NotPlain(TypeError):
@@ -95,21 +99,8 @@ def decode(value: Any, arrays: list[np.ndarray]) -> Any:
 def fingerprint(value: Any) -> str:
     """The SHA-256 of a plain value. Raises NotPlain."""
     arrays: list[np.ndarray] = []
-    digest = hashlib.sha256(json.dumps(encode(value, arrays)).encode())
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        _pour(array, digest.update)
-    return digest.hexdigest()
-
-
-def _pour(array: np.ndarray, into: Callable[[Any], Any]) -> None:
-    """The bytes of an array in C order, in pieces: no copy of the whole."""
-    if array.flags.c_contiguous or array.ndim < 2:
-        flat = np.ascontiguousarray(array).reshape(-1)
-        into(flat.view(np.uint8).data if flat.size else b"")
-    else:
-        for row in array:
-            _pour(row, into)
+    tree = json.dumps(encode(value, arrays)).encode()
+    return arrays_digest(arrays, tree, "{dtype}{shape}")
 
 
 # --- The state of an object ----------------------------------------------------------------------
@@ -177,7 +168,7 @@ def write_state(path: str | os.PathLike[str], value: Any) -> None:
 
         put(MAGIC + len(header).to_bytes(8, "little") + header)
         for array in arrays:
-            _pour(array, put)
+            pour(array, put)
         file.write(digest.digest())
 
 
@@ -213,8 +204,8 @@ def read_state(path: str | os.PathLike[str]) -> Any:
         ArithmeticError,
         AttributeError,
         RecursionError,
-    ) as error:
-        raise DamagedState(f"{path} cannot be understood: {error!r}") from None
+    ) as e:
+        raise DamagedState(f"{path} cannot be understood: {e!r}") from None
 
 
 def is_state(start: bytes | bytearray) -> bool:

@@ -1,8 +1,9 @@
 """Which array of a file goes into which weight of a model: all is checked before any of it moves.
 
-Two inventories, the file's and the model's, are laid over each other: layers by name, weights
+`plan` lays two inventories, the file's and the model's, over each other: layers by name, weights
 within a layer by position and shape. What does not fit is told in one error that lists every
-missing, surplus, misshapen and non-finite array, with near misses and likely causes.
+missing, surplus, misshapen and non-finite array, with near misses and likely causes. It is what
+`keras_weights.assign` does for the published file, for files of all kinds.
 """
 
 from __future__ import annotations
