@@ -32,6 +32,20 @@ def winograd_matrices(points: tuple[float, ...]) -> tuple[Array, Array, Array]:
     return G, A, B
 
 
+def edge_matrices(size: int, count: int) -> tuple[Array, Array]:
+    """A (P, M) and B (P, P) where only `count` of a tile's M = size outputs are wanted.
+
+    The filters are those of whole tiles. The points after the first count + 1 are left out: their
+    rows of A and columns of B are zeros, and so is what lies behind the outputs and inputs used.
+    """
+    kept, left_out = POINTS[size][: count + 1], POINTS[size][count + 1 :]
+    places = [*range(count + 1), size + 1]
+    A, B = np.zeros((size + 2, size)), np.zeros((size + 2, size + 2))
+    _, A[places, :count], B[: count + 2, places] = winograd_matrices(kept)
+    B[:, : count + 1] *= [np.prod([point - other for other in left_out]) for point in kept]
+    return A, B
+
+
 def winograd_conv2d(
     x: Array,
     kernel: Array,

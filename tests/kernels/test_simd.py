@@ -41,6 +41,6 @@ def test_linear_is_the_product_with_the_matrix(matrix, dtype):
     ids=["rows", "columns"],
 )
 def test_mirrored_rows_and_columns_share_their_sums(matrix, products, additions):
-    sums, _ = simd._steps(matrix)
+    sums, _ = simd.steps(matrix)
     assert sum(abs(c) != 1 for terms in sums for c in terms.values()) == products
     assert sum(len(terms) - 1 for terms in sums) == additions

@@ -47,10 +47,15 @@ FEWEST_PRODUCTS = 2**20  # multiply-adds of a matrix product in one part: about 
 Range = tuple[int, int]  # first, last + 1
 
 
-def cut(size: int, count: int) -> list[Range]:
-    """0 ... size in `count` consecutive ranges of almost equal length, none of them empty."""
+def cut(size: int, count: int, first: int = 0) -> list[Range]:
+    """first ... first + size in `count` consecutive ranges of almost equal length, none empty."""
     count = min(size, count)
-    return [(size * i // count, size * (i + 1) // count) for i in range(count)]
+    return [(first + size * i // count, first + size * (i + 1) // count) for i in range(count)]
+
+
+def cut_at_most(size: int, longest: int, first: int = 0) -> list[Range]:
+    """`cut` into as few ranges as there can be if none is longer than `longest`."""
+    return cut(size, -(-size // longest), first)
 
 
 def cut_falling(size: int, least: int = 1) -> list[Range]:
