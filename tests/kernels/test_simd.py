@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from minitl.kernels.fast.winograd_matrices import POINTS, winograd_matrices
 from minitl.kernels.machine import simd
-from minitl.kernels.winograd_formulas import POINTS, winograd_matrices
 
 MATRICES = [one for points in POINTS.values() for one in winograd_matrices(points)]
 MATRICES += [matrix.T for matrix in MATRICES]

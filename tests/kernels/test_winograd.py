@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitl.kernels import reference
-from minitl.kernels import winograd_formulas as formulas
 from minitl.kernels.fast import winograd, winograd_tiles
 from minitl.kernels.geometry import sliding
 from minitl.kernels.machine import threads
+from tests.kernels import winograd_formulas as formulas
 from tests.kernels.cases import exactly, normal
 from tests.tolerances import assert_adjoint, assert_sum
 

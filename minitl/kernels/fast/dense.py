@@ -32,7 +32,7 @@ from minitl.kernels.geometry import Array
 from minitl.kernels.machine import simd
 from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty, scratch
-from minitl.kernels.machine.threads import PARTS, cut, cut_product, share_out
+from minitl.kernels.machine.threads import PARTS, cut, cut_at_most, cut_product, share_out
 
 FEW = 6 * simd.TILE_ROWS  # rows: 72 with AVX-512, 36 with AVX2
 CHUNK = 64  # lines of the kernel that a panel holds at a time
@@ -42,7 +42,7 @@ LINES = 384  # of the kernel, or of its gradient, in a job of a gradient
 
 
 @twin
-def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = None) -> Array:
+def dense(x, kernel, bias, activation=None):
     few = x.dtype == kernel.dtype and suits("y", len(x), *kernel.shape)
     y = forward(x, kernel) if few else product(x, kernel)
     add_bias(y, bias, activation, 0, y.shape[0], 0, y.shape[1])
@@ -50,13 +50,13 @@ def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = 
 
 
 @twin
-def dense_input_gradient(g: Array, kernel: Array) -> Array:
+def dense_input_gradient(g, kernel):
     few = g.dtype == kernel.dtype and suits("dx", len(g), *kernel.shape)
     return input_gradient(g, kernel) if few else product(g, kernel.T)
 
 
 @twin
-def dense_kernel_gradient(x: Array, g: Array) -> Array:
+def dense_kernel_gradient(x, g):
     few = x.dtype == g.dtype and suits("dkernel", len(x), x.shape[1], g.shape[1])
     return kernel_gradient(x, g) if few else product(x.T, g)
 
@@ -94,7 +94,7 @@ def forward(x: Array, kernel: Array) -> Array:
     (rows, depth), columns = x.shape, kernel.shape[1]
     width = gemm.panel_width(x.dtype)
     panels = -(-columns // width)
-    groups = cut(panels, -(-panels // WIDE))
+    groups = cut_at_most(panels, WIDE)
     # As many jobs as make all threads finish together.
     ranges = cut(depth, gemm.round_up(-(-depth // DEEP), max(1, PARTS // len(groups))))
     jobs = [(part, *group) for part in range(len(ranges)) for group in groups]
@@ -181,7 +181,7 @@ def input_gradient(g: Array, kernel: Array) -> Array:
     (rows, m), depth = g.shape, kernel.shape[0]
     panels, flat = gemm.pack(g.T), np.ascontiguousarray(kernel).reshape(-1)
     dx = empty((rows, depth), g.dtype)
-    parts = cut(depth, -(-depth // LINES))
+    parts = cut_at_most(depth, LINES)
 
     def part(index: int) -> None:
         first, last = parts[index]
@@ -199,7 +199,7 @@ def kernel_gradient(x: Array, g: Array) -> Array:
     (_, depth), m = x.shape, g.shape[1]
     panels, flat = gemm.pack(g), np.ascontiguousarray(x).reshape(-1)
     dkernel = empty((depth, m), x.dtype)
-    parts = cut(depth, -(-depth // LINES))
+    parts = cut_at_most(depth, LINES)
 
     def part(index: int) -> None:
         first, last = parts[index]

@@ -23,25 +23,23 @@ from __future__ import annotations
 import numpy as np
 
 from minitl.kernels.fast import gemm
-from minitl.kernels.geometry import Array, Geometry
+from minitl.kernels.geometry import Geometry
 from minitl.kernels.machine.compiling import compiled, inner
 from minitl.kernels.machine.memory import empty, scratch, scratch_arrays
 from minitl.kernels.machine.simd import lanes
-from minitl.kernels.machine.threads import FEWEST_PRODUCTS, PARTS, cut, cut_falling, share_out
+from minitl.kernels.machine.threads import (
+    FEWEST_PRODUCTS,
+    PARTS,
+    added_up,
+    cut,
+    cut_falling,
+    share_out,
+)
 
 BLOCK = 2**16  # numbers of y or g in a block: they stay in the cache while panel after panel passes
 
 
-def conv2d(
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    geometry: Geometry,
-    activation: str | None = None,
-    cache: dict | None = None,
-    recorded: bool = False,
-    precise: bool = False,
-) -> Array:
+def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=False, precise=False):
     """`reference.conv2d`; `cache` and `recorded` are not used."""
     filters = kernel.shape[3]
     dtype = np.dtype(np.float64) if precise else x.dtype
@@ -61,7 +59,7 @@ def conv2d(
     return y
 
 
-def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
+def conv2d_kernel_gradient(x, g, geometry):
     """`reference.conv2d_kernel_gradient`.
 
         dkernel[k, f] = sum over places of window[place, k] * g[place, f]
@@ -81,10 +79,7 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
         _sum_lines(x, rows_of_g, geometry, *ranges[index], lines, memory, sums[index])
 
     share_out(job, len(ranges))
-    total = np.zeros((taps, columns), x.dtype)
-    for partial in sums:
-        total += partial
-    return total[:, :filters].reshape(kh, kw, channels, filters).copy()
+    return added_up(sums)[:, :filters].reshape(kh, kw, channels, filters).copy()
 
 
 @compiled

@@ -184,60 +184,39 @@ def _filter_block(kernel, turned, size, first, last, u, patch, work):
 # --- The three kernels ---------------------------------------------------------------------------
 
 
-def conv2d(
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    geometry: Geometry,
-    activation: str | None = None,
-    cache: dict | None = None,
-    recorded: bool = False,
-    precise: bool = False,
-) -> Array:
+def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=False, precise=False):
     """`reference.conv2d` for 3x3 windows, stride 1; keeps the transformed filters in `cache`."""
     dtype = np.dtype(np.float64) if precise else x.dtype
-    floor = gemm.floor_of(activation, dtype)
     size = 4 if recorded or precise else tile_size(geometry.out_size, *kernel.shape[2:])
-    u = _transformed(kernel, dtype, size, cache, lasting=not recorded)
-    return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3])
+    u = _transformed(kernel, dtype, size, cache, turned=False, lasting=not recorded)
+    return _correlate(x, u, bias, activation, geometry, kernel.shape[3])
 
 
-def conv2d_max_pool2d(
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    geometry: Geometry,
-    activation: str | None = None,
-    cache: dict | None = None,
-) -> Array:
+def conv2d_max_pool2d(x, kernel, bias, geometry, activation=None, cache=None):
     """`reference.conv2d_max_pool2d`: of a tile, only the maxima are ever written."""
-    floor = gemm.floor_of(activation, x.dtype)
     size = tile_size(geometry.out_size, *kernel.shape[2:])
-    u = _transformed(kernel, x.dtype, size, cache, lasting=True)
-    return _correlate(x, u, bias, floor, geometry.pads, geometry.out_size, kernel.shape[3], 2)
+    u = _transformed(kernel, x.dtype, size, cache, turned=False, lasting=True)
+    return _correlate(x, u, bias, activation, geometry, kernel.shape[3], pool=2)
 
 
-def conv2d_input_gradient(
-    g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None
-) -> Array:
+def conv2d_input_gradient(g, kernel, geometry, cache=None):
     """`reference.conv2d_input_gradient` for a 3x3 window with stride 1; `cache` as in `conv2d`."""
     top, bottom, left, right = geometry.pads
     pads = (2 - top, 2 - bottom, 2 - left, 2 - right)
-    size = tile_size(geometry.size, *kernel.shape[2:])
-    u = _transformed(kernel, g.dtype, size, cache, turned=True)
-    return _correlate(
-        g, u, None, gemm.floor_of(None, g.dtype), pads, geometry.size, kernel.shape[2]
-    )
+    back = geometry._replace(size=geometry.out_size, pads=pads, out_size=geometry.size)
+    size = tile_size(back.out_size, *kernel.shape[2:])
+    u = _transformed(kernel, g.dtype, size, cache, turned=True, lasting=False)
+    return _correlate(g, u, None, None, back, kernel.shape[2])
 
 
-def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
+def conv2d_kernel_gradient(x, g, geometry):
     """`reference.conv2d_kernel_gradient` for a 3x3 window with stride 1.
 
     The sum over tiles is cut into parts that depend on the shapes only, and C and F into sides; a
     part and two sides make a job, with its own sum in the transformed domain.
     """
     channels, filters, width = x.shape[3], g.shape[3], gemm.panel_width(x.dtype)
-    tiling, count = _tiling(x.shape[0], geometry.out_size, geometry.pads, 4)
+    tiling, count = _tiling(x.shape[0], geometry, 4)
     tiling = tiling._replace(last_row=4, last_column=4)
     side = SIDE if count >= 4 * TILES[4] else SIDE // 2  # few tiles: more sides, fewer parts
     sides = [(c, f) for c in cut_at_most(channels, side) for f in cut_at_most(filters, side)]
@@ -276,22 +255,14 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
     return sums[0]
 
 
-def _correlate(
-    x: Array,
-    u: Array,
-    bias: Array | None,
-    floor: Array,
-    pads: tuple[int, int, int, int],
-    out_size: Pair,
-    filters: int,
-    pool: int = 1,
-) -> Array:
-    """max(x slid over with the transformed filters u + bias, floor): (N, *out_size, F).
+def _correlate(x, u, bias, activation, geometry, filters, pool=1):
+    """x slid over with the transformed filters u, then bias and activation: (N, OH, OW, F).
 
     With pool=2, the maximum of each 2x2 of that.
     """
-    plan = _plan(len(x), out_size, pads, u.shape, thread_count())
-    y = empty((len(x), out_size[0] // pool, out_size[1] // pool, filters), x.dtype)
+    plan = _plan(len(x), geometry, u.shape, thread_count())
+    (oh, ow), floor = geometry.out_size, gemm.floor_of(activation, u.dtype)
+    y = empty((len(x), oh // pool, ow // pool, filters), x.dtype)
     side, shift = plan.tiling.size // pool, gemm.shift_of(bias, filters, u.dtype)
 
     def job(index: int) -> None:
@@ -312,16 +283,10 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(1024)
-def _plan(
-    images: int,
-    out_size: Pair,
-    pads: tuple[int, int, int, int],
-    u_shape: tuple[int, int, int, int],
-    threads: int,
-) -> _Plan:
+def _plan(images: int, geometry: Geometry, u_shape: tuple[int, ...], threads: int) -> _Plan:
     """Made once for each shape: Python makes it, while all cores wait."""
     planes, panels, channels, width = u_shape
-    tiling, count = _tiling(images, out_size, pads, isqrt(planes) - 2)
+    tiling, count = _tiling(images, geometry, isqrt(planes) - 2)
     blocks = _blocks(count, threads, TILES[tiling.size])
     groups = [  # of panels: as many as it takes to give each thread something to do
         cut(stop - start, -(-(stop - start) * width // FILTERS), start)
@@ -342,12 +307,7 @@ def _plan(
 
 
 def _transformed(
-    kernel: Array,
-    dtype: np.dtype,
-    size: int,
-    cache: dict | None,
-    turned: bool = False,
-    lasting: bool = False,
+    kernel: Array, dtype: np.dtype, size: int, cache: dict | None, turned: bool, lasting: bool
 ) -> Array:
     """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache.
 
@@ -386,13 +346,12 @@ def tile_size(out_size: Pair, channels: int, filters: int) -> int:
     return 6 if large else 4
 
 
-def _tiling(
-    images: int, out_size: Pair, pads: tuple[int, ...], size: int
-) -> tuple[tiles.Tiling, int]:
+def _tiling(images: int, geometry: Geometry, size: int) -> tuple[tiles.Tiling, int]:
     """The tiling of y, and how many tiles it has."""
-    rows, columns = (-(-places // size) for places in out_size)
-    last = [size - -places % size // 2 * 2 for places in out_size]  # even, and enough
-    return tiles.Tiling(size, rows, columns, pads[0], pads[2], *last), images * rows * columns
+    rows, columns = (-(-places // size) for places in geometry.out_size)
+    last = [size - -places % size // 2 * 2 for places in geometry.out_size]  # even, and enough
+    top, _, left, _ = geometry.pads
+    return tiles.Tiling(size, rows, columns, top, left, *last), images * rows * columns
 
 
 def _blocks(tiles: int, threads: int, step: int) -> list[Range]:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from minitl.kernels.fast.winograd_matrices import POINTS, edge_matrices, winograd_matrices
 from minitl.kernels.geometry import Array
 from minitl.kernels.machine import simd
 from minitl.kernels.machine.compiling import inner
 from minitl.kernels.machine.memory import ALIGNMENT
-from minitl.kernels.winograd_formulas import POINTS, edge_matrices, winograd_matrices
 
 STRIP = 32  # places side by side whose tiles are transformed together
 STREAMED = 2**21  # bytes of a y from which on it is written past the caches
