@@ -51,7 +51,6 @@ def affine_transform(
     return y
 
 
-@switching
 def affine_transform_gradient(
     g: Array, matrices: Array, size: Pair, interpolation: str, fill_mode: str
 ) -> Array:
@@ -130,7 +129,6 @@ def adjust_tone(x: Array, contrast: Array, shift: Array, low: Array, high: Array
     return np.clip(z, low.astype(x.dtype), high.astype(x.dtype))
 
 
-@switching
 def adjust_tone_gradient(
     g: Array, x: Array, contrast: Array, shift: Array, low: Array, high: Array
 ) -> Array:

@@ -9,12 +9,10 @@ from minitl.kernels.geometry import sliding
 from minitl.naming import public_names
 
 # Kernels that have formulas in files of their own; and all formulas, wherever they stand.
-BESIDE = {
-    n: k for n, k in public_names("minitl.kernels", deep=False).items() if hasattr(k, "formula")
-}
-reference = SimpleNamespace(
-    **vars(minitl.kernels.reference), **{name: kernel.formula for name, kernel in BESIDE.items()}
-)
+NAMES = public_names("minitl.kernels", deep=False)
+BESIDE = {name: kernel for name, kernel in NAMES.items() if hasattr(kernel, "formula")}
+FORMULAS = {name: kernel.formula for name, kernel in BESIDE.items()}
+reference = SimpleNamespace(**NAMES | vars(minitl.kernels.reference) | FORMULAS)
 
 # (N, H, W, C), (KH, KW), (SH, SW), padding
 WINDOWS = [

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from minitl.kernels.fast.winograd_matrices import POINTS, winograd_matrices
 from minitl.kernels.machine import simd
-from minitl.kernels.winograd_formulas import POINTS, winograd_matrices
 
 MATRICES = [one for points in POINTS.values() for one in winograd_matrices(points)]
 MATRICES += [matrix.T for matrix in MATRICES]
@@ -41,6 +41,6 @@ def test_linear_is_the_product_with_the_matrix(matrix, dtype):
     ids=["rows", "columns"],
 )
 def test_mirrored_rows_and_columns_share_their_sums(matrix, products, additions):
-    sums, _ = simd._steps(matrix)
+    sums, _ = simd.steps(matrix)
     assert sum(abs(c) != 1 for terms in sums for c in terms.values()) == products
     assert sum(len(terms) - 1 for terms in sums) == additions

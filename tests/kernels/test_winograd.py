@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitl.kernels import reference
-from minitl.kernels import winograd_formulas as formulas
 from minitl.kernels.fast import winograd, winograd_tiles
 from minitl.kernels.geometry import sliding
 from minitl.kernels.machine import threads
+from tests.kernels import winograd_formulas as formulas
 from tests.kernels.cases import exactly, normal
 from tests.tolerances import assert_adjoint, assert_sum
 
@@ -155,7 +155,7 @@ def test_formulas_are_the_convolution(case, size):
 def test_tiles_at_edges_use_the_same_transformed_filters(size, count):
     """One axis: A^T ((G k) * (B^T d)) with count + 2 of the points gives `count` places."""
     G, _, _ = formulas.winograd_matrices(formulas.POINTS[size])
-    A, B = winograd_tiles.edge_matrices(size, count)
+    A, B = formulas.edge_matrices(size, count)
     d, k = np.random.default_rng(0).normal(size=size + 2), np.array([1.0, 2, -1])
     kept = [*range(count + 1), size + 1]
     assert np.flatnonzero(A.any(axis=1)).tolist() == np.flatnonzero(B.any(axis=0)).tolist() == kept

@@ -14,7 +14,7 @@ from types import ModuleType
 from minitl.kernels import current_kernels, twin
 from minitl.kernels.fast import few_channels, im2col, winograd
 from minitl.kernels.fast.pooling import max_pool2d
-from minitl.kernels.geometry import Array, Geometry, sliding
+from minitl.kernels.geometry import Geometry, sliding
 
 
 def choose(
@@ -42,30 +42,14 @@ def choose(
 
 
 @twin
-def conv2d(
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    geometry: Geometry,
-    activation: str | None = None,
-    cache: dict | None = None,
-    recorded: bool = False,
-    precise: bool = False,
-) -> Array:
+def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=False, precise=False):
     way = choose(len(x), geometry, *kernel.shape[2:])
     precise = precise or (recorded and current_kernels() == "precise")
     return way.conv2d(x, kernel, bias, geometry, activation, cache, recorded, precise)
 
 
 @twin
-def conv2d_max_pool2d(
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    geometry: Geometry,
-    activation: str | None = None,
-    cache: dict | None = None,
-) -> Array:
+def conv2d_max_pool2d(x, kernel, bias, geometry, activation=None, cache=None):
     way = choose(len(x), geometry, *kernel.shape[2:])
     if way is winograd:
         return winograd.conv2d_max_pool2d(x, kernel, bias, geometry, activation, cache)
@@ -74,14 +58,12 @@ def conv2d_max_pool2d(
 
 
 @twin
-def conv2d_input_gradient(
-    g: Array, kernel: Array, geometry: Geometry, cache: dict | None = None
-) -> Array:
+def conv2d_input_gradient(g, kernel, geometry, cache=None):
     way = choose(len(g), geometry, kernel.shape[2], kernel.shape[3], "input")
     return way.conv2d_input_gradient(g, kernel, geometry, cache)
 
 
 @twin
-def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
+def conv2d_kernel_gradient(x, g, geometry):
     way = choose(len(x), geometry, x.shape[3], g.shape[3], "kernel")
     return way.conv2d_kernel_gradient(x, g, geometry)

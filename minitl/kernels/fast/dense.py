@@ -13,29 +13,11 @@ down in another order. So few rows run on the tiles of `gemm.py`, such that the 
     dx        as dx.T = kernel @ g.T: tiles read the kernel where it lies
     dkernel   tiles write it a few lines at a time
 
-Milliseconds on two cores with AVX-512, float32, this and OpenBLAS 0.3.31:
+On two cores with AVX-512 and 32 rows the three take 8.3, 7.0 and 7.4 ms, those of OpenBLAS 14.4,
+13.7 and 10.8; `benchmarks/dense_products.py` measures other shapes.
 
-      N       D     m          y            dx         dkernel
-      8     512  4096      0.7,  1.1     1.1,  1.8     0.6,  1.1
-     32    4096  4096      6.4,  7.7     4.1,  8.8     5.5,  6.9
-      1   25088  1024      3.6,  7.8     6.7,  3.2     5.1, 20.4
-      8   25088  1024      4.4,  9.7     7.3, 10.6     4.2,  8.7
-     32   25088  1024      8.3, 14.4     7.0, 13.7     7.4, 10.8
-     64   25088  1024     16.4, 22.0    17.3, 22.3    14.7, 17.0
-    512   25088  1024    117.6, 102.7  112.1, 93.0   110.1, 89.5
-     32   25088   512      4.3,  6.8     4.8,  7.5     4.6,  5.1
-     32   25088   128      1.1,  2.4     2.4,  2.0     1.8,  1.4
-     32    2048   128      0.2,  0.3     0.2,  0.3     0.2,  0.2
-
-and with AVX2 (tiles of 6 rows):
-
-     32   25088  1024     14.5, 16.1    12.3, 17.5    12.2, 16.6
-     64   25088  1024     26.4, 29.3    22.6, 26.7    24.1, 26.4
-     32    4096  1024      2.4,  2.6     2.2,  2.7     2.7,  2.3
-
-Sums of y are made in pieces of 64, which are added in order: at D = 25,088 the error against
-float64, in the L2 norm, is half of BLAS's. So is that of dx at m = 1,024, by the partial sums of
-`gemm.py`; that of dkernel is the same.
+Sums of y are made in pieces of 64, which are added in order: at D = 25,088 the error is half of
+BLAS's.
 """
 
 from __future__ import annotations
@@ -44,28 +26,15 @@ import numpy as np
 from numba import njit
 
 from minitl.kernels import twin
-from minitl.kernels.fast.gemm import ROWS, pack, panel_width, round_up, rows_by_panel
+from minitl.kernels.fast import gemm
 from minitl.kernels.fast.pointwise import add_bias
 from minitl.kernels.geometry import Array
+from minitl.kernels.machine import simd
 from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty, scratch
-from minitl.kernels.machine.simd import (
-    SHORT_ROWS,
-    TILE_ROWS,
-    lanes,
-    load,
-    load_tile,
-    multiply_add,
-    prefetch,
-    rows_of_tile,
-    store,
-    store_tile,
-    tile_sum,
-    zero_tile,
-)
-from minitl.kernels.machine.threads import PARTS, cut, cut_product, share_out
+from minitl.kernels.machine.threads import PARTS, cut, cut_at_most, cut_product, share_out
 
-FEW = 6 * TILE_ROWS  # rows: 72 with AVX-512, 36 with AVX2
+FEW = 6 * simd.TILE_ROWS  # rows: 72 with AVX-512, 36 with AVX2
 CHUNK = 64  # lines of the kernel that a panel holds at a time
 WIDE = 32  # panels in a job
 DEEP = 2048  # lines of the kernel in a job, at most
@@ -73,7 +42,7 @@ LINES = 384  # of the kernel, or of its gradient, in a job of a gradient
 
 
 @twin
-def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = None) -> Array:
+def dense(x, kernel, bias, activation=None):
     few = x.dtype == kernel.dtype and suits("y", len(x), *kernel.shape)
     y = forward(x, kernel) if few else product(x, kernel)
     add_bias(y, bias, activation, 0, y.shape[0], 0, y.shape[1])
@@ -81,13 +50,13 @@ def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = 
 
 
 @twin
-def dense_input_gradient(g: Array, kernel: Array) -> Array:
+def dense_input_gradient(g, kernel):
     few = g.dtype == kernel.dtype and suits("dx", len(g), *kernel.shape)
     return input_gradient(g, kernel) if few else product(g, kernel.T)
 
 
 @twin
-def dense_kernel_gradient(x: Array, g: Array) -> Array:
+def dense_kernel_gradient(x, g):
     few = x.dtype == g.dtype and suits("dkernel", len(x), x.shape[1], g.shape[1])
     return kernel_gradient(x, g) if few else product(x.T, g)
 
@@ -95,7 +64,7 @@ def dense_kernel_gradient(x: Array, g: Array) -> Array:
 def suits(which: str, rows: int, d: int, m: int) -> bool:
     """Whether this file's way is the faster one, for 'y', 'dx' or 'dkernel' of a kernel (D, m).
 
-    See the table at the head. Fewer weights stay in the cache in whatever order; a narrow kernel
+    Fewer weights stay in the cache in whatever order; a narrow kernel
     gives tiles too little to do; and for the product with a single row BLAS has its own function.
     """
     if which == "dkernel":
@@ -123,14 +92,14 @@ def product(a: Array, b: Array) -> Array:
 def forward(x: Array, kernel: Array) -> Array:
     """x @ kernel. A job is a range of the kernel's lines by a range of its panels."""
     (rows, depth), columns = x.shape, kernel.shape[1]
-    width = panel_width(x.dtype)
+    width = gemm.panel_width(x.dtype)
     panels = -(-columns // width)
-    groups = cut(panels, -(-panels // WIDE))
+    groups = cut_at_most(panels, WIDE)
     # As many jobs as make all threads finish together.
-    ranges = cut(depth, round_up(-(-depth // DEEP), max(1, PARTS // len(groups))))
+    ranges = cut(depth, gemm.round_up(-(-depth // DEEP), max(1, PARTS // len(groups))))
     jobs = [(part, *group) for part in range(len(ranges)) for group in groups]
     # A panel more than needed: rows 4 KB apart would all fall on the same lines of the cache.
-    sums = empty((len(ranges), round_up(rows, ROWS), (panels + 1) * width), x.dtype)
+    sums = empty((len(ranges), gemm.round_up(rows, gemm.ROWS), (panels + 1) * width), x.dtype)
     flat, starts = np.ascontiguousarray(x).reshape(-1), np.arange(rows) * depth
     kernel = np.ascontiguousarray(kernel)
 
@@ -151,7 +120,7 @@ def _multiply_chunks(a, rows, b, first, last, left, right, c):
 
     Row r of A begins at a[rows[r]]. C has rows for full tiles and columns for full panels.
     """
-    vector, columns = lanes(a), b.shape[1]
+    vector, columns = simd.lanes(a), b.shape[1]
     width, step, lines, sums = 2 * vector, c.shape[1], b.reshape(-1), c.reshape(-1)
     panel = np.empty(CHUNK * width, a.dtype)
     c[:, left * width : right * width] = 0
@@ -163,42 +132,42 @@ def _multiply_chunks(a, rows, b, first, last, left, right, c):
             # all panels pass. (What is beyond the last column, or the array, does no harm.)
             ahead = (k + CHUNK + 2 * (p - left)) * columns + left * width
             place, r = p * width, 0
-            while r + ROWS <= len(rows):
-                tile_rows = rows_of_tile(rows, r, ROWS)
+            while r + gemm.ROWS <= len(rows):
+                tile_rows = simd.full_tile(rows, r)
                 _add_tile(a, tile_rows, k, depth, panel, sums, place, step, lines, ahead)
                 ahead = ahead + columns if r == 0 else -1
-                place += ROWS * step
-                r += ROWS
-            for rest in range(r, len(rows), SHORT_ROWS):
-                tile_rows = rows_of_tile(rows, rest, SHORT_ROWS)
+                place += gemm.ROWS * step
+                r += gemm.ROWS
+            for rest in range(r, len(rows), simd.SHORT_ROWS):
+                tile_rows = simd.short_tile(rows, rest)
                 _add_tile(a, tile_rows, k, depth, panel, sums, place, step, lines, ahead)
                 ahead = ahead + columns if rest == 0 else -1
-                place += SHORT_ROWS * step
+                place += simd.SHORT_ROWS * step
 
 
 @njit(forceinline=True)
 def _add_tile(a, rows, k, depth, panel, c, place, step, b, ahead):
     """A tile of C, at `place`, += A @ panel; meanwhile b from element `ahead` on is sent for."""
-    vector = lanes(a)
-    tile, at = zero_tile(a, rows), 0
+    vector = simd.lanes(a)
+    tile, at = simd.zero_tile(a, rows), 0
     for i in range(k, k + depth):
-        tile = multiply_add(tile, a, rows, i, panel, at)
+        tile = simd.multiply_add(tile, a, rows, i, panel, at)
         at += 2 * vector
         if ahead >= 0:
-            prefetch(b, ahead)
+            simd.prefetch(b, ahead)
             ahead += vector
-    store_tile(c, place, step, tile_sum(load_tile(c, place, step, rows), tile))
+    simd.store_tile(c, place, step, simd.tile_sum(simd.load_tile(c, place, step, rows), tile))
 
 
 @njit
 def _pack_panel(b, first, depth, columns, left, panel):
     """panel (depth, 2 vectors) = `depth` lines of B, from column `left` on; zeros past the last."""
-    vector = lanes(b)
+    vector = simd.lanes(b)
     for i in range(depth):
         at, source = 2 * i * vector, (first + i) * columns + left
         if left + 2 * vector <= columns:  # by vectors: a plain loop took three times as long
-            store(panel, at, load(b, source))
-            store(panel, at + vector, load(b, source + vector))
+            simd.store(panel, at, simd.load(b, source))
+            simd.store(panel, at + vector, simd.load(b, source + vector))
         else:
             for j in range(2 * vector):
                 panel[at + j] = b[source + j] if left + j < columns else 0
@@ -210,15 +179,15 @@ def _pack_panel(b, first, depth, columns, left, panel):
 def input_gradient(g: Array, kernel: Array) -> Array:
     """g @ kernel.T, as dx.T = kernel @ g.T (D, m) @ (m, N), a few lines of the kernel at a time."""
     (rows, m), depth = g.shape, kernel.shape[0]
-    panels, flat = pack(g.T), np.ascontiguousarray(kernel).reshape(-1)
+    panels, flat = gemm.pack(g.T), np.ascontiguousarray(kernel).reshape(-1)
     dx = empty((rows, depth), g.dtype)
-    parts = cut(depth, -(-depth // LINES))
+    parts = cut_at_most(depth, LINES)
 
     def part(index: int) -> None:
         first, last = parts[index]
         transposed = scratch((last - first) * rows, g.dtype)
-        lines = np.arange(first, last) * m
-        _lines_by_panels(flat, lines, 1, panels, transposed, rows)
+        lines = gemm.Rows(flat, np.arange(first, last) * m, 1, 1, 0)
+        _lines_by_panels(lines, panels, transposed, rows)
         dx[:, first:last] = transposed.reshape(-1, rows).T
 
     share_out(part, len(parts))
@@ -228,37 +197,32 @@ def input_gradient(g: Array, kernel: Array) -> Array:
 def kernel_gradient(x: Array, g: Array) -> Array:
     """x.T @ g, a few lines at a time."""
     (_, depth), m = x.shape, g.shape[1]
-    panels, flat = pack(g), np.ascontiguousarray(x).reshape(-1)
+    panels, flat = gemm.pack(g), np.ascontiguousarray(x).reshape(-1)
     dkernel = empty((depth, m), x.dtype)
-    parts = cut(depth, -(-depth // LINES))
+    parts = cut_at_most(depth, LINES)
 
     def part(index: int) -> None:
         first, last = parts[index]
-        lines = dkernel[first:last].reshape(-1)
-        _lines_by_panels(flat, np.arange(first, last), depth, panels, lines, m)
+        columns = gemm.Rows(flat, np.arange(first, last), depth, 1, 0)
+        _lines_by_panels(columns, panels, dkernel[first:last].reshape(-1), m)
 
     share_out(part, len(parts))
     return dkernel
 
 
 @compiled
-def _lines_by_panels(a, rows, a_step, panels, c, columns):
+def _lines_by_panels(a, panels, c, columns):
     """C = A @ B, tiles of the same rows one after the other; arguments as in `gemm.multiply`."""
     (count, depth, width), b = panels.shape, panels.reshape(-1)
-    kept = np.empty(ROWS * width, c.dtype)
-    r = 0
-    while r + ROWS <= len(rows):
-        places = rows_of_tile(rows, r, ROWS)
+    out, r = gemm.Product(c, columns, np.empty(gemm.ROWS * width, c.dtype)), 0
+    while r + gemm.ROWS <= len(a.starts):
+        places = simd.full_tile(a.starts, r)
         for p in range(count):
-            rows_by_panel(
-                a, rows, r, places, a_step, 1, 0, depth, b, p * depth * width, p * width, None,
-                0, None, 0, 0, c, columns, kept,
-            )  # fmt: skip
-        r += ROWS
-    for rest in range(r, len(rows), SHORT_ROWS):
-        places = rows_of_tile(rows, rest, SHORT_ROWS)
+            panel = gemm.Panel(p * depth * width, depth, p * width, 0, 0)
+            gemm.rows_by_panel(a, r, places, b, panel, None, 0, None, out)
+        r += gemm.ROWS
+    for rest in range(r, len(a.starts), simd.SHORT_ROWS):
+        places = simd.short_tile(a.starts, rest)
         for p in range(count):
-            rows_by_panel(
-                a, rows, rest, places, a_step, 1, 0, depth, b, p * depth * width, p * width, None,
-                0, None, 0, 0, c, columns, kept,
-            )  # fmt: skip
+            panel = gemm.Panel(p * depth * width, depth, p * width, 0, 0)
+            gemm.rows_by_panel(a, rest, places, b, panel, None, 0, None, out)

@@ -12,25 +12,25 @@ ReLU happen while the sums are still in registers.
 The gradient to the kernel is the transposed product, in which the same numbers are other rows: row
 k begins at number k of the first window, and steps from window to window.
 
-Milliseconds an image on one core, this and `direct.py`, 224x224: 3x3, 3 -> 64 filters: 4.3, 8.6;
-3x3, 1 -> 32: 1.7, 4.5; 7x7 with stride 2, 3 -> 64: 4.3, 9.5. With many channels the columns are
-cheap beside the product, and `direct.py` is as fast or faster. Zhang, Franchetti & Low 2018
-(arXiv 1809.10170), 'High Performance Zero-Memory Overhead Direct Convolutions', argue for it.
+An image of 224x224 and 3 channels to 64 filters, 3x3, takes one core 4.3 ms, by im2col 8.6. With
+many channels the columns are cheap beside the product, and im2col is as fast or faster. Zhang,
+Franchetti & Low 2018 (arXiv 1809.10170), 'High Performance Zero-Memory Overhead Direct
+Convolutions', argue for it.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from minitl.kernels.fast.gemm import floor_of, multiply, pack, panel_width, round_up
-from minitl.kernels.geometry import Array, Geometry
-from minitl.kernels.machine.compiling import compiled
-from minitl.kernels.machine.memory import empty, scratch
+from minitl.kernels.fast import gemm
+from minitl.kernels.geometry import Geometry
+from minitl.kernels.machine.compiling import compiled, inner
+from minitl.kernels.machine.memory import empty, scratch, scratch_arrays
 from minitl.kernels.machine.simd import lanes
 from minitl.kernels.machine.threads import (
     FEWEST_PRODUCTS,
     PARTS,
+    added_up,
     cut,
     cut_falling,
     share_out,
@@ -39,24 +39,13 @@ from minitl.kernels.machine.threads import (
 BLOCK = 2**16  # numbers of y or g in a block: they stay in the cache while panel after panel passes
 
 
-def conv2d(
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    geometry: Geometry,
-    activation: str | None = None,
-    cache: dict | None = None,
-    recorded: bool = False,
-    precise: bool = False,
-) -> Array:
+def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=False, precise=False):
     """`reference.conv2d`; `cache` and `recorded` are not used."""
     filters = kernel.shape[3]
     dtype = np.dtype(np.float64) if precise else x.dtype
-    panels = pack(kernel.reshape(-1, filters).astype(dtype))
-    shift = np.zeros(panels.shape[0] * panels.shape[2], dtype)
-    if bias is not None:
-        shift[:filters] = bias
-    floor = floor_of(activation, dtype)
+    panels = gemm.pack(kernel.reshape(-1, filters).astype(dtype))
+    shift = gemm.shift_of(bias, filters, dtype)
+    floor = gemm.floor_of(activation, dtype)
     y = empty((x.shape[0], *geometry.out_size, filters), x.dtype)
     lines, rows = _block(geometry, filters)
     ranges = cut_falling(x.shape[0] * geometry.out_size[0], lines)
@@ -70,7 +59,7 @@ def conv2d(
     return y
 
 
-def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
+def conv2d_kernel_gradient(x, g, geometry):
     """`reference.conv2d_kernel_gradient`.
 
         dkernel[k, f] = sum over places of window[place, k] * g[place, f]
@@ -78,33 +67,27 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
     The sum is cut into ranges of lines that depend on the shapes only, and those into blocks.
     """
     (images, oh, ow, filters), (kh, kw), channels = g.shape, geometry.window, x.shape[3]
-    taps, columns = kh * kw * channels, round_up(filters, panel_width(x.dtype))
+    taps, columns = kh * kw * channels, gemm.round_up(filters, gemm.panel_width(x.dtype))
     lines, rows = _block(geometry, columns)
     parts = max(1, min(PARTS, g.size * taps // FEWEST_PRODUCTS))
     ranges = cut(images * oh, parts)
     sums, rows_of_g = np.zeros((len(ranges), taps, columns), x.dtype), g.reshape(-1, filters)
 
     def job(index: int) -> None:
-        padded = rows * _row_length(geometry, channels)
-        memory = scratch(padded + (lines * ow + taps) * columns, x.dtype)
-        _sum_lines(
-            x, rows_of_g, geometry, *ranges[index], lines, memory[:padded], memory[padded:],
-            sums[index],
-        )  # fmt: skip
+        padded = (rows * _row_length(geometry, channels),)
+        memory = scratch_arrays(x.dtype, padded, (lines * ow * columns,), (taps * columns,))
+        _sum_lines(x, rows_of_g, geometry, *ranges[index], lines, memory, sums[index])
 
     share_out(job, len(ranges))
-    total = np.zeros((taps, columns), x.dtype)
-    for partial in sums:
-        total += partial
-    return total[:, :filters].reshape(kh, kw, channels, filters).copy()
+    return added_up(sums)[:, :filters].reshape(kh, kw, channels, filters).copy()
 
 
 @compiled
-def _sum_lines(x, g, geometry, first, last, lines, image, memory, total):
+def _sum_lines(x, g, geometry, first, last, lines, memory, total):
     """total (K, columns) += windows.T @ g, for g (places, F), over the lines first ... last-1.
 
-    `image` is memory for rows of the padded image; `memory`, for a block of g that is packed into
-    panels, and for what it adds to the total.
+    `memory` is for rows of the padded image, for a block of g that is packed into panels, and for
+    what it adds to the total.
     """
     (oh, ow), (_, kw), (sh, sw) = geometry.out_size, geometry.window, geometry.strides
     channels, filters, (taps, columns) = x.shape[3], g.shape[1], total.shape
@@ -112,8 +95,7 @@ def _sum_lines(x, g, geometry, first, last, lines, image, memory, total):
     rows = np.empty(taps, np.int64)  # where each tap of the first window lies
     for i in range(taps):
         rows[i] = i // (kw * channels) * row + i % (kw * channels)
-    packed, share = memory[taps * columns :], memory[: taps * columns]
-    line = first
+    (image, packed, share), line = memory, first
     while line < last:
         n, h = line // oh, line % oh
         count = min(lines, last - line, oh - h)
@@ -127,9 +109,8 @@ def _sum_lines(x, g, geometry, first, last, lines, image, memory, total):
                     panels[p, i, f] = g[line * ow + i, p * width + f]
                 for f in range(used, width):
                     panels[p, i, f] = 0
-        multiply(
-            image, rows, sw * channels, count, sh * row, panels, 0, None, 0, None, share, columns
-        )
+        a = gemm.Rows(image, rows, sw * channels, count, sh * row)
+        gemm.multiply(a, panels, 0, None, 0, None, share, columns)
         for k in range(taps):
             for f in range(columns):
                 total[k, f] += share[k * columns + f]
@@ -146,7 +127,7 @@ def _block(geometry: Geometry, width: int) -> tuple[int, int]:
     return lines, (lines - 1) * geometry.strides[0] + geometry.window[0]
 
 
-@njit
+@inner
 def _row_length(geometry, channels):
     """Numbers in a row of the padded image, as far as windows reach."""
     return ((geometry.out_size[1] - 1) * geometry.strides[1] + geometry.window[1]) * channels
@@ -168,11 +149,12 @@ def _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image
             for j in range(ow):
                 places[i * ow + j] = i * sh * row + j * sw * channels
         piece = out[line * ow * filters : (line + count) * ow * filters]
-        multiply(image, places, 1, kh, row, panels, 0, shift, 0, floor, piece, filters)
+        windows = gemm.Rows(image, places, 1, kh, row)
+        gemm.multiply(windows, panels, 0, shift, 0, floor, piece, filters)
         line += count
 
 
-@njit
+@inner
 def _pad(x, n, line, lines, geometry, image):
     """What the windows of some lines of image n see, zeros included, row by row."""
     _, height, width, channels = x.shape

@@ -1,4 +1,5 @@
-"""The matrix product, from the registers up: what Winograd's and direct convolution run on.
+"""The matrix product, from the registers up: what Winograd's convolution, that of few channels,
+and dense layers run on.
 
 A core can start two fused multiply-adds a cycle, of eight float32 each (sixteen with AVX-512),
 but load only two or three vectors. A product is fast when each number, once loaded, is used
@@ -9,56 +10,70 @@ registers:
 
 and one step along the depth costs 8 loads for 12 multiply-adds. AVX-512 has 32 registers, for
 tiles of 12 rows. B is packed beforehand into panels, 2 vectors wide, in which the tile reads
-straight on; A is read where it lies, because the rows of a tile are streams that no packing would
-make faster. Which tiles follow each other decides what stays in which cache: `multiply` holds a
-panel of B and lets all rows pass, and meanwhile has the next panel sent from memory.
+straight on; A is read where it lies. Which tiles follow each other decides what stays in which
+cache: `multiply` holds a panel of B and lets all rows pass, and meanwhile has the next panel sent
+from memory. Goto & van de Geijn 2008, 'Anatomy of High-Performance Matrix Multiplication', is the
+source of the plan; it runs at 158 to 169 GFLOP/s on one core with AVX-512.
 
 Each addition rounds by up to half a unit in the last place of the sum so far. In one sum of K
 products that mounts up with sqrt(K); so a sum is made of partial sums of 64 products, whose errors
-mount up with sqrt(64 + K/64). (Rows that are made of several runs have one sum.) It costs 2 per
-cent of the time, up to 6 where another thread shares the core, and halves the error of Winograd's
+mount up with sqrt(64 + K/64). It costs 2 per cent of the time and halves the error of Winograd's
 convolution. Castaldo, Whaley & Chronopoulos 2008, 'Reducing Floating Point Error in Dot Product
 Using the Superblock Family of Algorithms', is about such sums.
-
-One core, float32, GFLOP/s of this and of single-threaded OpenBLAS 0.3.31 for (126, K) @ (K, F),
-AVX2: K, F = 64, 64: 71, 53; 128, 128: 78, 67; 256, 256: 78, 71; 512, 512: 83, 75, in one sum each.
-AVX-512, of this alone: 158, 165, 169, 169; in one sum each 161, 170, 173, 173. Goto & van de Geijn
-2008, 'Anatomy of High-Performance Matrix Multiplication', is the source of the plan.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit
 
 from minitl.kernels.geometry import Array
-from minitl.kernels.machine.simd import (
-    SHORT_ROWS,
-    TILE_ROWS,
-    VECTOR_BYTES,
-    broadcast,
-    inlined,
-    lanes,
-    load_tile,
-    multiply_add,
-    prefetch,
-    rows_of_tile,
-    store_tile,
-    tile_maximum,
-    tile_sum,
-    zero_tile,
-)
-from minitl.kernels.machine.threads import cut, share_out
+from minitl.kernels.machine import simd
+from minitl.kernels.machine.compiling import inner
 
-ROWS = TILE_ROWS  # of a tile
+ROWS = simd.TILE_ROWS  # of a tile
 PARTIAL = 64  # products in a partial sum
 SHALLOW = 48  # depth of products that wait for C most
-MATMUL_ROWS = 96  # of A and C in one part of `matmul`
+
+
+class Rows(NamedTuple):
+    """A, where it lies in memory: number i of run k of row r is values[starts[r] + k*run_step +
+    i*step].
+
+    A matrix that lies row by row has starts 0, K, 2K ..., step 1 and one run; a transposed one
+    starts 0, 1, 2 ... and its row length as step; a convolution's windows have a run for each of
+    their rows.
+    """
+
+    values: Array
+    starts: Array
+    step: int
+    runs: int
+    run_step: int
+
+
+class Panel(NamedTuple):
+    """2 vectors of columns of B, packed, and what is to be sent for while they are used."""
+
+    at: int  # the element of B's panels where it begins
+    depth: int  # products in a run
+    left: int  # its first column in C
+    ahead: int  # from this element of B's panels on,
+    pace: int  # so many at each step are sent for; 0 for none
+
+
+class Product(NamedTuple):
+    """C, flat, its row length, and memory for a tile."""
+
+    values: Array
+    columns: int
+    kept: Array
 
 
 def panel_width(dtype: np.dtype) -> int:
     """Columns of a tile and of a panel: 2 vectors, that is 16 float32 or 8 float64."""
-    return 2 * VECTOR_BYTES // dtype.itemsize
+    return 2 * simd.VECTOR_BYTES // dtype.itemsize
 
 
 def round_up(size: int, step: int) -> int:
@@ -67,150 +82,124 @@ def round_up(size: int, step: int) -> int:
 
 
 def pack(b: Array) -> Array:
-    """B (..., K, F) in panels (..., ceil(F / width), K, width), zeros after the last column."""
-    width = panel_width(b.dtype)
-    *leading, depth, columns = b.shape
-    panels = np.zeros((*leading, depth, round_up(columns, width)), b.dtype)
-    panels[..., :columns] = b
-    panels = panels.reshape(*leading, depth, -1, width)
-    return np.ascontiguousarray(np.moveaxis(panels, -2, -3))
+    """B (K, F) in panels (ceil(F / width), K, width), zeros after the last column."""
+    width, (depth, columns) = panel_width(b.dtype), b.shape
+    panels = np.zeros((depth, round_up(columns, width)), b.dtype)
+    panels[:, :columns] = b
+    return np.ascontiguousarray(panels.reshape(depth, -1, width).swapaxes(0, 1))
 
 
-@inlined
-def tile(a, rows, first, a_step, runs, run_step, depth, b, at, ahead, pace):
-    """A @ panel for the rows of one tile.
+def floor_of(activation: str | None, dtype: np.dtype) -> Array:
+    """The `floor` of a product that is this activation, None or 'relu'."""
+    return np.array([0 if activation == "relu" else -np.inf], dtype)
 
-    Row r of A is made of `runs` runs of `depth` elements: a[rows[r] + first + run*run_step +
-    i*a_step]. The panel begins at element `at` of b and has runs * depth rows of 2 vectors.
-    Meanwhile the numbers from element `ahead` of b on, which will be needed next, are sent for,
-    `pace` of them a step; not if it is 0.
-    """
-    vector, sums = lanes(a), zero_tile(a, rows)
-    for run in range(runs):
-        i = first + run * run_step
+
+def shift_of(bias: Array | None, columns: int, dtype: np.dtype) -> Array:
+    """What is `added` to a product of so many columns, with zeros up to full panels."""
+    shift = np.zeros(round_up(columns, panel_width(dtype)), dtype)
+    if bias is not None:
+        shift[:columns] = bias
+    return shift
+
+
+@simd.inlined
+def tile(a, places, first, depth, b, at, ahead, pace):
+    """A @ panel for the rows of one tile, which begin at `places`, from number `first` of their
+    runs on; `at`, `ahead` and `pace` as in `Panel`."""
+    vector, step, sums = simd.lanes(b), a.step, simd.zero_tile(b, places)
+    for run in range(a.runs):
+        i = first + run * a.run_step
         for _ in range(depth // 4):  # four steps at a time: up to 6 per cent faster than one
-            sums = multiply_add(sums, a, rows, i, b, at)
-            sums = multiply_add(sums, a, rows, i + a_step, b, at + 2 * vector)
-            sums = multiply_add(sums, a, rows, i + 2 * a_step, b, at + 4 * vector)
-            sums = multiply_add(sums, a, rows, i + 3 * a_step, b, at + 6 * vector)
+            sums = simd.multiply_add(sums, a.values, places, i, b, at)
+            sums = simd.multiply_add(sums, a.values, places, i + step, b, at + 2 * vector)
+            sums = simd.multiply_add(sums, a.values, places, i + 2 * step, b, at + 4 * vector)
+            sums = simd.multiply_add(sums, a.values, places, i + 3 * step, b, at + 6 * vector)
             if pace > 0:
-                prefetch(b, ahead)
-                prefetch(b, ahead + pace)
-                prefetch(b, ahead + 2 * pace)
-                prefetch(b, ahead + 3 * pace)
+                simd.prefetch(b, ahead)
+                simd.prefetch(b, ahead + pace)
+                simd.prefetch(b, ahead + 2 * pace)
+                simd.prefetch(b, ahead + 3 * pace)
                 ahead += 4 * pace
-            i += 4 * a_step
+            i += 4 * step
             at += 8 * vector
         for _ in range(depth % 4):
-            sums = multiply_add(sums, a, rows, i, b, at)
-            i += a_step
+            sums = simd.multiply_add(sums, a.values, places, i, b, at)
+            i += step
             at += 2 * vector
     return sums
 
 
-@inlined
-def rows_by_panel(
-    a, rows, r, places, a_step, runs, run_step, depth, b, at, left, added, added_step, floor,
-    ahead, pace, c, columns, kept,
-):  # fmt: skip
-    """One tile of C, from row r and column `left` on; `places` are its rows. See `multiply`.
-
-    `kept` is memory for a tile.
-    """
-    count, width = len(places), 2 * lanes(a)
+@simd.inlined
+def rows_by_panel(a, r, places, b, panel, added, added_step, floor, out):
+    """One tile of C, from row r on; `places` are its rows in A. The others as in `multiply`."""
+    count, width, c, columns, left = (
+        len(places),
+        2 * simd.lanes(b),
+        out.values,
+        out.columns,
+        panel.left,
+    )
     # The lines of C are sent for one tile ahead where they are waited for most: by shallow products
-    # and by sums that go on, to which C is added (AVX-512, two cores, Winograd's gradients of
-    # kernels, 256 -> 256 at 56x56 and 512 -> 512 at 28x28: 8 and 12 per cent less).
-    if runs * depth <= SHALLOW or added_step > 0:
+    # and by sums that go on, to which C is added (Winograd's gradients of kernels: 10 per cent).
+    if a.runs * panel.depth <= SHALLOW or added_step > 0:
         for i in range(count):
-            prefetch(c, (r + ROWS + i) * columns + left)
-            prefetch(c, (r + ROWS + i) * columns + left + lanes(a))
-    sums, longest = zero_tile(a, places), PARTIAL if runs == 1 else max(1, depth)
-    for done in range(0, depth, longest):
-        part = min(longest, depth - done)
-        sums = tile(
-            a, places, done * a_step, a_step, runs, run_step, part, b, at + done * width,
-            ahead + done * pace, pace,
-        )  # fmt: skip
+            simd.prefetch(c, (r + ROWS + i) * columns + left)
+            simd.prefetch(c, (r + ROWS + i) * columns + left + simd.lanes(b))
+    # Rows of several runs have one sum.
+    sums, longest = simd.zero_tile(b, places), PARTIAL if a.runs == 1 else max(1, panel.depth)
+    for done in range(0, panel.depth, longest):
+        part, at = min(longest, panel.depth - done), panel.at + done * width
+        ahead = panel.ahead + done * panel.pace
+        sums = tile(a, places, done * a.step, part, b, at, ahead, panel.pace)
         if done > 0:
-            sums = tile_sum(load_tile(kept, 0, width, places), sums)
-        if done + part < depth:
-            store_tile(kept, 0, width, sums)
+            sums = simd.tile_sum(simd.load_tile(out.kept, 0, width, places), sums)
+        if done + part < panel.depth:
+            simd.store_tile(out.kept, 0, width, sums)
     if added is not None:
-        sums = tile_sum(load_tile(added, r * added_step + left, added_step, places), sums)
+        sums = simd.tile_sum(simd.load_tile(added, r * added_step + left, added_step, places), sums)
     if floor is not None:
-        sums = tile_maximum(sums, broadcast(floor, 0))
-    if left + width <= columns and r + count <= len(rows):
-        store_tile(c, r * columns + left, columns, sums)
+        sums = simd.tile_maximum(sums, simd.broadcast(floor, 0))
+    if left + width <= columns and r + count <= len(a.starts):
+        simd.store_tile(c, r * columns + left, columns, sums)
     else:
-        store_tile(kept, 0, width, sums)
-        for i in range(min(count, len(rows) - r)):
+        simd.store_tile(out.kept, 0, width, sums)
+        for i in range(min(count, len(a.starts) - r)):
             for j in range(min(width, columns - left)):
-                c[(r + i) * columns + left + j] = kept[i * width + j]
+                c[(r + i) * columns + left + j] = out.kept[i * width + j]
 
 
-@njit(nogil=True)
-def multiply(
-    a, rows, a_step, runs, run_step, panels, following, added, added_step, floor, c, columns
-):
+@inner
+def multiply(a, panels, following, added, added_step, floor, c, columns):
     """C = max(A @ B + added, floor), on one core.
 
-    A has a row for each element of `rows`, made of runs as described in `tile`: a matrix that
-    lies in memory row by row (rows = 0, K, 2K, ...; a_step 1, one run), a transposed one (rows =
-    0, 1, 2, ...; a_step = its row length), or the windows of a convolution. B comes packed: panels
-    (count, runs * depth, width); the panel that will be wanted after the last one is `following`
-    elements from the first. C is flat, rows of `columns` elements. `added` is flat, with rows
-    added_step apart (0: the same row for all, such as a bias), and must be readable up to full
-    tiles; `floor` is an array of one element (0 for ReLU). Either may be None, which costs nothing:
-    in products 64 deep, zeros and -inf instead took 2 per cent more. Partial sums are made of rows
-    of one run only. They begin at the same products whatever tile a row is in, so the bits of C do
-    not depend on how a product is cut.
+    A is `Rows`. B comes packed: panels (count, runs * depth, width); the panel that will be wanted
+    after the last one is `following` elements from the first. C is flat, rows of `columns`
+    elements. `added` is flat, with rows added_step apart (0: the same row for all, such as a bias),
+    and must be readable up to full tiles; `floor` is an array of one element (0 for ReLU). Either
+    may be None, which costs nothing: in products 64 deep, zeros and -inf instead took 2 per cent
+    more. Partial sums begin at the same products whatever tile a row is in, so the bits of C do not
+    depend on how a product is cut.
     """
     count, depth, width = panels.shape
-    b, run = panels.reshape(-1), depth // runs
-    kept = np.empty(ROWS * width, b.dtype)
-    tiles = len(rows) // ROWS + -(-(len(rows) % ROWS) // SHORT_ROWS)
-    evenly = min(lanes(a), -(-width // max(1, tiles)))
+    b, run, rows = panels.reshape(-1), depth // a.runs, a.starts
+    out = Product(c, columns, np.empty(ROWS * width, b.dtype))
+    tiles = len(rows) // ROWS + -(-(len(rows) % ROWS) // simd.SHORT_ROWS)
+    evenly = min(simd.lanes(b), -(-width // max(1, tiles)))
     for p in range(count):
-        at, left = p * depth * width, p * width
         # While the rows pass, the next panel comes from memory, a little with each: all of it
         # at once is more than may be on its way (batch 1 of VGG16: 3 per cent slower).
         last = p + 1 == count
         pace = 0 if last and following == 0 else evenly
-        ahead = following if last else at + depth * width
-        r = 0
+        at = p * depth * width
+        ahead, r = following if last else at + depth * width, 0
         while r + ROWS <= len(rows):
-            rows_by_panel(
-                a, rows, r, rows_of_tile(rows, r, ROWS), a_step, runs, run_step, run, b, at, left,
-                added, added_step, floor, ahead, pace, c, columns, kept,
-            )  # fmt: skip
+            places = simd.full_tile(rows, r)
+            panel = Panel(at, run, p * width, ahead, pace)
+            rows_by_panel(a, r, places, b, panel, added, added_step, floor, out)
             ahead += depth * pace
             r += ROWS
-        for rest in range(r, len(rows), SHORT_ROWS):
-            rows_by_panel(
-                a, rows, rest, rows_of_tile(rows, rest, SHORT_ROWS), a_step, runs, run_step, run, b,
-                at, left, added, added_step, floor, ahead, pace, c, columns, kept,
-            )  # fmt: skip
+        for rest in range(r, len(rows), simd.SHORT_ROWS):
+            places = simd.short_tile(rows, rest)
+            panel = Panel(at, run, p * width, ahead, pace)
+            rows_by_panel(a, rest, places, b, panel, added, added_step, floor, out)
             ahead += depth * pace
-
-
-def matmul(a: Array, b: Array) -> Array:
-    """A @ B for a (M, K) and b (K, F), on all cores; the bits do not depend on their number."""
-    (height, depth), columns = a.shape, b.shape[1]
-    panels = pack(b)
-    c = np.empty((height, columns), a.dtype)
-    parts = cut(height, -(-height // MATMUL_ROWS))
-
-    def part(index: int) -> None:
-        first, last = parts[index]
-        rows = np.arange(first, last) * depth
-        out = c[first:last].reshape(-1)
-        multiply(a.reshape(-1), rows, 1, 1, 0, panels, 0, None, 0, None, out, columns)
-
-    share_out(part, len(parts))
-    return c
-
-
-def floor_of(activation: str | None, dtype: np.dtype) -> Array:
-    """The `floor` that is this activation, None or 'relu'."""
-    return np.array([0 if activation == "relu" else -np.inf], dtype)

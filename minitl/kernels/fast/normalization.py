@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from minitl.kernels import twin
-from minitl.kernels.fast.pointwise import add_rows, channel_sums, over_rows
-from minitl.kernels.geometry import Array
+from minitl.kernels.fast.pointwise import add_rows, channel_sums
 from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty
+from minitl.kernels.machine.threads import over_rows
 
 
 @twin
-def batch_norm_statistics(x: Array) -> tuple[Array, Array]:
+def batch_norm_statistics(x):
     rows = x.reshape(-1, x.shape[-1])
     mean = channel_sums(rows, 1, add_rows)[0] / len(rows)
     variance = channel_sums(rows, 1, _add_squares, mean)[0] / len(rows)
@@ -28,12 +28,10 @@ def _add_squares(x, mean, first, last, sums):
 
 
 @twin
-def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
+def scale_shift(x, scale, shift):
     y = empty(x.shape, x.dtype)
     source, target = x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])
-    over_rows(
-        lambda first, last: _scale_shift(source, scale, shift, target, first, last), *source.shape
-    )
+    over_rows(lambda *rows: _scale_shift(source, scale, shift, target, *rows), *source.shape)
     return y
 
 
@@ -45,9 +43,7 @@ def _scale_shift(x, scale, shift, y, first, last):
 
 
 @twin
-def batch_norm_gradient(
-    g: Array, x: Array, mean: Array, inv_std: Array, gamma: Array
-) -> tuple[Array, Array, Array]:
+def batch_norm_gradient(g, x, mean, inv_std, gamma):
     """`reference.batch_norm_gradient`, dx being written as  a * g + b * (x - mean) + c.
 
     a = gamma * inv_std,   b = -a * inv_std * dgamma / count,   c = -a * dbeta / count
@@ -62,10 +58,8 @@ def batch_norm_gradient(
     a, b, c = (factor.astype(x.dtype) for factor in (a, b, c))
     dx = empty(x.shape, x.dtype)
     target = dx.reshape(rows_x.shape)
-    over_rows(
-        lambda first, last: _batch_norm_dx(rows_g, rows_x, mean, a, b, c, target, first, last),
-        *rows_x.shape,
-    )
+    arrays = rows_g, rows_x, mean, a, b, c, target
+    over_rows(lambda *rows: _batch_norm_dx(*arrays, *rows), *rows_x.shape)
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
 

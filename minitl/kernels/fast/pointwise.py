@@ -16,7 +16,7 @@ from minitl.kernels import twin
 from minitl.kernels.geometry import Array
 from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty
-from minitl.kernels.machine.threads import cut_rows, share_out
+from minitl.kernels.machine.threads import added_up, cut_rows, over_rows, share_out
 
 # --- Bias ----------------------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def _add_bias(y, bias, relu, first, last, left, right):
 
 
 @twin
-def bias_gradient(g: Array) -> Array:
+def bias_gradient(g):
     (total,) = channel_sums(g.reshape(-1, g.shape[-1]), 1, add_rows)
     return total.astype(g.dtype)
 
@@ -79,32 +79,25 @@ def channel_sums(rows: Array, count: int, add: Callable[..., None], *others: Arr
         add(rows, *others, *ranges[index], sums[index])
 
     share_out(part, len(ranges))
-    total = np.zeros(sums.shape[1:])
-    for partial in sums:
-        total += partial
-    return total
+    return added_up(sums)
 
 
 # --- Activations ---------------------------------------------------------------------------------
 
 
 @twin
-def relu(x: Array) -> Array:
+def relu(x):
     y = empty(x.shape, x.dtype)
     source, target = x.reshape(-1), y.reshape(-1)
-
-    def piece(first: int, last: int) -> None:
-        np.maximum(source[first:last], 0, out=target[first:last])
-
-    over_rows(piece, x.size)
+    over_rows(lambda a, b: np.maximum(source[a:b], 0, out=target[a:b]), x.size)
     return y
 
 
 @twin
-def relu_gradient(g: Array, y: Array) -> Array:
+def relu_gradient(g, y):
     dx = empty(g.shape, g.dtype)
     arrays = g.reshape(-1), y.reshape(-1), dx.reshape(-1)
-    over_rows(lambda first, last: _relu_gradient(*arrays, first, last), g.size)
+    over_rows(lambda *part: _relu_gradient(*arrays, *part), g.size)
     return dx
 
 
@@ -117,7 +110,7 @@ def _relu_gradient(g, y, dx, first, last):
 
 
 @twin
-def bias_relu_gradient(g: Array, y: Array) -> tuple[Array, Array]:
+def bias_relu_gradient(g, y):
     """`reference.bias_relu_gradient`: dz is summed as it is written, not read once more for it."""
     dz = empty(g.shape, g.dtype)
     rows_y, rows_dz = y.reshape(-1, y.shape[-1]), dz.reshape(-1, dz.shape[-1])
@@ -134,9 +127,3 @@ def _relu_andadd_rows(g, y, dz, first, last, sums):
             value = value if y[row, c] > zero else zero
             dz[row, c] = value
             sums[0, c] += value
-
-
-def over_rows(work: Callable[[int, int], None], rows: int, width: int = 1) -> None:
-    """Share out work(first, last) over the rows of an array (rows, width)."""
-    ranges = cut_rows(rows, width)
-    share_out(lambda index: work(*ranges[index]), len(ranges))

@@ -8,57 +8,53 @@ backward, where windows overlap, over whole images.
 
 from __future__ import annotations
 
+from typing import Any
+
 from minitl.kernels import twin
 from minitl.kernels.geometry import Array, Geometry
-from minitl.kernels.machine.compiling import compiled
+from minitl.kernels.machine.compiling import compiled, inner
 from minitl.kernels.machine.memory import empty
-from minitl.kernels.machine.threads import cut_rows, share_out
+from minitl.kernels.machine.threads import over_rows
 from minitl.kernels.reference import winner_dtype
 
 
 @twin
-def max_pool2d(x: Array, geometry: Geometry) -> Array:
-    y = _output(x, geometry, x.dtype)
-    _over_lines(_max_pool, x, geometry, y)
-    return y
+def max_pool2d(x, geometry):
+    return _over_lines(_max_pool, x, geometry, None)
 
 
 @twin
-def max_pool2d_with_winners(x: Array, geometry: Geometry) -> tuple[Array, Array]:
-    y, winners = _output(x, geometry, x.dtype), _output(x, geometry, winner_dtype(geometry))
-    _over_lines(_max_pool_with_winners, x, geometry, y, winners)
-    return y, winners
+def max_pool2d_with_winners(x, geometry):
+    winners = _output(x, geometry, winner_dtype(geometry))
+    return _over_lines(_max_pool, x, geometry, winners), winners
 
 
 @twin
-def max_pool2d_gradient(g: Array, winners: Array, geometry: Geometry) -> Array:
+def max_pool2d_gradient(g, winners, geometry):
     apart = geometry.window == geometry.strides and not any(geometry.pads)
-    return _over_images(
-        _max_pool_gradient_apart if apart else _max_pool_gradient, g, geometry, winners
-    )
+    work = _max_pool_gradient_apart if apart else _max_pool_gradient
+    return _over_images(work, g, geometry, winners)
 
 
 @twin
-def average_pool2d(x: Array, geometry: Geometry) -> Array:
-    y = _output(x, geometry, x.dtype)
-    _over_lines(_average_pool, x, geometry, y)
-    return y
+def average_pool2d(x, geometry):
+    return _over_lines(_average_pool, x, geometry)
 
 
 @twin
-def average_pool2d_gradient(g: Array, geometry: Geometry) -> Array:
+def average_pool2d_gradient(g, geometry):
     return _over_images(_average_pool_gradient, g, geometry)
 
 
-def _output(x: Array, geometry: Geometry, dtype) -> Array:
+def _output(x: Array, geometry: Geometry, dtype: Any) -> Array:
     return empty((x.shape[0], *geometry.out_size, x.shape[3]), dtype)
 
 
-def _over_lines(work, x: Array, geometry: Geometry, *outputs: Array) -> None:
-    """Share out work(x, geometry, first, last, *outputs) over the N*OH lines."""
-    lines = x.shape[0] * geometry.out_size[0]
-    ranges = cut_rows(lines, x.size // max(1, lines))
-    share_out(lambda index: work(x, geometry, *ranges[index], *outputs), len(ranges))
+def _over_lines(work, x: Array, geometry: Geometry, *outputs: Array | None) -> Array:
+    """y: share out work(x, geometry, first, last, y, *outputs) over the N*OH lines."""
+    lines, y = x.shape[0] * geometry.out_size[0], _output(x, geometry, x.dtype)
+    over_rows(lambda *part: work(x, geometry, *part, y, *outputs), lines, x.size // max(1, lines))
+    return y
 
 
 def _over_images(work, g: Array, geometry: Geometry, *inputs: Array) -> Array:
@@ -66,21 +62,19 @@ def _over_images(work, g: Array, geometry: Geometry, *inputs: Array) -> Array:
     images, in lines."""
     images, oh = g.shape[:2]
     dx = empty((images, *geometry.size, g.shape[3]), g.dtype)
-    ranges = cut_rows(images, dx[:1].size)
 
-    def part(index: int) -> None:
-        first, last = ranges[index]
+    def part(first: int, last: int) -> None:
         dx[first:last] = 0
         work(g, geometry, first * oh, last * oh, dx, *inputs)
 
-    share_out(part, len(ranges))
+    over_rows(part, images, dx[:1].size)
     return dx
 
 
 # --- Loops ---------------------------------------------------------------------------------------
 
 
-@compiled
+@inner
 def _inside(line, ow, geometry):
     """The window at (line, ow): its image n, row oh, first row and column of the image, top and
     left, and the ranges of its places kh and kw that lie inside the image."""
@@ -93,40 +87,29 @@ def _inside(line, ow, geometry):
 
 
 @compiled
-def _max_pool(x, geometry, first, last, y):
+def _max_pool(x, geometry, first, last, y, winners):
+    """`winners` is None, or an array in which the place of each maximum is noted."""
     for line in range(first, last):
         for ow in range(geometry.out_size[1]):
             n, oh, top, left, rows, columns = _inside(line, ow, geometry)
             best = y[n, oh, ow]
             for c in range(x.shape[3]):
                 best[c] = x[n, top + rows[0], left + columns[0], c]
+            if winners is not None:
+                winner = winners[n, oh, ow]
+                winner[:] = rows[0] * geometry.window[1] + columns[0]
             for kh in range(*rows):
                 for kw in range(*columns):
                     seen = x[n, top + kh, left + kw]
+                    if winners is not None:
+                        place = winners.dtype.type(kh * geometry.window[1] + kw)
                     for c in range(x.shape[3]):
-                        # A NaN compares as False: it gets into the maximum, and it stays there.
+                        # Ties: the first stays. A NaN compares as False: it gets into the maximum,
+                        # and it stays there.
                         keep = seen[c] <= best[c] or best[c] != best[c]
                         best[c] = best[c] if keep else seen[c]
-
-
-@compiled
-def _max_pool_with_winners(x, geometry, first, last, y, winners):
-    for line in range(first, last):
-        for ow in range(geometry.out_size[1]):
-            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
-            best, winner = y[n, oh, ow], winners[n, oh, ow]
-            start = winners.dtype.type(rows[0] * geometry.window[1] + columns[0])
-            for c in range(x.shape[3]):
-                best[c] = x[n, top + rows[0], left + columns[0], c]
-                winner[c] = start
-            for kh in range(*rows):
-                for kw in range(*columns):
-                    seen = x[n, top + kh, left + kw]
-                    place = winners.dtype.type(kh * geometry.window[1] + kw)
-                    for c in range(x.shape[3]):
-                        keep = seen[c] <= best[c] or best[c] != best[c]  # ties: the first stays
-                        best[c] = best[c] if keep else seen[c]
-                        winner[c] = winner[c] if keep else place
+                        if winners is not None:
+                            winner[c] = winner[c] if keep else place
 
 
 @compiled
@@ -148,11 +131,8 @@ def _max_pool_gradient_apart(g, geometry, first, last, dx, winners):
             for kh in range(*rows):
                 for kw in range(*columns):
                     place = winners.dtype.type(kh * geometry.window[1] + kw)
-                    target, source, winner = (
-                        dx[n, top + kh, left + kw],
-                        g[n, oh, ow],
-                        winners[n, oh, ow],
-                    )
+                    target, source = dx[n, top + kh, left + kw], g[n, oh, ow]
+                    winner = winners[n, oh, ow]
                     for c in range(g.shape[3]):
                         value = source[c]
                         target[c] = value if winner[c] == place else 0

@@ -12,18 +12,11 @@ import numpy as np
 from minitl.kernels import twin
 from minitl.kernels.geometry import Array
 from minitl.kernels.machine.compiling import compiled
-from minitl.kernels.machine.threads import cut_rows, share_out
+from minitl.kernels.machine.threads import over_rows
 
 
 @twin
-def sgd_update(
-    w: Array,
-    g: Array,
-    velocity: Array | None,
-    rate: float,
-    momentum: float = 0.0,
-    nesterov: bool = False,
-) -> None:
+def sgd_update(w, g, velocity, rate, momentum=0.0, nesterov=False):
     if velocity is None:
         _in_pieces(_sgd, (w, g), float(rate))
     else:
@@ -31,30 +24,15 @@ def sgd_update(
 
 
 @twin
-def adam_update(
-    w: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    rate: float,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
-) -> None:
+def adam_update(w, g, m, v, rate, beta_1, beta_2, epsilon):
     _in_pieces(_adam, (w, g, m, v), float(rate), 1.0 - beta_1, 1.0 - beta_2, float(epsilon))
 
 
 @twin
-def all_finite(a: Array) -> bool:
-    flat = np.ascontiguousarray(a).reshape(-1)
-    ranges = cut_rows(flat.size, 1)
-    fine = np.ones(len(ranges), bool)
-
-    def piece(index: int) -> None:
-        fine[index] = _finite(flat[slice(*ranges[index])])
-
-    share_out(piece, len(ranges))
-    return bool(fine.all())
+def all_finite(a):
+    flat, found = np.ascontiguousarray(a).reshape(-1), []
+    over_rows(lambda first, last: found.append(_finite(flat[first:last])), flat.size)
+    return all(found)
 
 
 def _in_pieces(step, arrays: tuple[Array, ...], *numbers: float) -> None:
@@ -66,13 +44,7 @@ def _in_pieces(step, arrays: tuple[Array, ...], *numbers: float) -> None:
     if not all(array.flags.c_contiguous for array in arrays):
         raise ValueError("an update needs C-contiguous arrays: it writes into them")
     flat = [array.reshape(-1) for array in arrays]
-    ranges = cut_rows(flat[0].size, 1)
-
-    def piece(index: int) -> None:
-        first, last = ranges[index]
-        step(*[array[first:last] for array in flat], *numbers)
-
-    share_out(piece, len(ranges))
+    over_rows(lambda a, b: step(*[array[a:b] for array in flat], *numbers), flat[0].size)
 
 
 # The numbers arrive as float64; they are rounded to the dtype of the weights first, as NumPy does,

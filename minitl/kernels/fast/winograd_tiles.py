@@ -11,22 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from minitl.kernels.fast.winograd_matrices import POINTS, edge_matrices, winograd_matrices
 from minitl.kernels.geometry import Array
+from minitl.kernels.machine import simd
+from minitl.kernels.machine.compiling import inner
 from minitl.kernels.machine.memory import ALIGNMENT
-from minitl.kernels.machine.simd import (
-    broadcast,
-    inlined,
-    lanes,
-    larger,
-    linear,
-    load,
-    load_as,
-    maximum,
-    prefetch,
-    store,
-    stream,
-)
-from minitl.kernels.winograd_formulas import POINTS, winograd_matrices
 
 STRIP = 32  # places side by side whose tiles are transformed together
 STREAMED = 2**21  # bytes of a y from which on it is written past the caches
@@ -35,22 +24,12 @@ STREAMED = 2**21  # bytes of a y from which on it is written past the caches
 STRIP_MEMORY = 2 * 8 * (STRIP + 2)  # numbers a channel: a strip, and what it is made from
 WORK_MEMORY = 64 + 64  # vectors: between the two axes, and a tile that is done
 
+# A function that stays a function of its own in compiled code would be handed the axis and the size
+# of the tiles as arguments. As a part of its caller it knows them while it is compiled.
+part = njit(forceinline=True, error_model="numpy")
+
 
 # --- One axis: vectors along a column or row, from `step` to `step` ------------------------------
-
-
-def edge_matrices(size: int, count: int) -> tuple[Array, Array]:
-    """A (P, M) and B (P, P) where only `count` of a tile's M = size outputs are wanted.
-
-    The filters are those of whole tiles. The points after the first count + 1 are left out: their
-    rows of A and columns of B are zeros, and so is what lies behind the outputs and inputs used.
-    """
-    kept, left_out = POINTS[size][: count + 1], POINTS[size][count + 1 :]
-    places = [*range(count + 1), size + 1]
-    A, B = np.zeros((size + 2, size)), np.zeros((size + 2, size + 2))
-    _, A[places, :count], B[: count + 2, places] = winograd_matrices(kept)
-    B[:, : count + 1] *= [np.prod([point - other for other in left_out]) for point in kept]
-    return A, B
 
 
 def _one_of(axes: dict[int, Any]) -> Any:
@@ -58,7 +37,7 @@ def _one_of(axes: dict[int, Any]) -> Any:
     (key, chosen), *others = axes.items()
     other = _one_of(dict(others)) if others else None
 
-    @inlined
+    @simd.inlined
     def axis(wanted, x, at, step, y, out, out_step):
         if other is None or wanted == key:
             chosen(x, at, step, y, out, out_step)
@@ -68,28 +47,36 @@ def _one_of(axes: dict[int, Any]) -> Any:
     return axis
 
 
+def _at_edges(size: int, which: int) -> Any:
+    """The axis of tiles of `size`, by how many of their outputs are wanted: A^T (0) or B^T (1)."""
+    counts = range(size, 0, -2)
+    return _one_of({n: simd.linear(edge_matrices(size, n)[which].T) for n in counts})
+
+
 _G, _A, _ = winograd_matrices(POINTS[4])
 _LARGE_G, _, _ = winograd_matrices(POINTS[6])
 
-# By how many of a tile's outputs are wanted: B^T d, P -> P, and A^T m, P -> M.
-input_axis = _one_of({n: linear(edge_matrices(4, n)[1].T) for n in (4, 2)})
-output_axis = _one_of({n: linear(edge_matrices(4, n)[0].T) for n in (4, 2)})
-large_input_axis = _one_of({n: linear(edge_matrices(6, n)[1].T) for n in (6, 4, 2)})
-large_output_axis = _one_of({n: linear(edge_matrices(6, n)[0].T) for n in (6, 4, 2)})
+# By how many of a tile's outputs are wanted: A^T m, P -> M, and B^T d, P -> P.
+output_axis, input_axis = _at_edges(4, 0), _at_edges(4, 1)
+large_output_axis, large_input_axis = _at_edges(6, 0), _at_edges(6, 1)
 # By the size of the tiles: G k, 3 -> P; A g, M -> P; G^T u, P -> 3.
-filter_axis = _one_of({4: linear(_G), 6: linear(_LARGE_G)})
-gradient_axis = _one_of({4: linear(_A)})
-kernel_axis = _one_of({4: linear(_G.T)})
+filter_axis = _one_of({4: simd.linear(_G), 6: simd.linear(_LARGE_G)})
+gradient_axis = _one_of({4: simd.linear(_A)})
+kernel_axis = _one_of({4: simd.linear(_G.T)})
 
 
-@njit(forceinline=True)
-def both_axes(axis, key, inputs, outputs, x, at, row, column, y, out, out_row, out_column, work):
-    """`axis` along each column of inputs x inputs places of x, then along each row, into y."""
-    vector = lanes(y)
+@part
+def both_axes(axis, key, sizes, x, at, step, y, out, out_step, work):
+    """`axis` along each column of a square of vectors in x, then along each row, into y.
+
+    `sizes` are places along a side of it in x and in y; neighbours in a row are a step apart, and
+    rows follow each other.
+    """
+    (inputs, outputs), vector = sizes, simd.lanes(y)
     for j in range(inputs):
-        axis(key, x, at + j * column, row, work, j * vector, inputs * vector)
+        axis(key, x, at + j * step, inputs * step, work, j * vector, inputs * vector)
     for i in range(outputs):
-        axis(key, work, i * inputs * vector, vector, y, out + i * out_row, out_column)
+        axis(key, work, i * inputs * vector, vector, y, out + i * outputs * out_step, out_step)
 
 
 # --- Tiles ---------------------------------------------------------------------------------------
@@ -107,14 +94,39 @@ class Tiling(NamedTuple):
     last_column: int  # and of the last column
 
 
-@njit(forceinline=True)
+class Tiles(NamedTuple):
+    """The tiles first ... last-1 of a tiling, and the place that each has in the planes."""
+
+    tiling: Tiling
+    first: int
+    last: int
+    places: Array
+
+
+class Channels(NamedTuple):
+    """Some channels of x, or filters of y."""
+
+    first: int
+    size: int
+
+
+class Planes(NamedTuple):
+    """Numbers (P * P, ...): in each plane, number k of the tile at `place` is element place *
+    tile_step + k // panel * panel_step + k % panel, a panel being 2 vectors."""
+
+    values: Array
+    tile_step: int
+    panel_step: int
+
+
+@part
 def _place(tiling, tile):
     """Image, and first row and column in y, of a tile."""
     line, size = tile // tiling.columns, tiling.size
     return line // tiling.rows, line % tiling.rows * size, tile % tiling.columns * size
 
 
-@njit(forceinline=True)
+@part
 def _computed(tiling, tile):
     """How many places of a tile are computed, along its columns and along its rows."""
     row, column = tile // tiling.columns % tiling.rows, tile % tiling.columns
@@ -123,7 +135,7 @@ def _computed(tiling, tile):
     return high, wide
 
 
-@njit
+@inner
 def in_order(tiling, first, last):
     """A place for each of the tiles, by their kind, and the places at which the kinds begin and,
     last, their number.
@@ -147,7 +159,7 @@ def in_order(tiling, first, last):
     return places, starts
 
 
-@njit(forceinline=True)
+@part
 def tiles_of_plane(tiling, plane, starts):
     """The places of the tiles that have this plane: those at an edge lack some points."""
     points = tiling.size + 2
@@ -158,183 +170,184 @@ def tiles_of_plane(tiling, plane, starts):
     return starts[first], starts[last]
 
 
-@njit
-def _fetch(x, n, h, w, c, channels, rows, columns, patch, padded):
-    """patch[i, j, :channels] = x[n, h + i, w + j, c : ...], with zeros outside of x.
+# --- From x to planes ----------------------------------------------------------------------------
+
+
+@inner
+def _fetch(x, n, h, w, channels, rows, columns, patch, padded):
+    """patch[i, j, :channels] = x[n, h + i, w + j, those channels], with zeros outside of x.
 
     By vectors: of a plain loop Numba makes gathers, element by element.
     """
     _, height, width, depth = x.shape
-    vector = lanes(patch)
-    whole = channels // vector * vector
+    vector, c, count = simd.lanes(patch), channels.first, channels.size
+    whole = count // vector * vector
     for i in range(rows):
         for j in range(columns):
             at = (i * columns + j) * padded
             if 0 <= h + i < height and 0 <= w + j < width:
                 source = ((n * height + h + i) * width + w + j) * depth + c
                 for k in range(0, whole, vector):
-                    store(patch, at + k, load_as(x, source + k, patch))
-                for k in range(whole, channels):
+                    simd.store(patch, at + k, simd.load_as(x, source + k, patch))
+                for k in range(whole, count):
                     patch[at + k] = x[n, h + i, w + j, c + k]
-                patch[at + channels : at + padded] = 0
+                patch[at + count : at + padded] = 0
             else:
                 patch[at : at + padded] = 0
 
 
-@njit(forceinline=True)
-def _to_planes(
-    axis, size, side, x, tiling, first, last, places, c, channels, v, tile_step, panel_step, memory
-):
-    """v[plane, place, k] = `axis` along both axes of a tile's side x side piece of x, for some
-    tiles of `size` (the tiling's, but a constant to the compiler) and channels.
+@part
+def _along_columns(axis, size, side, x, tiling, tile, columns, channels, strip, patch):
+    """strip[i, j, k] = `axis` along column j of what some tiles from `tile` on see of x."""
+    _, height, width, depth = x.shape
+    vector = simd.lanes(strip)
+    padded = -(-channels.size // vector) * vector
+    n, h, w = _place(tiling, tile)
+    h, w = h - tiling.top, w - tiling.left
+    high, _ = _computed(tiling, tile)
+    row, flat = columns * padded, x.reshape(-1)
+    # The short way, straight from x, is for whole tiles.
+    inside = h >= 0 and h + side <= height and channels.size == padded and high == size
+    if not inside:
+        _fetch(x, n, h, w, channels, side, columns, patch, padded)
+    for j in range(columns):
+        at = j * padded
+        if not inside:
+            for k in range(at, at + padded, vector):
+                axis(high, patch, k, row, strip, k, row)
+        elif 0 <= w + j < width:
+            source = ((n * height + h) * width + w + j) * depth + channels.first
+            for k in range(0, padded, vector):
+                axis(size, flat, source + k, width * depth, strip, at + k, row)
+        else:
+            for i in range(size + 2):
+                strip[i * row + at : i * row + at + padded] = 0
+
+
+@part
+def _to_planes(axis, size, side, x, tiles, channels, planes, memory):
+    """planes = `axis` along both axes of each tile's side x side piece of x, for some channels;
+    `size` is the tiling's, but a constant to the compiler.
 
     Tiles that lie side by side share columns, and rows of x are read fastest straight on: so a
-    strip of them is transformed along its columns first, then tile by tile along the rows.
-    Element k of a tile goes to place * tile_step + k // panel * panel_step + k % panel. What a
+    strip of them is transformed along its columns first, then tile by tile along the rows. What a
     tile at an edge leaves in the planes that it lacks is anything, and nobody reads it.
     """
-    _, height, width, depth = x.shape
-    vector, plane, panel = lanes(v), v.shape[1], 2 * lanes(v)
-    padded = -(-channels // vector) * vector
+    tiling, places, v = tiles.tiling, tiles.places, planes.values
+    vector, plane, panel = simd.lanes(v), v.shape[1], 2 * simd.lanes(v)
+    padded = -(-channels.size // vector) * vector
     half = STRIP_MEMORY // 2 * padded
-    strip, patch, flat = memory[:half], memory[half : 2 * half], x.reshape(-1)
-    tile = first
-    while tile < last:
-        n, h, w = _place(tiling, tile)
-        h, w = h - tiling.top, w - tiling.left
-        high, _ = _computed(tiling, tile)
-        count = min(STRIP // size, last - tile, tiling.columns - tile % tiling.columns)
+    strip, patch = memory[:half], memory[half : 2 * half]
+    tile = tiles.first
+    while tile < tiles.last:
+        count = min(STRIP // size, tiles.last - tile, tiling.columns - tile % tiling.columns)
         columns = size * (count - 1) + side
-        row = columns * padded  # of the strip
-        # The short way, straight from x, is for whole tiles.
-        inside = h >= 0 and h + side <= height and channels == padded and high == size
-        if not inside:
-            _fetch(x, n, h, w, c, channels, side, columns, patch, padded)
-        for j in range(columns):
-            at = j * padded
-            if not inside:
-                for k in range(at, at + padded, vector):
-                    axis(high, patch, k, row, strip, k, row)
-            elif 0 <= w + j < width:
-                source = ((n * height + h) * width + w + j) * depth + c
-                for k in range(0, padded, vector):
-                    axis(size, flat, source + k, width * depth, strip, at + k, row)
-            else:
-                for i in range(size + 2):
-                    strip[i * row + at : i * row + at + padded] = 0
-        for t in range(count):
-            _, wide = _computed(tiling, tile + t)
+        _along_columns(axis, size, side, x, tiling, tile, columns, channels, strip, patch)
+        for t in range(tile, tile + count):
+            _, wide = _computed(tiling, t)
+            start = places[t - tiles.first] * planes.tile_step
             for i in range(size + 2):
-                at, out = i * row + size * t * padded, places[tile - first + t] * tile_step
+                at = (i * columns + size * (t - tile)) * padded
                 for k in range(0, padded, vector):
-                    place = (size + 2) * i * plane + out + k // panel * panel_step + k % panel
-                    axis(wide, strip, at + k, padded, v, place, plane)
+                    out = start + k // panel * planes.panel_step + k % panel
+                    axis(wide, strip, at + k, padded, v, (size + 2) * i * plane + out, plane)
         tile += count
 
 
-@njit
-def input_tiles(x, tiling, first, last, places, c, channels, v, row, strip):
-    """v[plane, place] = B^T d B, rows of `row` elements, for some tiles and channels of x."""
-    panel = 2 * lanes(v)
-    if tiling.size == 4:
-        _to_planes(
-            input_axis, 4, 6, x, tiling, first, last, places, c, channels, v, row, panel, strip
-        )
+@inner
+def input_tiles(x, tiles, channels, planes, strip):
+    """planes = B^T d B for some tiles and channels of x."""
+    if tiles.tiling.size == 4:
+        _to_planes(input_axis, 4, 6, x, tiles, channels, planes, strip)
     else:
-        _to_planes(
-            large_input_axis, 6, 8, x, tiling, first, last, places, c, channels, v, row, panel,
-            strip,
-        )  # fmt: skip
+        _to_planes(large_input_axis, 6, 8, x, tiles, channels, planes, strip)
 
 
-@njit
-def gradient_tiles(g, tiling, first, last, places, f, filters, z, strip):
-    """z[plane] = A g A^T, packed in panels (panel, place, f), for some tiles and filters of g."""
-    row = 2 * lanes(z)
-    _to_planes(
-        gradient_axis, 4, 4, g, tiling, first, last, places, f, filters, z, row,
-        row * (last - first), strip,
-    )  # fmt: skip
+@inner
+def gradient_tiles(g, tiles, filters, planes, strip):
+    """planes = A g A^T for some tiles of 4 and filters of g."""
+    _to_planes(gradient_axis, 4, 4, g, tiles, filters, planes, strip)
 
 
-@njit(forceinline=True)
+# --- From planes to y ----------------------------------------------------------------------------
+
+
+@part
 def _largest_of_four(places, size):
     """Of size x size vectors, the largest of each 2x2, IN PLACE: they are the first ones then."""
-    vector = lanes(places)
+    vector = simd.lanes(places)
     row = size * vector
     for i in range(size // 2):
         for j in range(size // 2):
             at = 2 * i * row + 2 * j * vector
-            above = larger(load(places, at), load(places, at + vector))
-            below = larger(load(places, at + row), load(places, at + row + vector))
-            store(places, (size // 2 * i + j) * vector, larger(above, below))
+            above = simd.larger(simd.load(places, at), simd.load(places, at + vector))
+            below = simd.larger(simd.load(places, at + row), simd.load(places, at + row + vector))
+            simd.store(places, (size // 2 * i + j) * vector, simd.larger(above, below))
 
 
-@njit(forceinline=True)
-def _from_planes(
-    axis, size, m, columns, tiling, first, last, places, f, filters, bias, floor, side, y, work
-):
+@part
+def _streams(y, vector):
+    """Whether y is large and made of whole cache lines, each of which a vector fills: then it is
+    written past the caches, and no line has to come first (64 -> 128 channels at 112x112, the whole
+    layer: 9 per cent less for 8 images)."""
+    lines = vector * y.itemsize == ALIGNMENT and y.ctypes.data % ALIGNMENT == 0
+    return lines and y.shape[3] % vector == 0 and y.size * y.itemsize >= STREAMED
+
+
+@part
+def _from_planes(axis, size, planes, tiles, filters, bias, floor, side, y, work):
     """See `output_tiles`; `axis` is A^T for tiles of `size`, a constant to the compiler.
 
     A store waits until its cache line has come from memory. A tile's lines lie scattered over its
     rows, which no processor foresees: so each is sent for one tile ahead (64 channels at 224x224:
-    0.67 ms an image instead of 1.11; 128 at 112x112: 0.42 instead of 1.07). Where a vector is a
-    whole line, as with AVX-512, a large y is written past the caches, and no line has to come first
-    (64 -> 128 channels at 112x112, the whole layer: 9 per cent less for 8 images, 5 for one).
+    0.67 ms an image instead of 1.11).
     """
     _, height, width, depth = y.shape
-    vector, plane, points, lowest = lanes(m), m.shape[1], size + 2, broadcast(floor, 0)
-    vectors_are_lines = vector * y.itemsize == ALIGNMENT and y.ctypes.data % ALIGNMENT == 0
-    streaming = vectors_are_lines and depth % vector == 0 and y.size * y.itemsize >= STREAMED
-    done = work[points * points * vector :]
-    for tile in range(first, last):
+    tiling, places, m = tiles.tiling, tiles.places, planes.values
+    vector, plane, points, lowest = simd.lanes(m), m.shape[1], size + 2, simd.broadcast(floor, 0)
+    streaming, done = _streams(y, vector), work[points * points * vector :]
+    for tile in range(tiles.first, tiles.last):
         n, h, w = _place(tiling, tile)
         h, w = h // size * side, w // size * side
         rows, places_in_row = min(side, height - h), min(side, width - w)
         high, wide = _computed(tiling, tile)
         next_n, next_h, next_w = _place(tiling, tile + 1)
         next_h, next_w = next_h // size * side, next_w // size * side
-        ahead = ((next_n * height + next_h) * width + next_w) * depth + f
-        for k in range(0, filters, vector):
-            at = places[tile - first] * columns + k
+        ahead = ((next_n * height + next_h) * width + next_w) * depth + filters.first
+        for k in range(0, filters.size, vector):
+            at, f = places[tile - tiles.first] * planes.tile_step + k, filters.first + k
             for j in range(points):
                 axis(high, m, at + j * plane, points * plane, work, j * vector, points * vector)
             for i in range(size):
                 axis(wide, work, i * points * vector, vector, done, i * size * vector, vector)
             if side < size:
                 _largest_of_four(done, size)
-            shift = load(bias, f + k)
+            shift = simd.load(bias, f)
             for i in range(rows):
                 for j in range(places_in_row):
                     from_ = (side * i + j) * vector
-                    result = maximum(load(done, from_) + shift, lowest)
-                    out = ((n * height + h + i) * width + w + j) * depth + f + k
+                    result = simd.maximum(simd.load(done, from_) + shift, lowest)
+                    out = ((n * height + h + i) * width + w + j) * depth + f
                     if streaming:
-                        stream(y, out, result)
+                        simd.stream(y, out, result)
                         continue
-                    prefetch(y, ahead + (i * width + j) * depth + k)
-                    if k + vector <= filters:
-                        store(y, out, result)
+                    simd.prefetch(y, ahead + (i * width + j) * depth + k)
+                    if k + vector <= filters.size:
+                        simd.store(y, out, result)
                     else:
-                        store(done, from_, result)
-                        for lane in range(filters - k):
-                            y[n, h + i, w + j, f + k + lane] = done[from_ + lane]
+                        simd.store(done, from_, result)
+                        for lane in range(filters.size - k):
+                            y[n, h + i, w + j, f + lane] = done[from_ + lane]
 
 
-@njit
-def output_tiles(m, columns, tiling, first, last, places, f, filters, bias, floor, side, y, work):
-    """y = max(A^T m A + bias, floor) for some tiles and filters; m[plane] has rows of `columns`.
+@inner
+def output_tiles(planes, tiles, filters, bias, floor, side, y, work):
+    """y = max(A^T m A + bias, floor) for some tiles and filters, of which the planes m are.
 
     Side by side of a tile's places go to y: all, or half as many along each axis if y is to have
     the maximum of each 2x2.
     """
-    if tiling.size == 4:
-        _from_planes(
-            output_axis, 4, m, columns, tiling, first, last, places, f, filters, bias, floor, side,
-            y, work,
-        )  # fmt: skip
+    if tiles.tiling.size == 4:
+        _from_planes(output_axis, 4, planes, tiles, filters, bias, floor, side, y, work)
     else:
-        _from_planes(
-            large_output_axis, 6, m, columns, tiling, first, last, places, f, filters, bias, floor,
-            side, y, work,
-        )  # fmt: skip
+        _from_planes(large_output_axis, 6, planes, tiles, filters, bias, floor, side, y, work)

@@ -68,8 +68,11 @@ def needed(file: Path) -> set[Path]:
 @cache
 def imports(file: Path) -> set[Path]:
     """The kernel files that a file imports."""
-    names = re.findall(r"^from minitl\.kernels\.([\w.]+) import", file.read_text("utf-8"), re.M)
-    files = {KERNELS.joinpath(*name.split(".")).with_suffix(".py") for name in names}
+    statement = r"^from minitl\.kernels([\w.]*) import (\([^)]*\)|.*)"
+    files = set()
+    for package, names in re.findall(statement, file.read_text("utf-8"), re.M):
+        place = KERNELS.joinpath(*package.split("."))
+        files |= {place.with_suffix(".py"), *(place / f"{n}.py" for n in re.findall(r"\w+", names))}
     return {each for each in files if each.exists()}
 
 

@@ -133,6 +133,15 @@ def scratch(size: int, dtype: np.dtype) -> Array:
     return _scratch.buffer[:nbytes].view(dtype)
 
 
+def scratch_arrays(dtype: np.dtype, *shapes: tuple[int, ...]) -> tuple[Array, ...]:
+    """Arrays of these shapes and any content, one after the other in `scratch`."""
+    flat, arrays = scratch(sum(map(math.prod, shapes)), dtype), []
+    for shape in shapes:
+        arrays.append(flat[: math.prod(shape)].reshape(shape))
+        flat = flat[math.prod(shape) :]
+    return tuple(arrays)
+
+
 def release() -> None:
     """Give what waits back to the system."""
     _Block.waiting.clear()

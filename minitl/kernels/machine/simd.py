@@ -1,4 +1,4 @@
-"""Vectors inside compiled loops: eight float32 or four float64 at once.
+"""Vectors inside compiled loops: eight float32 or four float64 at once, sixteen with AVX-512.
 
 A processor multiplies and adds eight float32 in one instruction. Numba lets LLVM find such
 instructions in plain loops, which works for y[i] = a * x[i] + b and fails for a loop that must
@@ -8,15 +8,18 @@ register, `broadcast` fills one with copies of a single element, and + - * act o
 plain number stands for a vector full of it).
 
 Arrays are C-contiguous and addressed flat, whatever their shape, and an index is not checked.
-LLVM may turn a * b + c into one instruction that rounds once (the flag 'contract' below). With
-NUMBA_DISABLE_JIT=1 a vector is a short NumPy array, so that every kernel can be stepped through.
+LLVM may turn a * b + c into one instruction that rounds once (the flag 'contract' below). Each
+instruction says beside its LLVM code what it does to NumPy arrays: with NUMBA_DISABLE_JIT=1 a
+vector is a short array, and every kernel can be stepped through.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -33,6 +36,8 @@ inlined = njit(forceinline=True, _nrt=False)  # type: ignore[call-overload]
 
 # AVX2 has 32-byte registers, and so many are also a good fit for the 32 half as wide ones of ARM.
 VECTOR_BYTES = 64 if binding.get_host_cpu_features().get("avx512f") else 32
+PLAIN: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+MAY_FUSE = ("contract",)
 
 
 class Vector(types.Type):
@@ -51,131 +56,214 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, ir.VectorType(element, vector.lanes))
 
 
-def _address(context, builder, array_type, array, index):
-    """Pointer to element `index` of a C-contiguous array."""
-    assert array_type.layout == "C", "vectors are loaded from contiguous arrays only"
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index])
+# --- Writing LLVM code ---------------------------------------------------------------------------
 
 
-def _filled(builder, vector, scalar):
-    """A vector whose lanes all hold `scalar`."""
-    undefined = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
-    lane_0_for_all = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
-    return builder.shuffle_vector(first, undefined, lane_0_for_all)
+class Value(NamedTuple):
+    """An argument of an instruction: its Numba type, and LLVM's value."""
+
+    type: Any
+    value: Any
 
 
-@intrinsic
-def lanes(typingctx, array):
+class Code(NamedTuple):
+    """Where LLVM code is being written, and the lines of it that several instructions need."""
+
+    context: Any
+    builder: Any
+
+    def kind(self, type: Any) -> Any:
+        """LLVM's type for one of Numba's."""
+        return self.context.get_value_type(type)
+
+    def address(self, array: Value, index: Any) -> Any:
+        """Pointer to element `index` of a C-contiguous array."""
+        assert array.type.layout == "C", "vectors are loaded from contiguous arrays only"
+        data = self.context.make_array(array.type)(self.context, self.builder, array.value).data
+        return self.builder.gep(data, [index])
+
+    def vector_address(self, array: Value, index: Any, lanes: int) -> Any:
+        stored = ir.VectorType(self.kind(array.type.dtype), lanes)
+        return self.builder.bitcast(self.address(array, index), stored.as_pointer()), stored
+
+    def read(self, vector: Vector, array: Value, index: Any) -> Any:
+        """The vector of elements of an array from `index` on, in the vector's precision."""
+        pointer, _ = self.vector_address(array, index, vector.lanes)
+        value = self.builder.load(pointer, align=array.type.dtype.bitwidth // 8)
+        return self.converted(value, self.kind(vector))
+
+    def write(self, array: Value, index: Any, value: Any, aligned: bool = False) -> Any:
+        """Store a vector in an array's precision; `aligned`: at a multiple of what it takes."""
+        pointer, stored = self.vector_address(array, index, value.type.count)
+        size = array.type.dtype.bitwidth // 8 * (stored.count if aligned else 1)
+        return self.builder.store(self.converted(value, stored), pointer, align=size)
+
+    def converted(self, value: Any, kind: Any) -> Any:
+        """A vector in the precision of another kind of vector."""
+        if value.type == kind:
+            return value
+        wider = isinstance(kind.element, ir.DoubleType)
+        return self.builder.fpext(value, kind) if wider else self.builder.fptrunc(value, kind)
+
+    def filled(self, kind: Any, scalar: Any) -> Any:
+        """A vector whose lanes all hold `scalar`."""
+        undefined = ir.Constant(kind, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.IntType(32)(0))
+        lane_0_for_all = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
+        return self.builder.shuffle_vector(first, undefined, lane_0_for_all)
+
+    def parts(self, values: Value) -> list[Any]:
+        """The elements of a tuple."""
+        return [self.builder.extract_value(values.value, i) for i in range(values.type.count)]
+
+    def joined(self, type: Any, parts: list[Any]) -> Any:
+        """The tuple of these elements."""
+        values = ir.Constant(self.kind(type), ir.Undefined)
+        for i, part in enumerate(parts):
+            values = self.builder.insert_value(values, part, i)
+        return values
+
+    def larger(self, a: Any, b: Any) -> Any:
+        """b where a < b, else a."""
+        return self.builder.select(self.builder.fcmp_ordered("<", a, b), b, a)
+
+
+def instruction(result: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: what compiled code may call, from the function that writes LLVM code for it.
+
+    result(*types) is the Numba type of what it returns, types.void for nothing; integers among its
+    arguments become indices. `plain` takes its place where nothing is compiled.
+    """
+
+    def decorate(write: Callable[..., Any]) -> Any:
+        @functools.wraps(write)
+        def definition(typingctx: Any, *kinds: Any) -> Any:
+            def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                values = map(Value, signature.args, args)
+                written = write(Code(context, builder), *values)
+                empty = signature.return_type == types.void
+                return context.get_dummy_value() if empty else written
+
+            known = [types.intp if isinstance(kind, types.Integer) else kind for kind in kinds]
+            return result(*kinds)(*known), build
+
+        return plain if PLAIN else intrinsic(definition)
+
+    return decorate
+
+
+def _vector_of(array: Any, *others: Any) -> Vector:
+    return Vector(array.dtype)
+
+
+def _nothing(*kinds: Any) -> Any:
+    return types.void
+
+
+# --- Vectors -------------------------------------------------------------------------------------
+
+
+@instruction(lambda array: types.intp, lambda array: VECTOR_BYTES // array.itemsize)
+def lanes(code, array):
     """How many elements of the array's dtype one vector holds (a constant to the compiler)."""
-    count = Vector(array.dtype).lanes
-
-    def build(context, builder, signature, args):
-        return context.get_constant(types.intp, count)
-
-    return types.intp(array), build
+    return code.context.get_constant(types.intp, Vector(array.type.dtype).lanes)
 
 
-def _read(context, builder, vector, array_type, array, index):
-    """The vector of elements of an array from `index` on, in the vector's precision."""
-    stored = ir.VectorType(context.get_value_type(array_type.dtype), vector.lanes)
-    pointer = _address(context, builder, array_type, array, index)
-    pointer = builder.bitcast(pointer, stored.as_pointer())
-    value = builder.load(pointer, align=array_type.dtype.bitwidth // 8)
-    return _converted(builder, value, context.get_value_type(vector))
-
-
-def _write(context, builder, array_type, array, index, value, aligned=False):
-    """Store a vector in an array's precision; `aligned`: at a multiple of what it takes there."""
-    stored = ir.VectorType(context.get_value_type(array_type.dtype), value.type.count)
-    pointer = _address(context, builder, array_type, array, index)
-    pointer = builder.bitcast(pointer, stored.as_pointer())
-    size = array_type.dtype.bitwidth // 8
-    align = stored.count * size if aligned else size
-    return builder.store(_converted(builder, value, stored), pointer, align=align)
-
-
-def _converted(builder, value, kind):
-    if value.type == kind:
-        return value
-    wider = isinstance(kind.element, ir.DoubleType)
-    return builder.fpext(value, kind) if wider else builder.fptrunc(value, kind)
-
-
-@intrinsic
-def load(typingctx, array, index):
+@instruction(_vector_of, lambda array, i: array.reshape(-1)[i : i + lanes(array)].copy())
+def load(code, array, index):
     """The vector at array.ravel()[index : index + lanes]."""
-    result = Vector(array.dtype)
-
-    def build(context, builder, signature, args):
-        return _read(context, builder, result, signature.args[0], *args)
-
-    return result(array, types.intp), build
+    return code.read(Vector(array.type.dtype), array, index.value)
 
 
-@intrinsic
-def load_as(typingctx, array, index, other):
+@instruction(
+    lambda array, index, other: Vector(other.dtype),
+    lambda array, i, other: array.reshape(-1)[i : i + lanes(other)].astype(other.dtype),
+)
+def load_as(code, array, index, other):
     """`load`, as a vector of the precision, and so with the lanes, of another array."""
-    result = Vector(other.dtype)
-
-    def build(context, builder, signature, args):
-        return _read(context, builder, result, signature.args[0], *args[:2])
-
-    return result(array, types.intp, other), build
+    return code.read(Vector(other.type.dtype), array, index.value)
 
 
-@intrinsic
-def store(typingctx, array, index, value):
+def _plain_store(array, index, value):
+    array.reshape(-1)[index : index + len(value)] = value
+
+
+@instruction(_nothing, _plain_store)
+def store(code, array, index, value):
     """array.ravel()[index : index + lanes] = value, rounded to the array's precision."""
-
-    def build(context, builder, signature, args):
-        _write(context, builder, signature.args[0], *args)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, value), build
+    code.write(array, index.value, value.value)
 
 
-@intrinsic
-def stream(typingctx, array, index, value):
+@instruction(_nothing, _plain_store)
+def stream(code, array, index, value):
     """`store`, past the caches to memory, at an address that is a multiple of what it takes.
 
     Other threads see it for certain after a lock was taken or given back, as `share_out` does.
     """
-
-    def build(context, builder, signature, args):
-        array, index, value = args
-        instruction = _write(context, builder, signature.args[0], array, index, value, aligned=True)
-        yes = builder.module.add_metadata([ir.IntType(32)(1)])
-        instruction.set_metadata("nontemporal", yes)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, value), build
+    written = code.write(array, index.value, value.value, aligned=True)
+    written.set_metadata("nontemporal", code.builder.module.add_metadata([ir.IntType(32)(1)]))
 
 
-@intrinsic
-def broadcast(typingctx, array, index):
+@instruction(_vector_of, lambda array, i: np.full(lanes(array), array.reshape(-1)[i]))
+def broadcast(code, array, index):
     """A vector whose lanes all hold array.ravel()[index]."""
-    result = Vector(array.dtype)
-
-    def build(context, builder, signature, args):
-        scalar = builder.load(_address(context, builder, signature.args[0], *args))
-        return _filled(builder, context.get_value_type(result), scalar)
-
-    return result(array, types.intp), build
+    scalar = code.builder.load(code.address(array, index.value))
+    return code.filled(code.kind(Vector(array.type.dtype)), scalar)
 
 
-@intrinsic
-def maximum(typingctx, a, b):
+@instruction(lambda a, b: a, lambda a, b: np.where(a < b, b, a))
+def maximum(code, a, b):
     """Lane by lane, b where a < b, else a; so a NaN in a stays."""
-
-    def build(context, builder, signature, args):
-        return builder.select(builder.fcmp_ordered("<", *args), args[1], args[0])
-
-    return a(a, b), build
+    return code.larger(a.value, b.value)
 
 
-# --- Tiles: what a matrix product keeps in registers ----------------------------------------------
+@instruction(lambda a, b: a, np.maximum)
+def larger(code, a, b):
+    """Lane by lane, the larger of a and b, and NaN where one of them is."""
+    kind = a.value.type
+    name = f"llvm.maximum.v{kind.count}f{a.type.scalar.bitwidth}"
+    function = ir.FunctionType(kind, [kind, kind])
+    function = cgutils.get_or_insert_function(code.builder.module, function, name)
+    return code.builder.call(function, [a.value, b.value])
+
+
+@instruction(_nothing, lambda array, index: None)
+def prefetch(code, array, index):
+    """Ask for the cache line of element `index`, which need not exist, before it is needed."""
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    function = code.builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+    pointer = code.builder.bitcast(code.address(array, index.value), byte)
+    code.builder.call(function, [pointer, number(0), number(2), number(1)])  # read; near; data
+
+
+def _lane_by_lane(operation, name):
+    """Teach Numba `operation` for vectors; one operand may be a number."""
+
+    @instruction(lambda a, b: a if isinstance(a, Vector) else b, operation)
+    def apply(code, a, b):
+        vector, operands = a.type if isinstance(a.type, Vector) else b.type, []
+        for kind, value in (a, b):
+            if not isinstance(kind, Vector):
+                value = code.context.cast(code.builder, value, kind, vector.scalar)
+                value = code.filled(code.kind(vector), value)
+            operands.append(value)
+        return getattr(code.builder, name)(*operands, flags=MAY_FUSE)
+
+    @overload(operation, inline="always")
+    def choose(a, b):
+        if Vector in (type(a), type(b)) and isinstance(a, Vector | types.Number):
+            return lambda a, b: apply(a, b)
+        return None
+
+
+if not PLAIN:
+    _lane_by_lane(operator.add, "fadd")
+    _lane_by_lane(operator.sub, "fsub")
+    _lane_by_lane(operator.mul, "fmul")
+
+
+# --- Tiles: what a matrix product keeps in registers ---------------------------------------------
 
 # A tile is some rows by 2 vectors, a tuple of vectors row after row. So many rows of accumulators,
 # the 2 vectors of B and a broadcast element of A fit into the 16 registers of AVX2, or the 32 of
@@ -184,160 +272,114 @@ TILE_ROWS = 12 if VECTOR_BYTES == 64 else 6
 SHORT_ROWS = TILE_ROWS // 3  # of the tiles for what is left over
 
 
-def _pair_at(builder, vector, at):
+def _tile_of(array: Any, rows: Any) -> Any:
+    return types.UniTuple(Vector(array.dtype), 2 * rows.count)
+
+
+def _pair(code: Code, vector: Vector, at: Any) -> list[Any]:
     """Where the 2 vectors that begin at element `at` of an array lie."""
-    return [builder.add(at, ir.Constant(at.type, lane)) for lane in (0, vector.lanes)]
+    return [code.builder.add(at, ir.Constant(at.type, lane)) for lane in (0, vector.lanes)]
 
 
-@intrinsic(prefer_literal=True)
-def rows_of_tile(typingctx, rows, first, count):
-    """The tuple of `count` elements rows[first], rows[first + 1] ..., the last one repeated where
-    `rows` ends. `count` is a constant."""
-    result = types.UniTuple(types.intp, count.literal_value)
+def _rows_of_tile(count: int) -> Callable[..., Any]:
+    """f(rows, first): the tuple of `count` elements rows[first], rows[first + 1] ..., the last one
+    repeated where `rows` ends."""
+    result = types.UniTuple(types.intp, count)
 
-    def build(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        last = builder.sub(builder.extract_value(array.shape, 0), ir.Constant(args[1].type, 1))
-        places = ir.Constant(context.get_value_type(result), ir.Undefined)
-        for r in range(result.count):
-            at = builder.add(args[1], ir.Constant(args[1].type, r))
+    def plain(rows, first):
+        return tuple(rows[np.minimum(np.arange(first, first + count), len(rows) - 1)])
+
+    @instruction(lambda rows, first: result, plain)
+    def rows_of_tile(code, rows, first):
+        builder, first = code.builder, first.value
+        array, places = code.context.make_array(rows.type)(code.context, builder, rows.value), []
+        last = builder.sub(builder.extract_value(array.shape, 0), ir.Constant(first.type, 1))
+        for r in range(count):
+            at = builder.add(first, ir.Constant(first.type, r))
             at = builder.select(builder.icmp_signed("<", at, last), at, last)
-            places = builder.insert_value(places, builder.load(builder.gep(array.data, [at])), r)
-        return places
+            places.append(builder.load(builder.gep(array.data, [at])))
+        return code.joined(result, places)
 
-    return result(rows, types.intp, count), build
+    return rows_of_tile
 
 
-@intrinsic
-def zero_tile(typingctx, array, rows):
+full_tile = _rows_of_tile(TILE_ROWS)
+short_tile = _rows_of_tile(SHORT_ROWS)
+
+
+@instruction(_tile_of, lambda a, rows: [np.zeros(lanes(a), a.dtype)] * (2 * len(rows)))
+def zero_tile(code, array, rows):
     """A tile of zeros, of the array's dtype; as many rows as `rows`."""
-    result = types.UniTuple(Vector(array.dtype), 2 * rows.count)
-
-    def build(context, builder, signature, args):
-        return ir.Constant(context.get_value_type(result), None)
-
-    return result(array, rows), build
+    return ir.Constant(code.kind(_tile_of(array.type, rows.type)), None)
 
 
-@intrinsic
-def load_tile(typingctx, array, at, step, rows):
+def _plain_load_tile(array, at, step, rows):
+    pair = (0, lanes(array))
+    return [load(array, at + r * step + vector) for r in range(len(rows)) for vector in pair]
+
+
+@instruction(lambda array, at, step, rows: _tile_of(array, rows), _plain_load_tile)
+def load_tile(code, array, at, step, rows):
     """The tile whose rows begin at elements at, at + step, ... of the array; as many as `rows`."""
-    result = types.UniTuple(Vector(array.dtype), 2 * rows.count)
-
-    def build(context, builder, signature, args):
-        array, at, step, _ = args
-        i, tile = 0, ir.Constant(context.get_value_type(result), ir.Undefined)
-        for _ in range(rows.count):
-            for place in _pair_at(builder, result.dtype, at):
-                one = _read(context, builder, result.dtype, signature.args[0], array, place)
-                tile = builder.insert_value(tile, one, i)
-                i += 1
-            at = builder.add(at, step)
-        return tile
-
-    return result(array, types.intp, types.intp, rows), build
+    result, start, parts = _tile_of(array.type, rows.type), at.value, []
+    for _ in range(rows.type.count):
+        places = _pair(code, result.dtype, start)
+        parts += [code.read(result.dtype, array, place) for place in places]
+        start = code.builder.add(start, step.value)
+    return code.joined(result, parts)
 
 
-@intrinsic
-def store_tile(typingctx, array, at, step, tile):
+def _plain_store_tile(array, at, step, tile):
+    for i, one in enumerate(tile):
+        store(array, at + i // 2 * step + i % 2 * len(one), one)
+
+
+@instruction(_nothing, _plain_store_tile)
+def store_tile(code, array, at, step, tile):
     """The opposite of `load_tile`."""
-
-    def build(context, builder, signature, args):
-        array, at, step, tile = args
-        for row in range(0, signature.args[3].count, 2):
-            for i, place in enumerate(_pair_at(builder, signature.args[3].dtype, at), row):
-                one = builder.extract_value(tile, i)
-                _write(context, builder, signature.args[0], array, place, one)
-            at = builder.add(at, step)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.intp, tile), build
+    parts, start = code.parts(tile), at.value
+    for pair in zip(parts[::2], parts[1::2], strict=True):
+        for place, one in zip(_pair(code, tile.type.dtype, start), pair, strict=True):
+            code.write(array, place, one)
+        start = code.builder.add(start, step.value)
 
 
-@intrinsic
-def multiply_add(typingctx, tile, a, rows, step, b, at):
+def _plain_multiply_add(tile, a, rows, step, b, at):
+    pair = load(b, at), load(b, at + lanes(b))
+    return [one + a[rows[i // 2] + step] * pair[i % 2] for i, one in enumerate(tile)]
+
+
+@instruction(lambda tile, *others: tile, _plain_multiply_add)
+def multiply_add(code, tile, a, rows, step, b, at):
     """tile + a column of A times a row of B: a[rows[r] + step] * (2 vectors of b from `at` on)."""
-
-    def build(context, builder, signature, args):
-        tile, a, rows, step, b, at = args
-        vector = signature.args[0].dtype
-        pair = [
-            _read(context, builder, vector, signature.args[4], b, place)
-            for place in _pair_at(builder, vector, at)
-        ]
-        for r in range(signature.args[2].count):
-            where = builder.add(builder.extract_value(rows, r), step)
-            scalar = builder.load(_address(context, builder, signature.args[1], a, where))
-            left = _filled(builder, context.get_value_type(vector), scalar)
-            for i, right in enumerate(pair, start=2 * r):
-                product = builder.fmul(left, right, flags=("contract",))
-                total = builder.fadd(builder.extract_value(tile, i), product, flags=("contract",))
-                tile = builder.insert_value(tile, total, i)
-        return tile
-
-    return tile(tile, a, rows, types.intp, b, types.intp), build
+    builder, vector, parts = code.builder, tile.type.dtype, code.parts(tile)
+    pair = [code.read(vector, b, place) for place in _pair(code, vector, at.value)]
+    for r, row in enumerate(code.parts(rows)):
+        scalar = builder.load(code.address(a, builder.add(row, step.value)))
+        left = code.filled(code.kind(vector), scalar)
+        for i, right in enumerate(pair, start=2 * r):
+            product = builder.fmul(left, right, flags=MAY_FUSE)
+            parts[i] = builder.fadd(parts[i], product, flags=MAY_FUSE)
+    return code.joined(tile.type, parts)
 
 
-@intrinsic
-def tile_sum(typingctx, tile, other):
+@instruction(
+    lambda tile, other: tile,
+    lambda tile, other: [a + b for a, b in zip(tile, other, strict=True)],
+)
+def tile_sum(code, tile, other):
     """The sum of two tiles."""
-
-    def build(context, builder, signature, args):
-        total, other = args
-        for i in range(signature.args[0].count):
-            one = builder.extract_value(total, i)
-            one = builder.fadd(one, builder.extract_value(other, i))
-            total = builder.insert_value(total, one, i)
-        return total
-
-    return tile(tile, other), build
+    pairs = zip(code.parts(tile), code.parts(other), strict=True)
+    return code.joined(tile.type, [code.builder.fadd(a, b) for a, b in pairs])
 
 
-@intrinsic
-def tile_maximum(typingctx, tile, floor):
+@instruction(lambda tile, floor: tile, lambda tile, floor: [maximum(one, floor) for one in tile])
+def tile_maximum(code, tile, floor):
     """`maximum` of each vector of a tile and `floor`."""
-
-    def build(context, builder, signature, args):
-        tile, floor = args
-        for i in range(signature.args[0].count):
-            one = builder.extract_value(tile, i)
-            one = builder.select(builder.fcmp_ordered("<", one, floor), floor, one)
-            tile = builder.insert_value(tile, one, i)
-        return tile
-
-    return tile(tile, floor), build
+    return code.joined(tile.type, [code.larger(one, floor.value) for one in code.parts(tile)])
 
 
-@intrinsic
-def prefetch(typingctx, array, index):
-    """Ask for the cache line of element `index`, which need not exist, before it is needed."""
-
-    def build(context, builder, signature, args):
-        pointer = _address(context, builder, signature.args[0], *args)
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        read, near, data = (number(i) for i in (0, 2, 1))
-        builder.call(function, [builder.bitcast(pointer, byte), read, near, data])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), build
-
-
-@intrinsic
-def larger(typingctx, a, b):
-    """Lane by lane, the larger of a and b, and NaN where one of them is."""
-
-    def build(context, builder, signature, args):
-        kind = args[0].type
-        name = f"llvm.maximum.v{kind.count}f{signature.args[0].scalar.bitwidth}"
-        function = ir.FunctionType(kind, [kind, kind])
-        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
-
-    return a(a, b), build
-
-
-# --- Constant matrices ----------------------------------------------------------------------------
+# --- Constant matrices ---------------------------------------------------------------------------
 
 
 def linear(matrix):
@@ -345,32 +387,32 @@ def linear(matrix):
     y[out + i*out_step] = sum over j of matrix[i, j] * x[at + j*step], summed in y's precision.
 
     What is zero costs nothing: no multiplication, and for a whole row no store, for a whole column
-    no load. Two rows or columns that are equal but for signs share their sums, see `_steps`.
+    no load. Two rows or columns that are equal but for signs share their sums, see `steps`.
     """
-    sums, results = _steps(matrix)
+    sums, results = steps(matrix)
 
-    @intrinsic
-    def apply(typingctx, x, at, step, y, out, out_step):
-        vector = Vector(y.dtype)
+    def plain(x, at, step, y, out, out_step):
+        rows = [[(j, y.dtype.type(c)) for j, c in enumerate(row) if c] for row in matrix]
+        done = [sum(c * load_as(x, at + j * step, y) for j, c in row) for row in rows]
+        for i, row in enumerate(rows):
+            if row:
+                store(y, out + i * out_step, done[i])
 
-        def build(context, builder, signature, args):
-            x, at, step, y, out, out_step = args
-            kind = context.get_value_type(vector)
+    @instruction(_nothing, plain)
+    def apply(code, x, at, step, y, out, out_step):
+        vector = Vector(y.type.dtype)
 
-            def place(start, step, i):
-                return builder.add(start, builder.mul(step, ir.Constant(step.type, i)))
+        def place(start, step, i):
+            offset = code.builder.mul(step.value, ir.Constant(step.value.type, i))
+            return code.builder.add(start.value, offset)
 
-            values: dict[int, Any] = {}
-            for j in map(int, np.flatnonzero(matrix.any(axis=0))):
-                values[j] = _read(context, builder, vector, x_type, x, place(at, step, j))
-            for number, terms in enumerate(sums, start=matrix.shape[1]):
-                values[number] = _weighted_sum(builder, kind, terms, values)
-            for i, number in results.items():
-                _write(context, builder, y_type, y, place(out, out_step, i), values[number])
-            return context.get_dummy_value()
-
-        x_type, y_type = x, y
-        return types.void(x, types.intp, types.intp, y, types.intp, types.intp), build
+        values: dict[int, Any] = {}
+        for j in map(int, np.flatnonzero(matrix.any(axis=0))):
+            values[j] = code.read(vector, x, place(at, step, j))
+        for number, terms in enumerate(sums, start=matrix.shape[1]):
+            values[number] = _weighted_sum(code.builder, code.kind(vector), terms, values)
+        for i, number in results.items():
+            code.write(y, place(out, out_step, i), values[number])
 
     @inlined
     def linear_map(x, at, step, y, out, out_step):
@@ -386,38 +428,44 @@ def _weighted_sum(builder, kind, terms, values):
         value = values[number]
         if abs(c) != 1 or (total is None and c == -1):
             constant = ir.Constant(kind, [ir.Constant(kind.element, c)] * kind.count)
-            value, c = builder.fmul(constant, value, flags=("contract",)), 1
+            value, c = builder.fmul(constant, value, flags=MAY_FUSE), 1
         if total is None:
             total = value
         else:
-            total = (builder.fadd if c == 1 else builder.fsub)(total, value, flags=("contract",))
+            total = (builder.fadd if c == 1 else builder.fsub)(total, value, flags=MAY_FUSE)
     return total
 
 
-def _steps(matrix):
-    """How matrix @ x is computed: sums {number of a value: coefficient}, and {row: its number}.
+def steps(matrix):
+    """How matrix @ x is computed: a list of sums, and {row: number of the value that it gets}.
 
-    Values 0, 1 ... are the elements of x, and a sum has the next number. Of two columns that are
-    equal but for signs, the sum and the difference of their elements is made once; of two such
-    rows, the sum over the columns in which they agree, and that over the others.
+    Values 0, 1 ... are the elements of x, and each sum makes the next: it is {number of a value:
+    coefficient}. Where two columns are equal but for signs, x[a] + x[b] and x[a] - x[b] are made
+    once, for all rows. If there are none, of two rows that are equal but for signs the sum of what
+    they agree in and that of the rest are made once: one row is their sum, one their difference.
+
+    >>> sums, results = steps(np.array([[2, 2], [3, -3]]))
+    >>> [{number: int(c) for number, c in terms.items()} for terms in sums], results
+    ([{0: 1, 1: 1}, {0: 1, 1: -1}, {2: 2}, {3: 3}], {0: 4, 1: 5})
     """
     rows, sums = [{j: c for j, c in enumerate(row) if c} for row in matrix], []
 
-    def add(terms):
+    def number_of(terms):
         sums.append(terms)
         return matrix.shape[1] + len(sums) - 1
 
     for a, b in _mirrored(matrix.T):
-        total, difference = add({a: 1, b: 1}), add({a: 1, b: -1})
+        total, difference = number_of({a: 1, b: 1}), number_of({a: 1, b: -1})
         for row in rows:
             if a in row:
                 c = row.pop(a)
                 row[total if row.pop(b) == c else difference] = c
-    for a, b in [] if sums else _mirrored(matrix):
-        alike = {j: c for j, c in rows[a].items() if rows[b][j] == c}
-        even, odd = add(alike), add({j: c for j, c in rows[a].items() if j not in alike})
-        rows[a], rows[b] = {even: 1, odd: 1}, {even: 1, odd: -1}
-    return sums, {i: add(row) for i, row in enumerate(rows) if row}
+    if not sums:
+        for a, b in _mirrored(matrix):
+            agreed = number_of({j: c for j, c in rows[a].items() if rows[b][j] == c})
+            others = number_of({j: c for j, c in rows[a].items() if rows[b][j] != c})
+            rows[a], rows[b] = {agreed: 1, others: 1}, {agreed: 1, others: -1}
+    return sums, {i: number_of(row) for i, row in enumerate(rows) if row}
 
 
 def _mirrored(rows):
@@ -430,99 +478,3 @@ def _mirrored(rows):
             pairs.append((a, b))
             free -= {a, b}
     return pairs
-
-
-# --- Operators, and everything as plain Python ---------------------------------------------------
-
-
-def _lane_by_lane(operation, instruction):
-    """Teach Numba `operation` for vectors; one operand may be a number."""
-
-    @intrinsic
-    def apply(typingctx, a, b):
-        vector = a if isinstance(a, Vector) else b
-
-        def build(context, builder, signature, args):
-            operands = []
-            for value, kind in zip(args, signature.args, strict=True):
-                if not isinstance(kind, Vector):
-                    value = context.cast(builder, value, kind, vector.scalar)
-                    value = _filled(builder, context.get_value_type(vector), value)
-                operands.append(value)
-            return getattr(builder, instruction)(*operands, flags=("contract",))
-
-        return vector(a, b), build
-
-    @overload(operation, inline="always")
-    def choose(a, b):
-        if Vector in (type(a), type(b)) and isinstance(a, Vector | types.Number):
-            return lambda a, b: apply(a, b)
-        return None
-
-
-if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-
-    def lanes(array):
-        return VECTOR_BYTES // array.itemsize
-
-    def load(array, index):
-        return array.reshape(-1)[index : index + lanes(array)].copy()
-
-    def load_as(array, index, other):
-        return array.reshape(-1)[index : index + lanes(other)].astype(other.dtype)
-
-    def store(array, index, value):
-        array.reshape(-1)[index : index + len(value)] = value
-
-    stream = store
-
-    def broadcast(array, index):
-        return np.full(lanes(array), array.reshape(-1)[index])
-
-    def maximum(a, b):
-        return np.where(a < b, b, a)
-
-    def larger(a, b):
-        return np.maximum(a, b)
-
-    def rows_of_tile(rows, first, count):
-        return tuple(rows[np.minimum(np.arange(first, first + count), len(rows) - 1)])
-
-    def zero_tile(array, rows):
-        return [np.zeros(lanes(array), array.dtype)] * (2 * len(rows))
-
-    def load_tile(array, at, step, rows):
-        vector = lanes(array)
-        return [load(array, at + r * step + v) for r in range(len(rows)) for v in (0, vector)]
-
-    def store_tile(array, at, step, tile):
-        for i, one in enumerate(tile):
-            store(array, at + i // 2 * step + i % 2 * len(one), one)
-
-    def multiply_add(tile, a, rows, step, b, at):
-        pair = load(b, at), load(b, at + lanes(b))
-        return [one + a[rows[i // 2] + step] * pair[i % 2] for i, one in enumerate(tile)]
-
-    def tile_sum(tile, other):
-        return [a + b for a, b in zip(tile, other, strict=True)]
-
-    def tile_maximum(tile, floor):
-        return [maximum(one, floor) for one in tile]
-
-    def prefetch(array, index):
-        pass
-
-    def linear(matrix):
-        def apply(x, at, step, y, out, out_step):
-            rows = [[(j, y.dtype.type(c)) for j, c in enumerate(row) if c] for row in matrix]
-            done = [sum(c * load_as(x, at + j * step, y) for j, c in row) for row in rows]
-            for i, row in enumerate(rows):
-                if row:
-                    store(y, out + i * out_step, done[i])
-
-        return apply
-
-else:
-    _lane_by_lane(operator.add, "fadd")
-    _lane_by_lane(operator.sub, "fsub")
-    _lane_by_lane(operator.mul, "fmul")

@@ -8,8 +8,7 @@ loops, all of which let go of the interpreter lock, so ordinary threads are enou
 A BLAS brings threads of its own. Two pools on the same cores are slow (a waiting OpenBLAS thread
 spins for some 30 ms and takes a core from whoever runs next), and the bits of its products depend
 on how many threads it has. While a kernel runs, BLAS therefore gets one thread, and the parts run
-side by side. Measured on VGG16's convolutions, batch 8, two cores: 245 ms an image, against 285
-with BLAS's own threads and a single-threaded rest.
+side by side.
 """
 
 from __future__ import annotations
@@ -24,11 +23,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 
 from minitl.kernels import twin
+from minitl.kernels.geometry import Array
 
 # As many as cores, or what the environment variable of this name says, as for Numba itself.
 _threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
@@ -47,10 +48,15 @@ FEWEST_PRODUCTS = 2**20  # multiply-adds of a matrix product in one part: about 
 Range = tuple[int, int]  # first, last + 1
 
 
-def cut(size: int, count: int) -> list[Range]:
-    """0 ... size in `count` consecutive ranges of almost equal length, none of them empty."""
+def cut(size: int, count: int, first: int = 0) -> list[Range]:
+    """first ... first + size in `count` consecutive ranges of almost equal length, none empty."""
     count = min(size, count)
-    return [(size * i // count, size * (i + 1) // count) for i in range(count)]
+    return [(first + size * i // count, first + size * (i + 1) // count) for i in range(count)]
+
+
+def cut_at_most(size: int, longest: int, first: int = 0) -> list[Range]:
+    """`cut` into as few ranges as there can be if none is longer than `longest`."""
+    return cut(size, -(-size // longest), first)
 
 
 def cut_falling(size: int, least: int = 1) -> list[Range]:
@@ -156,6 +162,20 @@ def share_out(part: Callable[[int], None], count: int, multiplies: bool = False)
 def on_one_core(work: Callable[[], None]) -> None:
     """BLAS gets one thread, and none of ours helps."""
     share_out(lambda _: work(), 1, multiplies=True)
+
+
+def added_up(partials: Array) -> Array:
+    """The sum of partial sums (parts, ...), in their order."""
+    total = np.zeros(partials.shape[1:], partials.dtype)
+    for partial in partials:
+        total += partial
+    return total
+
+
+def over_rows(work: Callable[[int, int], Any], rows: int, width: int = 1) -> None:
+    """Share out work(first, last) over the rows of an array (rows, width): a pass over memory."""
+    ranges = cut_rows(rows, width)
+    share_out(lambda index: work(*ranges[index]), len(ranges))
 
 
 def _workers() -> ThreadPoolExecutor:

@@ -1,35 +1,23 @@
-"""Convolution with fewer multiplications: Winograd's F(M x M, 3x3) as formulas.
+"""Winograd's convolution as formulas, against which its fast form is tested.
 
-`fast/winograd.py` derives them, and must equal them. They are for a 3x3 window with stride 1 only.
 TH x TW are the tiles of M x M places that y is cut into, all of them whole; i and j run over the
 P x P pairs of points, P = M + 2.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
+from minitl.kernels.fast.winograd_matrices import POINTS, edge_matrices, winograd_matrices
 from minitl.kernels.geometry import Array, Geometry
 from minitl.kernels.reference import bias_and_activation
 
-POINTS = {  # by M; and infinity, the last row of G and A and column of B
-    4: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2),
-    6: (0, 1 / 2, -1 / 2, 1, -1, 2, -2),
-}
-
-
-def winograd_matrices(points: tuple[float, ...]) -> tuple[Array, Array, Array]:
-    """G (P, 3), A (P, M), B (P, P): values of k and g at the points, coefficients from values."""
-    P, M = len(points) + 1, len(points) - 1
-    G, A, B = np.zeros((P, 3)), np.zeros((P, M)), np.zeros((P, P))
-    for row, point in enumerate(points):
-        others = [other for other in points if other != point]
-        G[row] = point ** np.arange(3) / np.prod([point - other for other in others])
-        A[row] = point ** np.arange(M)
-        B[:-1, row] = np.poly(others)[::-1]  # coefficients of prod (z - other), lowest first
-    G[-1, -1] = A[-1, -1] = 1
-    B[:, -1] = np.poly(points)[::-1]
-    return G, A, B
+__all__ = [
+    "POINTS",
+    "edge_matrices",
+    "winograd_conv2d",
+    "winograd_conv2d_input_gradient",
+    "winograd_conv2d_kernel_gradient",
+    "winograd_matrices",
+]
 
 
 def winograd_conv2d(
