@@ -15,6 +15,15 @@ import numpy as np
 from minitl.callbacks import Callback, Logs
 from minitl.naming import complain_about_unknown
 
+__all__ = [
+    "EarlyStopping",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "ModelCheckpoint",
+    "ReduceLROnPlateau",
+    "TerminateOnNaN",
+]
+
 # Words in the names of what should rise, and of what should fall.
 RISING = {"acc", "accuracy", "auc", "precision", "recall", "f1", "score", "similarity"}
 FALLING = {"loss", "error", "mse", "mae", "crossentropy", "entropy", "hinge"}

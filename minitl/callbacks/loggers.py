@@ -12,6 +12,8 @@ import numpy as np
 
 from minitl.callbacks import Callback, Logs
 
+__all__ = ["CSVLogger", "ProgbarLogger", "format_logs"]
+
 
 def with_bar(source: Any, what: str) -> Any:
     """The batches of a source, with a progress bar."""

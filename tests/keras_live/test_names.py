@@ -51,7 +51,6 @@ ALLOWED = {
     ("callbacks.CallbackList", "*"): "internal in both",
     ("callbacks.ProgbarLogger", "verbose"): "Keras takes it from `fit` alone",
     ("optimizers.Optimizer", "*"): "Keras's is made by __new__(*args, **kwargs)",
-    ("optimizers.serialize", "value"): "one function for all that is configured; used by place",
     **{
         (f"applications.{network}.decode_predictions", "class_index"): "for a file of one's own"
         for network in ("vgg16", "vgg19", "resnet50")
@@ -113,7 +112,9 @@ def parameters(function):
     """By name, without self. Of Keras's classes, those of __init__ (its __new__ hides them)."""
     if inspect.isclass(function):
         function = function.__init__
-    return {n: p for n, p in inspect.signature(function).parameters.items() if n != "self"}
+    found = dict(inspect.signature(function).parameters)
+    # A method of a model may be a function that takes the model first.
+    return {n: p for i, (n, p) in enumerate(found.items()) if i or n not in ("self", "model")}
 
 
 def by_place(found):
