@@ -8,13 +8,10 @@ There are two kinds. A geometric layer draws a matrix M, which leads from a pixe
 output to the place (r, s) = M (i, j, 1) in the input whose value it shows; a tone layer draws a
 contrast and a brightness. `ops/images.py` applies them, and gives what comes before its gradients.
 
-Images may be preprocessed before or after. If before (BGR minus mean, say), the tone layers must be
-told the `value_range`, since they clip to it, and black is another `fill_value`; both may be given
-per channel. Simpler is to augment the pixels, 0-255: see `minitl.data.augment`.
-
-    low, high = (-103.939, -116.779, -123.68), (151.061, 138.221, 131.32)
-    RandomBrightness(0.1, value_range=(low, high))
-    RandomRotation(0.05, fill_mode="constant", fill_value=low)
+Of images that are preprocessed already (BGR minus mean, say) the tone layers must be told the
+`value_range`, since they clip to it, and black is another `fill_value`; both may be given per
+channel: ((-103.939, -116.779, -123.68), (151.061, 138.221, 131.32)). Simpler is to augment the
+pixels, 0-255: see `minitl.data.augment`.
 """
 
 from __future__ import annotations
@@ -173,8 +170,7 @@ class Resampling(Geometric):
         numbers = np.asarray(fill_value)
         if numbers.ndim > 1 or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
             raise ValueError(f"fill_value is a number, or one a channel; got {fill_value!r}")
-        self.fill_mode = fill_mode
-        self.interpolation = interpolation
+        self.fill_mode, self.interpolation = fill_mode, interpolation
         self.fill_value = numbers.tolist()
 
     def build(self, input_shape: Shape) -> None:

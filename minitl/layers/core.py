@@ -1,9 +1,8 @@
 """Input, Dense and Flatten: where data enter a model, and where it decides.
 
 `Input` gives the symbolic tensor that a model starts from. `Flatten` makes rows of F out of feature
-maps, and `Dense` is the head that is trained on them. `Weighted` is what Dense and Conv2D share: a
-kernel, a bias and an activation. `layers/base.py` says how a layer is built and called; the
-mathematics is in `minitl/ops`.
+maps, and `Dense` is the head that is trained on them. `Weighted` is what Dense and Conv2D share.
+`layers/base.py` says how a layer is built and called; the mathematics is in `minitl/ops`.
 """
 
 from __future__ import annotations
@@ -114,8 +113,7 @@ class Weighted(Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.activation = ops.activation(activation)
-        self.use_bias = use_bias
+        self.activation, self.use_bias = ops.activation(activation), use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizer(kernel_regularizer)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minitl import kernels
-from minitl.autograd import Array, Tensor, Variable, Vjp, as_tensor, record, recording
+from minitl.autograd import Array, Tensor, Vjp, as_tensor, record, recording
 from minitl.kernels.geometry import Geometry, Pair, sliding
 from minitl.naming import Registry, attributes_of, look_up
 
@@ -269,10 +269,6 @@ def _array(t: Tensor | None) -> Array | None:
     return None if t is None else t.storage
 
 
-def _cache(kernel: Tensor) -> dict | None:
-    return kernel.cache if isinstance(kernel, Variable) else None
-
-
 def dense(x: Any, kernel: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
     """y = x W + b, then `activation` (None or 'relu', fused into the kernel).
 
@@ -311,7 +307,8 @@ def conv2d(
     x = as_tensor(x)
     a, k = x.storage, kernel.storage
     geometry = _sliding_filters(x, kernel, bias, strides, padding)
-    cache, recorded = _cache(kernel), recording(x, kernel, bias)
+    cache = getattr(kernel, "cache", None)  # a Variable has one
+    recorded = recording(x, kernel, bias)
     y = kernels.conv2d(a, k, _array(bias), geometry, activation, cache, recorded)
     dx = (x, lambda g: kernels.conv2d_input_gradient(g, k, geometry, cache))
     dk = (kernel, lambda g: kernels.conv2d_kernel_gradient(a, g, geometry))
@@ -341,8 +338,8 @@ def conv2d_max_pool2d(
     Arguments as for `conv2d`. For values that no gradient will be asked of.
     """
     geometry = _sliding_filters(x, kernel, bias, (1, 1), padding)
-    arrays = x.storage, kernel.storage, _array(bias)
-    return Tensor(kernels.conv2d_max_pool2d(*arrays, geometry, activation, _cache(kernel)))
+    arrays, cache = (x.storage, kernel.storage, _array(bias)), getattr(kernel, "cache", None)
+    return Tensor(kernels.conv2d_max_pool2d(*arrays, geometry, activation, cache))
 
 
 def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:

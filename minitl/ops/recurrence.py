@@ -105,26 +105,16 @@ class Walk:
 
     def kernel_gradient(self) -> Array:
         """dL/dR, from h and dq."""
-        return _recur_kernel_gradient(self.h[:-1], self.flat(self.dq), self.masks)
+        return _recur_kernel_gradient(self.h[:-1], self.dq, self.masks)
 
-    def flat(self, d: Array) -> Array:
-        """(T, N, G, U) -> (T, N, G*U)."""
-        return d.reshape(self.z.shape)
-
-    def no_gradient_yet(self) -> Array:
-        """Room for dz: (T, N, G, U)."""
+    def room_for_dz(self) -> Array:
+        """Room for dz, (T, N, G, U)."""
         self.dz = self.dq = np.empty((self.steps, self.n, self.gates, self.units), self.z.dtype)
         return self.dz
 
 
 def _operation(
-    op: str,
-    kind: type[Walk],
-    z: Tensor,
-    kernel: Tensor,
-    bias: Tensor | None,
-    *args: Any,
-    **how: Any,
+    op: str, kind: type[Walk], z: Tensor, kernel: Tensor, bias: Any, *args: Any, **how: Any
 ) -> Tensor:
     """The record of a walk; ValueError where the shapes do not fit, since kernels check nothing."""
     z = as_tensor(z)
@@ -145,9 +135,9 @@ def _operation(
     return record(
         op,
         walk.output(),
-        (z, lambda g: walk.flat(back(g).dz)),
+        (z, lambda g: back(g).dz.reshape(z.shape)),
         (kernel, lambda g: back(g).kernel_gradient()),
-        (bias, lambda g: kernels.bias_gradient(walk.flat(back(g).dq))),
+        (bias, lambda g: kernels.bias_gradient(back(g).dq.reshape(z.shape))),
     )
 
 
@@ -216,7 +206,7 @@ class LSTMWalk(Walk):
         return np.concatenate([self.h[1:], self.c[self.steps :]])
 
     def backward(self, g: Array) -> None:
-        s, act, da = self.s, self.act, self.no_gradient_yet()
+        s, act, da = self.s, self.act, self.room_for_dz()
         i, f, k, o, shown = (self.parts[:, :, part] for part in range(5))
         # All factors that do not depend on what arrives, for all steps at once.
         da[:, :, 0] = k * s.slope(i)
@@ -266,7 +256,7 @@ class GRUWalk(Walk):
             h[t + 1] = u[t] * h[t] + (1 - u[t]) * k[t]
 
     def backward(self, g: Array) -> None:
-        h, s, dz = self.h, self.s, self.no_gradient_yet()
+        h, s, dz = self.h, self.s, self.room_for_dz()
         dq = self.dq = np.empty_like(dz)
         u, r, k, q_k = (self.parts[:, :, part] for part in range(4))
         # First the factors of dh, for all steps at once.
@@ -317,7 +307,7 @@ class ResetBeforeWalk(Walk):
         return [(np.ascontiguousarray(c), m) for c, m in zip(columns, masks, strict=True)]
 
     def backward(self, g: Array) -> None:
-        h, s, dz = self.h, self.s, self.no_gradient_yet()
+        h, s, dz = self.h, self.s, self.room_for_dz()
         of_gates, of_candidate = self.halves()
         u, r, k = (self.parts[:, :, part] for part in range(3))
         dz[:, :, 0] = (h[:-1] - k) * s.slope(u)
@@ -334,10 +324,10 @@ class ResetBeforeWalk(Walk):
 
     def kernel_gradient(self) -> Array:
         (_, first), (_, last) = self.halves()
-        dz, middle, before = self.flat(self.dz), 2 * self.units, self.h[:-1]
-        of_gates = _recur_kernel_gradient(before, dz[..., :middle], first)
+        before = self.h[:-1]
+        of_gates = _recur_kernel_gradient(before, self.dz[:, :, :2], first)
         reset = self.parts[:, :, 1] * before
-        of_candidate = _recur_kernel_gradient(reset, dz[..., middle:], last)
+        of_candidate = _recur_kernel_gradient(reset, self.dz[:, :, 2:], last)
         return np.concatenate([of_gates, of_candidate], axis=1)
 
 
@@ -361,7 +351,7 @@ def _recur_input_gradient(g: Array, kernel: Array, masks: Array | None) -> Array
 
 
 def _recur_kernel_gradient(h: Array, g: Array, masks: Array | None) -> Array:
-    """The gradient of `_recur` for the kernel, of all steps: h (T, N, U), g (T, N, G*U)."""
+    """The gradient of `_recur` for the kernel, of all steps: h (T, N, U), g (T, N, G, U)."""
     rows, units = g.shape[0] * g.shape[1], h.shape[2]
     if masks is None:
         return kernels.dense_kernel_gradient(h.reshape(rows, units), g.reshape(rows, -1))
