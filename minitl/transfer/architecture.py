@@ -15,16 +15,6 @@ from minitl.models.graph import Graph
 from minitl.models.opened import open_up
 from minitl.storage.digests import digest_of
 
-# Where classes stood that have moved since: files keep the keys that they were written with.
-MOVED = {
-    "minitl.layers.convolution.MaxPooling2D": "minitl.layers.pooling.MaxPooling2D",
-    "minitl.layers.core.Flatten": "minitl.layers.reshaping.Flatten",
-    "minitl.layers.sequences.recurrent.GRU": "minitl.layers.recurrent.GRU",
-    "minitl.layers.sequences.recurrent.LSTM": "minitl.layers.recurrent.LSTM",
-    "minitl.layers.sequences.wrappers.Bidirectional": "minitl.layers.wrappers.Bidirectional",
-    "minitl.layers.sequences.wrappers.TimeDistributed": "minitl.layers.wrappers.TimeDistributed",
-}
-
 
 def architecture(graph: Graph) -> str:
     """Hexadecimal digest of the graph's calls: their layers' settings and their connections."""
@@ -45,9 +35,7 @@ def settings_of(layer: Layer) -> Any:
         return architecture(open_up(inner))
     settings = {n: getattr(layer, n) for n in _settings(type(layer)) if hasattr(layer, n)}
     plain = {n: v for n, v in settings.items() if not isinstance(v, Layer)}
-    kind = type(layer)
-    named = MOVED.get(f"{kind.__module__}.{kind.__qualname__}", kind)
-    return [named, plain, [settings_of(each) for each in layer.sublayers()]]
+    return [type(layer), plain, [settings_of(each) for each in layer.sublayers()]]
 
 
 @functools.cache
