@@ -71,9 +71,7 @@ def _receive(url: str, part: Path) -> None:
         total = have + int(length) if length else None
         with (
             part.open("ab" if have else "wb") as file,
-            progress_bar(
-                total, f"minitl: downloading {url.rpartition('/')[2]}", initial=have
-            ) as bar,
+            progress_bar(total, f"downloading {url.rpartition('/')[2]}", initial=have) as bar,
         ):
             while piece := response.read(1 << 16):
                 file.write(piece)

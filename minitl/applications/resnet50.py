@@ -52,18 +52,11 @@ def ResNet50(
 ) -> Model:
     """ResNet50, by default with its ImageNet weights and its 1000-class top.
 
-    Args:
-        include_top: whether the average over all places and the dense layer are there.
-        weights: 'imagenet' (fetched once and kept, see `applications/weights.py`), None (random),
-            or the path of a weight file.
-        input_tensor: a symbolic tensor to start from, instead of a new Input.
-        input_shape: (H, W, 3), at least 32x32; without the top it may be left open.
-        pooling: without the top: None (maps, 224 -> 7x7x2048), 'avg' or 'max' (2048 numbers).
-        classes, classifier_activation: of the top; None gives logits.
-        name: of the model.
+    Arguments and preprocessing are those of `VGG16`. Without the top, an image of 224x224 gives
+    maps of 7x7x2048, or 2048 numbers where `pooling` is 'avg' or 'max'.
 
-    Images go through `preprocess_input` first. When some blocks are to be trained, leave the
-    BatchNormalization layers frozen: their averages stem from batches far larger than yours.
+    When some blocks are to be trained, leave the BatchNormalization layers frozen: their averages
+    stem from batches far larger than yours.
     """
     x = start(input_tensor, input_shape, include_top)
     y = ZeroPadding2D(3, name="conv1_pad")(x)

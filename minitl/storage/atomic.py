@@ -100,7 +100,7 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     """
     total = os.path.getsize(path)
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    text, hidden = f"minitl: checking {Path(path).name}", True if total < PROGRESS_FROM else None
+    text, hidden = f"checking {Path(path).name}", total < PROGRESS_FROM
     with open(path, "rb") as file, progress_bar(total, text, hidden=hidden) as bar:
         while piece := file.read(1 << 20):
             digest.update(piece)
@@ -109,26 +109,18 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 
 
 def progress_bar(
-    total: int | None,
-    text: str,
-    unit: str = "B",
-    *,
-    initial: int = 0,
-    hidden: bool | None = None,
-    leave: bool = False,
+    total: int | None, text: str, initial: int = 0, hidden: bool = False, unit: str = "B"
 ) -> Any:
-    """A tqdm bar on stderr, of bytes or another unit.
-
-    `hidden` None shows it where stderr is a terminal. With `leave` it stays when it is done.
-    """
+    """A tqdm bar on stderr, of bytes or another unit; silent when `hidden` or when stderr is no
+    terminal."""
     from tqdm import tqdm
 
     return tqdm(
         total=total,
         initial=initial,
-        desc=text,
+        desc=f"minitl: {text}",
         unit=unit,
         unit_scale=unit == "B",
-        leave=leave,
-        disable=hidden,
+        leave=False,
+        disable=True if hidden else None,  # None: tqdm looks whether this is a terminal
     )
