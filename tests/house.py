@@ -52,7 +52,6 @@ PUBLIC = ("_replace", "_asdict", "_fields", "_make")
 
 # Private names of other packages that are used all the same, for there is no public way.
 USED_ALL_THE_SAME = {
-    ("minitl.cli", "_SubParsersAction"): "argparse's type of what `add_subparsers` returns",
     ("minitl.kernels.machine.compiling", "_cache"): "Numba's: compiled code depends on more files",
     ("minitl.kernels.machine.compiling", "_cache_file"): "the same",
     ("minitl.kernels.machine.compiling", "_source_stamp"): "the same",

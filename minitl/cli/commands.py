@@ -188,7 +188,7 @@ def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
 def probabilities(model: Model, about: dict[str, Any], pixels: np.ndarray) -> np.ndarray:
     """(N, m) for images (N, H, W, 3), 0-255, 16 at a time."""
     prepare, parts = PREPARE[about["preprocessing"]], []
-    with progress_bar(len(pixels), "classifying", unit="image") as bar:
+    with progress_bar(len(pixels), "minitl: classifying", unit="image") as bar:
         for at in range(0, len(pixels), 16):
             some = np.asarray(pixels[at : at + 16])
             parts.append(model.predict(prepare(some), verbose=0))

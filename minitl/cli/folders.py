@@ -40,7 +40,7 @@ class Pictures:
         self.faults: list[str] = []
         self.kept: list[int] = []
         pixels = scratch((len(paths), *size, 3))
-        with progress_bar(len(paths), "reading images", unit="image") as bar:
+        with progress_bar(len(paths), "minitl: reading images", unit="image") as bar:
             for i, path in enumerate(paths):
                 bar.update(1)
                 try:
