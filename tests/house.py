@@ -1,7 +1,8 @@
 """What the house looks like: its files, imports, rooms and names, read with `ast`, never imported.
 
 `test_architecture.py` holds the limits on what is found here. `python -m tests.house` prints all
-figures and everything that is against the rules, one line per place.
+figures and everything that is against the rules, one line per place; with `--readme` it brings the
+spine's lines in README up to date.
 
 A *room* is what stands at minitl's top: a file, or a folder with all that is in it. An *arrow* goes
 from a room to another that one of its files imports: at import time, inside a function, or for type
@@ -561,6 +562,17 @@ RULES = {
 }
 
 
+def renew_readme() -> None:
+    """Write the spine's lines as they are into README's list."""
+    path = ROOT / "README.md"
+    text = path.read_text("utf-8")
+    for name in spine():
+        text = re.sub(rf"(?m)^(\| `{name}` \|) \d+ ", rf"\1 {spine_lines(name)} ", text)
+    total = sum(map(spine_lines, spine()))
+    text = re.sub(r"(?<=the \*spine\*, )[\d,]+(?= lines)", f"{total:,}", text)
+    path.write_text(text, "utf-8")
+
+
 def main() -> None:
     arrows = arrows_between_rooms()
     print(f"{lines_of_package():,} lines (limit {LINES:,}) in {len(files())} files")
@@ -582,4 +594,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    renew_readme() if sys.argv[1:] == ["--readme"] else main()

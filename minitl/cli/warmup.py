@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from minitl import layers, losses, optimizers
+from minitl.autograd import Tensor, backward
+from minitl.layers import Layer
 from minitl.models import Model
+from minitl.naming import public_names
 
 
 def warm_up(dtype: str = "float32") -> None:
@@ -48,3 +53,17 @@ def warm_up(dtype: str = "float32") -> None:
         model.compile(optimizer, losses.CategoricalCrossentropy())
         model.fit(images, labels, verbose=0)
     model.predict(images, verbose=0)
+    for layer in _layers_on_images(settings):  # whose kernels nothing above may have called
+        given = Tensor(images.astype(dtype), requires_grad=True)
+        y = layer(given, training=True, rng=np.random.default_rng(0))
+        backward(y, [given], np.ones_like(y.data))
+
+
+def _layers_on_images(settings: dict[str, Any]) -> Iterator[Layer]:
+    """One of each layer that takes images (N, H, W, C) and can be made without arguments."""
+    for cls in public_names("minitl.layers").values():
+        if not (isinstance(cls, type) and issubclass(cls, Layer) and cls.call is not Layer.call):
+            continue
+        if cls.input_rank in (None, 4) and not cls.several_inputs:
+            with suppress(TypeError, ValueError):  # an argument is missing
+                yield cls(**settings)

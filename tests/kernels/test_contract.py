@@ -1,6 +1,7 @@
 """What holds for every kernel, whichever way it is computed: who owns the arrays, which bits do not
 depend on the threads, the derivatives of what is not linear, and how a kernel is chosen."""
 
+import copy
 import inspect
 import subprocess
 import sys
@@ -9,12 +10,15 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from minitl import kernels
+from minitl import config, kernels
+from minitl.autograd import Tensor, backward
 from minitl.kernels import current_kernels, use_kernels
 from minitl.kernels.fast import im2col
 from minitl.kernels.geometry import sliding
 from minitl.kernels.machine import threads
 from tests.kernels.cases import BESIDE, normal, reference
+from tests.layers.test_gradients import CASES as LAYERS
+from tests.layers.test_gradients import arrays, run
 from tests.tolerances import FINITE_DIFFERENCE, FINITE_DIFFERENCE_STEP
 
 GEOMETRY = sliding((7, 6), (3, 3), (2, 1), "same")
@@ -74,6 +78,34 @@ FORMULAS_ONLY = {  # which are fast enough, or seldom asked for
     "affine_transform_gradient",
     "adjust_tone_gradient",
 }
+EXPORTED = {name for name, value in vars(kernels).items() if hasattr(value, "formula")}
+KNOWN = set(CALLS) | NO_ARRAY | WHERE_ARRAYS_COME_FROM
+
+
+def calls_of_layers(names):
+    """What the cases of the layers call these kernels with, in float64."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            kernel = getattr(kernels, name)
+
+            def noted(*arguments, name=name, kernel=kernel):
+                found.setdefault(name, tuple(map(copy.copy, arguments)))
+                return kernel(*arguments)
+
+            patch.setattr(kernels, name, noted)
+        config.set_floatx("float64")
+        for make, shape in (case for cases in LAYERS.values() for case in cases) if names else ():
+            tensors = [Tensor(a, requires_grad=True) for a in arrays(shape)]
+            y = run(make(), tensors if isinstance(shape, list) else tensors[0])
+            backward(y, tensors, normal(np.random.default_rng(0), y.shape))
+        config.set_floatx("float32")
+    return found
+
+
+# A kernel that a layer's case runs through needs no entry above; those there have more tests.
+IN_LAYERS = calls_of_layers((EXPORTED | set(BESIDE)) - KNOWN)
+EVERY = CALLS | IN_LAYERS
 
 
 @pytest.fixture(autouse=True, params=["reference", "fast"])
@@ -87,17 +119,24 @@ def outputs(result):
 
 
 def test_every_kernel_is_called_here():
-    exported = {name for name, value in vars(kernels).items() if hasattr(value, "formula")}
-    found = exported | set(BESIDE) | FORMULAS_ONLY
-    assert found == set(CALLS) | NO_ARRAY | WHERE_ARRAYS_COME_FROM
+    assert EXPORTED | set(BESIDE) | FORMULAS_ONLY == KNOWN | set(IN_LAYERS)
     assert set(BESIDE) <= set(kernels.__all__)
     for name in FORMULAS_ONLY:
         assert getattr(kernels, name) is getattr(reference, name)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", sorted(EVERY.keys() - FORMULAS_ONLY))
+def test_the_twin_computes_what_the_formula_says(name):
+    found = outputs(getattr(kernels, name)(*EVERY[name]))
+    expected = outputs(getattr(kernels, name).formula(*EVERY[name]))
+    for y, exact in zip(found, expected, strict=True):
+        assert y.dtype == exact.dtype
+        np.testing.assert_allclose(y, exact, rtol=1e-9, atol=1e-12 * abs(exact).max())
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_inputs_stay_as_they_are_and_outputs_are_new(name):
-    arguments = CALLS[name]
+    arguments = EVERY[name]
     arrays = [a for a in arguments if isinstance(a, np.ndarray)]
     before = [a.copy() for a in arrays]
     getattr(kernels, name)(*arguments)  # whatever is kept from call to call is there after this
@@ -269,7 +308,7 @@ def test_use_kernels_as_a_call_and_as_a_context(which):
     assert current_kernels() == which
 
 
-@pytest.mark.parametrize("name", sorted((set(CALLS) | NO_ARRAY) - FORMULAS_ONLY))
+@pytest.mark.parametrize("name", sorted((set(EVERY) | NO_ARRAY) - FORMULAS_ONLY))
 def test_the_choice_reaches_every_kernel(name, which, monkeypatch):
     """Each exported name calls the twin of that name if that is switched on, and shows the
     signature and the text of the formula."""
@@ -283,7 +322,7 @@ def test_the_choice_reaches_every_kernel(name, which, monkeypatch):
     assert kernels.TWINS[name].__module__ != formula.__module__
     called = []
     monkeypatch.setitem(kernels.TWINS, name, lambda *a: called.append("fast"))
-    exported(*(CALLS[name] if name in CALLS else no_array(name)))
+    exported(*(EVERY[name] if name in EVERY else no_array(name)))
     assert called == (["fast"] if which == "fast" else [])
 
 
