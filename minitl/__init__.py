@@ -5,8 +5,6 @@ in that order, do the main job alone: VGG16's weights from HDF5, F of the frozen
 head, block5 unfrozen. Everything else stands around them and is imported when it is asked for.
 """
 
-from __future__ import annotations
-
 from minitl import (
     applications,
     autograd,

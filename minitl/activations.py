@@ -5,8 +5,6 @@ them. The others are here: each computes its values and its derivative from the 
 is added to the table in which layers look up names (`ops.activation`, which is `get` here).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -9,8 +9,6 @@ and nothing is computed.
 This file knows nothing of layers or kernels. Read it together with one function of `ops.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar

@@ -1,7 +1,5 @@
 """The two settings of the whole process: the default dtype, and where random numbers start."""
 
-from __future__ import annotations
-
 import numpy as np
 
 _floatx = "float32"

@@ -8,8 +8,6 @@ stands around it, without importing it: `PARTS` lists what a method such as `Mod
 it is first called, and a `Registry` finds the classes in the other files of its package.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect

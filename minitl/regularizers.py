@@ -1,7 +1,5 @@
 """Penalties on large weights, added to the loss."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from minitl.autograd import Tensor

@@ -4,8 +4,6 @@ Images and folders of images are read in `data/`; the seed of all randomness is 
 Here are labels as one-hot vectors, vectors of length 1, and the session that starts anew.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the networks check of arguments that seldom come together; `vgg16.py` says when."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -5,8 +5,6 @@ it is renamed into its place. Time-outs are short, because what the caller does 
 (another source, or to say what to fetch by hand) should not be waited for.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import sys

@@ -12,8 +12,6 @@ the way to a weight, with these field numbers (onnx.proto):
 All else is stepped over. A length that leads out of its message is an error, never a read.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator

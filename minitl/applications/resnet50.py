@@ -10,8 +10,6 @@ Every convolution is followed by a BatchNormalization. In a frozen layer it work
 averages it was published with, and does not touch them; see there.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from minitl.applications.vgg16 import finish, network, pooled, preprocess_input, start

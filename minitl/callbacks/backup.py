@@ -1,7 +1,5 @@
 """A training that was killed goes on where it was, as if it had not been."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

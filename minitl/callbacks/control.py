@@ -1,7 +1,5 @@
 """Callbacks that act on a training: its rate, its end, the files that it leaves."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import re

@@ -1,7 +1,5 @@
 """Callbacks that show or write down how a training goes."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

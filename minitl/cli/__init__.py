@@ -8,8 +8,6 @@ and a function that takes the parsed arguments does the work. `demo.py` is the w
 command; `train.py` does it with your own pictures.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -6,8 +6,6 @@ must know: the names of its classes, the size of its images, and how they are sc
 preprocessed (`trained_model`). `minitl train`, which makes such models, is in `train.py`.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

@@ -11,8 +11,6 @@ What is frozen in both stages (blocks 1 to 4) never runs twice: its output is wh
 three models of `build` share their layers and differ in where they start.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

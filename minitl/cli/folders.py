@@ -6,8 +6,6 @@ pixels lie in a file that the system reads as it is used, so that memory does no
 number. `commands.py` and `train.py` use them.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 import sys

@@ -5,8 +5,6 @@ docstring is the command's help. `option` and `flag` give the command options. T
 end turn what was typed into a value, or refuse it, which ends the program with exit code 2.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 from collections.abc import Callable

@@ -8,8 +8,6 @@ epoch as well. The same command, run again after it was killed, goes on there an
 same bits. `demo.py` takes `frozen_vgg16`, `softmax_head` and `fit_best` from here.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys

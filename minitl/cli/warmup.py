@@ -1,7 +1,5 @@
 """Compile the kernels ahead of their first use."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any

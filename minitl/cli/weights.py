@@ -3,8 +3,6 @@
 What is published, where it is kept and how it is checked stands in `applications/weights.py`.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

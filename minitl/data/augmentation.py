@@ -7,8 +7,6 @@ and the image is resampled once instead of once per layer, which keeps it sharpe
 `augmentation_layers` makes the usual layers from the command line's options.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -12,8 +12,6 @@ et al., "Automatic classification of defective photovoltaic module cells in elec
 images", Solar Energy 185 (2019).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

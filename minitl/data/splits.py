@@ -8,8 +8,6 @@ like on both sides and flatters the result. Report both kinds. Folds for cross-v
 scikit-learn's matter: `minitl.sklearn` fits into it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

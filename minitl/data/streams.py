@@ -1,7 +1,5 @@
 """Iterables of batches as a source: a data set, a generator, anything that yields (x, y)."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

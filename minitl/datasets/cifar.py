@@ -9,8 +9,6 @@ archive comes from is in `sources.py`.
 Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """
 
-from __future__ import annotations
-
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CIFAR-10: 60,000 colour photographs of 32 x 32 pixels in ten classes. See `cifar.py`."""
 
-from __future__ import annotations
-
 from minitl.datasets.cifar import load_pairs
 from minitl.datasets.sources import Pair, Place, Source
 

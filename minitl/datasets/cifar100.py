@@ -1,7 +1,5 @@
 """CIFAR-100: 60,000 photographs as CIFAR-10's, in 100 classes of 20 kinds. See `cifar.py`."""
 
-from __future__ import annotations
-
 from minitl.data.images import check_choice
 from minitl.datasets.cifar import load_pairs
 from minitl.datasets.sources import Pair, Place, Source

@@ -3,8 +3,6 @@
 Xiao, Rasul & Vollgraf 2017 (arXiv 1708.07747); MIT licence, Zalando SE.
 """
 
-from __future__ import annotations
-
 from minitl.datasets.idx import load_pairs
 from minitl.datasets.sources import Pair, Place, Source
 

@@ -9,8 +9,6 @@ four files of a data set in MNIST's form. Where the files come from is in `sourc
 Source: LeCun, Cortes & Burges, the MNIST database.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from pathlib import Path

@@ -9,8 +9,6 @@ order of the 1,000 classes in published networks is that of the synsets.
 Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge" (arXiv 1409.0575).
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -5,8 +5,6 @@ Proceedings of the IEEE 86(11). The digits are NIST's; licence of the collection
 The files are read by `idx.py`.
 """
 
-from __future__ import annotations
-
 from minitl.datasets.idx import load_pairs
 from minitl.datasets.sources import Pair, Place, Source
 

@@ -6,8 +6,6 @@ lacks; `opened` opens one, packed or not, and turns what is wrong with it into a
 What is in the files is read by `idx.py` and `cifar.py`.
 """
 
-from __future__ import annotations
-
 import gzip
 import http.client
 import os

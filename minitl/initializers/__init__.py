@@ -7,8 +7,6 @@ Layers make their weights with `initial_values`. `others.py` has the initializer
 of VGG16 and its head do not need.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias

@@ -3,8 +3,6 @@
 `initializers/__init__.py` says what an initializer is, and how a seed decides what is drawn.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minitl.autograd import Array

@@ -10,8 +10,6 @@ and 0/0 counts as 0, so a class that is never predicted has precision 0. Macro m
 classes, weighted means over the images.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

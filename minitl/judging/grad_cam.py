@@ -10,8 +10,6 @@ The layer may stand anywhere, also in a base that is one layer of the model. Not
 unfrozen: its maps are taken for a leaf of the record, and `backward` starts and ends there.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -6,8 +6,6 @@ numbers themselves, `jacobian` the whole matrix of a tiny function. All compute 
 `print_graph` shows how a tensor was computed. How `backward` works stands in `minitl/autograd.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -8,8 +8,6 @@ The test changes nothing. It trains the model itself, with a clone of its optimi
 what it moved, also after an error, and after Ctrl-C at any moment.
 """
 
-from __future__ import annotations
-
 import itertools
 import signal
 import threading

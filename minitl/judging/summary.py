@@ -1,7 +1,5 @@
 """The table that `Model.summary` prints."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence

@@ -10,8 +10,6 @@ The twins are imported when the first of them is called: they bring Numba along,
 `import minitl` must not wait for.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A window slides over images as in `reference.py`, whose letters N, H, W, C, OH a
 The fast twins stand in `fast/pooling.py`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minitl.kernels import switching

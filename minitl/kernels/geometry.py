@@ -13,8 +13,6 @@ goes to the bottom and the extra column to the right, as in TensorFlow and Keras
 PyTorch).
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

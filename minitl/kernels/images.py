@@ -5,8 +5,6 @@ itself is no more random than any other. Images are (N, H, W, C). The fast twins
 `fast/images.py`; the layers that draw the numbers, in `layers/augmentation.py`.
 """
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

@@ -4,8 +4,6 @@ Channels are the last axis of all arrays, C long; sums run over all other axes. 
 in `fast/normalization.py`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minitl.kernels import switching

@@ -12,8 +12,6 @@ y = K(x) and a loss L, `g` is dL/dy, and the kernel `K_gradient` returns dL/dx f
 is linear, that gradient is its adjoint: <g, K x> = <K_gradient g, x>.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any

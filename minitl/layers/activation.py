@@ -1,7 +1,5 @@
 """Activation functions as layers of their own; the functions are in `ops` and `activations`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from minitl import activations, ops

@@ -14,8 +14,6 @@ channel: ((-103.939, -116.779, -123.68), (151.061, 138.221, 131.32)). Simpler is
 pixels, 0-255: see `minitl.data.augment`.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from typing import Any, ClassVar

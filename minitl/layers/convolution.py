@@ -5,8 +5,6 @@ Both slide a window over images (N, H, W, C). The mathematics is in `minitl/ops`
 check arguments that all layers on images share. Read `layers/base.py` first.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

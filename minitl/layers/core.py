@@ -5,8 +5,6 @@ maps, and `Dense` is the head that is trained on them. `Weighted` is what Dense 
 `layers/base.py` says how a layer is built and called; the mathematics is in `minitl/ops`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

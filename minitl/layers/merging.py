@@ -3,8 +3,6 @@
 They are called on a list, `Add()([x, y])`, or as functions, `layers.add([x, y])`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import reduce
 from typing import Any

@@ -4,8 +4,6 @@ BatchNormalization is the one with two ways of working: in training by the stati
 outside, or frozen, by the averages that it has kept. The others do the same always.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

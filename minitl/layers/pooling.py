@@ -5,8 +5,6 @@ which make rows of F of feature maps of any size. MaxPooling2D, and what the poo
 share, stand in `layers/convolution.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar
 

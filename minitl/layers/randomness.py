@@ -6,8 +6,6 @@ a layer has a generator of its own. Augmentation goes further and draws a seed f
 `draw` and `choose` make of it depends on that sample alone, not on the batch that it comes in.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

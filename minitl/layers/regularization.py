@@ -4,8 +4,6 @@ What is learned then cannot lean on any single number. The factors come from the
 `fit` passes to `call` (see `layers/randomness.py`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ Rows, sequences and images are reshaped, padded, cropped and repeated here; Flat
 `layers/core.py`. What a layer does to a shape is its `compute_output_shape`.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

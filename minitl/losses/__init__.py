@@ -12,8 +12,6 @@ it: log(softmax(z)) is exact where softmax(z) has already underflowed to 0.
 The losses of a softmax are here, the others in `others.py`.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any

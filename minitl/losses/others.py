@@ -5,8 +5,6 @@ of one target t and one prediction y, with its derivative by y (`_Pointwise`). A
 becomes a function as well: `mean_squared_error(y_true, y_pred)`, one number per sample.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from typing import Any

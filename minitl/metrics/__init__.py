@@ -8,8 +8,6 @@ Predictions of classes are (N, m) probabilities. The formulae and defaults are K
 is here, the others are in `others.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 

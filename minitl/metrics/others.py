@@ -5,8 +5,6 @@
 once, is in `minitl.judging.evaluation`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Models: a graph of layer calls (`graph`), how it predicts and how it learns (`model`)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 

@@ -6,8 +6,6 @@ calls that lead from some symbolic tensors to others. A `Model` (`model.py`) is 
 Graph.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Also what a weight for each class makes of the samples' weights, in `fit` as here.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ batches that has been checked against the model, `outputs_of` runs the model on 
 `pieces` cuts a batch so that memory has a bound. `training.py` goes on from here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

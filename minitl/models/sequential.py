@@ -1,7 +1,5 @@
 """`Sequential`: a Model whose graph is a chain of layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

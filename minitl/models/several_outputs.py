@@ -1,7 +1,5 @@
 """Settings of a model with several outputs: a list in their order, or a dict by their names."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

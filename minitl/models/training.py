@@ -10,8 +10,6 @@ Freezing needs no special case here: a frozen weight is not among `trainable_wei
 edge in the record (`autograd.py`), so `backward` never goes below the lowest layer that learns.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

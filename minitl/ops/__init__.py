@@ -10,8 +10,6 @@ Letters: N images or rows, H W height and width, C channels in, F filters out, K
 D features in, m features out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

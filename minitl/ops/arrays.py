@@ -1,7 +1,5 @@
 """Arithmetic that the main job does without: extremes, roots, and arrays turned or joined."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

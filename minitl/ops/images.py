@@ -4,8 +4,6 @@ Padding with zeros and average pooling, and what augmentation does: seeing an im
 affine map, and changing its contrast and brightness. Their loops are in `minitl/kernels`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

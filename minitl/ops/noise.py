@@ -1,7 +1,5 @@
 """Operations that disturb their input: dropout from a generator, noise from a seed per sample."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

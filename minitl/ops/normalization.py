@@ -2,8 +2,6 @@
 vector by its length. `layers/normalization.py` has the layers that use them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -17,8 +17,6 @@ gradients, and `lstm`, `gru` and `gru_reset_before` make operations of them.
 Letters: N samples, T steps, D numbers per step, U units, G gates (4 in an LSTM, 3 in a GRU).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 

@@ -1,7 +1,5 @@
 """The sigmoid, its cross-entropy, and tanh: for two classes, and for gates."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

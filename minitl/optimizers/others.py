@@ -1,7 +1,5 @@
 """AdamW and RMSprop. `optimizers/__init__.py` says what an optimizer is, and has SGD and Adam."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ A schedule is called with the number of steps done so far and returns the rate o
 optimizer takes any such function as its learning_rate; only those here can be saved in a file.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -5,8 +5,6 @@ the new one and never half of either; an interruption leaves the old one. Two pr
 the same place take turns through a lock that dies with its owner.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

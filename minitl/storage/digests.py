@@ -7,8 +7,6 @@ another constant is another function. Only what an installed package brings, min
 known by its name.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import sys

@@ -21,8 +21,6 @@ what it declares is held against its size before memory is taken (`hdf5_reader.p
 goes into which weight is planned in `weight_matching.py`.
 """
 
-from __future__ import annotations
-
 import json
 import lzma
 import os

@@ -6,8 +6,6 @@ Keras has a place for (a file's attribute 'minitl'), and what is checked before 
 file. Keras loads what `Model.save` writes, and the other way round, where both know the layers.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import tempfile

@@ -15,8 +15,6 @@ The HDF5 library can crash on a damaged file, and follows links that lead out of
 only what minitl put into its own cache folder. `keras_files.py` reads files from anywhere.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

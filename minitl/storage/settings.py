@@ -5,8 +5,6 @@
 each argument in an attribute of the same name, so its settings are its arguments.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any

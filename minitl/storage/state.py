@@ -10,8 +10,6 @@ array is a number), the arrays one after the other, and the SHA-256 of all that.
 or one byte too few, and `read_state` refuses it. Nothing in it is ever unpickled.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -6,8 +6,6 @@ missing, surplus, misshapen and non-finite array, with near misses and likely ca
 `keras_weights.assign` does for the published file, for files of all kinds.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ Layers' settings and how they are connected count; names, and what is frozen, do
 computed by one architecture is never taken for F of another (`transfer/feature_file.py`).
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from typing import Any

@@ -14,8 +14,6 @@ opened; HDF5 itself holds checksums of everything else, which are compared too.
 `features.py` and `feature_cache.py` write such files.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import warnings

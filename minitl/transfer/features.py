@@ -6,8 +6,6 @@ is not computed. A head is then trained on F: see `optimum.py`. With `out`, F go
 `feature_file.py` describes.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path

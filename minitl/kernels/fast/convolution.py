@@ -7,8 +7,6 @@ few_channels  few channels: no columns, which would cost more than the product; 
 im2col        everything else: columns of what each window sees, and a matrix product by BLAS
 """
 
-from __future__ import annotations
-
 from types import ModuleType
 
 from minitl.kernels import current_kernels, twin

@@ -20,8 +20,6 @@ Sums of y are made in pieces of 64, which are added in order: at D = 25,088 the 
 BLAS's.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -18,8 +18,6 @@ Franchetti & Low 2018 (arXiv 1809.10170), 'High Performance Zero-Memory Overhead
 Convolutions', argue for it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minitl.kernels.fast import gemm

@@ -22,8 +22,6 @@ convolution. Castaldo, Whaley & Chronopoulos 2008, 'Reducing Floating Point Erro
 Using the Superblock Family of Algorithms', is about such sums.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -15,8 +15,6 @@ there are N*OH) by a range of filters or channels. Chellapilla, Puri & Simard 20
 Performance Convolutional Neural Networks for Document Processing', section 3.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minitl.kernels.fast.pointwise import add_bias

@@ -7,8 +7,6 @@ no twins: augmentation stands before all that is trained, so no training asks fo
 A rotation of 224x224x3 takes one core 0.9 ms, by `scipy.ndimage.affine_transform` 5 ms.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

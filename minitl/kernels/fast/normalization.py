@@ -1,7 +1,5 @@
 """Batch normalization: as in `pointwise.py`, one pass over memory for each sum and each result."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minitl.kernels import twin

@@ -6,8 +6,6 @@ intermediate result. Passes are shared out over the cores by rows; sums run in f
 number of parts that depends on the shape only, which are added in order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

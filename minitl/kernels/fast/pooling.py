@@ -6,8 +6,6 @@ time. Forward passes are shared out over lines (a line is the OW windows of one 
 backward, where windows overlap, over whole images.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from minitl.kernels import twin

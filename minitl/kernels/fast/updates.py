@@ -5,8 +5,6 @@ memory some fifteen times; here each number is loaded once, and all that happens
 registers. The arrays are changed IN PLACE and shared out over the cores in consecutive pieces.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minitl.kernels import twin

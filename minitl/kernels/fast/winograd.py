@@ -59,8 +59,6 @@ can be float64: x is widened where its transform loads it, y is rounded where it
 through memory. VGG16 at 224x224, batch 8, two cores with AVX-512, takes 31 ms an image.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from math import isqrt
 from typing import NamedTuple

@@ -4,8 +4,6 @@
 of outputs, P = M + 2 the number of points.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minitl.kernels.geometry import Array

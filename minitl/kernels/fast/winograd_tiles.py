@@ -4,8 +4,6 @@
 has a place in the planes, and what lies outside of x counts as zero.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -9,8 +9,6 @@ it imports. Numba by itself looks at the function's file only, and would go on w
 `gemm.py` that were inlined long ago.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sys

@@ -13,8 +13,6 @@ instruction says beside its LLVM code what it does to NumPy arrays: with NUMBA_D
 vector is a short array, and every kernel can be stepped through.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import operator

@@ -11,8 +11,6 @@ on how many threads it has. While a kernel runs, BLAS therefore gets one thread,
 side by side.
 """
 
-from __future__ import annotations
-
 import ctypes
 import itertools
 import os

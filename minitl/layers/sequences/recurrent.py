@@ -5,8 +5,6 @@ weights, in Keras's layout and order, and arranges the axes. A sequence of image
 rows for these layers by `TimeDistributed(base)`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ The layer inside may be a whole model, a frozen base on images, say. Its weights
 wrapper, and its description stands within the wrapper's, as Keras writes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
