@@ -436,22 +436,25 @@ def parts() -> dict[str, tuple[str, str]]:
     return found
 
 
-def parts_opened() -> list[tuple[str, str]]:
-    """(place, key) of each call of `naming.part`; where the key is no constant, its source."""
+def parts_opened() -> list[tuple[str, str, str]]:
+    """(place, key, function or '') of each call of naming's `part` or `elsewhere`.
+
+    Where the key is no constant, its source.
+    """
     found = []
     for file in files():
-        if not any(
-            each.module == "minitl.naming" and each.name in (None, "part") for each in file.imports
-        ):
-            continue
-        bare = any(each.module == "minitl.naming" and each.name == "part" for each in file.imports)
+        names = {
+            name: f"{prefix}{name}"
+            for each in file.imports
+            if each.module == "minitl.naming"
+            for name in ("part", "elsewhere")
+            for prefix in ([""] if each.name == name else ["naming."] if each.name is None else [])
+        }
         for node in ast.walk(file.tree):
-            if isinstance(node, ast.Call):
-                called = ast.unparse(node.func)
-                if called == "naming.part" or (bare and called == "part"):
-                    key = node.args[0]
-                    text = key.value if isinstance(key, ast.Constant) else ast.unparse(key)
-                    found.append((f"{file}:{node.lineno}", str(text)))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in names.values():
+                given = [str(getattr(a, "value", None) or ast.unparse(a)) for a in node.args]
+                method = given[1] if len(given) > 1 else ""
+                found.append((f"{file}:{node.lineno}", given[0], method))
     return found
 
 
@@ -463,12 +466,21 @@ def wrong_parts() -> list[str]:
         if module not in modules():
             found.append(f"PARTS[{key!r}]: there is no {module}")
         if module in inside:
-            found.append(f"PARTS[{key!r}]: {module} is of the spine, which can import it")
+            found.append(f"PARTS[{key!r}]: {module} is of the spine, which can be imported")
         if not reason:
             found.append(f"PARTS[{key!r}]: no comment says what for")
-        if key not in {key for _, key in opened}:
+        if key not in {key for _, key, _ in opened}:
             found.append(f"PARTS[{key!r}]: nothing opens it")
-    return found + [f"{place}: PARTS has no {key}" for place, key in opened if key not in parts()]
+    for place, key, method in opened:
+        if key not in parts():
+            found.append(f"{place}: PARTS has no {key}")
+        elif method and parts()[key][0] in modules():
+            body = modules()[parts()[key][0]].tree.body
+            there = {getattr(node, "name", "") for node in body}
+            there |= {alias.name for node in body for alias in getattr(node, "names", ())}
+            if method not in there:
+                found.append(f"{place}: {parts()[key][0]} has no {method}")
+    return found
 
 
 # --- Private names --------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ def test_nothing_is_found_in_a_sound_house(rules):
 
 
 A = SOUND["minitl/a.py"]
+ELSEWHERE = "'''A.'''\nfrom minitl import naming\nclass A:\n    f = naming.elsewhere('late', '{}')"
 CASES = {  # rule: files, what is found
     "imports by which the spine leaves itself": [
         ({"a": A + "\nimport scipy"}, ["minitl/a.py:5: imports scipy"]),
@@ -95,6 +96,22 @@ CASES = {  # rule: files, what is found
         (
             {"a": A.replace("late", "latter")},
             ["PARTS['late']: nothing opens it", "minitl/a.py:4: PARTS has no latter"],
+        ),
+        (
+            {"a": ELSEWHERE.format("f")},
+            [],
+        ),
+        (
+            {"a": ELSEWHERE.format("g")},
+            ["minitl/a.py:4: minitl.b has no g"],
+        ),
+        (
+            {"a": A, "naming": NAMING.replace("minitl.nowhere", "minitl.a")},
+            [
+                "PARTS['gone']: minitl.a is of the spine, which can be imported",
+                "PARTS['gone']: no comment says what for",
+                "PARTS['gone']: nothing opens it",
+            ],
         ),
     ],
     "circles of files": [
