@@ -6,6 +6,7 @@ maps, and `Dense` is the head that is trained on them. `Weighted` is what Dense 
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,33 @@ class InputLayer(Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {"batch_shape": list(self.batch_shape), "dtype": self.dtype, "name": self.name}
+
+
+class InputRange:
+    """Warns once when images cannot have been preprocessed for the weights that they meet.
+
+    Images scaled to [0, 1] make plausible nonsense of weights that were trained on [low, high].
+    The extremes of a batch tell what it is: preprocessed images are centred, others are not.
+    `remedy` is a sentence that says what to call. An InputLayer calls this with its arrays.
+    """
+
+    def __init__(self, low: float, high: float, remedy: str):
+        self.low, self.high, self.remedy = low, high, remedy
+        self.done = False
+
+    def __call__(self, x: Array, name: str) -> None:
+        if self.done or x.size == 0 or x.min() == x.max():  # a constant image says nothing
+            return
+        self.done = True
+        low, high = float(x.min()), float(x.max())
+        scaled, outside = low >= -1 and high <= 1, low < self.low - 1 or high > self.high + 1
+        if scaled or outside or low >= 0:
+            warnings.warn(
+                f"the images given to {name!r} have values from {low:.4g} to {high:.4g}, but its "
+                f"pretrained weights expect about {self.low:.4g} to {self.high:.4g}. {self.remedy}",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def Input(

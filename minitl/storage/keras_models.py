@@ -21,11 +21,11 @@ from minitl import initializers
 from minitl.autograd import Array, Variable
 from minitl.kernels.machine import memory
 from minitl.layers.base import Layer
-from minitl.layers.core import InputLayer
+from minitl.layers.core import InputLayer, InputRange
 from minitl.models.model import Model
 from minitl.models.opened import named_layers
 from minitl.models.sequential import Sequential
-from minitl.naming import part, snake_case
+from minitl.naming import snake_case
 from minitl.storage import keras_files as files
 from minitl.storage.keras_config import (
     class_name,
@@ -232,7 +232,7 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
         ranges = notes.get("input_ranges", {})
         for layer in input_layers(model):
             if layer.name in ranges:
-                layer.inspect = part("images").InputRange(*ranges[layer.name])
+                layer.inspect = InputRange(*ranges[layer.name])
         multipliers = notes.get("rate_multipliers", {})
         for place, inner in named_layers(model):
             inner.rate_multiplier = multipliers.get(place, 1.0)
@@ -321,7 +321,7 @@ def _notes(model: Model) -> dict[str, Any]:
     ranges = {
         layer.name: [layer.inspect.low, layer.inspect.high, layer.inspect.remedy]
         for layer in input_layers(model)
-        if isinstance(layer.inspect, part("images").InputRange)
+        if isinstance(layer.inspect, InputRange)
     }
     multipliers = {
         path: layer.rate_multiplier

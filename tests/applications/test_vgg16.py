@@ -6,8 +6,8 @@ import pytest
 from minitl import Model, Sequential, config
 from minitl.applications import VGG16, vgg16
 from minitl.applications import weights as pretrained
-from minitl.applications.vgg16 import InputRange
 from minitl.layers import Conv2D, Dense, Flatten, Input
+from minitl.layers.core import InputRange
 
 rng = np.random.default_rng(0)
 IMAGES = rng.uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from minitl import layers
-from minitl.applications.vgg16 import InputRange
 from minitl.autograd import Tensor, backward
 from minitl.layers import Conv2D, Dense, Dropout, Input, Layer
+from minitl.layers.core import InputRange
 
 
 def unchanged(layer, before):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from minitl import Model, Sequential, losses, metrics, naming
-from minitl.applications.vgg16 import InputRange
 from minitl.layers import (
     Add,
     BatchNormalization,
@@ -23,6 +22,7 @@ from minitl.layers import (
     MaxPooling2D,
     Softmax,
 )
+from minitl.layers.core import InputRange
 from minitl.models import load_model, model_from_json
 from minitl.optimizers import SGD, schedules
 from minitl.storage import settings
