@@ -71,6 +71,7 @@ PARTS = {
     "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
     "streams": "minitl.data.streams",  # data that are iterables of batches, not arrays
     "summary": "minitl.judging.summary",  # Model.summary
+    "threads": "minitl.kernels.machine.threads",  # digests of many samples on several cores
     "weights": "minitl.applications.weights",  # published weights that are not in their place
 }
 

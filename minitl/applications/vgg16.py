@@ -20,7 +20,6 @@ import numpy as np
 
 from minitl import layers
 from minitl.layers import Conv2D, Dense, Flatten, Input, InputLayer, MaxPooling2D, SymbolicTensor
-from minitl.layers.core import InputRange
 from minitl.models import Model
 from minitl.naming import attributes_of, check_keywords, part
 from minitl.storage.keras_weights import load_published
@@ -178,5 +177,5 @@ def finish(
     if isinstance(x.call.layer, InputLayer):
         advice = "Call the network's preprocess_input on RGB images from 0 to 255 first, and "
         advice += "nothing else (no division by 255)."
-        x.call.layer.inspect = InputRange(-MEAN_BGR[2], 255 - MEAN_BGR[0], advice)
+        x.call.layer.inspect = layers.core.InputRange(-MEAN_BGR[2], 255 - MEAN_BGR[0], advice)
     return model

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from minitl.naming import part
+
 SIZE = 16  # bytes of a sample's digest
 # Where classes and functions of minitl once were. A digest has the place in it, and files with such
 # digests outlive a move.
@@ -61,15 +63,14 @@ def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = 
 
     sha256, cut to SIZE bytes; on several cores: 2.5 GB/s on two.
     """
-    from minitl.kernels.machine.threads import PARTS, cut, share_out
-
     n = len(arrays[0])
     found = np.empty((n, SIZE), np.uint8)
     # Shape and dtype of a sample, not of the batch that it happens to come in.
     heads = "".join(f"{a[:0].shape}{a.dtype.str}" for a in arrays).encode()
-    ranges = cut(n, PARTS)
+    threads = part("threads")
+    ranges = threads.cut(n, threads.PARTS)
 
-    def part(index: int) -> None:
+    def digest_some(index: int) -> None:
         for i in range(*ranges[index]):
             digest = hashlib.sha256(heads)
             for a in arrays:
@@ -78,7 +79,7 @@ def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = 
                 digest.update(tags[i])
             found[i] = np.frombuffer(digest.digest(), np.uint8, SIZE)
 
-    share_out(part, len(ranges))
+    threads.share_out(digest_some, len(ranges))
     return found
 
 
