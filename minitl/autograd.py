@@ -6,7 +6,7 @@ dL/d(input) (the vector-Jacobian product, or vjp). Edges to inputs that need no 
 kept. That is all there is to freezing: a frozen weight has no edge, so nothing is stored for it
 and nothing is computed.
 
-This file knows nothing of layers or kernels. Read it together with one function of `ops.py`.
+This file knows nothing of layers or kernels. Read `ops/__init__.py` next.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ class Tensor:
         requires_grad: whether gradients with respect to this tensor will be asked for. Only for
             leaves; a computed tensor requires a gradient when one of its inputs does.
 
-    Arithmetic (`+ - * / ** @`, indexing, `sum`, `mean`, `reshape`) is added by `ops.py`.
+    Arithmetic (`+ - * / ** @`, indexing, `sum`, `mean`, `reshape`) is added by `ops/__init__.py`.
 
     >>> a = Tensor([1.0, 2.0], requires_grad=True)
     >>> backward((a * a).sum(), [a])[0]
@@ -209,19 +209,15 @@ def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list
 
     Why must tensors be visited in topological order? Take
 
-        b = a + a
-        c = b + b          so that dc/da = 4
-
-    c sends a gradient to b twice. If b passed the first one on as soon as it came, a would see
-    b's gradient before it is complete, and every path would be walked anew: exponential work, or
-    a wrong sum. So a tensor waits until all its consumers have sent their share. How many there
-    are is counted first; a tensor is visited when its count has fallen to zero.
-
     >>> a = Tensor(3.0, requires_grad=True)
     >>> b = a + a
     >>> c = b + b
     >>> backward(c, [a])
     [array(4.)]
+
+    c sends a gradient to b twice. If b passed the first one on as soon as it came, a would see
+    b's gradient before it is complete, and every path would be walked anew: exponential work, or
+    a wrong sum. So consumers are counted first, and a tensor waits until all have sent their share.
 
     Args:
         y: the tensor to start from.
@@ -230,7 +226,6 @@ def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list
 
     The record is used up: what each step kept is released as soon as it has been used, so the
     peak of memory is that of the forward pass. To differentiate again, compute again.
-
     Raises ValueError for a cotangent of another shape, a missing one, an input that does not
     require a gradient, a record that is used up, or a vjp that returns the wrong shape or dtype
     (naming the operation and the input).

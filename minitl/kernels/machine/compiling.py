@@ -6,7 +6,7 @@ overrides). A second process starts warm. `minitl warmup` compiles everything ah
 
 What is on disk holds as long as neither the file of a function changes nor the kernel files that
 it imports. Numba by itself looks at the function's file only, and would go on with pieces of
-`gemm.py` that were inlined long ago.
+`kernels/fast/gemm.py` that were inlined long ago.
 """
 
 import hashlib
