@@ -20,8 +20,6 @@ import numpy as np
 
 from minitl.kernels.geometry import Array, Geometry, Pair, sliding
 
-# --- Windows -------------------------------------------------------------------------------------
-
 
 def window_places(geometry: Geometry) -> Iterator[Pair]:
     """All (kh, kw) of the window, row by row."""
@@ -232,7 +230,7 @@ def dense_kernel_gradient(x: Array, g: Array) -> Array:
 def bias_gradient(g: Array) -> Array:
     """dL/dbias: g (..., F) summed over all axes but the last -> (F,).
 
-    The sum has N*OH*OW terms, so it runs in float64 whatever the dtype of g.
+    The sum has N*OH*OW terms, so it runs in float64.
     """
     return over_channels(np.sum, g).astype(g.dtype)
 
@@ -368,9 +366,6 @@ def all_finite(a: Array) -> bool:
     return bool(np.isfinite(a).all())
 
 
-# --- Shared lines --------------------------------------------------------------------------------
-
-
 def bias_and_activation(y: Array, bias: Array | None, activation: str | None) -> Array:
     """y + bias, and then ReLU, where they are wanted."""
     if bias is not None:
@@ -387,10 +382,7 @@ def over_channels(reduction, x: Array) -> Array:
 
 
 def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) -> Array:
-    """An array with any content. (The twins of these three use memory a second time.)
-
-    What is `lasting` takes no more memory than it needs.
-    """
+    """An array with any content, which takes no more memory than it needs if it is `lasting`."""
     return np.empty(shape, dtype)
 
 
