@@ -8,7 +8,7 @@ import numpy as np
 
 from minitl.kernels import switching
 from minitl.kernels.geometry import Array, Geometry
-from minitl.kernels.reference import pad, seen_from, unpad, window_places
+from minitl.kernels.reference import pad, padded_zeros, seen_from, unpad, window_places
 
 
 @switching
@@ -31,9 +31,7 @@ def average_pool2d_gradient(g: Array, geometry: Geometry) -> Array:
 
     g (N, OH, OW, C) -> dx (N, H, W, C).
     """
-    (height, width), (top, bottom, left, right) = geometry.size, geometry.pads
-    padded_shape = (g.shape[0], top + height + bottom, left + width + right, g.shape[3])
-    dpadded = np.zeros(padded_shape, g.dtype)
+    dpadded = padded_zeros(geometry, len(g), g.shape[3], g.dtype)
     share = g / places_inside(geometry).astype(g.dtype)
     for kh, kw in window_places(geometry):
         seen_from(dpadded, geometry, kh, kw)[...] += share

@@ -20,19 +20,22 @@ import numpy as np
 
 from minitl.kernels.geometry import Array, Geometry, Pair, sliding
 
-# --- Windows -------------------------------------------------------------------------------------
-
 
 def window_places(geometry: Geometry) -> Iterator[Pair]:
     """All (kh, kw) of the window, row by row."""
     return product(range(geometry.window[0]), range(geometry.window[1]))
 
 
-def pad(x: Array, geometry: Geometry, value: float = 0.0) -> Array:
-    """A copy of `x` (N, H, W, C) with the padding around it: (N, top+H+bottom, left+W+right, C)."""
+def pad(x: Array, geometry: Geometry) -> Array:
+    """A copy of `x` (N, H, W, C) with zeros around it: (N, top+H+bottom, left+W+right, C)."""
     top, bottom, left, right = geometry.pads
-    border = ((0, 0), (top, bottom), (left, right), (0, 0))
-    return np.pad(x, border, constant_values=value)
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+
+
+def padded_zeros(geometry: Geometry, images: int, channels: int, dtype: np.dtype) -> Array:
+    """Zeros of the shape that `pad` returns, for gradients to be added up in."""
+    (height, width), (top, bottom, left, right) = geometry.size, geometry.pads
+    return np.zeros((images, top + height + bottom, left + width + right, channels), dtype)
 
 
 def unpad(padded: Array, geometry: Geometry) -> Array:
@@ -79,12 +82,10 @@ def conv2d(
                           padded[n, oh*SH + kh, ow*SW + kw, c] * kernel[kh, kw, c, f]
 
     x (N, H, W, C), kernel (KH, KW, C, F), bias (F,) or None -> y (N, OH, OW, F).
-    `activation` is None or 'relu'. `cache` is None or a dict that belongs to this very kernel
-    array and is emptied by its owner whenever the kernel is written: faster kernels keep
-    transformed filters there. Nothing is kept here. `recorded` says that gradients will be asked
-    of y. They follow what passes ReLU, and what is the largest under a window: where y decides
-    that, faster kernels round less if they can. With `precise`, all is computed in float64 and y is
-    rounded to the dtype of x, once.
+    `activation` is None or 'relu'. With `precise`, all is computed in float64 and y is rounded to
+    the dtype of x, once. Faster kernels need to know more: `cache` is a dict of this very kernel
+    array, emptied whenever that is written, in which they keep transformed filters; `recorded`
+    says that gradients will be asked of y, which decides what passes ReLU: they round less then.
 
     >>> from minitl.kernels.geometry import sliding
     >>> x = np.arange(9.0).reshape(1, 3, 3, 1)
@@ -112,9 +113,7 @@ def conv2d_input_gradient(
 
     g (N, OH, OW, F), kernel (KH, KW, C, F) -> dx (N, H, W, C). `cache` as in `conv2d`.
     """
-    (height, width), (top, bottom, left, right) = geometry.size, geometry.pads
-    padded_shape = (g.shape[0], top + height + bottom, left + width + right, kernel.shape[2])
-    dpadded = np.zeros(padded_shape, g.dtype)
+    dpadded = padded_zeros(geometry, len(g), kernel.shape[2], g.dtype)
     for kh, kw in window_places(geometry):
         seen_from(dpadded, geometry, kh, kw)[...] += g @ kernel[kh, kw].T  # (N,OH,OW,F) @ (F,C)
     return unpad(dpadded, geometry)
@@ -162,8 +161,8 @@ def conv2d_max_pool2d(
 ) -> Array:
     """The maximum of each 2x2 of what `conv2d` with these arguments returns: (N, OH//2, OW//2, F).
 
-    One pass, for when nobody else asks for the convolution's output: a fast kernel need not
-    write it. A last row or column without a partner is dropped.
+    A fast kernel need not write the convolution's output. A last row or column without a partner
+    is dropped.
     """
     y = conv2d(x, kernel, bias, geometry, activation, cache)
     return max_pool2d(y, sliding(geometry.out_size, (2, 2), (2, 2), "valid"))
@@ -172,10 +171,9 @@ def conv2d_max_pool2d(
 def max_pool2d_with_winners(x: Array, geometry: Geometry) -> tuple[Array, Array]:
     """`max_pool2d`, and where in its window each maximum stood.
 
-    x (N, H, W, C) -> y (N, OH, OW, C) and winners (N, OH, OW, C), holding kh*KW + kw of the FIRST
-    maximum in the window, row by row: that is the rule for ties, so that the gradient goes to one
-    place only. A NaN wins over every number. Winners are uint8, or int32 for windows of more than
-    256 places.
+    x (N, H, W, C) -> y (N, OH, OW, C) and winners (N, OH, OW, C), of `winner_dtype`: kh*KW + kw of
+    the FIRST maximum in the window, row by row, so that the gradient goes to one place only. A NaN
+    wins over every number.
 
     >>> from minitl.kernels.geometry import sliding
     >>> x = np.array([[1.0, 4.0], [4.0, 3.0]]).reshape(1, 2, 2, 1)
@@ -201,9 +199,7 @@ def max_pool2d_gradient(g: Array, winners: Array, geometry: Geometry) -> Array:
 
     g and winners (N, OH, OW, C) -> dx (N, H, W, C). Where windows overlap, gradients add up.
     """
-    (height, width), (top, bottom, left, right) = geometry.size, geometry.pads
-    padded_shape = (g.shape[0], top + height + bottom, left + width + right, g.shape[3])
-    dpadded = np.zeros(padded_shape, g.dtype)
+    dpadded = padded_zeros(geometry, len(g), g.shape[3], g.dtype)
     for kh, kw in window_places(geometry):
         won = winners == kh * geometry.window[1] + kw
         seen_from(dpadded, geometry, kh, kw)[...] += np.where(won, g, 0)
@@ -234,7 +230,7 @@ def dense_kernel_gradient(x: Array, g: Array) -> Array:
 def bias_gradient(g: Array) -> Array:
     """dL/dbias: g (..., F) summed over all axes but the last -> (F,).
 
-    The sum has N*OH*OW terms, so it runs in float64 whatever the dtype of g.
+    The sum has N*OH*OW terms, so it runs in float64.
     """
     return over_channels(np.sum, g).astype(g.dtype)
 
@@ -280,10 +276,9 @@ def softmax_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     for all finite logits, where log(softmax(x)) is not. A class with target 0 adds nothing, not
     even if its logit is -inf. The gradient dL/dlogits is p * sum(targets) - targets.
 
-    Where p is nearly 1, p - 1 is its last few bits. Adam, which divides gradients by their own
-    size, makes a difference in these bits one in the weights: so p is computed with care, and in
-    the order in which TensorFlow adds. (100 steps of a head, largest relative difference between
-    the losses of minitl and Keras: 1.4e-4 with NumPy's exponential and sum, 1.2e-5 with these.)
+    Where p is nearly 1, p - 1 is its last few bits, and Adam, which divides gradients by their own
+    size, carries them into the weights. So p is computed with care, in the order in which
+    TensorFlow adds: losses of 100 steps then differ from Keras's by 1.2e-5, not 1.4e-4.
     """
     shifted = logits - logits.max(axis=-1, keepdims=True)
     e = _exp(shifted)
@@ -358,8 +353,8 @@ def adam_update(
         w <- w - rate * m / (sqrt(v) + epsilon)
 
     `rate` already carries the correction for the zeros that m and v start from, after t steps:
-    rate * sqrt(1 - beta_2^t) / (1 - beta_1^t). Kingma & Ba 2014 (arXiv 1412.6980), the form
-    before section 2.1, in which epsilon is 'epsilon hat'; Keras does the same.
+    rate * sqrt(1 - beta_2^t) / (1 - beta_1^t). Kingma & Ba 2014 (arXiv 1412.6980), end of
+    section 2, where epsilon is 'epsilon hat'; Keras does the same.
     """
     m += (g - m) * (1 - beta_1)
     v += (g * g - v) * (1 - beta_2)
@@ -369,9 +364,6 @@ def adam_update(
 def all_finite(a: Array) -> bool:
     """Whether no number of `a` (any shape) is NaN or infinite."""
     return bool(np.isfinite(a).all())
-
-
-# --- Shared lines --------------------------------------------------------------------------------
 
 
 def bias_and_activation(y: Array, bias: Array | None, activation: str | None) -> Array:
@@ -390,10 +382,7 @@ def over_channels(reduction, x: Array) -> Array:
 
 
 def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) -> Array:
-    """An array with any content. (The twins of these three use memory a second time.)
-
-    What is `lasting` takes no more memory than it needs.
-    """
+    """An array with any content, which takes no more memory than it needs if it is `lasting`."""
     return np.empty(shape, dtype)
 
 

@@ -166,7 +166,7 @@ def test_tiles_at_edges_use_the_same_transformed_filters(size, count):
 
 def test_a_plane_has_those_tiles_side_by_side_that_need_it():
     """14x14: of 16 tiles, four are half a tile wide and four half a tile high, one of them both."""
-    tiling, tiles = winograd._tiling(2, (14, 14), (1, 1, 1, 1), 4)
+    tiling, tiles = winograd._tiling(2, sliding((14, 14), (3, 3), (1, 1), "same"), 4)
     places, starts = winograd_tiles.in_order(tiling, 3, tiles)
     assert sorted(places) == list(range(tiles - 3))
     seen = 0
@@ -184,7 +184,7 @@ def test_a_plane_has_those_tiles_side_by_side_that_need_it():
 
 def test_edges_of_large_tiles_lack_two_or_four_points():
     """10x14: the last row of tiles needs 4 + 2 points, the last column 2 + 2."""
-    tiling, tiles = winograd._tiling(1, (10, 14), (1, 1, 1, 1), 6)
+    tiling, tiles = winograd._tiling(1, sliding((10, 14), (3, 3), (1, 1), "same"), 6)
     assert (tiling.rows, tiling.columns, tiling.last_row, tiling.last_column) == (2, 3, 4, 2)
     _, starts = winograd_tiles.in_order(tiling, 0, tiles)
     ranges = [winograd_tiles.tiles_of_plane(tiling, plane, starts) for plane in range(64)]

@@ -43,7 +43,7 @@ LINES = 384  # of the kernel, or of its gradient, in a job of a gradient
 def dense(x, kernel, bias, activation=None):
     few = x.dtype == kernel.dtype and suits("y", len(x), *kernel.shape)
     y = forward(x, kernel) if few else product(x, kernel)
-    add_bias(y, bias, activation, 0, y.shape[0], 0, y.shape[1])
+    add_bias(y, bias, activation, (0, y.shape[0]), (0, y.shape[1]))
     return y
 
 

@@ -1,10 +1,10 @@
 """Convolution as a matrix product (im2col), for any window, stride and padding.
 
 Write the KH*KW*C numbers that a window sees as one row, for all places of the window one below
-the other, and convolution is `columns @ kernel`: a product that BLAS runs at the speed of the
-machine. (The matrix got its name where each window was a column.) All of it would be KH*KW times
-the size of the input, so it is made and used up in blocks of a few MB, which stay in the cache.
-Both gradients are products with the same matrix or into it:
+the other, and convolution is `columns @ kernel`, a product for BLAS. (The matrix got its name where
+each window was a column.) All of it would be KH*KW times the size of the input, so it is made and
+used up in blocks of a few MB, which stay in the cache. Both gradients are products with the same
+matrix or into it:
 
     y       = columns(x) @ kernel              (rows, K) @ (K, F)       rows = N*OH*OW
     dkernel = columns(x).T @ g                 (K, rows) @ (rows, F)    K = KH*KW*C
@@ -52,7 +52,7 @@ def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=Fals
         columns = _columns(x, geometry, first, last)
         out = rows[first * ow : last * ow, left:right]
         np.matmul(columns, weights[:, left:right], out=out)  # (rows, K) @ (K, F)
-        add_bias(rows, bias, activation, first * ow, last * ow, left, right)
+        add_bias(rows, bias, activation, (first * ow, last * ow), (left, right))
 
     share_out(tile, len(tiles), multiplies=True)
     return y

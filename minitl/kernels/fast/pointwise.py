@@ -14,29 +14,18 @@ from minitl.kernels import twin
 from minitl.kernels.geometry import Array
 from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty
-from minitl.kernels.machine.threads import added_up, cut_rows, over_rows, share_out
-
-# --- Bias ----------------------------------------------------------------------------------------
+from minitl.kernels.machine.threads import Range, added_up, cut_rows, over_rows, share_out
 
 
 def add_bias(
-    y: Array,
-    bias: Array | None,
-    activation: str | None,
-    first: int,
-    last: int,
-    left: int,
-    right: int,
+    y: Array, bias: Array | None, activation: str | None, rows: Range, columns: Range
 ) -> None:
-    """Bias and activation, IN PLACE, on rows first:last and columns left:right of y (rows, F).
-
-    A piece of y is best finished by the thread that has just computed it, while it is in its
-    cache.
-    """
+    """Bias and activation, IN PLACE, on a piece of y (rows, F): best by the thread that has just
+    computed it, while it is in its cache."""
     if bias is not None:
-        _add_bias(y, bias, activation == "relu", first, last, left, right)
+        _add_bias(y, bias, activation == "relu", *rows, *columns)
     elif activation == "relu":
-        piece = y[first:last, left:right]
+        piece = y[slice(*rows), slice(*columns)]
         np.maximum(piece, 0, out=piece)
 
 
@@ -80,9 +69,6 @@ def channel_sums(rows: Array, count: int, add: Callable[..., None], *others: Arr
     return added_up(sums)
 
 
-# --- Activations ---------------------------------------------------------------------------------
-
-
 @twin
 def relu(x):
     y = empty(x.shape, x.dtype)
@@ -109,15 +95,14 @@ def _relu_gradient(g, y, dx, first, last):
 
 @twin
 def bias_relu_gradient(g, y):
-    """`reference.bias_relu_gradient`: dz is summed as it is written, not read once more for it."""
-    dz = empty(g.shape, g.dtype)
+    dz = empty(g.shape, g.dtype)  # summed as it is written, not read once more for it
     rows_y, rows_dz = y.reshape(-1, y.shape[-1]), dz.reshape(-1, dz.shape[-1])
-    (total,) = channel_sums(g.reshape(rows_y.shape), 1, _relu_andadd_rows, rows_y, rows_dz)
+    (total,) = channel_sums(g.reshape(rows_y.shape), 1, _relu_and_add_rows, rows_y, rows_dz)
     return dz, total.astype(g.dtype)
 
 
 @compiled
-def _relu_andadd_rows(g, y, dz, first, last, sums):
+def _relu_and_add_rows(g, y, dz, first, last, sums):
     zero = g.dtype.type(0)
     for row in range(first, last):
         for c in range(g.shape[1]):

@@ -18,13 +18,13 @@ from minitl.kernels.reference import winner_dtype
 
 @twin
 def max_pool2d(x, geometry):
-    return _over_lines(_max_pool, x, geometry, None)
+    return _over_lines(_max_pool, x, geometry)
 
 
 @twin
 def max_pool2d_with_winners(x, geometry):
     winners = _output(x, geometry, winner_dtype(geometry))
-    return _over_lines(_max_pool, x, geometry, winners), winners
+    return _over_lines(_max_pool_with_winners, x, geometry, winners), winners
 
 
 @twin
@@ -48,7 +48,7 @@ def _output(x: Array, geometry: Geometry, dtype: Any) -> Array:
     return empty((x.shape[0], *geometry.out_size, x.shape[3]), dtype)
 
 
-def _over_lines(work, x: Array, geometry: Geometry, *outputs: Array | None) -> Array:
+def _over_lines(work, x: Array, geometry: Geometry, *outputs: Array) -> Array:
     """y: share out work(x, geometry, first, last, y, *outputs) over the N*OH lines."""
     lines, y = x.shape[0] * geometry.out_size[0], _output(x, geometry, x.dtype)
     over_rows(lambda *part: work(x, geometry, *part, y, *outputs), lines, x.size // max(1, lines))
@@ -85,29 +85,40 @@ def _inside(line, ow, geometry):
 
 
 @compiled
-def _max_pool(x, geometry, first, last, y, winners):
-    """`winners` is None, or an array in which the place of each maximum is noted."""
+def _max_pool(x, geometry, first, last, y):
     for line in range(first, last):
         for ow in range(geometry.out_size[1]):
             n, oh, top, left, rows, columns = _inside(line, ow, geometry)
             best = y[n, oh, ow]
             for c in range(x.shape[3]):
                 best[c] = x[n, top + rows[0], left + columns[0], c]
-            if winners is not None:
-                winner = winners[n, oh, ow]
-                winner[:] = rows[0] * geometry.window[1] + columns[0]
             for kh in range(*rows):
                 for kw in range(*columns):
                     seen = x[n, top + kh, left + kw]
-                    if winners is not None:
-                        place = winners.dtype.type(kh * geometry.window[1] + kw)
                     for c in range(x.shape[3]):
-                        # Ties: the first stays. A NaN compares as False: it gets into the maximum,
-                        # and it stays there.
+                        # A NaN compares as False: it gets into the maximum, and it stays there.
                         keep = seen[c] <= best[c] or best[c] != best[c]
                         best[c] = best[c] if keep else seen[c]
-                        if winners is not None:
-                            winner[c] = winner[c] if keep else place
+
+
+@compiled
+def _max_pool_with_winners(x, geometry, first, last, y, winners):
+    for line in range(first, last):
+        for ow in range(geometry.out_size[1]):
+            n, oh, top, left, rows, columns = _inside(line, ow, geometry)
+            best, winner = y[n, oh, ow], winners[n, oh, ow]
+            start = winners.dtype.type(rows[0] * geometry.window[1] + columns[0])
+            for c in range(x.shape[3]):
+                best[c] = x[n, top + rows[0], left + columns[0], c]
+                winner[c] = start
+            for kh in range(*rows):
+                for kw in range(*columns):
+                    seen = x[n, top + kh, left + kw]
+                    place = winners.dtype.type(kh * geometry.window[1] + kw)
+                    for c in range(x.shape[3]):
+                        keep = seen[c] <= best[c] or best[c] != best[c]  # ties: the first stays
+                        best[c] = best[c] if keep else seen[c]
+                        winner[c] = winner[c] if keep else place
 
 
 @compiled

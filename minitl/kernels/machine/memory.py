@@ -1,16 +1,14 @@
 """Memory that kernels write into: aligned to cache lines, and used again.
 
-Fresh memory is dear. The system hands it out as pages full of zeros, one page fault at a time: for
-the outputs of VGG16 that took 3 of 50 ms an image. And NumPy's large arrays begin 16 bytes after
-the start of a page, so that every 64-byte vector that is loaded or stored lies in two cache lines.
+Fresh memory is dear: the system hands it out as pages full of zeros, one page fault at a time. And
+NumPy's large arrays begin 16 bytes after the start of a page, so that every 64-byte vector that is
+loaded or stored lies in two cache lines.
 
 So kernels take their outputs from `empty`. Large ones are views of a `_Block`; when the last view
 of it is gone, Python deletes the block, and its memory waits here for the next caller. At most
-4 GB wait, what a step of training VGG16 uses; `release` gives all of it back. An array of `empty`
-is otherwise like any other.
-
-The system is also asked for pages of 2 MB. 103 MB, the weights of a Dense(1024) on VGG16, are so
-written for the first time in 48 ms, and in 200 ms where they come as 25,000 pages of 4 KB.
+4 GB wait, what a step of training VGG16 uses; `release` gives all of it back. The system is also
+asked for pages of 2 MB: 103 MB, the weights of a Dense(1024) on VGG16, are so written for the
+first time in 48 ms instead of 200.
 """
 
 from __future__ import annotations
@@ -84,27 +82,20 @@ def _mapped(nbytes: int) -> mmap.mmap:
 
 @twin
 def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) -> Array:
-    """`numpy.empty`, beginning at a cache line, in memory that may have been used before.
-
-    What is `lasting` takes no more than it needs: the rest of a larger block would be idle.
-    """
+    """Beginning at a cache line, in memory that may have been used before. For what is `lasting` no
+    larger block is taken, of which the rest would be idle."""
     shape = (shape,) if isinstance(shape, int) else shape
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes >= LARGE:
-        return _array(_Block.of(nbytes, most=nbytes if lasting else None), shape, dtype)
+        return np.ndarray(shape, dtype, _Block.of(nbytes, most=nbytes if lasting else None))
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes].view(dtype).reshape(shape)
 
 
-def _array(block: _Block, shape: tuple[int, ...], dtype: np.dtype) -> Array:
-    return np.ndarray(shape, dtype, block)
-
-
 @twin
 def copy(a: Array) -> Array:
-    """A copy of an array; a large one in memory of `empty`."""
     if a.nbytes < LARGE:
         return np.array(a, order="C")
     new = empty(a.shape, a.dtype)
@@ -114,14 +105,11 @@ def copy(a: Array) -> Array:
 
 @twin
 def zeros_like(a: Array) -> Array:
-    """Zeros of an array's shape and dtype.
-
-    New memory is full of zeros, but the system sees to that page by page, when somebody first
-    writes there: an update does so on all cores.
-    """
+    """New memory is full of zeros, but the system sees to that page by page, when somebody first
+    writes there: an update does so on all cores."""
     if a.nbytes < LARGE:
         return np.zeros_like(a)
-    return _array(_Block.of(a.nbytes, zeros=True), a.shape, a.dtype)
+    return np.ndarray(a.shape, a.dtype, _Block.of(a.nbytes, zeros=True))
 
 
 def scratch(size: int, dtype: np.dtype) -> Array:

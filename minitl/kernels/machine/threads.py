@@ -125,27 +125,16 @@ def share_out(part: Callable[[int], None], count: int, multiplies: bool = False)
     `multiplies` says that the parts call BLAS. The order of the calls is not defined; an
     exception in one of them is raised here.
     """
-    if multiplies:
-        if _blas_switches():
-            with _one_blas_thread():
-                share_out(part, count)
-        else:  # an unknown BLAS: leave the threads to it, rather than have threads of threads
-            for index in range(count):
-                part(index)
+    if multiplies and _blas_switches():
+        with _one_blas_thread():
+            share_out(part, count)
         return
-
-    helpers = min(_threads, count) - 1
-    if helpers < 1:
-        for index in range(count):
-            part(index)
-        return
-
-    indices = itertools.count()  # whoever is free takes the next: cores are seldom equally fast
+    # An unknown BLAS keeps its threads: we have none beside them.
+    helpers = 0 if multiplies else min(_threads, count) - 1
+    indices = iter(range(count))  # whoever is free takes the next: cores are seldom equally fast
 
     def work() -> None:
-        for index in iter(lambda: next(indices), None):
-            if index >= count:
-                return
+        for index in indices:
             part(index)
 
     running = [_workers().submit(work) for _ in range(helpers)]
