@@ -62,9 +62,8 @@ def snake_case(name: str) -> str:
 PARTS = {
     "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
-    "images": "minitl.applications.vgg16",  # a model file says what images it expects
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
-    "networks": "minitl.applications.common",  # checks arguments that seldom come together
+    "networks": "minitl.applications.common",  # unusual arguments; the images that a file expects
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
     "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs
     "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text

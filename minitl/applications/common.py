@@ -1,11 +1,16 @@
-"""What the networks check of arguments that seldom come together; `vgg16.py` says when."""
+"""What the networks check of arguments that seldom come together; `vgg16.py` says when.
+
+A file that says what images its model expects (`storage/keras_models.py`) finds `InputRange` here.
+"""
 
 import os
 from typing import Any
 
 from minitl import activations
-from minitl.applications.vgg16 import SMALLEST
+from minitl.applications.vgg16 import SMALLEST, InputRange
 from minitl.layers.base import SymbolicTensor
+
+__all__ = ["InputRange", "check", "check_shape"]
 
 
 def check(

@@ -232,7 +232,7 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
         ranges = notes.get("input_ranges", {})
         for layer in input_layers(model):
             if layer.name in ranges:
-                layer.inspect = part("images").InputRange(*ranges[layer.name])
+                layer.inspect = part("networks").InputRange(*ranges[layer.name])
         multipliers = notes.get("rate_multipliers", {})
         for place, inner in named_layers(model):
             inner.rate_multiplier = multipliers.get(place, 1.0)
@@ -321,7 +321,7 @@ def _notes(model: Model) -> dict[str, Any]:
     ranges = {
         layer.name: [layer.inspect.low, layer.inspect.high, layer.inspect.remedy]
         for layer in input_layers(model)
-        if isinstance(layer.inspect, part("images").InputRange)
+        if isinstance(layer.inspect, part("networks").InputRange)
     }
     multipliers = {
         path: layer.rate_multiplier
