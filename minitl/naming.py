@@ -63,7 +63,7 @@ PARTS = {
     "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
-    "networks": "minitl.applications.common",  # checks arguments that seldom come together
+    "networks": "minitl.applications.common",  # unusual arguments; the images that a file expects
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
     "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs
     "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
@@ -71,7 +71,6 @@ PARTS = {
     "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
     "streams": "minitl.data.streams",  # data that are iterables of batches, not arrays
     "summary": "minitl.judging.summary",  # Model.summary
-    "threads": "minitl.kernels.machine.threads",  # digests of many samples on several cores
     "weights": "minitl.applications.weights",  # published weights that are not in their place
 }
 

@@ -1,4 +1,6 @@
-"""What the networks check of arguments that seldom come together; `vgg16.py` says when."""
+"""What the networks check of arguments that seldom come together; `vgg16.py` says when.
+
+"""
 
 import os
 from typing import Any
@@ -6,6 +8,8 @@ from typing import Any
 from minitl import activations
 from minitl.applications.vgg16 import SMALLEST
 from minitl.layers.base import SymbolicTensor
+
+__all__ = ["check", "check_shape"]
 
 
 def check(

@@ -9,16 +9,17 @@ known by its name.
 
 import functools
 import hashlib
+import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from minitl.naming import part
-
 SIZE = 16  # bytes of a sample's digest
+WORKERS = os.cpu_count() or 1
 # Where classes and functions of minitl once were. A digest has the place in it, and files with such
 # digests outlive a move.
 FORMER_PLACES = {
@@ -67,11 +68,9 @@ def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = 
     found = np.empty((n, SIZE), np.uint8)
     # Shape and dtype of a sample, not of the batch that it happens to come in.
     heads = "".join(f"{a[:0].shape}{a.dtype.str}" for a in arrays).encode()
-    threads = part("threads")
-    ranges = threads.cut(n, threads.PARTS)
 
-    def digest_some(index: int) -> None:
-        for i in range(*ranges[index]):
+    def every(first: int) -> None:
+        for i in range(first, n, WORKERS):
             digest = hashlib.sha256(heads)
             for a in arrays:
                 digest.update(np.ascontiguousarray(a[i]).data)
@@ -79,7 +78,8 @@ def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = 
                 digest.update(tags[i])
             found[i] = np.frombuffer(digest.digest(), np.uint8, SIZE)
 
-    threads.share_out(digest_some, len(ranges))
+    with ThreadPoolExecutor(WORKERS) as pool:  # a digest lets go of the interpreter lock
+        list(pool.map(every, range(min(n, WORKERS))))
     return found
 
 
