@@ -12,12 +12,12 @@ The twins are imported when the first of them is called: they bring Numba along,
 
 import functools
 import importlib
+import pkgutil
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from minitl.kernels import reference
-from minitl.naming import attributes_of
 
 if TYPE_CHECKING:
     from minitl.kernels.average_pooling import *
@@ -143,4 +143,12 @@ def on_one_core(work: Callable[[], None]) -> None:
     work()
 
 
-__getattr__ = attributes_of(__name__, deep=False)  # kernels whose formulas have their own files
+@functools.cache
+def __getattr__(name: str) -> Any:
+    """A kernel whose formula has a file of its own: found there when it is first asked for."""
+    for file in pkgutil.iter_modules(__path__, f"{__name__}."):  # noqa: F405
+        if not file.ispkg and not name.startswith("_"):
+            found = getattr(importlib.import_module(file.name), name, None)
+            if getattr(found, "__module__", "") == file.name:
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
