@@ -16,7 +16,8 @@ from minitl.naming import public_names
 def names_in(module):
     """What a module of minitl has by name, with what it would find in its files when asked."""
     lazy = public_names(module.__name__) if "__getattr__" in vars(module) else {}
-    return lazy | vars(module)
+    named = {name: getattr(module, name) for name in vars(module).get("__all__", ())}
+    return lazy | named | vars(module)
 
 
 def seeds(count):

@@ -88,7 +88,7 @@ LACKING = {
     "custom_objects safe_mode": "a file's classes are minitl's, and no code is read from it",
     "zipped max_shard_size": "a file is one file",
     "format": "images are read by Pillow",
-    "weights optimizer rebuild add_history add_progbar name": "of Keras's own machinery",
+    "weights rebuild add_history add_progbar name": "of Keras's own machinery",
 }
 
 
