@@ -1,4 +1,4 @@
-"""How fast, how exact, how large: one question a file, measured where you run it.
+"""How fast, how exact, how large: one question per file, measured where you run it.
 
     python -m pip install -e '.[bench,demo]'
     python -m benchmarks --list                     the questions

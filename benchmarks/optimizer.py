@@ -1,6 +1,6 @@
 """How long does a step of Adam take on 25.7 million weights, and how long must it?
 
-Adam reads w, g, m, v and writes w, m, v: 28 bytes a weight in float32. 'the same bytes' is a
+Adam reads w, g, m, v and writes w, m, v: 28 bytes per weight in float32. 'the same bytes' is a
 compiled loop that reads and writes these seven arrays and computes next to nothing.
 """
 

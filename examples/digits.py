@@ -47,7 +47,7 @@ def trained(model, x, y, epochs):
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--shots", type=int, default=20, help="images a class; default: %(default)s")
+parser.add_argument("--shots", type=int, default=20, help="images per class; default: %(default)s")
 parser.add_argument("--draws", type=int, default=5, help="of those; default: %(default)s")
 arguments = parser.parse_args()
 set_random_seed(0)
