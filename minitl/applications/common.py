@@ -1,5 +1,6 @@
-"""What the networks check of arguments that seldom come together; `vgg16.py` says when.
+"""The checks of a network's arguments, for all of the networks here.
 
+`vgg16.py` calls them when the arguments are not those of a plain base without its top.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 An ONNX file is one protobuf message. Protobuf is simple enough to read by hand: a message is a
 row of fields; a field is a key, (number << 3 | wire type), and a value. Wire type 0 is a varint
-(7 bits a byte, lowest first, the high bit says that more follow), 1 is 8 bytes, 5 is 4 bytes,
+(7 bits per byte, lowest first, the high bit says that more follow), 1 is 8 bytes, 5 is 4 bytes,
 and 2 is a length and so many bytes: a string, raw data, or another message. Three messages are on
 the way to a weight, with these field numbers (onnx.proto):
 
