@@ -233,17 +233,16 @@ def forget_names() -> None:
 # --- What the files of a package define -----------------------------------------------------------
 
 
-def public_names(module: str, deep: bool = True) -> dict[str, Any]:
+def public_names(module: str) -> dict[str, Any]:
     """The public classes and functions that a module defines, and their other names.
 
-    Of a package, those of its files, all of which are imported; if `deep`, those of the packages
-    inside it, too. A file that defines helpers as well says by `__all__` what is public.
+    Of a package, those of its files, all of which are imported, and of the packages inside it. A
+    file that defines helpers as well says by `__all__` what is public.
     """
     place = importlib.import_module(module)
     found: dict[str, Any] = {}
     for file in pkgutil.iter_modules(getattr(place, "__path__", ())):
-        if deep or not file.ispkg:
-            found |= public_names(f"{module}.{file.name}")
+        found |= public_names(f"{module}.{file.name}")
     if not hasattr(place, "__path__"):
         for key, value in vars(place).items():
             public = key in getattr(place, "__all__", (key,)) and not key.startswith("_")
@@ -252,13 +251,10 @@ def public_names(module: str, deep: bool = True) -> dict[str, Any]:
     return found
 
 
-def attributes_of(
-    package: str, elsewhere: Mapping[str, str] | None = None, deep: bool = True
-) -> Callable[[str], Any]:
+def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> Callable[[str], Any]:
     """The `__getattr__` of a package: names that its `__init__` does not import, found when asked.
 
-    They are its modules and what `public_names` (`deep` or not) finds, or what `elsewhere` says:
-    {name: module}.
+    They are its modules and what `public_names` finds, or what `elsewhere` says: {name: module}.
     """
 
     @functools.cache  # `ops.batch_norm`, say, is asked for at every call of a layer
@@ -274,7 +270,7 @@ def attributes_of(
             if missing.name != f"{package}.{name}":
                 raise
         place = sys.modules[package]
-        found = public_names(package, deep) if elsewhere is None else dict.fromkeys(elsewhere)
+        found = public_names(package) if elsewhere is None else dict.fromkeys(elsewhere)
         if name == "__all__":
             ours = {key for key, value in vars(place).items() if _is_ours(key, value)}
             return sorted({*found, *ours})

@@ -1,13 +1,10 @@
 """The kernels, and the ONE place that chooses between a formula and its fast twin.
 
 A kernel is plain arithmetic on arrays. Each has a formula: those that VGG16 needs stand in
-`reference.py`, the others in files beside it. Most have a twin of the same name and signature in
+`reference.py`, the others in files beside it. Most have a twin of the same name and parameters in
 `fast/`, made of compiled loops; `@twin` registers it. What this package exports under the name is a
-switch (`switching`): it calls the twin, or the formula after `use_kernels("reference")`. Read
-`reference.py` next.
-
-The twins are imported when the first of them is called: they bring Numba along, which
-`import minitl` must not wait for.
+switch: it calls the twin, or the formula after `use_kernels("reference")`. The twins are imported
+when the first is called: `import minitl` need not wait for Numba. Read `reference.py` next.
 """
 
 import functools
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-F = TypeVar("F", bound=Callable[..., Any])
 
 KERNELS = ("reference", "fast", "direct", "precise")
 _current = "fast"
@@ -41,14 +37,12 @@ def current_kernels() -> str:
 class use_kernels:
     """Switch all kernels of this process: 'reference', 'fast', 'direct', or 'precise'.
 
-    'direct' is 'fast' with im2col for every convolution, to see what the other algorithms bring,
-    and what they cost in accuracy.
+    'direct' is 'fast' with im2col for every convolution, to see what the other algorithms bring.
 
     'precise' is 'fast' with float64 inside every convolution of which a gradient will be asked:
     its outputs decide what passes ReLU, and what is the largest under a window. Where all of VGG16
-    is trained, its gradients then differ from those of float64 by 1e-5, instead of 3e-4 as with
-    'fast' and with other runtimes, and a step takes 1.3 times as long. What is not such a
-    convolution (frozen layers, batch normalization, Dense) is computed as with 'fast'.
+    is trained, its gradients then differ from those of float64 by 1e-5, instead of 3e-4, and a step
+    takes 1.3 times as long. All else is computed as with 'fast'.
 
     As a plain call it holds until the next; as a context manager, until the block is left.
 
@@ -81,15 +75,14 @@ class use_kernels:
         _current = self._before
 
 
-def twin(function: F) -> F:
+def twin(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator: this is the fast twin of the kernel of its name."""
     TWINS[function.__name__] = function
     return function
 
 
 def switching(formula: Callable[P, R], room: str = "minitl.kernels.fast") -> Callable[P, R]:
-    """The kernel of a formula: it hands over to the twin, which `room` registers, unless told not
-    to. As `kernel.formula` the formula stays at hand."""
+    """The kernel of a formula (kernel.formula): it calls the twin, which `room` registers."""
     name = formula.__name__
 
     @functools.wraps(formula)
@@ -127,7 +120,7 @@ softmax = reference.softmax
 softmax_gradient = reference.softmax_gradient
 softmax_cross_entropy = reference.softmax_cross_entropy
 
-# Where arrays come from. These twins need no Numba, which making a model must not wait for.
+# These twins need no Numba, which making a model must not wait for.
 empty = switching(reference.empty, "minitl.kernels.machine.memory")
 copy = switching(reference.copy, "minitl.kernels.machine.memory")
 zeros_like = switching(reference.zeros_like, "minitl.kernels.machine.memory")
@@ -137,8 +130,8 @@ zeros_like = switching(reference.zeros_like, "minitl.kernels.machine.memory")
 def on_one_core(work: Callable[[], None]) -> None:
     """Call work(), whose matrix products then use the calling core alone.
 
-    For a loop of small products, each of which needs the one before: to share such a one out costs
-    more than it brings (32 x 128 x 512, two cores: 121 us, against 56 on one).
+    For a loop of small products, each of which needs the one before: shared out, one of 32 x 128 x
+    512 takes two cores 121 us, instead of 56 on one.
     """
     work()
 

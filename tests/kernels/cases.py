@@ -1,18 +1,23 @@
 """Shapes that the kernel tests share: small, odd, and one for each thing that can go wrong."""
 
+import importlib
+import pkgutil
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-import minitl.kernels.reference
+from minitl import kernels
 from minitl.kernels.geometry import sliding
-from minitl.naming import public_names
 
 # Kernels that have formulas in files of their own; and all formulas, wherever they stand.
-NAMES = public_names("minitl.kernels", deep=False)
+NAMES: dict[str, Any] = {}
+for file in pkgutil.iter_modules(kernels.__path__, "minitl.kernels."):
+    if not file.ispkg:
+        NAMES |= vars(importlib.import_module(file.name))
 BESIDE = {name: kernel for name, kernel in NAMES.items() if hasattr(kernel, "formula")}
 FORMULAS = {name: kernel.formula for name, kernel in BESIDE.items()}
-reference = SimpleNamespace(**NAMES | vars(minitl.kernels.reference) | FORMULAS)
+reference = SimpleNamespace(**NAMES | vars(kernels.reference) | FORMULAS)
 
 # (N, H, W, C), (KH, KW), (SH, SW), padding
 WINDOWS = [
