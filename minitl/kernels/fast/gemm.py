@@ -1,7 +1,7 @@
 """The matrix product, from the registers up: what Winograd's convolution, that of few channels,
 and dense layers run on.
 
-A core can start two fused multiply-adds a cycle, of eight float32 each (sixteen with AVX-512),
+A core can start two fused multiply-adds per cycle, of eight float32 each (sixteen with AVX-512),
 but load only two or three vectors. A product is fast when each number, once loaded, is used
 several times. So `tile` computes 6 rows by 2 vectors of C = A @ B at once and keeps all of it in
 registers:

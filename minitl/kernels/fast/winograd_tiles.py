@@ -19,7 +19,7 @@ STRIP = 32  # places side by side whose tiles are transformed together
 STREAMED = 2**21  # bytes of a y from which on it is written past the caches
 
 # What callers bring along, for the time of a call.
-STRIP_MEMORY = 2 * 8 * (STRIP + 2)  # numbers a channel: a strip, and what it is made from
+STRIP_MEMORY = 2 * 8 * (STRIP + 2)  # numbers per channel: a strip, and what it is made from
 WORK_MEMORY = 64 + 64  # vectors: between the two axes, and a tile that is done
 
 # A function that stays a function of its own in compiled code would be handed the axis and the size
