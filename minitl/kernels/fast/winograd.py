@@ -34,7 +34,7 @@ read the trilinear form above:
     dkernel = G^T (sum over tiles of (B^T d B) * (A g A^T)) G        again 36 matrix products
 
 **Larger tiles.** Nothing above depends on the 4: M outputs want M + 2 points. With M = 6, 64
-multiplications give 36 outputs, 1.78 an output instead of 2.25. The price is rounding, and filters
+multiplications give 36 outputs, 1.78 per output instead of 2.25. The price is rounding, and filters
 u that are 64/36 as large and have to be read for each block of tiles. So tiles of 6 are for large
 maps, which have many tiles and few filters, see `tile_size`; and not for outputs of which a
 gradient will be asked, because rounding decides what passes ReLU. (So a large map that is recorded
@@ -56,7 +56,7 @@ can be float64: x is widened where its transform loads it, y is rounded where it
 
 **Speed.** A job takes a block of tiles all the way: transform (`winograd_tiles.py`), products
 (`gemm.py`), transform back, all within one compiled loop, so that nothing but x, u and y passes
-through memory. VGG16 at 224x224, batch 8, two cores with AVX-512, takes 31 ms an image.
+through memory. VGG16 at 224x224, batch 8, two cores with AVX-512, takes 31 ms per image.
 """
 
 from functools import lru_cache
