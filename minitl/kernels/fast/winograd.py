@@ -338,7 +338,7 @@ def tile_size(out_size: Pair, channels: int, filters: int) -> int:
 
     It does not depend on N: an image has the same bits alone and in a batch. Filters u for tiles of
     6 are read for each block of tiles; 512 -> 512 would take 67 MB, instead of 38. (56x56, 256 ->
-    256, batch 8: 5.8 ms an image in tiles of 4, 4.8 in tiles of 6.)
+    256, batch 8: 5.8 ms per image in tiles of 4, 4.8 in tiles of 6.)
     """
     large = min(out_size) >= LARGE_MAP and channels * filters <= FEW_FILTERS
     return 6 if large else 4

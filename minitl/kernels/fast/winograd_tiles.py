@@ -298,7 +298,7 @@ def _from_planes(axis, size, planes, tiles, filters, bias, floor, side, y, work)
 
     A store waits until its cache line has come from memory. A tile's lines lie scattered over its
     rows, which no processor foresees: so each is sent for one tile ahead (64 channels at 224x224:
-    0.67 ms an image instead of 1.11).
+    0.67 ms per image instead of 1.11).
     """
     _, height, width, depth = y.shape
     tiling, places, m = tiles.tiling, tiles.places, planes.values
