@@ -80,9 +80,9 @@ from minitl.kernels.machine.threads import (
     thread_count,
 )
 
-# Measured on VGG16's layers with AVX-512 and 2 MB of second cache per core: 48 to 108 tiles of 4 at a
-# time differ by less than 5 per cent, and so do 128 to 512 filters; 24 to 72 tiles of 6 by no more
-# than the noise.
+# Measured on VGG16's layers with AVX-512 and 2 MB of second cache per core: 48 to 108 tiles of 4
+# at a time differ by less than 5 per cent, and so do 128 to 512 filters; 24 to 72 tiles of 6 by no
+# more than the noise.
 TILES = {4: 72, 6: 48}  # by their size
 FEW_TILES = 96  # of which there are no blocks: the filters are shared out instead
 FILTERS = 256  # whose products are kept before they are transformed back
