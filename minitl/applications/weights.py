@@ -329,7 +329,7 @@ def verify(path: str | os.PathLike[str], entry: Published | None = None) -> str:
 
 
 def differences(layers: Layers) -> list[str]:
-    """Where an inventory differs from the published VGG16 without top, a line for each difference."""
+    """How an inventory differs from the published VGG16 without top, a line for each difference."""
     wrong = []
     expected = manifest()
     found = {name: [array for _, array in weights] for name, weights in layers if weights}
