@@ -15,7 +15,7 @@ import numpy as np
 from minitl.autograd import as_tensor
 from minitl.layers import augmentation as kinds
 from minitl.layers.augmentation import Augmentation, Geometric, RandomCrop, Resampling
-from minitl.layers.randomness import view_seeds
+from minitl.layers.regularization import view_seeds
 from minitl.naming import complain_about_unknown
 
 CHUNK = 32  # images at a time: what is between the layers stays small
@@ -47,12 +47,9 @@ def augment(
     [[[2, 4], [1, 3]]]
     """
     stack = [layers] if isinstance(layers, Augmentation) else list(layers)
-    for layer in stack:
-        if not isinstance(layer, Augmentation):
-            raise TypeError(
-                f"augment takes augmentation layers, such as RandomFlip('horizontal'); got "
-                f"{layer!r}"
-            )
+    if others := [layer for layer in stack if not isinstance(layer, Augmentation)]:
+        wanted = "augmentation layers, such as RandomFlip('horizontal')"
+        raise TypeError(f"augment takes {wanted}; got {others[0]!r}")
     for name, number in (("seed", seed), ("view", view), ("first", first)):
         if not isinstance(number, (int, np.integer)) or number < 0:
             raise ValueError(f"{name} is a non-negative integer, got {number!r}")
@@ -154,9 +151,8 @@ def augmentation_layers(
 
     What is 0 or None is left out. Raises ValueError for what is out of range.
     """
-    complain_about_unknown(
-        images, ("fill_mode", "fill_value", "value_range"), "augmentation_layers"
-    )
+    known = ("fill_mode", "fill_value", "value_range")
+    complain_about_unknown(images, known, "augmentation_layers")
     tone = {"value_range": images.pop("value_range", (0, 255))}
     parts = {"shift": shift, "zoom": zoom, "brightness": brightness, "contrast": contrast}
     ranges: dict[str, Any] = {name: (part, 1, "from 0 to 1") for name, part in parts.items()}

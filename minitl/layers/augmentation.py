@@ -16,6 +16,7 @@ pixels, 0-255: see `minitl.data.augment`.
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,20 +26,10 @@ from minitl.autograd import Array, Tensor, as_tensor
 from minitl.kernels.images import FILL_MODES
 from minitl.layers.base import Layer, Shape
 from minitl.layers.core import channels_last
-from minitl.layers.randomness import RandomLayer, choose, draw
+from minitl.layers.regularization import RandomLayer, choose, draw
 
-__all__ = [
-    "GaussianNoise",
-    "RandomBrightness",
-    "RandomContrast",
-    "RandomCrop",
-    "RandomFlip",
-    "RandomRotation",
-    "RandomTranslation",
-    "RandomTurn",
-    "RandomZoom",
-]
-
+__all__ = ["GaussianNoise", "RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip"]
+__all__ += ["RandomRotation", "RandomTranslation", "RandomTurn", "RandomZoom"]
 INTERPOLATIONS = ("bilinear", "nearest")
 
 
@@ -50,6 +41,8 @@ class Augmentation(RandomLayer):
 
     input_rank: ClassVar[int | None] = 4
     _training_unless_told = True
+    # Of x (N, ...) and seeds (N,): x augmented, sample n by what seeds[n] says.
+    change: Callable[[Tensor, Array], Tensor]
 
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> Layer:
@@ -77,12 +70,6 @@ class Augmentation(RandomLayer):
         self.prepare(x.shape)
         return self.change(as_tensor(x), seeds).storage
 
-    # --- To be defined by subclasses ---
-
-    def change(self, x: Tensor, seeds: Array) -> Tensor:
-        """x (N, ...) augmented, sample n by what seeds[n] says."""
-        raise NotImplementedError
-
     def outside_training(self, x: Tensor) -> Tensor:
         return x
 
@@ -109,6 +96,9 @@ class Geometric(Augmentation):
     Those that leave the centre of the image where it is define `linear`, the others `matrices`.
     """
 
+    # (N, 2, 2) of seeds: rows and columns from the centre, in the output to those in the input.
+    linear: Callable[[Array], Array]
+
     interpolation = "nearest"  # where whole pixels move, any will do, and this copies them
     fill_mode = "nearest"
     fill_value: Any = 0.0
@@ -127,10 +117,6 @@ class Geometric(Augmentation):
         matrices[:, :2, 2] = centre - linear @ centre
         matrices[:, 2, 2] = 1
         return matrices
-
-    def linear(self, seeds: Array) -> Array:
-        """(N, 2, 2): rows and columns from the centre, in the output to those in the input."""
-        raise NotImplementedError
 
     def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return size
@@ -159,16 +145,13 @@ class Resampling(Geometric):
         **kwargs: Any,
     ):
         super().__init__(seed, data_format, **kwargs)
-        for name, value, known in (
-            ("fill_mode", fill_mode, FILL_MODES),
-            ("interpolation", interpolation, INTERPOLATIONS),
-        ):
-            if value not in known:
+        self.fill_mode, self.interpolation = fill_mode, interpolation
+        for name, known in (("fill_mode", FILL_MODES), ("interpolation", INTERPOLATIONS)):
+            if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} is one of {', '.join(map(repr, known))}; got {value!r}")
         numbers = np.asarray(fill_value)
         if numbers.ndim > 1 or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
             raise ValueError(f"fill_value is a number, or one a channel; got {fill_value!r}")
-        self.fill_mode, self.interpolation = fill_mode, interpolation
         self.fill_value = numbers.tolist()
 
     def build(self, input_shape: Shape) -> None:
@@ -230,17 +213,16 @@ class RandomTurn(Geometric):
             raise ValueError(f"turns are some of 0, 1, 2, 3 quarters of a circle; got {turns!r}")
 
     def build(self, input_shape: Shape) -> None:
-        self._check(input_shape[1:3])
-
-    def _check(self, size: Any) -> None:
-        if size[0] != size[1] and None not in size and any(turn % 2 for turn in self.turns):
+        height, width = input_shape[1:3]
+        square = height == width or None in (height, width)
+        if not square and any(turn % 2 for turn in self.turns):
             raise ValueError(
                 f"{self.name!r} turns by 90 degrees, for which images must be square, got "
-                f"{size[0]} x {size[1]} pixels; turns=(0, 2) suits any"
+                f"{height} x {width} pixels; turns=(0, 2) suits any"
             )
 
     def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
-        self._check(size)
+        self.build((None, *size))  # looks again: it may not have known the size
         return super().matrices(seeds, size)
 
     def linear(self, seeds: Array) -> Array:
@@ -314,18 +296,16 @@ class RandomZoom(Resampling):
 
     def __init__(self, height_factor: Any, width_factor: Any = None, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._vertical = as_range("height_factor", height_factor)
-        self._horizontal = self._vertical
+        self._vertical = self._horizontal = as_range("height_factor", height_factor)
         if width_factor is not None:
             self._horizontal = as_range("width_factor", width_factor)
         self.height_factor, self.width_factor = height_factor, width_factor
 
     def linear(self, seeds: Array) -> Array:
         vertical, horizontal = draw(seeds, self._vertical, self._horizontal)
-        if self.width_factor is None:
-            horizontal = vertical
         linear = np.zeros((len(seeds), 2, 2))
-        linear[:, 0, 0], linear[:, 1, 1] = 1 + vertical, 1 + horizontal
+        linear[:, 0, 0] = 1 + vertical
+        linear[:, 1, 1] = 1 + (vertical if self.width_factor is None else horizontal)
         return linear
 
 
@@ -374,8 +354,7 @@ class RandomCrop(Geometric):
         part = ops.getitem(x, np.s_[:, top : top + rows, left : left + columns])
         # Pixel centres lie at i + 1/2, in the part as in the window.
         scale = np.array([rows / self.height, columns / self.width])
-        matrix = np.column_stack([np.diag(scale), (scale - 1) / 2])
-        matrices = np.tile(matrix, (n, 1, 1))
+        matrices = np.tile(np.column_stack([np.diag(scale), (scale - 1) / 2]), (n, 1, 1))
         return ops.affine_transform(part, matrices, (self.height, self.width), "bilinear")
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -387,6 +366,9 @@ class RandomCrop(Geometric):
 
 class Tone(Augmentation):
     """Base of layers that change values; they must know between which these lie."""
+
+    # Of seeds: contrast, as a factor, and brightness, as a part of the range, (N,) each.
+    settings: Callable[[Array], tuple[Array, Array]]
 
     def __init__(self, value_range: Any = (0, 255), seed: int | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
@@ -401,18 +383,13 @@ class Tone(Augmentation):
                 f"or by channel, such as (0, 255); got {value_range!r}"
             )
         self.value_range = tuple(np.asarray(end).tolist() for end in value_range)
-        self._low, self._high = low, high
-        self._looked = False
+        self._low, self._high, self._looked = low, high, False
 
     def change(self, x: Tensor, seeds: Array) -> Tensor:
         low, high = (np.broadcast_to(end, x.shape[3:]).copy() for end in (self._low, self._high))
         self._look(x.storage, low, high)
         contrast, brightness = self.settings(seeds)
         return ops.adjust_tone(x, contrast, brightness[:, np.newaxis] * (high - low), low, high)
-
-    def settings(self, seeds: Array) -> tuple[Array, Array]:
-        """Contrast, as a factor, and brightness, as a part of the range: (N,) each."""
-        raise NotImplementedError
 
     def build(self, input_shape: Shape) -> None:
         if not {self._low.size, self._high.size} <= {1, input_shape[-1]}:

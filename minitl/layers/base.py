@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,10 +50,8 @@ class SymbolicTensor:
     __slots__ = ("call", "dtype", "index", "name", "shape")
 
     def __init__(self, shape: Shape, dtype: str, call: Call, index: int = 0):
-        self.shape = shape
-        self.dtype = dtype
-        self.call = call
-        self.index = index  # which of the call's outputs
+        self.shape, self.dtype = shape, dtype
+        self.call, self.index = call, index  # which of the call's outputs
         self.name = call.layer.name
 
     @property
@@ -82,8 +80,7 @@ class Call:
         training: bool | None = None,
         as_list: bool = False,
     ):
-        self.layer = layer
-        self.inputs = inputs
+        self.layer, self.inputs = layer, inputs
         self.as_list = as_list  # called on a list of tensors, even if of only one
         self.training = training  # a fixed mode for this call, or None: that of the model's run
         self.outputs: list[SymbolicTensor] = []
@@ -131,18 +128,15 @@ class Layer(Configurable, metaclass=LayerType):
     random: ClassVar[bool] = False
     # What `training` is where nobody says; None leaves it to the layers inside.
     _training_unless_told: ClassVar[bool | None] = False
-    _extra_arguments: ClassVar[frozenset[str]] = frozenset()
+    _extra_arguments: ClassVar[Set[str]] = frozenset()
     # Settings in Keras's configurations that do nothing unless another is on; see from_config.
     idle_settings: ClassVar[frozenset[str]] = frozenset()
     _sealed = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # Which of `training` and `rng` this class's `call` wants to be told.
-        cls._extra_arguments = frozenset(inspect.signature(cls.call).parameters) & {
-            "training",
-            "rng",
-        }
+        # Which of these this class's `call` wants to be told.
+        cls._extra_arguments = inspect.signature(cls.call).parameters.keys() & {"training", "rng"}
 
     def __init__(
         self, *, name: str | None = None, trainable: bool = True, dtype: str | None = None
@@ -193,9 +187,8 @@ class Layer(Configurable, metaclass=LayerType):
 
     def largest_step(self, input_shapes: list[Any]) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
-        found = self.compute_output_shape(
-            input_shapes if len(input_shapes) > 1 else input_shapes[0]
-        )
+        several = len(input_shapes) > 1
+        found = self.compute_output_shape(input_shapes if several else input_shapes[0])
         shapes = [*input_shapes, *(found if isinstance(found, list) else [found])]
         return sum(math.prod(n or 1 for n in shape[1:]) for shape in shapes)
 
@@ -278,8 +271,9 @@ class Layer(Configurable, metaclass=LayerType):
     @property
     def weights(self) -> list[Variable]:
         """All weights, in the order of files: those that learn first. Freezing changes nothing."""
-        own = sorted(self.own_weights, key=lambda v: not v.learnable)
-        return _once(own + [v for layer in self.sublayers() for v in layer.weights])
+        found = sorted(self.own_weights, key=lambda v: not v.learnable)
+        found += [v for layer in self.sublayers() for v in layer.weights]
+        return list({id(v): v for v in found}.values())  # a shared weight counts once
 
     @property
     def trainable_weights(self) -> list[Variable]:
@@ -312,9 +306,8 @@ class Layer(Configurable, metaclass=LayerType):
         if len(mine) != len(arrays):
             wrong.insert(0, f"  expected {len(mine)} arrays, found {len(arrays)}")
         if wrong:
-            raise ValueError(
-                f"set_weights: the arrays do not fit {self.name!r}:\n" + "\n".join(wrong)
-            )
+            found = "\n".join(wrong)
+            raise ValueError(f"set_weights: the arrays do not fit {self.name!r}:\n{found}")
         for v, a in zip(mine, arrays, strict=True):
             v.assign(a)
 
@@ -329,16 +322,15 @@ class Layer(Configurable, metaclass=LayerType):
         self, x: Any, training: bool | None = None, rng: np.random.Generator | None = None
     ) -> Any:
         """Compute on arrays or Tensors, or extend a graph from symbolic tensors."""
-        inputs = list(x) if isinstance(x, (list, tuple)) else [x]
-        symbolic = [isinstance(t, SymbolicTensor) for t in inputs]
-        if any(symbolic):
-            if not all(symbolic):
-                raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
-            return self._connect(x, inputs, training)
-        tensors = [self.as_input(t) for t in inputs]
-        shapes = [t.shape for t in tensors]
         several = isinstance(x, (list, tuple))
-        self.prepare(shapes if several else shapes[0])
+        inputs = list(x) if several else [x]
+        symbolic = [isinstance(t, SymbolicTensor) for t in inputs]
+        if any(symbolic) and not all(symbolic):
+            raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
+        if any(symbolic):
+            return self._connect(Call(self, inputs, training, several))
+        tensors = [self.as_input(t) for t in inputs]
+        self.prepare([t.shape for t in tensors] if several else tensors[0].shape)
         mode = self._training_unless_told if training is None else bool(training)
         extra = {"training": mode, "rng": rng}
         wanted = {k: v for k, v in extra.items() if k in self._extra_arguments}
@@ -355,18 +347,15 @@ class Layer(Configurable, metaclass=LayerType):
 
     def prepare(self, shape: Any) -> None:
         """Check the input's shape, and build on the first call."""
-        single = not isinstance(shape, list)
+        what, single = f"{type(self).__name__} {self.name!r}", not isinstance(shape, list)
         if single is self.several_inputs:
             expected = "a list of inputs" if self.several_inputs else "one input"
             found = "one input" if single else f"a list of {len(shape)}"
-            raise TypeError(
-                f"{type(self).__name__} {self.name!r} is called on {expected}, got {found}"
-            )
-        if single and self.input_rank is not None and len(shape) != self.input_rank:
+            raise TypeError(f"{what} is called on {expected}, got {found}")
+        if single and self.input_rank not in (None, len(shape)):
             axes = {2: "(N, D)", 3: "(N, T, D)", 4: "(N, H, W, C)"}.get(self.input_rank, "")
             raise ValueError(
-                f"{type(self).__name__} {self.name!r} takes an input of {self.input_rank} axes "
-                f"{axes}, got shape {shape}"
+                f"{what} takes an input of {self.input_rank} axes {axes}, got shape {shape}"
             )
         if not self.built:
             object.__setattr__(self, "_sealed", False)  # build may declare attributes
@@ -381,10 +370,8 @@ class Layer(Configurable, metaclass=LayerType):
             if single and self.own_weights and shape:
                 self._channels = shape[-1]
         elif single and self._channels is not None and shape[-1] != self._channels:
-            raise ValueError(
-                f"{type(self).__name__} {self.name!r} was built for inputs whose last axis is "
-                f"{self._channels}, got shape {shape}"
-            )
+            last = f"{self._channels}, got shape {shape}"
+            raise ValueError(f"{what} was built for inputs whose last axis is {last}")
 
     def unbuild(self) -> None:
         """Forget the weights: the next call builds anew. For shapes that turned out not to fit."""
@@ -393,13 +380,11 @@ class Layer(Configurable, metaclass=LayerType):
         self.symbolic_calls.clear()
         self.built, self._channels = False, None
 
-    def _connect(self, x: Any, inputs: list[SymbolicTensor], training: bool | None) -> Any:
-        """Write a Call: this layer was called on these symbolic tensors."""
-        several = isinstance(x, (list, tuple))
-        shapes = [t.shape for t in inputs]
-        self.prepare(shapes if several else shapes[0])
-        call = Call(self, inputs, training, several)
-        out_shape = self.compute_output_shape(shapes if several else shapes[0])
+    def _connect(self, call: Call) -> Any:
+        """Write down a call on symbolic tensors, and make its outputs."""
+        shape = call.shaped([t.shape for t in call.inputs])
+        self.prepare(shape)
+        out_shape = self.compute_output_shape(shape)
         many = isinstance(out_shape, list)
         for i, shape in enumerate(out_shape if many else [out_shape]):
             call.outputs.append(SymbolicTensor(tuple(shape), self.dtype, call, i))
@@ -409,30 +394,23 @@ class Layer(Configurable, metaclass=LayerType):
     @property
     def input(self) -> Any:
         """The symbolic input of this layer's only call (a list when it has several)."""
-        inputs = self._only_call("input").inputs
-        return inputs[0] if len(inputs) == 1 else list(inputs)
+        if (calls := len(self.symbolic_calls)) > 1:
+            raise AttributeError(
+                f"{self.name!r} was called {calls} times, so it has no single input"
+            )
+        return self._of_first_call("inputs")
 
     @property
     def output(self) -> Any:
-        """The symbolic output of this layer's only call (a list when it has several)."""
-        outputs = self._only_call("output").outputs
-        return outputs[0] if len(outputs) == 1 else list(outputs)
+        """The symbolic output of this layer's first call (a list when it has several)."""
+        return self._of_first_call("outputs")
 
-    def _only_call(self, what: str) -> Call:
+    def _of_first_call(self, what: str) -> Any:
         if not self.symbolic_calls:
             raise AttributeError(f"{self.name!r} has not been called on a symbolic tensor yet")
-        if len(self.symbolic_calls) > 1 and what == "input":
-            raise AttributeError(
-                f"{self.name!r} was called {len(self.symbolic_calls)} times, so it has no single "
-                f"{what}"
-            )
-        return self.symbolic_calls[0]
+        found = list(getattr(self.symbolic_calls[0], what))
+        return found[0] if len(found) == 1 else found
 
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", frozen"
         return f"<{type(self).__name__} {self.name!r}{frozen}>"
-
-
-def _once(variables: list[Variable]) -> list[Variable]:
-    """Without repetitions: a shared weight counts once."""
-    return list({id(v): v for v in variables}.values())

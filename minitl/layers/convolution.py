@@ -7,7 +7,7 @@ check arguments that all layers on images share. Read `layers/base.py` first.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -105,9 +105,11 @@ class Conv2D(Weighted):
 
 
 class Pooling2D(Layer):
-    """Base of the two pools with a window; see MaxPooling2D for the arguments."""
+    """Base of the pools with a window; see MaxPooling2D for the arguments."""
 
     input_rank = 4
+    sides: Any = staticmethod(pair)
+    pool: ClassVar[Callable[..., Tensor]]  # of images
 
     def __init__(
         self,
@@ -120,9 +122,12 @@ class Pooling2D(Layer):
     ):
         super().__init__(name=name, **kwargs)
         channels_last(data_format)
-        self.pool_size = pair(pool_size, "pool_size")
-        self.strides = self.pool_size if strides is None else pair(strides, "strides")
+        self.pool_size = self.sides(pool_size, "pool_size")
+        self.strides = self.pool_size if strides is None else self.sides(strides, "strides")
         self.padding = valid_or_same(padding)
+
+    def call(self, x: Tensor) -> Tensor:
+        return type(self).pool(x, self.pool_size, self.strides, self.padding)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         out = slide_shape(input_shape, self.pool_size, self.strides, self.padding)
@@ -141,8 +146,7 @@ class MaxPooling2D(Pooling2D):
         padding: 'valid' or 'same'; padding never wins.
     """
 
-    def call(self, x: Tensor) -> Tensor:
-        return ops.max_pool2d(x, self.pool_size, self.strides, self.padding)
+    pool = staticmethod(ops.max_pool2d)
 
     def fused_after(self, before: Layer) -> Callable[[Tensor], Any] | None:
         """With the 3x3 convolution before it, a 2x2 pool is one pass."""

@@ -56,9 +56,8 @@ class InputLayer(Layer):
         # Called with the arrays that enter and the layer's name, to warn of what cannot be right.
         self.inspect: Callable[[Array, str], None] | None = None
         self.built = True
-        call = Call(self, [])
+        self.symbolic_calls.append(call := Call(self, []))
         call.outputs.append(SymbolicTensor(self.batch_shape, self.dtype, call))
-        self.symbolic_calls.append(call)
 
     def call(self, x: Any) -> Tensor:
         if self.inspect is not None:
@@ -187,8 +186,7 @@ class Dense(Weighted):
     def call(self, x: Tensor) -> Tensor:
         rows = x if x.ndim == 2 else ops.reshape(x, (-1, x.shape[-1]))
         y = ops.dense(rows, self.kernel, self.bias, self.fused)
-        if x.ndim != 2:
-            y = ops.reshape(y, (*x.shape[:-1], self.units))
+        y = y if x.ndim == 2 else ops.reshape(y, (*x.shape[:-1], self.units))
         return y if self.fused else self.activation(y)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

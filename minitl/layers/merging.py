@@ -12,6 +12,14 @@ from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
 
 
+def _two_or_more(layer: Layer, input_shape: list[Shape]) -> str:
+    """The layer's class and name, for messages. ValueError where it is called on one input."""
+    what, count = f"{type(layer).__name__} {layer.name!r}", len(input_shape)
+    if count < 2:
+        raise ValueError(f"{what} takes two or more inputs, got {count}")
+    return what
+
+
 class _Merge(Layer):
     """Base of the layers that combine inputs of one shape, place by place."""
 
@@ -23,10 +31,9 @@ class _Merge(Layer):
         return reduce(type(self).combine, x)
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
-        _two_or_more(self, input_shape)
+        what = _two_or_more(self, input_shape)
         if any(shape[1:] != input_shape[0][1:] for shape in input_shape):
-            what = type(self).__name__
-            raise ValueError(f"{what} {self.name!r} needs inputs of one shape, got {input_shape}")
+            raise ValueError(f"{what} needs inputs of one shape, got {input_shape}")
         return input_shape[0]
 
 
@@ -88,19 +95,16 @@ class Concatenate(Layer):
         return ops.concatenate(x, axis=self.axis)
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
-        _two_or_more(self, input_shape)
-        rank = len(input_shape[0])
+        what, rank = _two_or_more(self, input_shape), len(input_shape[0])
         if any(len(shape) != rank for shape in input_shape) or not -rank <= self.axis < rank:
             raise ValueError(
-                f"Concatenate {self.name!r} needs inputs of as many axes, among them axis "
-                f"{self.axis}, got {input_shape}"
+                f"{what} needs inputs of as many axes, among them axis {self.axis}, got "
+                f"{input_shape}"
             )
         axis = self.axis % rank
-        rests = {(*shape[:axis], *shape[axis + 1 :]) for shape in input_shape}
-        if len(rests) > 1:
+        if len({(shape[:axis], shape[axis + 1 :]) for shape in input_shape}) > 1:
             raise ValueError(
-                f"Concatenate {self.name!r} needs inputs that differ only in axis {self.axis}, "
-                f"got {input_shape}"
+                f"{what} needs inputs that differ only in axis {self.axis}, got {input_shape}"
             )
         sizes = [shape[axis] for shape in input_shape]
         total = None if None in sizes else sum(n or 0 for n in sizes)
@@ -115,11 +119,3 @@ def add(inputs: Any, **kwargs: Any) -> Any:
 def concatenate(inputs: Any, axis: int = -1, **kwargs: Any) -> Any:
     """`Concatenate(axis)(inputs)`."""
     return Concatenate(axis, **kwargs)(inputs)
-
-
-def _two_or_more(layer: Layer, input_shape: list[Shape]) -> None:
-    if len(input_shape) < 2:
-        raise ValueError(
-            f"{type(layer).__name__} {layer.name!r} takes two or more inputs, got "
-            f"{len(input_shape)}"
-        )

@@ -125,9 +125,8 @@ class BatchNormalization(LayerNormalization):
         moving_variance_initializer: Any = "ones",
         **kwargs: Any,
     ):
-        super().__init__(
-            axis, epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs
-        )
+        both = (beta_initializer, gamma_initializer)
+        super().__init__(axis, epsilon, center, scale, *both, **kwargs)
         self.momentum = momentum
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)

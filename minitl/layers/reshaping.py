@@ -31,9 +31,8 @@ class Reshape(Layer):
         super().__init__(**kwargs)
         self.target_shape = tuple(int(n) for n in target_shape)
         if self.target_shape.count(-1) > 1 or any(n < 1 and n != -1 for n in self.target_shape):
-            raise ValueError(
-                f"target_shape has positive sizes and at most one -1, got {target_shape!r}"
-            )
+            allowed = "positive sizes and at most one -1"
+            raise ValueError(f"target_shape has {allowed}, got {target_shape!r}")
 
     def call(self, x: Tensor) -> Tensor:
         return ops.reshape(x, (x.shape[0], *self.compute_output_shape(x.shape)[1:]))  # type: ignore
@@ -46,10 +45,8 @@ class Reshape(Layer):
         known = math.prod(size for size in self.target_shape if size != -1)
         target = tuple(total // known if size == -1 else size for size in self.target_shape)
         if math.prod(target) != total:
-            raise ValueError(
-                f"Reshape {self.name!r} cannot put {rest} ({total} numbers) into "
-                f"{self.target_shape}"
-            )
+            given = f"{rest} ({total} numbers)"
+            raise ValueError(f"Reshape {self.name!r} cannot put {given} into {self.target_shape}")
         return (n, *target)
 
 
@@ -67,11 +64,9 @@ class Permute(Layer):
         return ops.transpose(x, (0, *self.dims))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != len(self.dims) + 1:
-            raise ValueError(
-                f"Permute {self.name!r} orders {len(self.dims)} axes after the batch, got shape "
-                f"{input_shape}"
-            )
+        if len(input_shape) != (count := len(self.dims)) + 1:
+            what = f"Permute {self.name!r} orders {count} axes after the batch"
+            raise ValueError(f"{what}, got shape {input_shape}")
         return (input_shape[0], *(input_shape[d] for d in self.dims))
 
 
@@ -133,10 +128,7 @@ class Cropping2D(Layer):
     input_rank = 4
 
     def __init__(
-        self,
-        cropping: Any = ((0, 0), (0, 0)),
-        data_format: str | None = None,
-        **kwargs: Any,
+        self, cropping: Any = ((0, 0), (0, 0)), data_format: str | None = None, **kwargs: Any
     ):
         super().__init__(**kwargs)
         channels_last(data_format)
@@ -151,10 +143,8 @@ class Cropping2D(Layer):
         n, h, w, c = input_shape
         rows, columns = (sum(side) for side in self.cropping)
         if (h is not None and h <= rows) or (w is not None and w <= columns):
-            raise ValueError(
-                f"Cropping2D {self.name!r} takes {rows} rows and {columns} columns away, which "
-                f"leaves nothing of {input_shape}"
-            )
+            away = f"{rows} rows and {columns} columns away, which leaves nothing of {input_shape}"
+            raise ValueError(f"Cropping2D {self.name!r} takes {away}")
         return (n, h and h - rows, w and w - columns, c)
 
 

@@ -79,21 +79,18 @@ def power(x: Any, exponent: float) -> Tensor:
     if not isinstance(exponent, (int, float, np.integer, np.floating)):
         raise TypeError(f"power takes a number as exponent, got {type(exponent).__name__}")
     x = as_tensor(x)
-    base = x.storage
+    a = x.storage
 
-    def vjp(g: Array) -> Array:
-        if exponent == 0:  # also at 0, where the formula below says 0 * inf
-            return np.zeros_like(g)
-        return g * exponent * base ** (exponent - 1)
+    def vjp(g: Array) -> Array:  # an exponent of 0 apart: at x = 0 the formula says 0 * inf
+        return g * exponent * a ** (exponent - 1) if exponent else np.zeros_like(g)
 
-    return record("power", np.asarray(base**exponent), (x, vjp))
+    return record("power", np.asarray(a**exponent), (x, vjp))
 
 
 def log(x: Any) -> Tensor:
     """y = ln x."""
     x = as_tensor(x)
-    a = x.storage
-    return record("log", np.log(a), (x, lambda g: g / a))
+    return record("log", np.log(x.storage), (x, lambda g: g / x.storage))
 
 
 def clip(x: Any, low: float, high: float) -> Tensor:
@@ -152,7 +149,6 @@ def getitem(x: Any, index: Any) -> Tensor:
     """y = x[index], for slices, integers and integer arrays. Repeated places add up."""
     x = as_tensor(x)
     shape, dtype = x.shape, x.dtype
-
     parts = index if isinstance(index, tuple) else (index,)
     simple = all(isinstance(part, (int, slice)) for part in parts)  # no place comes twice
 
@@ -238,10 +234,8 @@ def activation(identifier: Any) -> Callable[..., Tensor]:
 def _finished(
     op: str, y: Array, bias: Tensor | None, activation: str | None, *edges: tuple[Tensor, Vjp]
 ) -> Tensor:
-    """The record of `op` and of what its kernel has applied already: bias, and None or 'relu'.
-
-    With ReLU there are two steps, of one array; the second has the bias.
-    """
+    """The record of `op` and of what its kernel has applied already: bias, and None or 'relu', of
+    which the second is a step of its own, with the same array and the bias."""
     if activation is None:
         return record(op, y, *edges, (bias, kernels.bias_gradient))
     z = record(op, y, *edges)
@@ -263,10 +257,6 @@ def once(gradients: Callable[[Array], Any]) -> Callable[[Array], Any]:
     return vjp
 
 
-def _array(t: Tensor | None) -> Array | None:
-    return None if t is None else t.storage
-
-
 def dense(x: Any, kernel: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
     """y = x W + b, then `activation` (None or 'relu', fused into the kernel).
 
@@ -279,7 +269,7 @@ def dense(x: Any, kernel: Tensor, bias: Tensor | None, activation: str | None = 
     fits = a.ndim == w.ndim == 2 and a.shape[1] == w.shape[0]
     fits = fits and (bias is None or bias.shape == w.shape[1:])
     require(fits, "dense", "x (N, D), kernel (D, m) and bias (m,)", x, kernel, bias)
-    y = kernels.dense(a, w, _array(bias), activation)
+    y = kernels.dense(a, w, None if bias is None else bias.storage, activation)
     dx = (x, lambda g: kernels.dense_input_gradient(g, w))
     dw = (kernel, lambda g: kernels.dense_kernel_gradient(a, g))
     return _finished("dense", y, bias, activation, dx, dw)
@@ -303,11 +293,9 @@ def conv2d(
     the kernel. Returns y (N, OH, OW, F). Raises ValueError where shapes do not fit.
     """
     x = as_tensor(x)
-    a, k = x.storage, kernel.storage
-    geometry = _sliding_filters(x, kernel, bias, strides, padding)
-    cache = getattr(kernel, "cache", None)  # a Variable has one
+    a, k, b, geometry, cache = _sliding_filters(x, kernel, bias, strides, padding)
     recorded = recording(x, kernel, bias)
-    y = kernels.conv2d(a, k, _array(bias), geometry, activation, cache, recorded)
+    y = kernels.conv2d(a, k, b, geometry, activation, cache, recorded)
     dx = (x, lambda g: kernels.conv2d_input_gradient(g, k, geometry, cache))
     dk = (kernel, lambda g: kernels.conv2d_kernel_gradient(a, g, geometry))
     return _finished("conv2d", y, bias, activation, dx, dk)
@@ -315,13 +303,15 @@ def conv2d(
 
 def _sliding_filters(
     x: Tensor, kernel: Tensor, bias: Tensor | None, strides: Pair, padding: str
-) -> Geometry:
-    """The geometry of a convolution; raises ValueError where shapes do not fit."""
+) -> tuple[Array, Array, Array | None, Geometry, Any]:
+    """A convolution's arrays, geometry and cache; ValueError where shapes do not fit."""
     fits = x.ndim == kernel.ndim == 4 and x.shape[3] == kernel.shape[2]
     fits = fits and (bias is None or bias.shape == kernel.shape[3:])
     what = "images (N, H, W, C), kernel (KH, KW, C, F) and bias (F,)"
     require(fits, "conv2d", what, x, kernel, bias)
-    return sliding(x.shape[1:3], kernel.shape[:2], strides, padding)
+    geometry = sliding(x.shape[1:3], kernel.shape[:2], strides, padding)
+    cache = getattr(kernel, "cache", None)  # a Variable has one
+    return x.storage, kernel.storage, None if bias is None else bias.storage, geometry, cache
 
 
 def conv2d_max_pool2d(
@@ -335,9 +325,8 @@ def conv2d_max_pool2d(
 
     Arguments as for `conv2d`. For values that no gradient will be asked of.
     """
-    geometry = _sliding_filters(x, kernel, bias, (1, 1), padding)
-    arrays, cache = (x.storage, kernel.storage, _array(bias)), getattr(kernel, "cache", None)
-    return Tensor(kernels.conv2d_max_pool2d(*arrays, geometry, activation, cache))
+    a, k, b, geometry, cache = _sliding_filters(x, kernel, bias, (1, 1), padding)
+    return Tensor(kernels.conv2d_max_pool2d(a, k, b, geometry, activation, cache))
 
 
 def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:
@@ -370,11 +359,8 @@ def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:
     fits = logits.ndim == 2 and targets.shape == logits.shape
     require(fits, "softmax_cross_entropy", "logits (N, m) and targets (N, m)", logits, targets)
     losses, p = kernels.softmax_cross_entropy(logits.storage, targets)
-
-    def vjp(g: Array) -> Array:
-        return g[:, None] * (p * targets.sum(axis=1, keepdims=True) - targets)
-
-    return record("softmax_cross_entropy", losses, (logits, vjp))
+    dz = (logits, lambda g: g[:, None] * (p * targets.sum(axis=1, keepdims=True) - targets))
+    return record("softmax_cross_entropy", losses, dz)
 
 
 # Tensor's operators: `a + b` is `add(a, b)`, also where only b is a Tensor.

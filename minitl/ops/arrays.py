@@ -1,12 +1,17 @@
-"""Arithmetic that the main job does without: extremes, roots, and arrays turned or joined."""
+"""Operations on arrays of any shape that the main job does without.
 
-from collections.abc import Callable, Sequence
+Extremes and roots, arrays turned or joined, the sigmoid and tanh (for two classes, and for gates),
+and what disturbs its input: dropout from a generator, noise from a seed per sample.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from minitl import kernels
 from minitl.autograd import Array, Tensor, as_tensor, record
-from minitl.ops import Axes, together
+from minitl.ops import ACTIVATIONS, Axes, require, together
 
 
 def exp(x: Any) -> Tensor:
@@ -67,15 +72,64 @@ def transpose(x: Any, axes: Sequence[int]) -> Tensor:
     return record("transpose", y, (x, lambda g: np.ascontiguousarray(g.transpose(back))))
 
 
-def along_last(function: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
-    """A function of the last axis, applied along another one."""
-    order = list(range(x.ndim))
-    order[axis], order[-1] = order[-1], order[axis]  # its own inverse
-    return transpose(function(transpose(x, order)), order)
-
-
 def absolute(x: Any) -> Tensor:
     """y = |x|. The derivative at 0 is taken as 0."""
     x = as_tensor(x)
-    a = x.storage
-    return record("absolute", np.abs(a), (x, lambda g: g * np.sign(a)))
+    return record("absolute", np.abs(x.storage), (x, lambda g: g * np.sign(x.storage)))
+
+
+# --- Sigmoids ------------------------------------------------------------------------------------
+
+
+def sigmoid(x: Any) -> Tensor:
+    """y = 1 / (1 + e^-x), computed without overflow; dy/dx = y (1 - y)."""
+    x = as_tensor(x)
+    y = _logistic(x.storage)
+    out = record("sigmoid", y, (x, lambda g: g * y * (1 - y)))
+    out.origin = ("sigmoid", x)
+    return out
+
+
+def _logistic(z: Array) -> Array:
+    small = np.exp(-np.abs(z))  # in (0, 1]: never overflows
+    return (np.where(z >= 0, 1, small) / (1 + small)).astype(z.dtype, copy=False)
+
+
+def tanh(x: Any) -> Tensor:
+    """y = tanh x; dy/dx = 1 - y^2."""
+    x = as_tensor(x)
+    y = np.tanh(x.storage)
+    return record("tanh", y, (x, lambda g: g * (1 - y * y)))
+
+
+def sigmoid_cross_entropy(logits: Any, targets: Array) -> Tensor:
+    """Binary cross-entropy of sigmoid(logits), element by element, stable for any logit.
+
+    loss = max(z, 0) - z t + log(1 + e^-|z|)        dloss/dz = sigmoid(z) - t
+    """
+    logits = as_tensor(logits)
+    fits = targets.shape == logits.shape
+    require(fits, "sigmoid_cross_entropy", "logits and targets of one shape", logits, targets)
+    z = logits.storage
+    losses = np.maximum(z, 0) - z * targets + np.log1p(np.exp(-np.abs(z)))
+    return record("sigmoid_cross_entropy", losses, (logits, lambda g: g * (_logistic(z) - targets)))
+
+
+ACTIVATIONS.register(sigmoid, tanh)
+
+# --- Disturbances --------------------------------------------------------------------------------
+
+
+def dropout(x: Any, rate: float, rng: np.random.Generator) -> Tensor:
+    """Sets each number to 0 with probability `rate`, and multiplies the others by 1/(1 - rate)."""
+    x = as_tensor(x)
+    kept = rng.random(x.shape, dtype=np.float32) >= rate
+    mask = kept.astype(x.dtype) / x.dtype.type(1 - rate)
+    return record("dropout", x.storage * mask, (x, lambda g: g * mask))
+
+
+def gaussian_noise(x: Any, deviation: float, seeds: Array) -> Tensor:
+    """y = x + deviation * (normal numbers, for each sample from its own seed)."""
+    x = as_tensor(x)
+    y = kernels.gaussian_noise(x.storage, deviation, seeds)
+    return record("gaussian_noise", y, (x, lambda g: g))

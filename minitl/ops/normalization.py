@@ -48,16 +48,14 @@ def batch_norm_inference(
     x = as_tensor(x)
     _per_channel("batch_norm_inference", x, gamma, beta)
     a, scale = x.storage, gamma.storage * inv_std
-    return record(
-        "batch_norm_inference",
-        kernels.scale_shift(a, scale, beta.storage - mean * scale),
-        (x, lambda g: kernels.scale_shift(g, scale, np.zeros_like(scale))),
-        (
-            gamma,
-            lambda g: kernels.bias_gradient(g * kernels.scale_shift(a, inv_std, -mean * inv_std)),
-        ),
-        (beta, kernels.bias_gradient),
-    )
+    y = kernels.scale_shift(a, scale, beta.storage - mean * scale)
+
+    def dgamma(g: Array) -> Array:
+        return kernels.bias_gradient(g * kernels.scale_shift(a, inv_std, -mean * inv_std))
+
+    dx = (x, lambda g: kernels.scale_shift(g, scale, np.zeros_like(scale)))
+    edges = [dx, (gamma, dgamma), (beta, kernels.bias_gradient)]
+    return record("batch_norm_inference", y, *edges)
 
 
 def normalize(x: Any, epsilon: float) -> Tensor:

@@ -68,10 +68,9 @@ class TimeDistributed(_Wrapper):
 
     The steps become samples, (N*T, ...), and come back as steps. `TimeDistributed(base)` with a
     network on images makes (N, T, H, W, C) into (N, T, OH, OW, F), or (N, T, D) for a base that
-    ends in a pooling; the weights are those of the base, the same at every step. Where the base is
-    frozen, frames run through it a few at a time, so memory does not grow with T.
-
-    In training, what keeps moving averages (BatchNormalization) sees a step at a time, as in Keras.
+    ends in a pooling. Where the base is frozen, frames run through it a few at a time, so memory
+    does not grow with T. In training, what keeps moving averages (BatchNormalization) sees a step
+    at a time, as in Keras.
 
     Args:
         layer: a layer or a model of one input and one output.
@@ -170,13 +169,12 @@ class Bidirectional(_Wrapper):
             raise ValueError(f"merge_mode must be one of {known}, got {merge_mode!r}")
         super().__init__(dtype=dtype or layer.dtype, **kwargs)
         self.merge_mode = merge_mode
-        self.forward_layer: Any = _again(layer, "forward_", layer.go_backwards)
-        self.backward_layer: Any = backward_layer or _again(layer, "backward_", True)
+        self.forward_layer = _again(layer, "forward_", layer.go_backwards)
+        self.backward_layer = backward_layer or _again(layer, "backward_", True)
         for what in ("return_sequences", "return_state"):
             if getattr(self.backward_layer, what) != getattr(self.forward_layer, what):
                 raise ValueError(f"Bidirectional needs two layers of the same {what}")
-        ways = {each.go_backwards for each in (self.forward_layer, self.backward_layer)}
-        if len(ways) != 2:
+        if self.forward_layer.go_backwards == self.backward_layer.go_backwards:
             raise ValueError("Bidirectional needs two layers of which one has go_backwards=True")
         if not self.trainable:
             self.trainable = False  # of the layers inside, too
@@ -198,16 +196,14 @@ class Bidirectional(_Wrapper):
             back = back[:, ::-1]
         merge = MERGING[self.merge_mode]
         outputs = [y, back] if merge is None else [merge(y, back)]
-        outputs += states + more
-        return outputs if len(outputs) > 1 else outputs[0]
+        return outputs + states + more if states or merge is None else outputs[0]
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         y, *states = _listed(self.forward_layer.compute_output_shape(input_shape))
         if self.merge_mode == "concat":
             y = (*y[:-1], 2 * y[-1])
         outputs = [y, y] if self.merge_mode is None else [y]
-        outputs += states + states
-        return outputs if len(outputs) > 1 else outputs[0]
+        return outputs + states + states if states or len(outputs) > 1 else y
 
     def multiply_adds(self, input_shape: Shape) -> int:
         return sum(layer.multiply_adds(input_shape) for layer in self.sublayers())
