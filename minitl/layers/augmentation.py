@@ -2,11 +2,10 @@
 
 A class stays what it is when its image is flipped, turned, shifted or lit otherwise; a network that
 sees such views learns it from fewer images. What is drawn for a sample depends on that sample's
-seed alone, not on the batch, so that a view can be repeated (`with_seeds`) and kept.
-
-There are two kinds. A geometric layer draws a matrix M, which leads from a pixel (i, j) of the
-output to the place (r, s) = M (i, j, 1) in the input whose value it shows; a tone layer draws a
-contrast and a brightness. `ops/images.py` applies them, and gives what comes before its gradients.
+seed alone, not on the batch, so that a view can be repeated (`with_seeds`) and kept. A geometric
+layer draws a matrix M, which leads from a pixel (i, j) of the output to the place
+(r, s) = M (i, j, 1) in the input whose value it shows; a tone layer draws a contrast and a
+brightness. `ops/images.py` applies them, and hands gradients back.
 
 Of images that are preprocessed already (BGR minus mean, say) the tone layers must be told the
 `value_range`, since they clip to it, and black is another `fill_value`; both may be given per
@@ -63,10 +62,8 @@ class Augmentation(RandomLayer):
         x = np.asarray(x, self.dtype)
         seeds = np.asarray(seeds)
         if seeds.shape != x.shape[:1] or seeds.dtype.kind not in "iu":
-            raise ValueError(
-                f"with_seeds takes one integer a sample: {len(x)} samples, seeds {seeds.dtype} "
-                f"{seeds.shape}"
-            )
+            given = f"{len(x)} samples, seeds {seeds.dtype} {seeds.shape}"
+            raise ValueError(f"with_seeds takes one integer a sample: {given}")
         self.prepare(x.shape)
         return self.change(as_tensor(x), seeds).storage
 
@@ -87,9 +84,6 @@ def as_range(name: str, value: Any) -> tuple[float, float]:
     return (ends[0], ends[1]) if len(ends) == 2 else (-abs(ends[0]), abs(ends[0]))
 
 
-# --- Geometry ------------------------------------------------------------------------------------
-
-
 class Geometric(Augmentation):
     """Base of layers that move pixels: each defines the matrices from output to input.
 
@@ -98,7 +92,6 @@ class Geometric(Augmentation):
 
     # (N, 2, 2) of seeds: rows and columns from the centre, in the output to those in the input.
     linear: Callable[[Array], Array]
-
     interpolation = "nearest"  # where whole pixels move, any will do, and this copies them
     fill_mode = "nearest"
     fill_value: Any = 0.0
@@ -155,11 +148,9 @@ class Resampling(Geometric):
         self.fill_value = numbers.tolist()
 
     def build(self, input_shape: Shape) -> None:
-        if np.size(self.fill_value) not in (1, input_shape[-1]):
-            raise ValueError(
-                f"{self.name!r} has {np.size(self.fill_value)} fill values for images of "
-                f"{input_shape[-1]} channels"
-            )
+        count, c = np.size(self.fill_value), input_shape[-1]
+        if count not in (1, c):
+            raise ValueError(f"{self.name!r} has {count} fill values for images of {c} channels")
 
 
 def _moved(rows: Array, columns: Array) -> Array:
@@ -172,38 +163,31 @@ def _moved(rows: Array, columns: Array) -> Array:
 class RandomFlip(Geometric):
     """Mirrors half of the images, left to right or top to bottom, or both independently.
 
-    With 'horizontal_and_vertical' each of the four views is equally likely. (Keras 3 draws once
-    for both directions there, so that it shows the image either as it is or upside down.)
-
-    Args:
-        mode: 'horizontal', 'vertical' or 'horizontal_and_vertical'.
+    The mode is 'horizontal', 'vertical' or 'horizontal_and_vertical', where each of the four views
+    is equally likely. (Keras 3 draws once for both directions there, so that it shows the image
+    either as it is or upside down.)
     """
 
     def __init__(self, mode: str = "horizontal_and_vertical", *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if mode not in ("horizontal", "vertical", "horizontal_and_vertical"):
-            raise ValueError(
-                f"mode is 'horizontal', 'vertical' or 'horizontal_and_vertical'; got {mode!r}"
-            )
+            known = "'horizontal', 'vertical' or 'horizontal_and_vertical'"
+            raise ValueError(f"mode is {known}; got {mode!r}")
         self.mode = mode
 
     def linear(self, seeds: Array) -> Array:
         linear = np.tile(np.eye(2), (len(seeds), 1, 1))
-        drawn = choose(seeds, 2, 2)
-        for axis, direction in enumerate(("vertical", "horizontal")):
-            if direction in self.mode:
-                linear[drawn[axis] == 1, axis, axis] = -1
+        for axis, drawn in enumerate(choose(seeds, 2, 2)):
+            if ("vertical", "horizontal")[axis] in self.mode:
+                linear[drawn == 1, axis, axis] = -1
         return linear
 
 
 class RandomTurn(Geometric):
     """Turns images by quarters of a circle, counter-clockwise, each of `turns` equally likely.
 
-    For images that have no top: cells, tissue, tiles seen from above. Quarter turns need H = W;
-    turns=(0, 2) does not. (Keras does not have this layer.)
-
-    Args:
-        turns: which numbers of quarter turns may come, out of 0, 1, 2, 3.
+    For images that have no top: cells, tissue, tiles seen from above. `turns` are some of 0, 1, 2,
+    3; odd ones need H = W. (Keras does not have this layer.)
     """
 
     def __init__(self, turns: Any = (0, 1, 2, 3), *args: Any, **kwargs: Any):
@@ -361,9 +345,6 @@ class RandomCrop(Geometric):
         return (input_shape[0], self.height, self.width, input_shape[3])
 
 
-# --- Tones ---------------------------------------------------------------------------------------
-
-
 class Tone(Augmentation):
     """Base of layers that change values; they must know between which these lie."""
 
@@ -392,11 +373,9 @@ class Tone(Augmentation):
         return ops.adjust_tone(x, contrast, brightness[:, np.newaxis] * (high - low), low, high)
 
     def build(self, input_shape: Shape) -> None:
-        if not {self._low.size, self._high.size} <= {1, input_shape[-1]}:
-            raise ValueError(
-                f"{self.name!r} has value_range={self.value_range!r} for images of "
-                f"{input_shape[-1]} channels"
-            )
+        if not {self._low.size, self._high.size} <= {1, c := input_shape[-1]}:
+            given = f"value_range={self.value_range!r}"
+            raise ValueError(f"{self.name!r} has {given} for images of {c} channels")
 
     def _look(self, x: Array, low: Array, high: Array) -> None:
         """Warn, once, of images that cannot have this range: they would be clipped to nothing."""
@@ -406,13 +385,12 @@ class Tone(Augmentation):
         least, most, span = float(x.min()), float(x.max()), float((high - low).max())
         outside = least < low.min() - span / 4 or most > high.max() + span / 4
         if outside or (span > 2 and least >= 0 and 0 < most <= 1):
-            warnings.warn(
+            said = (
                 f"{self.name!r} works on values from {low.min():g} to {high.max():g}, but its "
                 f"images have {least:.4g} to {most:.4g}: tell it their value_range, or augment "
-                "before preprocessing",
-                UserWarning,
-                stacklevel=2,
+                "before preprocessing"
             )
+            warnings.warn(said, UserWarning, stacklevel=2)
 
 
 class RandomBrightness(Tone):
@@ -461,8 +439,7 @@ class RandomContrast(Tone):
 class GaussianNoise(Augmentation):
     """y = x + stddev * (a normal number for every value), not clipped.
 
-    Args:
-        stddev: in the units of the images: 10 is much for 0-255. (Keras allows at most 1.)
+    stddev is in the units of the images: 10 is much for 0-255. (Keras allows at most 1.)
     """
 
     input_rank = None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,18 +42,21 @@ def regularizer(identifier: Any) -> Any:
     return look_up(identifier, REGULARIZERS, "regularizer")
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class SymbolicTensor:
     """A place in a model's graph: a shape and dtype, and the call that fills it with numbers.
 
     Its first axis, the batch, is None; H and W may be None too.
     """
 
-    __slots__ = ("call", "dtype", "index", "name", "shape")
+    shape: Shape
+    dtype: str
+    call: Call
+    index: int = 0  # which of the call's outputs
 
-    def __init__(self, shape: Shape, dtype: str, call: Call, index: int = 0):
-        self.shape, self.dtype = shape, dtype
-        self.call, self.index = call, index  # which of the call's outputs
-        self.name = call.layer.name
+    @property
+    def name(self) -> str:
+        return self.call.layer.name
 
     @property
     def ndim(self) -> int:
@@ -68,22 +72,15 @@ class SymbolicTensor:
         )
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Call:
     """One call of one layer on symbolic tensors: a step of a model's graph."""
 
-    __slots__ = ("as_list", "inputs", "layer", "outputs", "training")
-
-    def __init__(
-        self,
-        layer: Layer,
-        inputs: list[SymbolicTensor],
-        training: bool | None = None,
-        as_list: bool = False,
-    ):
-        self.layer, self.inputs = layer, inputs
-        self.as_list = as_list  # called on a list of tensors, even if of only one
-        self.training = training  # a fixed mode for this call, or None: that of the model's run
-        self.outputs: list[SymbolicTensor] = []
+    layer: Layer
+    inputs: list[SymbolicTensor]
+    training: bool | None = None  # a fixed mode for this call, or None: that of the model's run
+    as_list: bool = False  # called on a list of tensors, even if of only one
+    outputs: list[SymbolicTensor] = field(default_factory=list)
 
     def shaped(self, shapes: list[Any]) -> Any:
         """What the layer's methods take as input shape: one, or a list where it has several."""
@@ -95,10 +92,7 @@ class Call:
 
 
 class LayerType(type):
-    """Lets a layer know when its constructor is done: from then on, unknown attributes are errors.
-
-    (Misspelt arguments are found by `Configurable`.)
-    """
+    """Lets a layer know when its constructor is done: from then on, unknown attributes are errors."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__call__(*args, **kwargs)
@@ -145,9 +139,7 @@ class Layer(Configurable, metaclass=LayerType):
             raise TypeError(f"a layer's name is a string, got {name!r}")
         self.name = name or unique_name(snake_case(type(self).__name__))
         self.dtype = config.checked_dtype(dtype or config.floatx())
-        self.built = False
-        self._trainable = bool(trainable)
-        self._rate_multiplier = 1.0
+        self.built, self._trainable, self._rate_multiplier = False, bool(trainable), 1.0
         self.own_weights: list[Variable] = []
         self._regularized: list[tuple[Variable, Any]] = []
         self.symbolic_calls: list[Call] = []
@@ -157,13 +149,10 @@ class Layer(Configurable, metaclass=LayerType):
         if self._sealed and not hasattr(self, name):
             known = [n for n in dir(self) if not n.startswith("_")]
             raise AttributeError(
-                f"{type(self).__name__} {self.name!r} has no attribute {name!r}. "
-                f"{did_you_mean(name, known)} "
+                f"{self.what} has no attribute {name!r}. {did_you_mean(name, known)} "
                 f"(Attributes of your own layers are declared in __init__ or build.)"
             )
         object.__setattr__(self, name, value)
-
-    # --- To be defined by subclasses ---
 
     def build(self, input_shape: Any) -> None:
         """Make the weights for inputs of this shape (a list of shapes for several inputs)."""
@@ -195,8 +184,6 @@ class Layer(Configurable, metaclass=LayerType):
     # The constructor's arguments, as a file can hold them, and a layer made of them.
     get_config = elsewhere("settings", "layer_settings")
     from_config = elsewhere("settings", "layer_configured", of_class=True)
-
-    # --- Weights ---
 
     def add_weight(
         self,
@@ -316,8 +303,6 @@ class Layer(Configurable, metaclass=LayerType):
         own = [penalty(v) for v, penalty in self._regularized if v.trainable]
         return own + [term for layer in self.sublayers() for term in layer.regularization()]
 
-    # --- Calling ---
-
     def __call__(
         self, x: Any, training: bool | None = None, rng: np.random.Generator | None = None
     ) -> Any:
@@ -325,20 +310,19 @@ class Layer(Configurable, metaclass=LayerType):
         several = isinstance(x, (list, tuple))
         inputs = list(x) if several else [x]
         symbolic = [isinstance(t, SymbolicTensor) for t in inputs]
-        if any(symbolic) and not all(symbolic):
-            raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
         if any(symbolic):
+            if not all(symbolic):
+                raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
             return self._connect(Call(self, inputs, training, several))
-        tensors = [self.as_input(t) for t in inputs]
+        tensors = [self._as_input(t) for t in inputs]
         self.prepare([t.shape for t in tensors] if several else tensors[0].shape)
         mode = self._training_unless_told if training is None else bool(training)
         extra = {"training": mode, "rng": rng}
         wanted = {k: v for k, v in extra.items() if k in self._extra_arguments}
         return self.call(tensors if several else tensors[0], **wanted)
 
-    def as_input(self, x: Any) -> Tensor:
-        if not isinstance(x, Tensor):
-            return as_tensor(np.asarray(x, dtype=self.dtype))
+    def _as_input(self, x: Any) -> Tensor:
+        x = as_tensor(x, self.dtype)
         if x.dtype != self.dtype:
             raise TypeError(
                 f"{self.name!r} computes in {self.dtype}, but its input is a Tensor of {x.dtype}"
@@ -347,16 +331,15 @@ class Layer(Configurable, metaclass=LayerType):
 
     def prepare(self, shape: Any) -> None:
         """Check the input's shape, and build on the first call."""
-        what, single = f"{type(self).__name__} {self.name!r}", not isinstance(shape, list)
+        single = not isinstance(shape, list)
         if single is self.several_inputs:
             expected = "a list of inputs" if self.several_inputs else "one input"
             found = "one input" if single else f"a list of {len(shape)}"
-            raise TypeError(f"{what} is called on {expected}, got {found}")
+            raise TypeError(f"{self.what} is called on {expected}, got {found}")
         if single and self.input_rank not in (None, len(shape)):
             axes = {2: "(N, D)", 3: "(N, T, D)", 4: "(N, H, W, C)"}.get(self.input_rank, "")
-            raise ValueError(
-                f"{what} takes an input of {self.input_rank} axes {axes}, got shape {shape}"
-            )
+            axes = f"{self.input_rank} axes {axes}"
+            raise ValueError(f"{self.what} takes an input of {axes}, got shape {shape}")
         if not self.built:
             object.__setattr__(self, "_sealed", False)  # build may declare attributes
             try:
@@ -371,7 +354,7 @@ class Layer(Configurable, metaclass=LayerType):
                 self._channels = shape[-1]
         elif single and self._channels is not None and shape[-1] != self._channels:
             last = f"{self._channels}, got shape {shape}"
-            raise ValueError(f"{what} was built for inputs whose last axis is {last}")
+            raise ValueError(f"{self.what} was built for inputs whose last axis is {last}")
 
     def unbuild(self) -> None:
         """Forget the weights: the next call builds anew. For shapes that turned out not to fit."""
@@ -411,6 +394,10 @@ class Layer(Configurable, metaclass=LayerType):
         found = list(getattr(self.symbolic_calls[0], what))
         return found[0] if len(found) == 1 else found
 
+    @property
+    def what(self) -> str:
+        """Its class and name, for messages: "Dense 'dense_1'"."""
+        return f"{type(self).__name__} {self.name!r}"
+
     def __repr__(self) -> str:
-        frozen = "" if self.trainable else ", frozen"
-        return f"<{type(self).__name__} {self.name!r}{frozen}>"
+        return f"<{self.what}{'' if self.trainable else ', frozen'}>"

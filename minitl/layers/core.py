@@ -107,9 +107,8 @@ def Input(
 
     Args:
         shape: of one sample, without the batch axis; None where any size will do.
-        batch_size: of no effect on results; accepted as Keras does.
+        batch_size: of no effect on results. `batch_shape` is (batch_size, *shape).
         dtype: data are converted to it.
-        batch_shape: (batch_size, *shape), instead of the two.
 
     >>> Input((224, 224, 3)).shape
     (None, 224, 224, 3)

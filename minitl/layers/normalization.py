@@ -1,7 +1,7 @@
 """Layers that bring numbers to a common scale: by batch, by sample, by vector, or by a constant.
 
-BatchNormalization is the one with two ways of working: in training by the statistics of the batch,
-outside, or frozen, by the averages that it has kept. The others do the same always.
+BatchNormalization works in two ways: in training by the statistics of the batch; outside, or
+frozen, by the averages that it has kept. The others do the same always.
 """
 
 from typing import Any
@@ -29,14 +29,11 @@ class UnitNormalization(Layer):
 
     def channels(self, input_shape: Shape) -> int:
         """C, the size of the last axis. Raises ValueError for another axis, or an open size."""
-        what = f"{type(self).__name__} {self.name!r}"
         if self.axis not in (-1, len(input_shape) - 1):
-            raise ValueError(
-                f"{what} normalises the last axis only, got axis={self.axis} for an input of shape "
-                f"{input_shape}"
-            )
+            given = f"axis={self.axis} for an input of shape {input_shape}"
+            raise ValueError(f"{self.what} normalises the last axis only, got {given}")
         if input_shape[-1] is None:
-            raise ValueError(f"{what} needs a known number of channels")
+            raise ValueError(f"{self.what} needs a known number of channels")
         return input_shape[-1]
 
     def call(self, x: Tensor) -> Tensor:
@@ -100,14 +97,8 @@ class BatchNormalization(LayerNormalization):
     In training, mean and variance are those of the batch, and moving averages of them are kept:
     moving <- momentum * moving + (1 - momentum) * batch. Outside training the moving averages are
     used. A frozen layer (`trainable=False`) always works as outside training and does not touch
-    its averages, so a frozen base computes the same thing for ever. Ioffe & Szegedy 2015.
-
-    Args:
-        axis: the channels' axis; only the last one (-1) is there.
-        momentum: in [0, 1].
-        epsilon: added to the variance.
-        center, scale: whether there is a beta, a gamma.
-        ..._initializer: how these and the moving averages start.
+    its averages, so a frozen base computes the same thing for ever. Ioffe & Szegedy 2015. Arguments
+    as for LayerNormalization; momentum in [0, 1], and `moving_..._initializer`: how averages start.
     """
 
     idle_settings = frozenset({"renorm_momentum"})

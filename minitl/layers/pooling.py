@@ -1,8 +1,7 @@
-"""Pooling beside MaxPooling2D: fewer places, the same channels.
+"""Pooling beside MaxPooling2D (in `layers/convolution.py`): fewer places, the same channels.
 
 Average pooling of images, both pools of sequences (N, T, C), and the pools over all places at once,
-which make rows of F of feature maps of any size. MaxPooling2D, and what the pools with a window
-share, stand in `layers/convolution.py`.
+which make rows of F of feature maps of any size.
 """
 
 from collections.abc import Callable
@@ -47,8 +46,8 @@ class _Pooling1D(Pooling2D):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, t, c = input_shape
-        window, strides = (self.pool_size, 1), (self.strides, 1)
-        return (n, slide_shape((n, t, 1, c), window, strides, self.padding)[0], c)
+        how = (self.pool_size, 1), (self.strides, 1), self.padding
+        return (n, slide_shape((n, t, 1, c), *how)[0], c)
 
 
 class MaxPooling1D(_Pooling1D):

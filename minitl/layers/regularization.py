@@ -78,8 +78,10 @@ class Dropout(_Disturbing):
         return ops.dropout(x, self.rate, rng)
 
 
-class _SpatialDropout(_Disturbing):
-    """Drops whole channels of a sample: what lies side by side says the same."""
+class SpatialDropout1D(_Disturbing):
+    """Dropout of whole features of a sequence (N, T, C): what lies side by side says the same."""
+
+    input_rank = 3
 
     def __init__(
         self,
@@ -100,13 +102,7 @@ class _SpatialDropout(_Disturbing):
         return {k: v for k, v in super().get_config().items() if k != "trainable"}
 
 
-class SpatialDropout1D(_SpatialDropout):
-    """Dropout of whole features of a sequence (N, T, C)."""
-
-    input_rank = 3
-
-
-class SpatialDropout2D(_SpatialDropout):
+class SpatialDropout2D(SpatialDropout1D):
     """Dropout of whole channels of images (N, H, W, C). Tompson et al. 2015 (arXiv 1411.4280)."""
 
     input_rank = 4
@@ -122,9 +118,6 @@ class GaussianDropout(_Disturbing):
     def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         spread = (self.rate / (1 - self.rate)) ** 0.5
         return x * Tensor(rng.normal(1, spread, x.shape).astype(x.dtype))
-
-
-# --- A seed per sample ----------------------------------------------------------------------------
 
 
 def view_seeds(seed: int, view: int, samples: Any, place: int) -> Array:

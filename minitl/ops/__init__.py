@@ -20,8 +20,6 @@ from minitl.autograd import Array, Tensor, Vjp, as_tensor, record, recording
 from minitl.kernels.geometry import Geometry, Pair, sliding
 from minitl.naming import Registry, attributes_of, look_up
 
-# --- Arithmetic ----------------------------------------------------------------------------------
-
 
 def together(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     """Both as Tensors; a plain number or array takes the dtype of the Tensor beside it."""
@@ -109,8 +107,6 @@ def matmul(a: Any, b: Any) -> Tensor:
     return record("matmul", p @ q, (a, lambda g: g @ q.T), (b, lambda g: p.T @ g))
 
 
-# --- Sums and shapes -----------------------------------------------------------------------------
-
 Axes = int | tuple[int, ...] | None
 
 
@@ -161,9 +157,6 @@ def getitem(x: Any, index: Any) -> Tensor:
         return dx
 
     return record("getitem", np.asarray(x.storage[index]), (x, vjp))
-
-
-# --- Activations ---------------------------------------------------------------------------------
 
 
 def relu(
@@ -226,9 +219,6 @@ def activation(identifier: Any) -> Callable[..., Tensor]:
     if not callable(function):
         raise ValueError(f"not an activation: {identifier!r}")
     return function
-
-
-# --- Layers' work --------------------------------------------------------------------------------
 
 
 def _finished(
@@ -341,9 +331,6 @@ def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> T
         return Tensor(kernels.max_pool2d(x.storage, geometry))
     y, winners = kernels.max_pool2d_with_winners(x.storage, geometry)
     return record("max_pool2d", y, (x, lambda g: kernels.max_pool2d_gradient(g, winners, geometry)))
-
-
-# --- Losses' work --------------------------------------------------------------------------------
 
 
 def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:

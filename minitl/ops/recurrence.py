@@ -4,15 +4,12 @@ A recurrent layer reads a sequence step by step and carries a state h from each 
 
     h[t] = step(x[t] K + b, h[t-1])                t = 1 ... T,   h[0] = 0
 
-What does not depend on the state, x[t] K + b, is one matrix product for all steps together, an
-ordinary `ops.dense`; its result, z (T, N, G*U), is what the functions here start from. They loop
-over time and keep what each step computed. Their gradient is the same loop backwards
-(*backpropagation through time*): at step t the gradient of h[t] is what the output at t receives
-plus what step t + 1 hands back, and the step's own formulas turn it into gradients for z[t] and
-h[t-1]. The gradient for the recurrent kernel is again one product for all steps together.
-
-`Walk` has what is common; `LSTMWalk`, `GRUWalk` and `ResetBeforeWalk` have the steps and their
-gradients, and `lstm`, `gru` and `gru_reset_before` make operations of them.
+What does not depend on the state, x[t] K + b, is one `ops.dense` for all steps together; its
+result, z (T, N, G*U), is what the functions here start from. They loop over time and keep what each
+step computed. Their gradient is the same loop backwards (*backpropagation through time*): at step t
+the gradient of h[t] is what the output at t receives plus what step t + 1 hands back, and the
+step's own formulas turn it into gradients for z[t] and h[t-1]. The gradient for the recurrent
+kernel is again one product for all steps together. `Walk` has what the walks share.
 
 Letters: N samples, T steps, D numbers per step, U units, G gates (4 in an LSTM, 3 in a GRU).
 """
@@ -310,9 +307,6 @@ class ResetBeforeWalk(Walk):
         reset = self.parts[:, :, 1] * before
         of_candidate = _recur_kernel_gradient(reset, self.dz[:, :, 2:], last)
         return np.concatenate([of_gates, of_candidate], axis=1)
-
-
-# --- The product with the recurrent kernel -------------------------------------------------------
 
 
 def _recur(h: Array, kernel: Array, masks: Array | None) -> Array:

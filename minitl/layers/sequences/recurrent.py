@@ -94,10 +94,8 @@ class Recurrent(RandomLayer):
                 raise ValueError(f"{what} must be in [0, 1), got {rate}")
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
         if stateful:
-            raise ValueError(
-                "minitl's recurrent layers start every batch from a state of zeros: stateful=True "
-                "is not there"
-            )
+            what = "minitl's recurrent layers start every batch from a state of zeros"
+            raise ValueError(f"{what}: stateful=True is not there")
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards, self.stateful, self.unroll = go_backwards, False, unroll
         self.kernel: Any = None
@@ -114,19 +112,15 @@ class Recurrent(RandomLayer):
 
     def __call__(self, x: Any, training: bool | None = None, rng: Any = None, **others: Any) -> Any:
         if there := [name for name, value in others.items() if value is not None]:
-            raise TypeError(
-                f"{type(self).__name__} {self.name!r} takes no {there[0]!r}: it starts from a "
-                f"state of zeros and reads every step"
-            )
+            reason = "it starts from a state of zeros and reads every step"
+            raise TypeError(f"{self.what} takes no {there[0]!r}: {reason}")
         return super().__call__(x, training, rng)
 
     def build(self, input_shape: Shape) -> None:
         d, u, g = input_shape[-1], self.units, self.gates
         if d is None:
-            raise ValueError(
-                f"{type(self).__name__} {self.name!r} needs inputs (N, T, D) with a known D, got "
-                f"{input_shape}"
-            )
+            expected = "inputs (N, T, D) with a known D"
+            raise ValueError(f"{self.what} needs {expected}, got {input_shape}")
         first, recurrent = self.kernel_regularizer, self.recurrent_regularizer
         self.kernel = self.add_weight(
             "kernel", (d, g * u), self.kernel_initializer, regularizer=first

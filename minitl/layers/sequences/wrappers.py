@@ -53,9 +53,7 @@ class _Wrapper(Layer):
 def _as_keras_describes(inner: dict[str, Any]) -> None:
     """The description of a wrapped layer as Keras 3 reads it, and only it writes: with a module,
     and with the places of a single input or output without a list around them."""
-    inner["module"] = "keras.layers"
-    if inner["class_name"] == "Sequential":
-        inner["module"] = "keras"
+    inner["module"] = "keras" if inner["class_name"] == "Sequential" else "keras.layers"
     if inner["class_name"] == "Model":
         inner |= {"class_name": "Functional", "module": "keras.src.models.functional"}
         for what in ("input_layers", "output_layers"):
@@ -110,18 +108,14 @@ class TimeDistributed(_Wrapper):
     def _frame_shapes(self, input_shape: Shape) -> tuple[Shape, Shape]:
         """What the inner layer takes and gives, batch axis first; builds it if it is not built."""
         if len(input_shape) < 3:
-            raise ValueError(
-                f"TimeDistributed {self.name!r} takes a sequence (N, T, ...) of at least 3 axes, "
-                f"got shape {input_shape}"
-            )
+            expected = "a sequence (N, T, ...) of at least 3 axes"
+            raise ValueError(f"{self.what} takes {expected}, got shape {input_shape}")
         shape = (None, *input_shape[2:])
         self.layer.prepare(shape)
         found = self.layer.compute_output_shape(shape)
         if isinstance(found, list):
-            raise ValueError(
-                f"TimeDistributed {self.name!r} needs a layer of one output; {self.layer.name!r} "
-                f"has {len(found)}"
-            )
+            given = f"{self.layer.name!r} has {len(found)}"
+            raise ValueError(f"{self.what} needs a layer of one output; {given}")
         return shape, found
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
