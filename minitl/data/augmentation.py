@@ -1,9 +1,8 @@
 """Augmented views of arrays of images, without a model.
 
-`augment` takes images and the layers of `minitl.layers`; each sample gets seeds of its own, from
-its number, the view and the layer's place, so that view 3 of image 17 is the same whatever is
-computed with it. Neighbouring layers that move pixels become one: their matrices are multiplied,
-and the image is resampled once instead of once per layer, which keeps it sharper and is faster.
+`augment` takes images and the layers of `minitl.layers`; each sample gets seeds of its own, so that
+view 3 of image 17 is the same whatever is computed with it. Neighbouring layers that move pixels
+become one: their matrices are multiplied, and the image is resampled once, which keeps it sharper.
 `augmentation_layers` makes the usual layers from the command line's options.
 """
 
@@ -116,10 +115,8 @@ def _at_once(x: np.ndarray, run: Sequence[Any], seeds: Sequence[np.ndarray]) -> 
 
 def _in_dtype(y: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Back in the dtype of the images."""
-    if dtype.kind == "f":
-        return y.astype(dtype, copy=False)
-    if dtype.kind == "b":
-        return y >= 0.5
+    if dtype.kind in "fb":
+        return y.astype(dtype, copy=False) if dtype.kind == "f" else y >= 0.5
     limits = np.iinfo(dtype)
     return np.clip(np.rint(y), limits.min, limits.max).astype(dtype)
 
@@ -154,11 +151,10 @@ def augmentation_layers(
     known = ("fill_mode", "fill_value", "value_range")
     complain_about_unknown(images, known, "augmentation_layers")
     tone = {"value_range": images.pop("value_range", (0, 255))}
-    parts = {"shift": shift, "zoom": zoom, "brightness": brightness, "contrast": contrast}
-    ranges: dict[str, Any] = {name: (part, 1, "from 0 to 1") for name, part in parts.items()}
-    ranges["rotate"] = rotate, 360, "from 0 to 360 degrees"
-    ranges["noise"] = noise, np.inf, "at least 0"
-    for name, (value, most, allowed) in ranges.items():
+    given = {"shift": shift, "zoom": zoom, "brightness": brightness, "contrast": contrast}
+    limits = {"rotate": (360, "from 0 to 360 degrees"), "noise": (np.inf, "at least 0")}
+    for name, value in (given | {"rotate": rotate, "noise": noise}).items():
+        most, allowed = limits.get(name, (1, "from 0 to 1"))
         if not 0 <= value <= most or value == np.inf:
             raise ValueError(f"{name} must be {allowed}, got {value:g}")
     made = [

@@ -23,7 +23,7 @@ import numpy as np
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor
 from minitl.kernels.images import FILL_MODES
-from minitl.layers.base import Layer, Shape
+from minitl.layers.base import Layer, Rng, Shape
 from minitl.layers.core import channels_last
 from minitl.layers.regularization import RandomLayer, choose, draw
 
@@ -49,9 +49,7 @@ class Augmentation(RandomLayer):
             settings = settings | {"data_format": None}
         return super().from_config(settings)
 
-    def call(
-        self, x: Tensor, training: bool = True, rng: np.random.Generator | None = None
-    ) -> Tensor:
+    def call(self, x: Tensor, training: bool = True, rng: Rng = None) -> Tensor:
         if not training:
             return self.outside_training(x)
         seeds = self.generator(rng).integers(2**64, size=x.shape[0], dtype=np.uint64)
@@ -250,10 +248,8 @@ class RandomRotation(Resampling):
 class RandomTranslation(Resampling):
     """Shifts images, down and to the right for positive factors.
 
-    Args:
-        height_factor, width_factor: the largest shift to either side as a fraction of the height
-            or width, or a pair (lower, upper).
-        fill_mode, interpolation, fill_value: as for `RandomRotation`.
+    A factor is the largest shift to either side as a fraction of the height or width, or a pair
+    (lower, upper); the other arguments are those of `RandomRotation`.
     """
 
     def __init__(self, height_factor: Any, width_factor: Any, *args: Any, **kwargs: Any):
@@ -270,12 +266,9 @@ class RandomTranslation(Resampling):
 class RandomZoom(Resampling):
     """Scales images about their centre: factors above 0 zoom out, below 0 in.
 
-    One pixel of the output spans 1 + factor pixels of the input: -0.5 shows the middle half.
-
-    Args:
-        height_factor, width_factor: the largest factor to either side, or a pair (lower, upper).
-            At -1 nothing is left but the centre's pixel. width_factor=None keeps the proportions.
-        fill_mode, interpolation, fill_value: as for `RandomRotation`.
+    One pixel of the output spans 1 + factor pixels of the input: -0.5 shows the middle half, -1 the
+    centre's pixel alone. A factor is the largest to either side, or a pair (lower, upper);
+    width_factor=None keeps the proportions. The others are those of `RandomRotation`.
     """
 
     def __init__(self, height_factor: Any, width_factor: Any = None, *args: Any, **kwargs: Any):
@@ -346,7 +339,8 @@ class RandomCrop(Geometric):
 
 
 class Tone(Augmentation):
-    """Base of layers that change values; they must know between which these lie."""
+    """Base of layers that change values; they must know between which these lie: value_range is
+    (low, high) of the images, each a number or one per channel."""
 
     # Of seeds: contrast, as a factor, and brightness, as a part of the range, (N,) each.
     settings: Callable[[Array], tuple[Array, Array]]
@@ -396,9 +390,7 @@ class Tone(Augmentation):
 class RandomBrightness(Tone):
     """y = x + b (high - low), clipped to the range: one b per image.
 
-    Args:
-        factor: the largest b to either side, or a pair (lower, upper), in [-1, 1].
-        value_range: (low, high) of the images, each a number or one per channel.
+    `factor` is the largest b to either side, or a pair (lower, upper), in [-1, 1].
     """
 
     def __init__(self, factor: Any, *args: Any, **kwargs: Any):
@@ -413,11 +405,8 @@ class RandomBrightness(Tone):
 class RandomContrast(Tone):
     """y = (x - mean) c + mean, clipped to the range: one c per image; the mean is each channel's.
 
-    Args:
-        factor: c lies in [1 - factor, 1 + factor]; a pair (lower, upper) means [1 - lower,
-            1 + upper]. (Keras 3 documents the same, but of a single number makes [1, 1 + factor],
-            and sorts a pair first.)
-        value_range: (low, high) of the images, each a number or one per channel.
+    c lies in [1 - factor, 1 + factor]; a pair (lower, upper) means [1 - lower, 1 + upper]. (Keras 3
+    documents the same, but of a single number makes [1, 1 + factor], and sorts a pair first.)
     """
 
     def __init__(self, factor: Any, *args: Any, **kwargs: Any):

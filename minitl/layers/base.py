@@ -34,6 +34,7 @@ from minitl.naming import (
 __all__ = ["Layer", "SymbolicTensor"]
 
 Shape = tuple[int | None, ...]
+Rng = np.random.Generator | None
 REGULARIZERS = Registry("minitl.regularizers")  # penalties by name; that file registers its own
 
 
@@ -92,7 +93,7 @@ class Call:
 
 
 class LayerType(type):
-    """Lets a layer know when its constructor is done: from then on, unknown attributes are errors."""
+    """Lets a layer know when its constructor is done: from then on, a new attribute is an error."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__call__(*args, **kwargs)
@@ -114,12 +115,9 @@ class Layer(Configurable, metaclass=LayerType):
     model it sets those of all layers inside. 0 lets them stand still.
     """
 
-    # Number of axes that the input must have, batch included; None when any will do.
-    input_rank: ClassVar[int | None] = None
-    # Whether the layer is called on a list of inputs; None when it takes both.
-    several_inputs: ClassVar[bool | None] = False
-    # Whether `call` draws random numbers in training.
-    random: ClassVar[bool] = False
+    input_rank: ClassVar[int | None] = None  # axes of the input, batch included; None: any number
+    several_inputs: ClassVar[bool | None] = False  # called on a list of them; None: on either
+    random: ClassVar[bool] = False  # whether `call` draws random numbers in training
     # What `training` is where nobody says; None leaves it to the layers inside.
     _training_unless_told: ClassVar[bool | None] = False
     _extra_arguments: ClassVar[Set[str]] = frozenset()
@@ -303,9 +301,7 @@ class Layer(Configurable, metaclass=LayerType):
         own = [penalty(v) for v, penalty in self._regularized if v.trainable]
         return own + [term for layer in self.sublayers() for term in layer.regularization()]
 
-    def __call__(
-        self, x: Any, training: bool | None = None, rng: np.random.Generator | None = None
-    ) -> Any:
+    def __call__(self, x: Any, training: bool | None = None, rng: Rng = None) -> Any:
         """Compute on arrays or Tensors, or extend a graph from symbolic tensors."""
         several = isinstance(x, (list, tuple))
         inputs = list(x) if several else [x]

@@ -1,8 +1,7 @@
 """Conv2D and MaxPooling2D: the layers that VGG16's base is made of.
 
 Both slide a window over images (N, H, W, C). The mathematics is in `minitl/ops`, the loops in
-`minitl/kernels`; here are the arguments, the weights and the shapes. The functions at the top
-check arguments that all layers on images share. Read `layers/base.py` first.
+`minitl/kernels`; here are the arguments, the weights and the shapes. Read `layers/base.py` first.
 """
 
 import math
@@ -84,7 +83,7 @@ class Conv2D(Weighted):
 
     def build(self, input_shape: Shape) -> None:
         if input_shape[-1] is None:
-            raise ValueError(f"Conv2D {self.name!r} needs a known number of channels")
+            raise ValueError(f"{self.what} needs a known number of channels")
         self.add_kernel((*self.kernel_size, input_shape[-1], self.filters))
 
     def call(self, x: Tensor) -> Tensor:
@@ -100,8 +99,8 @@ class Conv2D(Weighted):
         return (input_shape[0], *out, self.filters)
 
     def multiply_adds(self, input_shape: Shape) -> int:
-        places = math.prod(n or 1 for n in self.compute_output_shape(input_shape)[1:])
-        return places * self.kernel_size[0] * self.kernel_size[1] * (input_shape[-1] or 1)
+        shape = (*self.compute_output_shape(input_shape)[1:], *self.kernel_size, input_shape[-1])
+        return math.prod(n or 1 for n in shape)
 
 
 class Pooling2D(Layer):
@@ -135,10 +134,9 @@ class Pooling2D(Layer):
 
 
 class MaxPooling2D(Pooling2D):
-    """The largest number under each window, channel by channel.
+    """The largest number under each window, channel by channel: (N, H, W, C) -> (N, OH, OW, C).
 
-    (N, H, W, C) -> (N, OH, OW, C). The gradient goes to the number that won; of equal ones, to
-    the first in reading order.
+    The gradient goes to the number that won; of equal ones, to the first in reading order.
 
     Args:
         pool_size: rows and columns of the window, one integer or two.

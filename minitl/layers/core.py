@@ -87,12 +87,11 @@ class InputRange:
         low, high = float(x.min()), float(x.max())
         scaled, outside = low >= -1 and high <= 1, low < self.low - 1 or high > self.high + 1
         if scaled or outside or low >= 0:
-            warnings.warn(
+            said = (
                 f"the images given to {name!r} have values from {low:.4g} to {high:.4g}, but its "
-                f"pretrained weights expect about {self.low:.4g} to {self.high:.4g}. {self.remedy}",
-                UserWarning,
-                stacklevel=2,
+                f"pretrained weights expect about {self.low:.4g} to {self.high:.4g}. {self.remedy}"
             )
+            warnings.warn(said, UserWarning, stacklevel=2)
 
 
 def Input(
@@ -164,10 +163,8 @@ class Weighted(Layer):
 class Dense(Weighted):
     """y = activation(x W + b): every output is a weighted sum of every input.
 
-    W is (D, m), b is (m,). An input of more than two axes (N, ..., D) is treated row by row.
-
-    Args:
-        units: m. The other arguments are those of `Weighted`, in its order.
+    W is (D, m), b is (m,), and `units` is m; the other arguments are those of `Weighted`, in its
+    order. An input of more than two axes (N, ..., D) is treated row by row.
     """
 
     def __init__(self, units: int, *args: Any, **kwargs: Any):
@@ -177,7 +174,7 @@ class Dense(Weighted):
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) < 2 or input_shape[-1] is None:
             raise ValueError(
-                f"Dense {self.name!r} needs inputs (N, ..., D) with a known D, got {input_shape}. "
+                f"{self.what} needs inputs (N, ..., D) with a known D, got {input_shape}. "
                 f"After a base without fixed image size, put GlobalAveragePooling2D first."
             )
         self.add_kernel((input_shape[-1], self.units))

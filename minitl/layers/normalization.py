@@ -14,11 +14,7 @@ from minitl.layers.base import Layer, Shape
 
 
 class UnitNormalization(Layer):
-    """Each vector along the last axis, divided by its length: F on the unit sphere.
-
-    Args:
-        axis: only the last one (-1) is there.
-    """
+    """Each vector along the last axis (no other is there) by its length: F on the unit sphere."""
 
     def __init__(self, axis: int = -1, **kwargs: Any):
         super().__init__(**kwargs)

@@ -14,7 +14,7 @@ import numpy as np
 
 from minitl import config, ops
 from minitl.autograd import Array, Tensor
-from minitl.layers.base import Layer
+from minitl.layers.base import Layer, Rng
 from minitl.layers.core import channels_last
 
 __all__ = ["Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D"]
@@ -35,7 +35,7 @@ class RandomLayer(Layer):
         self.seed = seed
         self._own_rng: Any = None
 
-    def generator(self, rng: np.random.Generator | None) -> np.random.Generator:
+    def generator(self, rng: Rng) -> np.random.Generator:
         """`rng` where it is given, else the layer's own."""
         if rng is None and self._own_rng is None:
             seed = config.next_seed() if self.seed is None else self.seed
@@ -54,9 +54,7 @@ class _Disturbing(RandomLayer):
             raise ValueError(f"rate must be in [0, 1), got {rate}")
         self.rate = rate
 
-    def call(
-        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
-    ) -> Tensor:
+    def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Tensor:
         return self.disturbed(x, self.generator(rng)) if training and self.rate else x
 
 
@@ -64,11 +62,7 @@ class Dropout(_Disturbing):
     """In training, sets a fraction `rate` of the inputs to 0 and scales up the others.
 
     Each number is kept with probability 1 - rate and multiplied by 1 / (1 - rate), so the expected
-    sum is unchanged; outside training, y = x. Srivastava et al. 2014.
-
-    Args:
-        rate: in [0, 1).
-        seed: for calls outside `fit`.
+    sum is unchanged; outside training, y = x. The rate is in [0, 1). Srivastava et al. 2014.
     """
 
     def __init__(self, rate: float, **kwargs: Any):
@@ -84,12 +78,7 @@ class SpatialDropout1D(_Disturbing):
     input_rank = 3
 
     def __init__(
-        self,
-        rate: float,
-        seed: int | None = None,
-        name: str | None = None,
-        dtype: str | None = None,
-        **kwargs: Any,
+        self, rate: float, seed: Any = None, name: Any = None, dtype: Any = None, **kwargs: Any
     ):
         super().__init__(rate, seed, name=name, dtype=dtype, **kwargs)
 

@@ -1,7 +1,6 @@
 """Layers that compute nothing: they put the same numbers into another shape.
 
-Rows, sequences and images are reshaped, padded, cropped and repeated here; Flatten stands in
-`layers/core.py`. What a layer does to a shape is its `compute_output_shape`.
+Rows, sequences and images are reshaped, padded, cropped and repeated; Flatten is in `core.py`.
 """
 
 import math
@@ -46,7 +45,7 @@ class Reshape(Layer):
         target = tuple(total // known if size == -1 else size for size in self.target_shape)
         if math.prod(target) != total:
             given = f"{rest} ({total} numbers)"
-            raise ValueError(f"Reshape {self.name!r} cannot put {given} into {self.target_shape}")
+            raise ValueError(f"{self.what} cannot put {given} into {self.target_shape}")
         return (n, *target)
 
 
@@ -99,8 +98,7 @@ def _sides(value: Any, what: str) -> tuple[Pair, Pair]:
 class ZeroPadding2D(Layer):
     """Rows and columns of zeros around images (N, H, W, C).
 
-    Args:
-        padding: n (all four sides), (rows, columns), or ((top, bottom), (left, right)).
+    `padding` is n (all four sides), (rows, columns), or ((top, bottom), (left, right)).
     """
 
     input_rank = 4
@@ -119,11 +117,7 @@ class ZeroPadding2D(Layer):
 
 
 class Cropping2D(Layer):
-    """Takes rows and columns away from the sides of images (N, H, W, C).
-
-    Args:
-        cropping: n (from all four sides), (rows, columns), or ((top, bottom), (left, right)).
-    """
+    """Takes rows and columns away from images (N, H, W, C): as many as ZeroPadding2D would add."""
 
     input_rank = 4
 

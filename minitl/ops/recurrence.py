@@ -123,10 +123,8 @@ def _operation(
 
 
 def lstm(z: Tensor, recurrent_kernel: Tensor, *args: Any, **how: Any) -> Tensor:
-    """The steps of `LSTMWalk`: z (T, N, 4U), recurrent_kernel (U, 4U) -> (T + 1, N, U).
-
-    Returns h[1] ... h[T], and then c[T]. The other arguments are those of `Walk`.
-    """
+    """The steps of `LSTMWalk`: z (T, N, 4U), recurrent_kernel (U, 4U) -> (T + 1, N, U), which are
+    h[1] ... h[T], and then c[T]. The other arguments are those of `Walk`."""
     return _operation("lstm", LSTMWalk, z, recurrent_kernel, None, *args, **how)
 
 
@@ -134,9 +132,7 @@ def gru(
     z: Tensor, recurrent_kernel: Tensor, recurrent_bias: Any = None, *args: Any, **how: Any
 ) -> Tensor:
     """The steps of `GRUWalk`: z (T, N, 3U), recurrent_kernel (U, 3U), recurrent_bias (3U,) or None.
-
-    Returns h[1] ... h[T], (T, N, U). The other arguments are those of `Walk`.
-    """
+    Returns h[1] ... h[T], (T, N, U). The other arguments are those of `Walk`."""
     return _operation("gru", GRUWalk, z, recurrent_kernel, recurrent_bias, *args, **how)
 
 

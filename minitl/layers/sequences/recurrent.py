@@ -12,7 +12,7 @@ import numpy as np
 
 from minitl import initializers, ops
 from minitl.autograd import Array, Tensor
-from minitl.layers.base import Shape, regularizer
+from minitl.layers.base import Rng, Shape, regularizer
 from minitl.layers.core import positive
 from minitl.layers.regularization import RandomLayer
 from minitl.ops import recurrence
@@ -104,7 +104,6 @@ class Recurrent(RandomLayer):
 
     @property
     def random(self) -> bool:  # type: ignore[override]
-        """Whether `call` draws random numbers in training."""
         return bool(self.dropout or self.recurrent_dropout)
 
     def fixed(self, training: bool) -> bool:
@@ -132,13 +131,11 @@ class Recurrent(RandomLayer):
             shape, start = self._bias()
             self.bias = self.add_weight("bias", shape, start, regularizer=self.bias_regularizer)
 
-    def call(
-        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
-    ) -> Any:
+    def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Any:
         n, steps, d = x.shape
         if steps == 0:
             raise ValueError(f"{self.name!r} got sequences without a single step: shape {x.shape}")
-        masks = self._masks(n, d, x.dtype, rng) if training and self.random else (None, None)
+        masks = self._masks(n, d, x.dtype, rng) if training and self.random else [None, None]
         x = ops.transpose(x, (1, 0, 2))  # (T, N, D): a step is then one piece of memory
         x = x[::-1] if self.go_backwards else x
         h, states = self._loop(self._input_share(x, masks[0]), masks[1])
@@ -161,9 +158,7 @@ class Recurrent(RandomLayer):
             parts.append(ops.dense(rows, kernel, None if bias is None else bias[columns]))
         return ops.reshape(ops.concatenate(parts), (steps, n, -1))
 
-    def _masks(
-        self, n: int, d: int, dtype: np.dtype, rng: np.random.Generator | None
-    ) -> tuple[Array | None, Array | None]:
+    def _masks(self, n: int, d: int, dtype: np.dtype, rng: Rng) -> list[Array | None]:
         """Factors for the input (1 or G, N, D) and for the state (G, N, U): Keras's dropout.
 
         One draw per sequence, the same at all its steps. Without recurrent_dropout all gates see
@@ -175,7 +170,7 @@ class Recurrent(RandomLayer):
             return ops.dropout(np.ones(shape, dtype), rate, rng).storage if rate else None
 
         of_input = mask(self.dropout, self.gates if self.recurrent_dropout else 1, n, d)
-        return of_input, mask(self.recurrent_dropout, self.gates, n, self.units)
+        return [of_input, mask(self.recurrent_dropout, self.gates, n, self.units)]
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         n, steps, _ = input_shape
@@ -196,11 +191,8 @@ class LSTM(Recurrent):
     """Long short-term memory over a sequence (N, T, D); the formulas are in `ops.lstm`.
 
     kernel (D, 4U), recurrent_kernel (U, 4U) and bias (4U,) hold the gates side by side: input,
-    forget, candidate, output. Returns the last h (N, U).
-
-    Args:
-        unit_forget_bias: start the forget gate's bias at 1, so that at first all is remembered.
-        The others are those of `Recurrent`.
+    forget, candidate, output. `unit_forget_bias` starts the forget gate's bias at 1, so that at
+    first all is remembered; the others are those of `Recurrent`. Returns the last h (N, U).
     """
 
     gates = 4
@@ -244,12 +236,9 @@ class GRU(Recurrent):
     """Gated recurrent unit over a sequence (N, T, D); the formulas are in `ops.gru`.
 
     kernel (D, 3U) and recurrent_kernel (U, 3U) hold the gates side by side: update, reset,
-    candidate. bias is (2, 3U), for the input and for the state, or (3U,) without `reset_after`.
-    Returns the last h (N, U).
-
-    Args:
-        reset_after: whether the reset gate acts after the product of the state with its kernel.
-        The others are those of `Recurrent`.
+    candidate. bias is (2, 3U), for the input and for the state, or (3U,) without `reset_after`:
+    whether the reset gate acts after the product of the state with its kernel. The other arguments
+    are those of `Recurrent`. Returns the last h (N, U).
     """
 
     gates = 3

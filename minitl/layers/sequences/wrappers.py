@@ -7,11 +7,9 @@ wrapper, and its description stands within the wrapper's, as Keras writes it.
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from minitl import ops
 from minitl.autograd import Tensor, is_recording
-from minitl.layers.base import Layer, Shape
+from minitl.layers.base import Layer, Rng, Shape
 from minitl.layers.sequences.recurrent import Recurrent
 from minitl.naming import part
 
@@ -42,12 +40,10 @@ class _Wrapper(Layer):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> Layer:
         layer_from = part("files").layer_from
-        made = {
-            name: layer_from(value["class_name"], value["config"])
-            for name, value in settings.items()
-            if isinstance(value, dict) and "class_name" in value and name != "dtype"
-        }
-        return super().from_config(settings | made)
+        for name, value in settings.items():
+            if isinstance(value, dict) and "class_name" in value and name != "dtype":
+                settings = settings | {name: layer_from(value["class_name"], value["config"])}
+        return super().from_config(settings)
 
 
 def _as_keras_describes(inner: dict[str, Any]) -> None:
@@ -68,10 +64,7 @@ class TimeDistributed(_Wrapper):
     network on images makes (N, T, H, W, C) into (N, T, OH, OW, F), or (N, T, D) for a base that
     ends in a pooling. Where the base is frozen, frames run through it a few at a time, so memory
     does not grow with T. In training, what keeps moving averages (BatchNormalization) sees a step
-    at a time, as in Keras.
-
-    Args:
-        layer: a layer or a model of one input and one output.
+    at a time, as in Keras. The layer has one input and one output.
     """
 
     def __init__(self, layer: Layer, *, dtype: str | None = None, **kwargs: Any):
@@ -85,9 +78,7 @@ class TimeDistributed(_Wrapper):
     def build(self, input_shape: Shape) -> None:
         self._frame_shapes(input_shape)
 
-    def call(
-        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
-    ) -> Any:
+    def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Any:
         n, steps = x.shape[:2]
         if training and _keeps_averages(self.layer):
             found = [self.layer(x[:, t], training=True, rng=rng) for t in range(steps)]
@@ -181,9 +172,7 @@ class Bidirectional(_Wrapper):
         for layer in self.sublayers():
             layer.prepare(input_shape)
 
-    def call(
-        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
-    ) -> Any:
+    def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Any:
         y, *states = _listed(self.forward_layer(x, training=training, rng=rng))
         back, *more = _listed(self.backward_layer(x, training=training, rng=rng))
         if self.forward_layer.return_sequences:
