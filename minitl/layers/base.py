@@ -19,28 +19,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minitl import config, initializers
+from minitl import config, initializers, naming
 from minitl.autograd import Array, Tensor, Variable, as_tensor
-from minitl.naming import (
-    Configurable,
-    Registry,
-    did_you_mean,
-    elsewhere,
-    look_up,
-    snake_case,
-    unique_name,
-)
 
 __all__ = ["Layer", "SymbolicTensor"]
 
 Shape = tuple[int | None, ...]
 Rng = np.random.Generator | None
-REGULARIZERS = Registry("minitl.regularizers")  # penalties by name; that file registers its own
+REGULARIZERS = naming.Registry("minitl.regularizers")  # which registers its own
 
 
 def regularizer(identifier: Any) -> Any:
     """The penalty that a name, class or configuration stands for; None stays None."""
-    return look_up(identifier, REGULARIZERS, "regularizer")
+    return naming.look_up(identifier, REGULARIZERS, "regularizer")
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -101,7 +92,7 @@ class LayerType(type):
         return layer
 
 
-class Layer(Configurable, metaclass=LayerType):
+class Layer(naming.Configurable, metaclass=LayerType):
     """Base class of all layers.
 
     Args:
@@ -135,7 +126,7 @@ class Layer(Configurable, metaclass=LayerType):
     ):
         if name is not None and not isinstance(name, str):
             raise TypeError(f"a layer's name is a string, got {name!r}")
-        self.name = name or unique_name(snake_case(type(self).__name__))
+        self.name = name or naming.unique_name(naming.snake_case(type(self).__name__))
         self.dtype = config.checked_dtype(dtype or config.floatx())
         self.built, self._trainable, self._rate_multiplier = False, bool(trainable), 1.0
         self.own_weights: list[Variable] = []
@@ -147,7 +138,7 @@ class Layer(Configurable, metaclass=LayerType):
         if self._sealed and not hasattr(self, name):
             known = [n for n in dir(self) if not n.startswith("_")]
             raise AttributeError(
-                f"{self.what} has no attribute {name!r}. {did_you_mean(name, known)} "
+                f"{self.what} has no attribute {name!r}. {naming.did_you_mean(name, known)} "
                 f"(Attributes of your own layers are declared in __init__ or build.)"
             )
         object.__setattr__(self, name, value)
@@ -180,8 +171,8 @@ class Layer(Configurable, metaclass=LayerType):
         return sum(math.prod(n or 1 for n in shape[1:]) for shape in shapes)
 
     # The constructor's arguments, as a file can hold them, and a layer made of them.
-    get_config = elsewhere("settings", "layer_settings")
-    from_config = elsewhere("settings", "layer_configured", of_class=True)
+    get_config = naming.elsewhere("settings", "layer_settings")
+    from_config = naming.elsewhere("settings", "layer_configured", of_class=True)
 
     def add_weight(
         self,
@@ -197,8 +188,9 @@ class Layer(Configurable, metaclass=LayerType):
         variable.trainable = trainable and self._trainable
         variable.rate_multiplier = self._rate_multiplier
         self.own_weights.append(variable)
-        if regularizer is not None:
-            self._regularized.append((variable, look_up(regularizer, REGULARIZERS, "regularizer")))
+        penalty = naming.look_up(regularizer, REGULARIZERS, "regularizer")
+        if penalty is not None:
+            self._regularized.append((variable, penalty))
         return variable
 
     @property

@@ -103,17 +103,12 @@ class BatchNormalization(LayerNormalization):
         self,
         axis: int = -1,
         momentum: float = 0.99,
-        epsilon: float = 1e-3,
-        center: bool = True,
-        scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
+        *args: Any,
         moving_mean_initializer: Any = "zeros",
         moving_variance_initializer: Any = "ones",
         **kwargs: Any,
     ):
-        both = (beta_initializer, gamma_initializer)
-        super().__init__(axis, epsilon, center, scale, *both, **kwargs)
+        super().__init__(axis, *args, **kwargs)
         self.momentum = momentum
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)

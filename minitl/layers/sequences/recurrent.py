@@ -120,13 +120,9 @@ class Recurrent(RandomLayer):
         if d is None:
             expected = "inputs (N, T, D) with a known D"
             raise ValueError(f"{self.what} needs {expected}, got {input_shape}")
-        first, recurrent = self.kernel_regularizer, self.recurrent_regularizer
-        self.kernel = self.add_weight(
-            "kernel", (d, g * u), self.kernel_initializer, regularizer=first
-        )
-        self.recurrent_kernel = self.add_weight(
-            "recurrent_kernel", (u, g * u), self.recurrent_initializer, regularizer=recurrent
-        )
+        for name, rows, of in (("kernel", d, "kernel"), ("recurrent_kernel", u, "recurrent")):
+            start, penalty = getattr(self, f"{of}_initializer"), getattr(self, f"{of}_regularizer")
+            setattr(self, name, self.add_weight(name, (rows, g * u), start, regularizer=penalty))
         if self.use_bias:
             shape, start = self._bias()
             self.bias = self.add_weight("bias", shape, start, regularizer=self.bias_regularizer)
