@@ -50,8 +50,7 @@ class Conv2D(Weighted):
     (KH, KW, C, F), b is (F,).
 
     Args:
-        filters: F.
-        kernel_size: KH x KW, one integer or two.
+        filters, kernel_size: F; and KH x KW, one integer or two.
         strides: rows and columns that the window moves at a time.
         padding: 'valid' (none) or 'same' (zeros around).
         data_format, dilation_rate, groups: only Keras's defaults are there.
