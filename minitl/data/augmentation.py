@@ -55,8 +55,7 @@ def augment(
     x = np.asarray(images)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf" or 0 in x.shape[1:]:
         raise ValueError(f"augment takes images (N, H, W, C) or (N, H, W), got {x.dtype} {x.shape}")
-    gray = x.ndim == 3
-    parts = []
+    gray, parts = x.ndim == 3, []
     for start in range(0, max(len(x), 1), CHUNK):
         part = x[start : start + CHUNK, ..., np.newaxis] if gray else x[start : start + CHUNK]
         numbers = np.arange(first + start, first + start + len(part))
@@ -143,8 +142,7 @@ def augmentation_layers(
     brightness        up to this fraction of the range, either way
     contrast          up to this fraction more or less
     noise             standard deviation, in the units of the images
-    images            fill_mode='reflect', fill_value=0.0 and value_range=(0, 255), as the layers
-                      take them
+    images            fill_mode='reflect', fill_value=0.0, value_range=(0, 255), as in the layers
 
     What is 0 or None is left out. Raises ValueError for what is out of range.
     """

@@ -23,9 +23,8 @@ __all__ = ["Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D"]
 class RandomLayer(Layer):
     """Base of the layers that draw random numbers in training.
 
-    Args:
-        seed: of the layer's own generator, for calls outside `fit`; None takes the next one of
-            `minitl.utils.set_random_seed`.
+    `seed` is that of the layer's own generator, for calls outside `fit`; None takes the next one
+    of `minitl.utils.set_random_seed`.
     """
 
     random = True

@@ -64,8 +64,8 @@ class Permute(Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != (count := len(self.dims)) + 1:
-            what = f"Permute {self.name!r} orders {count} axes after the batch"
-            raise ValueError(f"{what}, got shape {input_shape}")
+            expected = f"{count} axes after the batch"
+            raise ValueError(f"{self.what} orders {expected}, got shape {input_shape}")
         return (input_shape[0], *(input_shape[d] for d in self.dims))
 
 
@@ -138,7 +138,7 @@ class Cropping2D(Layer):
         rows, columns = (sum(side) for side in self.cropping)
         if (h is not None and h <= rows) or (w is not None and w <= columns):
             away = f"{rows} rows and {columns} columns away, which leaves nothing of {input_shape}"
-            raise ValueError(f"Cropping2D {self.name!r} takes {away}")
+            raise ValueError(f"{self.what} takes {away}")
         return (n, h and h - rows, w and w - columns, c)
 
 
