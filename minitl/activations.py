@@ -12,11 +12,11 @@ import numpy as np
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor, record
 from minitl.naming import public_names
-from minitl.ops import sigmoids
+from minitl.ops import arrays
 
 TABLE, get = ops.ACTIVATIONS, ops.activation
 linear, relu, softmax = ops.linear, ops.relu, ops.softmax
-sigmoid, tanh = sigmoids.sigmoid, sigmoids.tanh
+sigmoid, tanh = arrays.sigmoid, arrays.tanh
 
 
 def _elementwise(name: str, x: Tensor, y: Array, slope: Array) -> Tensor:
@@ -95,7 +95,7 @@ def softsign(x: Any) -> Tensor:
 
 def exponential(x: Any) -> Tensor:
     """y = e^x."""
-    return ops.exp(x)
+    return arrays.exp(x)
 
 
 def hard_sigmoid(x: Any) -> Tensor:
@@ -113,7 +113,9 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """y_j = x_j - ln sum_k e^(x_k) over one axis; dL/dx = g - softmax(x) sum_k g_k."""
     x = as_tensor(x)
     if axis not in (-1, x.ndim - 1):
-        return ops.along_last(log_softmax, x, axis)
+        order = list(range(x.ndim))
+        order[axis], order[-1] = order[-1], order[axis]  # its own inverse
+        return arrays.transpose(log_softmax(arrays.transpose(x, order)), order)
     z = x.storage - x.storage.max(axis=-1, keepdims=True)
     y = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
     return record("log_softmax", y, (x, lambda g: g - np.exp(y) * g.sum(axis=-1, keepdims=True)))

@@ -1,7 +1,5 @@
 """Penalties on large weights, added to the loss."""
 
-from typing import Any
-
 from minitl.autograd import Tensor
 from minitl.layers.base import REGULARIZERS, regularizer
 from minitl.naming import Configurable
@@ -41,8 +39,4 @@ class L2(L1L2):
 
 
 REGULARIZERS.register(L1, L2, L1L2, l1_l2=L1L2)
-
-
-def get(identifier: Any) -> Any:
-    """A regularizer from its name, configuration, or itself; None stays None."""
-    return regularizer(identifier)
+get = regularizer  # by name, configuration, or itself

@@ -1,9 +1,8 @@
 """Augmented views of arrays of images, without a model.
 
-`augment` takes images and the layers of `minitl.layers`; each sample gets seeds of its own, from
-its number, the view and the layer's place, so that view 3 of image 17 is the same whatever is
-computed with it. Neighbouring layers that move pixels become one: their matrices are multiplied,
-and the image is resampled once instead of once per layer, which keeps it sharper and is faster.
+`augment` takes images and the layers of `minitl.layers`; each sample gets seeds of its own, so that
+view 3 of image 17 is the same whatever is computed with it. Neighbouring layers that move pixels
+become one: their matrices are multiplied, and the image is resampled once, which keeps it sharper.
 `augmentation_layers` makes the usual layers from the command line's options.
 """
 
@@ -15,7 +14,7 @@ import numpy as np
 from minitl.autograd import as_tensor
 from minitl.layers import augmentation as kinds
 from minitl.layers.augmentation import Augmentation, Geometric, RandomCrop, Resampling
-from minitl.layers.randomness import view_seeds
+from minitl.layers.regularization import view_seeds
 from minitl.naming import complain_about_unknown
 
 CHUNK = 32  # images at a time: what is between the layers stays small
@@ -47,20 +46,16 @@ def augment(
     [[[2, 4], [1, 3]]]
     """
     stack = [layers] if isinstance(layers, Augmentation) else list(layers)
-    for layer in stack:
-        if not isinstance(layer, Augmentation):
-            raise TypeError(
-                f"augment takes augmentation layers, such as RandomFlip('horizontal'); got "
-                f"{layer!r}"
-            )
+    if others := [layer for layer in stack if not isinstance(layer, Augmentation)]:
+        wanted = "augmentation layers, such as RandomFlip('horizontal')"
+        raise TypeError(f"augment takes {wanted}; got {others[0]!r}")
     for name, number in (("seed", seed), ("view", view), ("first", first)):
         if not isinstance(number, (int, np.integer)) or number < 0:
             raise ValueError(f"{name} is a non-negative integer, got {number!r}")
     x = np.asarray(images)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf" or 0 in x.shape[1:]:
         raise ValueError(f"augment takes images (N, H, W, C) or (N, H, W), got {x.dtype} {x.shape}")
-    gray = x.ndim == 3
-    parts = []
+    gray, parts = x.ndim == 3, []
     for start in range(0, max(len(x), 1), CHUNK):
         part = x[start : start + CHUNK, ..., np.newaxis] if gray else x[start : start + CHUNK]
         numbers = np.arange(first + start, first + start + len(part))
@@ -119,10 +114,8 @@ def _at_once(x: np.ndarray, run: Sequence[Any], seeds: Sequence[np.ndarray]) -> 
 
 def _in_dtype(y: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Back in the dtype of the images."""
-    if dtype.kind == "f":
-        return y.astype(dtype, copy=False)
-    if dtype.kind == "b":
-        return y >= 0.5
+    if dtype.kind in "fb":
+        return y.astype(dtype, copy=False) if dtype.kind == "f" else y >= 0.5
     limits = np.iinfo(dtype)
     return np.clip(np.rint(y), limits.min, limits.max).astype(dtype)
 
@@ -149,20 +142,17 @@ def augmentation_layers(
     brightness        up to this fraction of the range, either way
     contrast          up to this fraction more or less
     noise             standard deviation, in the units of the images
-    images            fill_mode='reflect', fill_value=0.0 and value_range=(0, 255), as the layers
-                      take them
+    images            fill_mode='reflect', fill_value=0.0, value_range=(0, 255), as in the layers
 
     What is 0 or None is left out. Raises ValueError for what is out of range.
     """
-    complain_about_unknown(
-        images, ("fill_mode", "fill_value", "value_range"), "augmentation_layers"
-    )
+    known = ("fill_mode", "fill_value", "value_range")
+    complain_about_unknown(images, known, "augmentation_layers")
     tone = {"value_range": images.pop("value_range", (0, 255))}
-    parts = {"shift": shift, "zoom": zoom, "brightness": brightness, "contrast": contrast}
-    ranges: dict[str, Any] = {name: (part, 1, "from 0 to 1") for name, part in parts.items()}
-    ranges["rotate"] = rotate, 360, "from 0 to 360 degrees"
-    ranges["noise"] = noise, np.inf, "at least 0"
-    for name, (value, most, allowed) in ranges.items():
+    given = {"shift": shift, "zoom": zoom, "brightness": brightness, "contrast": contrast}
+    limits = {"rotate": (360, "from 0 to 360 degrees"), "noise": (np.inf, "at least 0")}
+    for name, value in (given | {"rotate": rotate, "noise": noise}).items():
+        most, allowed = limits.get(name, (1, "from 0 to 1"))
         if not 0 <= value <= most or value == np.inf:
             raise ValueError(f"{name} must be {allowed}, got {value:g}")
     made = [

@@ -8,7 +8,7 @@ from minitl.layers.base import Layer
 
 
 class Activation(Layer):
-    """y = activation(x), as a layer of its own."""
+    """y = activation(x)."""
 
     def __init__(self, activation: Any, **kwargs: Any):
         super().__init__(**kwargs)
@@ -36,8 +36,7 @@ class ReLU(Layer):
     ):
         super().__init__(**kwargs)
         _not_negative(max_value=max_value, negative_slope=negative_slope, threshold=threshold)
-        self.max_value, self.negative_slope = max_value, negative_slope
-        self.threshold = threshold
+        self.max_value, self.negative_slope, self.threshold = max_value, negative_slope, threshold
 
     def call(self, x: Tensor) -> Tensor:
         return ops.relu(x, self.negative_slope, self.max_value, self.threshold)

@@ -2,11 +2,10 @@
 
 A class stays what it is when its image is flipped, turned, shifted or lit otherwise; a network that
 sees such views learns it from fewer images. What is drawn for a sample depends on that sample's
-seed alone, not on the batch, so that a view can be repeated (`with_seeds`) and kept.
-
-There are two kinds. A geometric layer draws a matrix M, which leads from a pixel (i, j) of the
-output to the place (r, s) = M (i, j, 1) in the input whose value it shows; a tone layer draws a
-contrast and a brightness. `ops/images.py` applies them, and gives what comes before its gradients.
+seed alone, not on the batch, so that a view can be repeated (`with_seeds`) and kept. A geometric
+layer draws a matrix M, which leads from a pixel (i, j) of the output to the place
+(r, s) = M (i, j, 1) in the input whose value it shows; a tone layer draws a contrast and a
+brightness. `ops/images.py` applies them, and hands gradients back.
 
 Of images that are preprocessed already (BGR minus mean, say) the tone layers must be told the
 `value_range`, since they clip to it, and black is another `fill_value`; both may be given per
@@ -16,6 +15,7 @@ pixels, 0-255: see `minitl.data.augment`.
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,22 +23,12 @@ import numpy as np
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor
 from minitl.kernels.images import FILL_MODES
-from minitl.layers.base import Layer, Shape
+from minitl.layers.base import Layer, Rng, Shape
 from minitl.layers.core import channels_last
-from minitl.layers.randomness import RandomLayer, choose, draw
+from minitl.layers.regularization import RandomLayer, choose, draw
 
-__all__ = [
-    "GaussianNoise",
-    "RandomBrightness",
-    "RandomContrast",
-    "RandomCrop",
-    "RandomFlip",
-    "RandomRotation",
-    "RandomTranslation",
-    "RandomTurn",
-    "RandomZoom",
-]
-
+__all__ = ["GaussianNoise", "RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip"]
+__all__ += ["RandomRotation", "RandomTranslation", "RandomTurn", "RandomZoom"]
 INTERPOLATIONS = ("bilinear", "nearest")
 
 
@@ -50,6 +40,8 @@ class Augmentation(RandomLayer):
 
     input_rank: ClassVar[int | None] = 4
     _training_unless_told = True
+    # Of x (N, ...) and seeds (N,): x augmented, sample n by what seeds[n] says.
+    change: Callable[[Tensor, Array], Tensor]
 
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> Layer:
@@ -57,9 +49,7 @@ class Augmentation(RandomLayer):
             settings = settings | {"data_format": None}
         return super().from_config(settings)
 
-    def call(
-        self, x: Tensor, training: bool = True, rng: np.random.Generator | None = None
-    ) -> Tensor:
+    def call(self, x: Tensor, training: bool = True, rng: Rng = None) -> Tensor:
         if not training:
             return self.outside_training(x)
         seeds = self.generator(rng).integers(2**64, size=x.shape[0], dtype=np.uint64)
@@ -70,18 +60,10 @@ class Augmentation(RandomLayer):
         x = np.asarray(x, self.dtype)
         seeds = np.asarray(seeds)
         if seeds.shape != x.shape[:1] or seeds.dtype.kind not in "iu":
-            raise ValueError(
-                f"with_seeds takes one integer a sample: {len(x)} samples, seeds {seeds.dtype} "
-                f"{seeds.shape}"
-            )
+            given = f"{len(x)} samples, seeds {seeds.dtype} {seeds.shape}"
+            raise ValueError(f"with_seeds takes one integer a sample: {given}")
         self.prepare(x.shape)
         return self.change(as_tensor(x), seeds).storage
-
-    # --- To be defined by subclasses ---
-
-    def change(self, x: Tensor, seeds: Array) -> Tensor:
-        """x (N, ...) augmented, sample n by what seeds[n] says."""
-        raise NotImplementedError
 
     def outside_training(self, x: Tensor) -> Tensor:
         return x
@@ -100,15 +82,14 @@ def as_range(name: str, value: Any) -> tuple[float, float]:
     return (ends[0], ends[1]) if len(ends) == 2 else (-abs(ends[0]), abs(ends[0]))
 
 
-# --- Geometry ------------------------------------------------------------------------------------
-
-
 class Geometric(Augmentation):
     """Base of layers that move pixels: each defines the matrices from output to input.
 
     Those that leave the centre of the image where it is define `linear`, the others `matrices`.
     """
 
+    # (N, 2, 2) of seeds: rows and columns from the centre, in the output to those in the input.
+    linear: Callable[[Array], Array]
     interpolation = "nearest"  # where whole pixels move, any will do, and this copies them
     fill_mode = "nearest"
     fill_value: Any = 0.0
@@ -127,10 +108,6 @@ class Geometric(Augmentation):
         matrices[:, :2, 2] = centre - linear @ centre
         matrices[:, 2, 2] = 1
         return matrices
-
-    def linear(self, seeds: Array) -> Array:
-        """(N, 2, 2): rows and columns from the centre, in the output to those in the input."""
-        raise NotImplementedError
 
     def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return size
@@ -159,24 +136,19 @@ class Resampling(Geometric):
         **kwargs: Any,
     ):
         super().__init__(seed, data_format, **kwargs)
-        for name, value, known in (
-            ("fill_mode", fill_mode, FILL_MODES),
-            ("interpolation", interpolation, INTERPOLATIONS),
-        ):
-            if value not in known:
+        self.fill_mode, self.interpolation = fill_mode, interpolation
+        for name, known in (("fill_mode", FILL_MODES), ("interpolation", INTERPOLATIONS)):
+            if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} is one of {', '.join(map(repr, known))}; got {value!r}")
         numbers = np.asarray(fill_value)
         if numbers.ndim > 1 or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
             raise ValueError(f"fill_value is a number, or one a channel; got {fill_value!r}")
-        self.fill_mode, self.interpolation = fill_mode, interpolation
         self.fill_value = numbers.tolist()
 
     def build(self, input_shape: Shape) -> None:
-        if np.size(self.fill_value) not in (1, input_shape[-1]):
-            raise ValueError(
-                f"{self.name!r} has {np.size(self.fill_value)} fill values for images of "
-                f"{input_shape[-1]} channels"
-            )
+        count, c = np.size(self.fill_value), input_shape[-1]
+        if count not in (1, c):
+            raise ValueError(f"{self.name!r} has {count} fill values for images of {c} channels")
 
 
 def _moved(rows: Array, columns: Array) -> Array:
@@ -189,38 +161,31 @@ def _moved(rows: Array, columns: Array) -> Array:
 class RandomFlip(Geometric):
     """Mirrors half of the images, left to right or top to bottom, or both independently.
 
-    With 'horizontal_and_vertical' each of the four views is equally likely. (Keras 3 draws once
-    for both directions there, so that it shows the image either as it is or upside down.)
-
-    Args:
-        mode: 'horizontal', 'vertical' or 'horizontal_and_vertical'.
+    The mode is 'horizontal', 'vertical' or 'horizontal_and_vertical', where each of the four views
+    is equally likely. (Keras 3 draws once for both directions there, so that it shows the image
+    either as it is or upside down.)
     """
 
     def __init__(self, mode: str = "horizontal_and_vertical", *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if mode not in ("horizontal", "vertical", "horizontal_and_vertical"):
-            raise ValueError(
-                f"mode is 'horizontal', 'vertical' or 'horizontal_and_vertical'; got {mode!r}"
-            )
+            known = "'horizontal', 'vertical' or 'horizontal_and_vertical'"
+            raise ValueError(f"mode is {known}; got {mode!r}")
         self.mode = mode
 
     def linear(self, seeds: Array) -> Array:
         linear = np.tile(np.eye(2), (len(seeds), 1, 1))
-        drawn = choose(seeds, 2, 2)
-        for axis, direction in enumerate(("vertical", "horizontal")):
-            if direction in self.mode:
-                linear[drawn[axis] == 1, axis, axis] = -1
+        for axis, drawn in enumerate(choose(seeds, 2, 2)):
+            if ("vertical", "horizontal")[axis] in self.mode:
+                linear[drawn == 1, axis, axis] = -1
         return linear
 
 
 class RandomTurn(Geometric):
     """Turns images by quarters of a circle, counter-clockwise, each of `turns` equally likely.
 
-    For images that have no top: cells, tissue, tiles seen from above. Quarter turns need H = W;
-    turns=(0, 2) does not. (Keras does not have this layer.)
-
-    Args:
-        turns: which numbers of quarter turns may come, out of 0, 1, 2, 3.
+    For images that have no top: cells, tissue, tiles seen from above. `turns` are some of 0, 1, 2,
+    3; odd ones need H = W. (Keras does not have this layer.)
     """
 
     def __init__(self, turns: Any = (0, 1, 2, 3), *args: Any, **kwargs: Any):
@@ -230,17 +195,16 @@ class RandomTurn(Geometric):
             raise ValueError(f"turns are some of 0, 1, 2, 3 quarters of a circle; got {turns!r}")
 
     def build(self, input_shape: Shape) -> None:
-        self._check(input_shape[1:3])
-
-    def _check(self, size: Any) -> None:
-        if size[0] != size[1] and None not in size and any(turn % 2 for turn in self.turns):
+        height, width = input_shape[1:3]
+        square = height == width or None in (height, width)
+        if not square and any(turn % 2 for turn in self.turns):
             raise ValueError(
                 f"{self.name!r} turns by 90 degrees, for which images must be square, got "
-                f"{size[0]} x {size[1]} pixels; turns=(0, 2) suits any"
+                f"{height} x {width} pixels; turns=(0, 2) suits any"
             )
 
     def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
-        self._check(size)
+        self.build((None, *size))  # looks again: it may not have known the size
         return super().matrices(seeds, size)
 
     def linear(self, seeds: Array) -> Array:
@@ -284,10 +248,8 @@ class RandomRotation(Resampling):
 class RandomTranslation(Resampling):
     """Shifts images, down and to the right for positive factors.
 
-    Args:
-        height_factor, width_factor: the largest shift to either side as a fraction of the height
-            or width, or a pair (lower, upper).
-        fill_mode, interpolation, fill_value: as for `RandomRotation`.
+    A factor is the largest shift to either side as a fraction of the height or width, or a pair
+    (lower, upper); the other arguments are those of `RandomRotation`.
     """
 
     def __init__(self, height_factor: Any, width_factor: Any, *args: Any, **kwargs: Any):
@@ -304,28 +266,23 @@ class RandomTranslation(Resampling):
 class RandomZoom(Resampling):
     """Scales images about their centre: factors above 0 zoom out, below 0 in.
 
-    One pixel of the output spans 1 + factor pixels of the input: -0.5 shows the middle half.
-
-    Args:
-        height_factor, width_factor: the largest factor to either side, or a pair (lower, upper).
-            At -1 nothing is left but the centre's pixel. width_factor=None keeps the proportions.
-        fill_mode, interpolation, fill_value: as for `RandomRotation`.
+    One pixel of the output spans 1 + factor pixels of the input: -0.5 shows the middle half, -1 the
+    centre's pixel alone. A factor is the largest to either side, or a pair (lower, upper);
+    width_factor=None keeps the proportions. The others are those of `RandomRotation`.
     """
 
     def __init__(self, height_factor: Any, width_factor: Any = None, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._vertical = as_range("height_factor", height_factor)
-        self._horizontal = self._vertical
+        self._vertical = self._horizontal = as_range("height_factor", height_factor)
         if width_factor is not None:
             self._horizontal = as_range("width_factor", width_factor)
         self.height_factor, self.width_factor = height_factor, width_factor
 
     def linear(self, seeds: Array) -> Array:
         vertical, horizontal = draw(seeds, self._vertical, self._horizontal)
-        if self.width_factor is None:
-            horizontal = vertical
         linear = np.zeros((len(seeds), 2, 2))
-        linear[:, 0, 0], linear[:, 1, 1] = 1 + vertical, 1 + horizontal
+        linear[:, 0, 0] = 1 + vertical
+        linear[:, 1, 1] = 1 + (vertical if self.width_factor is None else horizontal)
         return linear
 
 
@@ -374,19 +331,19 @@ class RandomCrop(Geometric):
         part = ops.getitem(x, np.s_[:, top : top + rows, left : left + columns])
         # Pixel centres lie at i + 1/2, in the part as in the window.
         scale = np.array([rows / self.height, columns / self.width])
-        matrix = np.column_stack([np.diag(scale), (scale - 1) / 2])
-        matrices = np.tile(matrix, (n, 1, 1))
+        matrices = np.tile(np.column_stack([np.diag(scale), (scale - 1) / 2]), (n, 1, 1))
         return ops.affine_transform(part, matrices, (self.height, self.width), "bilinear")
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.height, self.width, input_shape[3])
 
 
-# --- Tones ---------------------------------------------------------------------------------------
-
-
 class Tone(Augmentation):
-    """Base of layers that change values; they must know between which these lie."""
+    """Base of layers that change values; they must know between which these lie: value_range is
+    (low, high) of the images, each a number or one per channel."""
+
+    # Of seeds: contrast, as a factor, and brightness, as a part of the range, (N,) each.
+    settings: Callable[[Array], tuple[Array, Array]]
 
     def __init__(self, value_range: Any = (0, 255), seed: int | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
@@ -401,8 +358,7 @@ class Tone(Augmentation):
                 f"or by channel, such as (0, 255); got {value_range!r}"
             )
         self.value_range = tuple(np.asarray(end).tolist() for end in value_range)
-        self._low, self._high = low, high
-        self._looked = False
+        self._low, self._high, self._looked = low, high, False
 
     def change(self, x: Tensor, seeds: Array) -> Tensor:
         low, high = (np.broadcast_to(end, x.shape[3:]).copy() for end in (self._low, self._high))
@@ -410,16 +366,10 @@ class Tone(Augmentation):
         contrast, brightness = self.settings(seeds)
         return ops.adjust_tone(x, contrast, brightness[:, np.newaxis] * (high - low), low, high)
 
-    def settings(self, seeds: Array) -> tuple[Array, Array]:
-        """Contrast, as a factor, and brightness, as a part of the range: (N,) each."""
-        raise NotImplementedError
-
     def build(self, input_shape: Shape) -> None:
-        if not {self._low.size, self._high.size} <= {1, input_shape[-1]}:
-            raise ValueError(
-                f"{self.name!r} has value_range={self.value_range!r} for images of "
-                f"{input_shape[-1]} channels"
-            )
+        if not {self._low.size, self._high.size} <= {1, c := input_shape[-1]}:
+            given = f"value_range={self.value_range!r}"
+            raise ValueError(f"{self.name!r} has {given} for images of {c} channels")
 
     def _look(self, x: Array, low: Array, high: Array) -> None:
         """Warn, once, of images that cannot have this range: they would be clipped to nothing."""
@@ -429,21 +379,18 @@ class Tone(Augmentation):
         least, most, span = float(x.min()), float(x.max()), float((high - low).max())
         outside = least < low.min() - span / 4 or most > high.max() + span / 4
         if outside or (span > 2 and least >= 0 and 0 < most <= 1):
-            warnings.warn(
+            said = (
                 f"{self.name!r} works on values from {low.min():g} to {high.max():g}, but its "
                 f"images have {least:.4g} to {most:.4g}: tell it their value_range, or augment "
-                "before preprocessing",
-                UserWarning,
-                stacklevel=2,
+                "before preprocessing"
             )
+            warnings.warn(said, UserWarning, stacklevel=2)
 
 
 class RandomBrightness(Tone):
     """y = x + b (high - low), clipped to the range: one b per image.
 
-    Args:
-        factor: the largest b to either side, or a pair (lower, upper), in [-1, 1].
-        value_range: (low, high) of the images, each a number or one per channel.
+    `factor` is the largest b to either side, or a pair (lower, upper), in [-1, 1].
     """
 
     def __init__(self, factor: Any, *args: Any, **kwargs: Any):
@@ -458,11 +405,8 @@ class RandomBrightness(Tone):
 class RandomContrast(Tone):
     """y = (x - mean) c + mean, clipped to the range: one c per image; the mean is each channel's.
 
-    Args:
-        factor: c lies in [1 - factor, 1 + factor]; a pair (lower, upper) means [1 - lower,
-            1 + upper]. (Keras 3 documents the same, but of a single number makes [1, 1 + factor],
-            and sorts a pair first.)
-        value_range: (low, high) of the images, each a number or one per channel.
+    c lies in [1 - factor, 1 + factor]; a pair (lower, upper) means [1 - lower, 1 + upper]. (Keras 3
+    documents the same, but of a single number makes [1, 1 + factor], and sorts a pair first.)
     """
 
     def __init__(self, factor: Any, *args: Any, **kwargs: Any):
@@ -484,8 +428,7 @@ class RandomContrast(Tone):
 class GaussianNoise(Augmentation):
     """y = x + stddev * (a normal number for every value), not clipped.
 
-    Args:
-        stddev: in the units of the images: 10 is much for 0-255. (Keras allows at most 1.)
+    stddev is in the units of the images: 10 is much for 0-255. (Keras allows at most 1.)
     """
 
     input_rank = None

@@ -13,48 +13,42 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from minitl import config, initializers
+from minitl import config, initializers, naming
 from minitl.autograd import Array, Tensor, Variable, as_tensor
-from minitl.naming import (
-    Configurable,
-    Registry,
-    did_you_mean,
-    elsewhere,
-    look_up,
-    snake_case,
-    unique_name,
-)
 
 __all__ = ["Layer", "SymbolicTensor"]
 
 Shape = tuple[int | None, ...]
-REGULARIZERS = Registry("minitl.regularizers")  # penalties by name; that file registers its own
+Rng = np.random.Generator | None
+REGULARIZERS = naming.Registry("minitl.regularizers")  # which registers its own
 
 
 def regularizer(identifier: Any) -> Any:
     """The penalty that a name, class or configuration stands for; None stays None."""
-    return look_up(identifier, REGULARIZERS, "regularizer")
+    return naming.look_up(identifier, REGULARIZERS, "regularizer")
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class SymbolicTensor:
     """A place in a model's graph: a shape and dtype, and the call that fills it with numbers.
 
     Its first axis, the batch, is None; H and W may be None too.
     """
 
-    __slots__ = ("call", "dtype", "index", "name", "shape")
+    shape: Shape
+    dtype: str
+    call: Call
+    index: int = 0  # which of the call's outputs
 
-    def __init__(self, shape: Shape, dtype: str, call: Call, index: int = 0):
-        self.shape = shape
-        self.dtype = dtype
-        self.call = call
-        self.index = index  # which of the call's outputs
-        self.name = call.layer.name
+    @property
+    def name(self) -> str:
+        return self.call.layer.name
 
     @property
     def ndim(self) -> int:
@@ -70,23 +64,15 @@ class SymbolicTensor:
         )
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Call:
     """One call of one layer on symbolic tensors: a step of a model's graph."""
 
-    __slots__ = ("as_list", "inputs", "layer", "outputs", "training")
-
-    def __init__(
-        self,
-        layer: Layer,
-        inputs: list[SymbolicTensor],
-        training: bool | None = None,
-        as_list: bool = False,
-    ):
-        self.layer = layer
-        self.inputs = inputs
-        self.as_list = as_list  # called on a list of tensors, even if of only one
-        self.training = training  # a fixed mode for this call, or None: that of the model's run
-        self.outputs: list[SymbolicTensor] = []
+    layer: Layer
+    inputs: list[SymbolicTensor]
+    training: bool | None = None  # a fixed mode for this call, or None: that of the model's run
+    as_list: bool = False  # called on a list of tensors, even if of only one
+    outputs: list[SymbolicTensor] = field(default_factory=list)
 
     def shaped(self, shapes: list[Any]) -> Any:
         """What the layer's methods take as input shape: one, or a list where it has several."""
@@ -98,10 +84,7 @@ class Call:
 
 
 class LayerType(type):
-    """Lets a layer know when its constructor is done: from then on, unknown attributes are errors.
-
-    (Misspelt arguments are found by `Configurable`.)
-    """
+    """Lets a layer know when its constructor is done: from then on, a new attribute is an error."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__call__(*args, **kwargs)
@@ -109,7 +92,7 @@ class LayerType(type):
         return layer
 
 
-class Layer(Configurable, metaclass=LayerType):
+class Layer(naming.Configurable, metaclass=LayerType):
     """Base class of all layers.
 
     Args:
@@ -123,37 +106,29 @@ class Layer(Configurable, metaclass=LayerType):
     model it sets those of all layers inside. 0 lets them stand still.
     """
 
-    # Number of axes that the input must have, batch included; None when any will do.
-    input_rank: ClassVar[int | None] = None
-    # Whether the layer is called on a list of inputs; None when it takes both.
-    several_inputs: ClassVar[bool | None] = False
-    # Whether `call` draws random numbers in training.
-    random: ClassVar[bool] = False
+    input_rank: ClassVar[int | None] = None  # axes of the input, batch included; None: any number
+    several_inputs: ClassVar[bool | None] = False  # called on a list of them; None: on either
+    random: ClassVar[bool] = False  # whether `call` draws random numbers in training
     # What `training` is where nobody says; None leaves it to the layers inside.
     _training_unless_told: ClassVar[bool | None] = False
-    _extra_arguments: ClassVar[frozenset[str]] = frozenset()
+    _extra_arguments: ClassVar[Set[str]] = frozenset()
     # Settings in Keras's configurations that do nothing unless another is on; see from_config.
     idle_settings: ClassVar[frozenset[str]] = frozenset()
     _sealed = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # Which of `training` and `rng` this class's `call` wants to be told.
-        cls._extra_arguments = frozenset(inspect.signature(cls.call).parameters) & {
-            "training",
-            "rng",
-        }
+        # Which of these this class's `call` wants to be told.
+        cls._extra_arguments = inspect.signature(cls.call).parameters.keys() & {"training", "rng"}
 
     def __init__(
         self, *, name: str | None = None, trainable: bool = True, dtype: str | None = None
     ):
         if name is not None and not isinstance(name, str):
             raise TypeError(f"a layer's name is a string, got {name!r}")
-        self.name = name or unique_name(snake_case(type(self).__name__))
+        self.name = name or naming.unique_name(naming.snake_case(type(self).__name__))
         self.dtype = config.checked_dtype(dtype or config.floatx())
-        self.built = False
-        self._trainable = bool(trainable)
-        self._rate_multiplier = 1.0
+        self.built, self._trainable, self._rate_multiplier = False, bool(trainable), 1.0
         self.own_weights: list[Variable] = []
         self._regularized: list[tuple[Variable, Any]] = []
         self.symbolic_calls: list[Call] = []
@@ -163,13 +138,10 @@ class Layer(Configurable, metaclass=LayerType):
         if self._sealed and not hasattr(self, name):
             known = [n for n in dir(self) if not n.startswith("_")]
             raise AttributeError(
-                f"{type(self).__name__} {self.name!r} has no attribute {name!r}. "
-                f"{did_you_mean(name, known)} "
+                f"{self.what} has no attribute {name!r}. {naming.did_you_mean(name, known)} "
                 f"(Attributes of your own layers are declared in __init__ or build.)"
             )
         object.__setattr__(self, name, value)
-
-    # --- To be defined by subclasses ---
 
     def build(self, input_shape: Any) -> None:
         """Make the weights for inputs of this shape (a list of shapes for several inputs)."""
@@ -193,17 +165,14 @@ class Layer(Configurable, metaclass=LayerType):
 
     def largest_step(self, input_shapes: list[Any]) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
-        found = self.compute_output_shape(
-            input_shapes if len(input_shapes) > 1 else input_shapes[0]
-        )
+        several = len(input_shapes) > 1
+        found = self.compute_output_shape(input_shapes if several else input_shapes[0])
         shapes = [*input_shapes, *(found if isinstance(found, list) else [found])]
         return sum(math.prod(n or 1 for n in shape[1:]) for shape in shapes)
 
     # The constructor's arguments, as a file can hold them, and a layer made of them.
-    get_config = elsewhere("settings", "layer_settings")
-    from_config = elsewhere("settings", "layer_configured", of_class=True)
-
-    # --- Weights ---
+    get_config = naming.elsewhere("settings", "layer_settings")
+    from_config = naming.elsewhere("settings", "layer_configured", of_class=True)
 
     def add_weight(
         self,
@@ -219,8 +188,9 @@ class Layer(Configurable, metaclass=LayerType):
         variable.trainable = trainable and self._trainable
         variable.rate_multiplier = self._rate_multiplier
         self.own_weights.append(variable)
-        if regularizer is not None:
-            self._regularized.append((variable, look_up(regularizer, REGULARIZERS, "regularizer")))
+        penalty = naming.look_up(regularizer, REGULARIZERS, "regularizer")
+        if penalty is not None:
+            self._regularized.append((variable, penalty))
         return variable
 
     @property
@@ -278,8 +248,9 @@ class Layer(Configurable, metaclass=LayerType):
     @property
     def weights(self) -> list[Variable]:
         """All weights, in the order of files: those that learn first. Freezing changes nothing."""
-        own = sorted(self.own_weights, key=lambda v: not v.learnable)
-        return _once(own + [v for layer in self.sublayers() for v in layer.weights])
+        found = sorted(self.own_weights, key=lambda v: not v.learnable)
+        found += [v for layer in self.sublayers() for v in layer.weights]
+        return list({id(v): v for v in found}.values())  # a shared weight counts once
 
     @property
     def trainable_weights(self) -> list[Variable]:
@@ -312,9 +283,8 @@ class Layer(Configurable, metaclass=LayerType):
         if len(mine) != len(arrays):
             wrong.insert(0, f"  expected {len(mine)} arrays, found {len(arrays)}")
         if wrong:
-            raise ValueError(
-                f"set_weights: the arrays do not fit {self.name!r}:\n" + "\n".join(wrong)
-            )
+            found = "\n".join(wrong)
+            raise ValueError(f"set_weights: the arrays do not fit {self.name!r}:\n{found}")
         for v, a in zip(mine, arrays, strict=True):
             v.assign(a)
 
@@ -323,30 +293,24 @@ class Layer(Configurable, metaclass=LayerType):
         own = [penalty(v) for v, penalty in self._regularized if v.trainable]
         return own + [term for layer in self.sublayers() for term in layer.regularization()]
 
-    # --- Calling ---
-
-    def __call__(
-        self, x: Any, training: bool | None = None, rng: np.random.Generator | None = None
-    ) -> Any:
+    def __call__(self, x: Any, training: bool | None = None, rng: Rng = None) -> Any:
         """Compute on arrays or Tensors, or extend a graph from symbolic tensors."""
-        inputs = list(x) if isinstance(x, (list, tuple)) else [x]
+        several = isinstance(x, (list, tuple))
+        inputs = list(x) if several else [x]
         symbolic = [isinstance(t, SymbolicTensor) for t in inputs]
         if any(symbolic):
             if not all(symbolic):
                 raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
-            return self._connect(x, inputs, training)
-        tensors = [self.as_input(t) for t in inputs]
-        shapes = [t.shape for t in tensors]
-        several = isinstance(x, (list, tuple))
-        self.prepare(shapes if several else shapes[0])
+            return self._connect(Call(self, inputs, training, several))
+        tensors = [self._as_input(t) for t in inputs]
+        self.prepare([t.shape for t in tensors] if several else tensors[0].shape)
         mode = self._training_unless_told if training is None else bool(training)
         extra = {"training": mode, "rng": rng}
         wanted = {k: v for k, v in extra.items() if k in self._extra_arguments}
         return self.call(tensors if several else tensors[0], **wanted)
 
-    def as_input(self, x: Any) -> Tensor:
-        if not isinstance(x, Tensor):
-            return as_tensor(np.asarray(x, dtype=self.dtype))
+    def _as_input(self, x: Any) -> Tensor:
+        x = as_tensor(x, self.dtype)
         if x.dtype != self.dtype:
             raise TypeError(
                 f"{self.name!r} computes in {self.dtype}, but its input is a Tensor of {x.dtype}"
@@ -359,15 +323,11 @@ class Layer(Configurable, metaclass=LayerType):
         if single is self.several_inputs:
             expected = "a list of inputs" if self.several_inputs else "one input"
             found = "one input" if single else f"a list of {len(shape)}"
-            raise TypeError(
-                f"{type(self).__name__} {self.name!r} is called on {expected}, got {found}"
-            )
-        if single and self.input_rank is not None and len(shape) != self.input_rank:
+            raise TypeError(f"{self.what} is called on {expected}, got {found}")
+        if single and self.input_rank not in (None, len(shape)):
             axes = {2: "(N, D)", 3: "(N, T, D)", 4: "(N, H, W, C)"}.get(self.input_rank, "")
-            raise ValueError(
-                f"{type(self).__name__} {self.name!r} takes an input of {self.input_rank} axes "
-                f"{axes}, got shape {shape}"
-            )
+            axes = f"{self.input_rank} axes {axes}"
+            raise ValueError(f"{self.what} takes an input of {axes}, got shape {shape}")
         if not self.built:
             object.__setattr__(self, "_sealed", False)  # build may declare attributes
             try:
@@ -381,10 +341,8 @@ class Layer(Configurable, metaclass=LayerType):
             if single and self.own_weights and shape:
                 self._channels = shape[-1]
         elif single and self._channels is not None and shape[-1] != self._channels:
-            raise ValueError(
-                f"{type(self).__name__} {self.name!r} was built for inputs whose last axis is "
-                f"{self._channels}, got shape {shape}"
-            )
+            last = f"{self._channels}, got shape {shape}"
+            raise ValueError(f"{self.what} was built for inputs whose last axis is {last}")
 
     def unbuild(self) -> None:
         """Forget the weights: the next call builds anew. For shapes that turned out not to fit."""
@@ -393,13 +351,11 @@ class Layer(Configurable, metaclass=LayerType):
         self.symbolic_calls.clear()
         self.built, self._channels = False, None
 
-    def _connect(self, x: Any, inputs: list[SymbolicTensor], training: bool | None) -> Any:
-        """Write a Call: this layer was called on these symbolic tensors."""
-        several = isinstance(x, (list, tuple))
-        shapes = [t.shape for t in inputs]
-        self.prepare(shapes if several else shapes[0])
-        call = Call(self, inputs, training, several)
-        out_shape = self.compute_output_shape(shapes if several else shapes[0])
+    def _connect(self, call: Call) -> Any:
+        """Write down a call on symbolic tensors, and make its outputs."""
+        shape = call.shaped([t.shape for t in call.inputs])
+        self.prepare(shape)
+        out_shape = self.compute_output_shape(shape)
         many = isinstance(out_shape, list)
         for i, shape in enumerate(out_shape if many else [out_shape]):
             call.outputs.append(SymbolicTensor(tuple(shape), self.dtype, call, i))
@@ -409,30 +365,27 @@ class Layer(Configurable, metaclass=LayerType):
     @property
     def input(self) -> Any:
         """The symbolic input of this layer's only call (a list when it has several)."""
-        inputs = self._only_call("input").inputs
-        return inputs[0] if len(inputs) == 1 else list(inputs)
+        if (calls := len(self.symbolic_calls)) > 1:
+            raise AttributeError(
+                f"{self.name!r} was called {calls} times, so it has no single input"
+            )
+        return self._of_first_call("inputs")
 
     @property
     def output(self) -> Any:
-        """The symbolic output of this layer's only call (a list when it has several)."""
-        outputs = self._only_call("output").outputs
-        return outputs[0] if len(outputs) == 1 else list(outputs)
+        """The symbolic output of this layer's first call (a list when it has several)."""
+        return self._of_first_call("outputs")
 
-    def _only_call(self, what: str) -> Call:
+    def _of_first_call(self, what: str) -> Any:
         if not self.symbolic_calls:
             raise AttributeError(f"{self.name!r} has not been called on a symbolic tensor yet")
-        if len(self.symbolic_calls) > 1 and what == "input":
-            raise AttributeError(
-                f"{self.name!r} was called {len(self.symbolic_calls)} times, so it has no single "
-                f"{what}"
-            )
-        return self.symbolic_calls[0]
+        found = list(getattr(self.symbolic_calls[0], what))
+        return found[0] if len(found) == 1 else found
+
+    @property
+    def what(self) -> str:
+        """Its class and name, for messages: "Dense 'dense_1'"."""
+        return f"{type(self).__name__} {self.name!r}"
 
     def __repr__(self) -> str:
-        frozen = "" if self.trainable else ", frozen"
-        return f"<{type(self).__name__} {self.name!r}{frozen}>"
-
-
-def _once(variables: list[Variable]) -> list[Variable]:
-    """Without repetitions: a shared weight counts once."""
-    return list({id(v): v for v in variables}.values())
+        return f"<{self.what}{'' if self.trainable else ', frozen'}>"

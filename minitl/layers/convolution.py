@@ -1,13 +1,12 @@
 """Conv2D and MaxPooling2D: the layers that VGG16's base is made of.
 
 Both slide a window over images (N, H, W, C). The mathematics is in `minitl/ops`, the loops in
-`minitl/kernels`; here are the arguments, the weights and the shapes. The functions at the top
-check arguments that all layers on images share. Read `layers/base.py` first.
+`minitl/kernels`; here are the arguments, the weights and the shapes. Read `layers/base.py` first.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,8 +50,7 @@ class Conv2D(Weighted):
     (KH, KW, C, F), b is (F,).
 
     Args:
-        filters: F.
-        kernel_size: KH x KW, one integer or two.
+        filters, kernel_size: F; and KH x KW, one integer or two.
         strides: rows and columns that the window moves at a time.
         padding: 'valid' (none) or 'same' (zeros around).
         data_format, dilation_rate, groups: only Keras's defaults are there.
@@ -84,7 +82,7 @@ class Conv2D(Weighted):
 
     def build(self, input_shape: Shape) -> None:
         if input_shape[-1] is None:
-            raise ValueError(f"Conv2D {self.name!r} needs a known number of channels")
+            raise ValueError(f"{self.what} needs a known number of channels")
         self.add_kernel((*self.kernel_size, input_shape[-1], self.filters))
 
     def call(self, x: Tensor) -> Tensor:
@@ -100,14 +98,16 @@ class Conv2D(Weighted):
         return (input_shape[0], *out, self.filters)
 
     def multiply_adds(self, input_shape: Shape) -> int:
-        places = math.prod(n or 1 for n in self.compute_output_shape(input_shape)[1:])
-        return places * self.kernel_size[0] * self.kernel_size[1] * (input_shape[-1] or 1)
+        shape = (*self.compute_output_shape(input_shape)[1:], *self.kernel_size, input_shape[-1])
+        return math.prod(n or 1 for n in shape)
 
 
 class Pooling2D(Layer):
-    """Base of the two pools with a window; see MaxPooling2D for the arguments."""
+    """Base of the pools with a window; see MaxPooling2D for the arguments."""
 
     input_rank = 4
+    sides: Any = staticmethod(pair)
+    pool: ClassVar[Callable[..., Tensor]]  # of images
 
     def __init__(
         self,
@@ -120,9 +120,12 @@ class Pooling2D(Layer):
     ):
         super().__init__(name=name, **kwargs)
         channels_last(data_format)
-        self.pool_size = pair(pool_size, "pool_size")
-        self.strides = self.pool_size if strides is None else pair(strides, "strides")
+        self.pool_size = self.sides(pool_size, "pool_size")
+        self.strides = self.pool_size if strides is None else self.sides(strides, "strides")
         self.padding = valid_or_same(padding)
+
+    def call(self, x: Tensor) -> Tensor:
+        return type(self).pool(x, self.pool_size, self.strides, self.padding)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         out = slide_shape(input_shape, self.pool_size, self.strides, self.padding)
@@ -130,10 +133,9 @@ class Pooling2D(Layer):
 
 
 class MaxPooling2D(Pooling2D):
-    """The largest number under each window, channel by channel.
+    """The largest number under each window, channel by channel: (N, H, W, C) -> (N, OH, OW, C).
 
-    (N, H, W, C) -> (N, OH, OW, C). The gradient goes to the number that won; of equal ones, to
-    the first in reading order.
+    The gradient goes to the number that won; of equal ones, to the first in reading order.
 
     Args:
         pool_size: rows and columns of the window, one integer or two.
@@ -141,8 +143,7 @@ class MaxPooling2D(Pooling2D):
         padding: 'valid' or 'same'; padding never wins.
     """
 
-    def call(self, x: Tensor) -> Tensor:
-        return ops.max_pool2d(x, self.pool_size, self.strides, self.padding)
+    pool = staticmethod(ops.max_pool2d)
 
     def fused_after(self, before: Layer) -> Callable[[Tensor], Any] | None:
         """With the 3x3 convolution before it, a 2x2 pool is one pass."""

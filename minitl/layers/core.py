@@ -56,9 +56,8 @@ class InputLayer(Layer):
         # Called with the arrays that enter and the layer's name, to warn of what cannot be right.
         self.inspect: Callable[[Array, str], None] | None = None
         self.built = True
-        call = Call(self, [])
+        self.symbolic_calls.append(call := Call(self, []))
         call.outputs.append(SymbolicTensor(self.batch_shape, self.dtype, call))
-        self.symbolic_calls.append(call)
 
     def call(self, x: Any) -> Tensor:
         if self.inspect is not None:
@@ -88,12 +87,11 @@ class InputRange:
         low, high = float(x.min()), float(x.max())
         scaled, outside = low >= -1 and high <= 1, low < self.low - 1 or high > self.high + 1
         if scaled or outside or low >= 0:
-            warnings.warn(
+            said = (
                 f"the images given to {name!r} have values from {low:.4g} to {high:.4g}, but its "
-                f"pretrained weights expect about {self.low:.4g} to {self.high:.4g}. {self.remedy}",
-                UserWarning,
-                stacklevel=2,
+                f"pretrained weights expect about {self.low:.4g} to {self.high:.4g}. {self.remedy}"
             )
+            warnings.warn(said, UserWarning, stacklevel=2)
 
 
 def Input(
@@ -108,9 +106,8 @@ def Input(
 
     Args:
         shape: of one sample, without the batch axis; None where any size will do.
-        batch_size: of no effect on results; accepted as Keras does.
+        batch_size: of no effect on results. `batch_shape` is (batch_size, *shape).
         dtype: data are converted to it.
-        batch_shape: (batch_size, *shape), instead of the two.
 
     >>> Input((224, 224, 3)).shape
     (None, 224, 224, 3)
@@ -166,10 +163,8 @@ class Weighted(Layer):
 class Dense(Weighted):
     """y = activation(x W + b): every output is a weighted sum of every input.
 
-    W is (D, m), b is (m,). An input of more than two axes (N, ..., D) is treated row by row.
-
-    Args:
-        units: m. The other arguments are those of `Weighted`, in its order.
+    W is (D, m), b is (m,), and `units` is m; the other arguments are those of `Weighted`, in its
+    order. An input of more than two axes (N, ..., D) is treated row by row.
     """
 
     def __init__(self, units: int, *args: Any, **kwargs: Any):
@@ -179,7 +174,7 @@ class Dense(Weighted):
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) < 2 or input_shape[-1] is None:
             raise ValueError(
-                f"Dense {self.name!r} needs inputs (N, ..., D) with a known D, got {input_shape}. "
+                f"{self.what} needs inputs (N, ..., D) with a known D, got {input_shape}. "
                 f"After a base without fixed image size, put GlobalAveragePooling2D first."
             )
         self.add_kernel((input_shape[-1], self.units))
@@ -187,8 +182,7 @@ class Dense(Weighted):
     def call(self, x: Tensor) -> Tensor:
         rows = x if x.ndim == 2 else ops.reshape(x, (-1, x.shape[-1]))
         y = ops.dense(rows, self.kernel, self.bias, self.fused)
-        if x.ndim != 2:
-            y = ops.reshape(y, (*x.shape[:-1], self.units))
+        y = y if x.ndim == 2 else ops.reshape(y, (*x.shape[:-1], self.units))
         return y if self.fused else self.activation(y)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -12,10 +12,20 @@ from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
 
 
-class _Merge(Layer):
-    """Base of the layers that combine inputs of one shape, place by place."""
+class _Several(Layer):
+    """Base of the layers that are called on two or more inputs."""
 
     several_inputs = True
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        if len(input_shape) < 2:
+            raise ValueError(f"{self.what} takes two or more inputs, got {len(input_shape)}")
+        return input_shape[0]
+
+
+class _Merge(_Several):
+    """Base of the layers that combine inputs of one shape, place by place."""
+
     combine: Callable[[Any, Any], Tensor]
 
     def call(self, x: list[Tensor]) -> Tensor:
@@ -23,11 +33,10 @@ class _Merge(Layer):
         return reduce(type(self).combine, x)
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
-        _two_or_more(self, input_shape)
-        if any(shape[1:] != input_shape[0][1:] for shape in input_shape):
-            what = type(self).__name__
-            raise ValueError(f"{what} {self.name!r} needs inputs of one shape, got {input_shape}")
-        return input_shape[0]
+        first = super().compute_output_shape(input_shape)
+        if any(shape[1:] != first[1:] for shape in input_shape):
+            raise ValueError(f"{self.what} needs inputs of one shape, got {input_shape}")
+        return first
 
 
 class Add(_Merge):
@@ -43,7 +52,7 @@ class Subtract(_Merge):
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         if len(input_shape) != 2:
-            raise ValueError(f"Subtract {self.name!r} takes two inputs, got {len(input_shape)}")
+            raise ValueError(f"{self.what} takes two inputs, got {len(input_shape)}")
         return super().compute_output_shape(input_shape)
 
 
@@ -74,10 +83,8 @@ class Minimum(_Merge):
         return -ops.maximum(-a, -b)
 
 
-class Concatenate(Layer):
+class Concatenate(_Several):
     """The inputs side by side along `axis` (-1: channels, or features)."""
-
-    several_inputs = True
 
     def __init__(self, axis: int = -1, **kwargs: Any):
         super().__init__(**kwargs)
@@ -88,23 +95,17 @@ class Concatenate(Layer):
         return ops.concatenate(x, axis=self.axis)
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
-        _two_or_more(self, input_shape)
-        rank = len(input_shape[0])
+        first = super().compute_output_shape(input_shape)
+        rank, needs = len(first), f"{self.what} needs inputs"
+        which = f"axis {self.axis}, got {input_shape}"
         if any(len(shape) != rank for shape in input_shape) or not -rank <= self.axis < rank:
-            raise ValueError(
-                f"Concatenate {self.name!r} needs inputs of as many axes, among them axis "
-                f"{self.axis}, got {input_shape}"
-            )
+            raise ValueError(f"{needs} of as many axes, among them {which}")
         axis = self.axis % rank
-        rests = {(*shape[:axis], *shape[axis + 1 :]) for shape in input_shape}
-        if len(rests) > 1:
-            raise ValueError(
-                f"Concatenate {self.name!r} needs inputs that differ only in axis {self.axis}, "
-                f"got {input_shape}"
-            )
+        if len({(shape[:axis], shape[axis + 1 :]) for shape in input_shape}) > 1:
+            raise ValueError(f"{needs} that differ only in {which}")
         sizes = [shape[axis] for shape in input_shape]
         total = None if None in sizes else sum(n or 0 for n in sizes)
-        return (*input_shape[0][:axis], total, *input_shape[0][axis + 1 :])
+        return (*first[:axis], total, *first[axis + 1 :])
 
 
 def add(inputs: Any, **kwargs: Any) -> Any:
@@ -115,11 +116,3 @@ def add(inputs: Any, **kwargs: Any) -> Any:
 def concatenate(inputs: Any, axis: int = -1, **kwargs: Any) -> Any:
     """`Concatenate(axis)(inputs)`."""
     return Concatenate(axis, **kwargs)(inputs)
-
-
-def _two_or_more(layer: Layer, input_shape: list[Shape]) -> None:
-    if len(input_shape) < 2:
-        raise ValueError(
-            f"{type(layer).__name__} {layer.name!r} takes two or more inputs, got "
-            f"{len(input_shape)}"
-        )

@@ -1,7 +1,7 @@
 """Layers that bring numbers to a common scale: by batch, by sample, by vector, or by a constant.
 
-BatchNormalization is the one with two ways of working: in training by the statistics of the batch,
-outside, or frozen, by the averages that it has kept. The others do the same always.
+BatchNormalization works in two ways: in training by the statistics of the batch; outside, or
+frozen, by the averages that it has kept. The others do the same always.
 """
 
 from typing import Any
@@ -14,11 +14,7 @@ from minitl.layers.base import Layer, Shape
 
 
 class UnitNormalization(Layer):
-    """Each vector along the last axis, divided by its length: F on the unit sphere.
-
-    Args:
-        axis: only the last one (-1) is there.
-    """
+    """Each vector along the last axis (no other is there) by its length: F on the unit sphere."""
 
     def __init__(self, axis: int = -1, **kwargs: Any):
         super().__init__(**kwargs)
@@ -29,14 +25,11 @@ class UnitNormalization(Layer):
 
     def channels(self, input_shape: Shape) -> int:
         """C, the size of the last axis. Raises ValueError for another axis, or an open size."""
-        what = f"{type(self).__name__} {self.name!r}"
         if self.axis not in (-1, len(input_shape) - 1):
-            raise ValueError(
-                f"{what} normalises the last axis only, got axis={self.axis} for an input of shape "
-                f"{input_shape}"
-            )
+            given = f"axis={self.axis} for an input of shape {input_shape}"
+            raise ValueError(f"{self.what} normalises the last axis only, got {given}")
         if input_shape[-1] is None:
-            raise ValueError(f"{what} needs a known number of channels")
+            raise ValueError(f"{self.what} needs a known number of channels")
         return input_shape[-1]
 
     def call(self, x: Tensor) -> Tensor:
@@ -100,14 +93,8 @@ class BatchNormalization(LayerNormalization):
     In training, mean and variance are those of the batch, and moving averages of them are kept:
     moving <- momentum * moving + (1 - momentum) * batch. Outside training the moving averages are
     used. A frozen layer (`trainable=False`) always works as outside training and does not touch
-    its averages, so a frozen base computes the same thing for ever. Ioffe & Szegedy 2015.
-
-    Args:
-        axis: the channels' axis; only the last one (-1) is there.
-        momentum: in [0, 1].
-        epsilon: added to the variance.
-        center, scale: whether there is a beta, a gamma.
-        ..._initializer: how these and the moving averages start.
+    its averages, so a frozen base computes the same thing for ever. Ioffe & Szegedy 2015. Arguments
+    as for LayerNormalization; momentum in [0, 1], and `moving_..._initializer`: how averages start.
     """
 
     idle_settings = frozenset({"renorm_momentum"})
@@ -116,18 +103,12 @@ class BatchNormalization(LayerNormalization):
         self,
         axis: int = -1,
         momentum: float = 0.99,
-        epsilon: float = 1e-3,
-        center: bool = True,
-        scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
+        *args: Any,
         moving_mean_initializer: Any = "zeros",
         moving_variance_initializer: Any = "ones",
         **kwargs: Any,
     ):
-        super().__init__(
-            axis, epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs
-        )
+        super().__init__(axis, *args, **kwargs)
         self.momentum = momentum
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)

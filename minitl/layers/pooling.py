@@ -1,8 +1,7 @@
-"""Pooling beside MaxPooling2D: fewer places, the same channels.
+"""Pooling beside MaxPooling2D (in `layers/convolution.py`): fewer places, the same channels.
 
 Average pooling of images, both pools of sequences (N, T, C), and the pools over all places at once,
-which make rows of F of feature maps of any size. MaxPooling2D, and what the pools with a window
-share, stand in `layers/convolution.py`.
+which make rows of F of feature maps of any size.
 """
 
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 from minitl import ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
-from minitl.layers.convolution import Pooling2D, slide_shape, valid_or_same
+from minitl.layers.convolution import Pooling2D, slide_shape
 from minitl.layers.core import channels_last, positive
 
 
@@ -21,30 +20,23 @@ class AveragePooling2D(Pooling2D):
     (N, H, W, C) -> (N, OH, OW, C). Arguments as for MaxPooling2D.
     """
 
-    def call(self, x: Tensor) -> Tensor:
-        return ops.average_pool2d(x, self.pool_size, self.strides, self.padding)
+    pool = staticmethod(ops.average_pool2d)
 
 
-class _Pooling1D(Layer):
+def _single(value: Any, what: str) -> int:
+    """A positive integer, perhaps within a tuple of its own."""
+    alone = isinstance(value, (tuple, list)) and len(value) == 1
+    return positive(value[0] if alone else value, what)
+
+
+class _Pooling1D(Pooling2D):
     """Base of the two pools over sequences (N, T, C): those over images, of one column."""
 
     input_rank = 3
-    pool: ClassVar[Callable[..., Tensor]]
+    sides = staticmethod(_single)
 
-    def __init__(
-        self,
-        pool_size: Any = 2,
-        strides: Any = None,
-        padding: str = "valid",
-        data_format: str | None = None,
-        name: str | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(name=name, **kwargs)
-        channels_last(data_format)
-        self.pool_size = _single(pool_size, "pool_size")
-        self.strides = _single(strides or pool_size, "strides")
-        self.padding = valid_or_same(padding)
+    def __init__(self, pool_size: Any = 2, *args: Any, **kwargs: Any):
+        super().__init__(pool_size, *args, **kwargs)
 
     def call(self, x: Tensor) -> Tensor:
         n, t, c = x.shape
@@ -54,14 +46,8 @@ class _Pooling1D(Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, t, c = input_shape
-        window, strides = (self.pool_size, 1), (self.strides, 1)
-        return (n, slide_shape((n, t, 1, c), window, strides, self.padding)[0], c)
-
-
-def _single(value: Any, what: str) -> int:
-    """A positive integer, perhaps within a tuple of its own."""
-    alone = isinstance(value, (tuple, list)) and len(value) == 1
-    return positive(value[0] if alone else value, what)
+        how = (self.pool_size, 1), (self.strides, 1), self.padding
+        return (n, slide_shape((n, t, 1, c), *how)[0], c)
 
 
 class MaxPooling1D(_Pooling1D):
@@ -98,29 +84,25 @@ class _GlobalPooling(Layer):
 class GlobalAveragePooling2D(_GlobalPooling):
     """The mean over all places: (N, H, W, C) -> (N, C), for any H and W."""
 
-    input_rank = 4
-    reduce = staticmethod(ops.mean)
+    input_rank, reduce = 4, staticmethod(ops.mean)
 
 
 class GlobalMaxPooling2D(_GlobalPooling):
     """The maximum over all places: (N, H, W, C) -> (N, C), for any H and W."""
 
-    input_rank = 4
-    reduce = staticmethod(ops.max)
+    input_rank, reduce = 4, staticmethod(ops.max)
 
 
 class GlobalAveragePooling1D(_GlobalPooling):
     """The mean over all steps: (N, T, C) -> (N, C)."""
 
-    input_rank = 3
-    reduce = staticmethod(ops.mean)
+    input_rank, reduce = 3, staticmethod(ops.mean)
 
 
 class GlobalMaxPooling1D(_GlobalPooling):
     """The maximum over all steps: (N, T, C) -> (N, C)."""
 
-    input_rank = 3
-    reduce = staticmethod(ops.max)
+    input_rank, reduce = 3, staticmethod(ops.max)
 
 
 MaxPool1D = MaxPooling1D

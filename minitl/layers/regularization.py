@@ -1,21 +1,51 @@
 """Layers that disturb their input in training, and let it pass outside: Dropout and its kin.
 
-What is learned then cannot lean on any single number. The factors come from the generator that
-`fit` passes to `call` (see `layers/randomness.py`).
+What is learned then cannot lean on any single number. Their numbers come from the generator that
+`fit` passes to `call`, so that a training can be repeated and resumed; outside `fit` a layer has a
+generator of its own. `RandomLayer`, the base of the augmentation and the recurrent layers too, sees
+to that. Augmentation goes further and draws a seed for each sample: what `draw` and `choose` make
+of it depends on that sample alone, not on the batch that it comes in.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from minitl import ops
-from minitl.autograd import Tensor
+from minitl import config, ops
+from minitl.autograd import Array, Tensor
+from minitl.layers.base import Layer, Rng
 from minitl.layers.core import channels_last
-from minitl.layers.randomness import RandomLayer
+
+__all__ = ["Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D"]
+
+
+class RandomLayer(Layer):
+    """Base of the layers that draw random numbers in training.
+
+    `seed` is that of the layer's own generator, for calls outside `fit`; None takes the next one
+    of `minitl.utils.set_random_seed`.
+    """
+
+    random = True
+
+    def __init__(self, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self._own_rng: Any = None
+
+    def generator(self, rng: Rng) -> np.random.Generator:
+        """`rng` where it is given, else the layer's own."""
+        if rng is None and self._own_rng is None:
+            seed = config.next_seed() if self.seed is None else self.seed
+            self._own_rng = np.random.default_rng(seed)
+        return self._own_rng if rng is None else rng
 
 
 class _Disturbing(RandomLayer):
     """Base: changes its input by as much as `rate`, in [0, 1), says; 0 lets everything pass."""
+
+    disturbed: Callable[[Tensor, np.random.Generator], Tensor]  # what becomes of it in training
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
@@ -23,24 +53,15 @@ class _Disturbing(RandomLayer):
             raise ValueError(f"rate must be in [0, 1), got {rate}")
         self.rate = rate
 
-    def call(
-        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
-    ) -> Tensor:
+    def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Tensor:
         return self.disturbed(x, self.generator(rng)) if training and self.rate else x
-
-    def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
-        raise NotImplementedError
 
 
 class Dropout(_Disturbing):
     """In training, sets a fraction `rate` of the inputs to 0 and scales up the others.
 
     Each number is kept with probability 1 - rate and multiplied by 1 / (1 - rate), so the expected
-    sum is unchanged; outside training, y = x. Srivastava et al. 2014.
-
-    Args:
-        rate: in [0, 1).
-        seed: for calls outside `fit`.
+    sum is unchanged; outside training, y = x. The rate is in [0, 1). Srivastava et al. 2014.
     """
 
     def __init__(self, rate: float, **kwargs: Any):
@@ -50,8 +71,15 @@ class Dropout(_Disturbing):
         return ops.dropout(x, self.rate, rng)
 
 
-class _SpatialDropout(_Disturbing):
-    """Drops whole channels of a sample: what lies side by side says the same."""
+class SpatialDropout1D(_Disturbing):
+    """Dropout of whole features of a sequence (N, T, C): what lies side by side says the same."""
+
+    input_rank = 3
+
+    def __init__(
+        self, rate: float, seed: Any = None, name: Any = None, dtype: Any = None, **kwargs: Any
+    ):
+        super().__init__(rate, seed, name=name, dtype=dtype, **kwargs)
 
     def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         one = Tensor(np.ones((x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]), x.dtype))
@@ -62,37 +90,13 @@ class _SpatialDropout(_Disturbing):
         return {k: v for k, v in super().get_config().items() if k != "trainable"}
 
 
-class SpatialDropout1D(_SpatialDropout):
-    """Dropout of whole features of a sequence (N, T, C)."""
-
-    input_rank = 3
-
-    def __init__(
-        self,
-        rate: float,
-        seed: int | None = None,
-        name: str | None = None,
-        dtype: str | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(rate, seed, name=name, dtype=dtype, **kwargs)
-
-
-class SpatialDropout2D(_SpatialDropout):
+class SpatialDropout2D(SpatialDropout1D):
     """Dropout of whole channels of images (N, H, W, C). Tompson et al. 2015 (arXiv 1411.4280)."""
 
     input_rank = 4
 
-    def __init__(
-        self,
-        rate: float,
-        data_format: str | None = None,
-        seed: int | None = None,
-        name: str | None = None,
-        dtype: str | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(rate, seed, name=name, dtype=dtype, **kwargs)
+    def __init__(self, rate: float, data_format: str | None = None, *args: Any, **kwargs: Any):
+        super().__init__(rate, *args, **kwargs)
         channels_last(data_format)
 
 
@@ -102,3 +106,37 @@ class GaussianDropout(_Disturbing):
     def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         spread = (self.rate / (1 - self.rate)) ** 0.5
         return x * Tensor(rng.normal(1, spread, x.shape).astype(x.dtype))
+
+
+def view_seeds(seed: int, view: int, samples: Any, place: int) -> Array:
+    """A seed, uint64, for each of these samples (N,), in the layer at this place, of this view.
+
+    Depends on the four numbers only; each is mixed in before the next, so that no two of them can
+    stand for each other.
+    """
+    mixed = _mix(np.asarray(samples, np.uint64))
+    for number in (place, view, seed):
+        mixed = _mix(mixed ^ np.uint64(number))
+    return mixed
+
+
+def _mix(x: Array) -> Array:
+    """The output function of splitmix64 (Steele, Lea & Flood 2014): near numbers become far."""
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
+def draw(seeds: Array, *ranges: tuple[float, float]) -> list[Array]:
+    """For each range (low, high) one uniform number per seed, (N,)."""
+    drawn = np.array([np.random.default_rng(s).random(len(ranges)) for s in seeds])
+    drawn = drawn.reshape(len(seeds), len(ranges))  # also for no seeds
+    return [low + (high - low) * u for (low, high), u in zip(ranges, drawn.T, strict=True)]
+
+
+def choose(seeds: Array, *choices: int) -> list[Array]:
+    """For each number of choices one of 0 ... choices - 1 per seed, (N,)."""
+    drawn = zip(draw(seeds, *((0, count) for count in choices)), choices, strict=True)
+    return [np.minimum(number.astype(np.intp), count - 1) for number, count in drawn]

@@ -1,7 +1,6 @@
 """Layers that compute nothing: they put the same numbers into another shape.
 
-Rows, sequences and images are reshaped, padded, cropped and repeated here; Flatten stands in
-`layers/core.py`. What a layer does to a shape is its `compute_output_shape`.
+Rows, sequences and images are reshaped, padded, cropped and repeated; Flatten is in `core.py`.
 """
 
 import math
@@ -31,9 +30,8 @@ class Reshape(Layer):
         super().__init__(**kwargs)
         self.target_shape = tuple(int(n) for n in target_shape)
         if self.target_shape.count(-1) > 1 or any(n < 1 and n != -1 for n in self.target_shape):
-            raise ValueError(
-                f"target_shape has positive sizes and at most one -1, got {target_shape!r}"
-            )
+            allowed = "positive sizes and at most one -1"
+            raise ValueError(f"target_shape has {allowed}, got {target_shape!r}")
 
     def call(self, x: Tensor) -> Tensor:
         return ops.reshape(x, (x.shape[0], *self.compute_output_shape(x.shape)[1:]))  # type: ignore
@@ -46,10 +44,8 @@ class Reshape(Layer):
         known = math.prod(size for size in self.target_shape if size != -1)
         target = tuple(total // known if size == -1 else size for size in self.target_shape)
         if math.prod(target) != total:
-            raise ValueError(
-                f"Reshape {self.name!r} cannot put {rest} ({total} numbers) into "
-                f"{self.target_shape}"
-            )
+            given = f"{rest} ({total} numbers)"
+            raise ValueError(f"{self.what} cannot put {given} into {self.target_shape}")
         return (n, *target)
 
 
@@ -67,11 +63,9 @@ class Permute(Layer):
         return ops.transpose(x, (0, *self.dims))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != len(self.dims) + 1:
-            raise ValueError(
-                f"Permute {self.name!r} orders {len(self.dims)} axes after the batch, got shape "
-                f"{input_shape}"
-            )
+        if len(input_shape) != (count := len(self.dims)) + 1:
+            expected = f"{count} axes after the batch"
+            raise ValueError(f"{self.what} orders {expected}, got shape {input_shape}")
         return (input_shape[0], *(input_shape[d] for d in self.dims))
 
 
@@ -104,8 +98,7 @@ def _sides(value: Any, what: str) -> tuple[Pair, Pair]:
 class ZeroPadding2D(Layer):
     """Rows and columns of zeros around images (N, H, W, C).
 
-    Args:
-        padding: n (all four sides), (rows, columns), or ((top, bottom), (left, right)).
+    `padding` is n (all four sides), (rows, columns), or ((top, bottom), (left, right)).
     """
 
     input_rank = 4
@@ -124,19 +117,12 @@ class ZeroPadding2D(Layer):
 
 
 class Cropping2D(Layer):
-    """Takes rows and columns away from the sides of images (N, H, W, C).
-
-    Args:
-        cropping: n (from all four sides), (rows, columns), or ((top, bottom), (left, right)).
-    """
+    """Takes rows and columns away from images (N, H, W, C): as many as ZeroPadding2D would add."""
 
     input_rank = 4
 
     def __init__(
-        self,
-        cropping: Any = ((0, 0), (0, 0)),
-        data_format: str | None = None,
-        **kwargs: Any,
+        self, cropping: Any = ((0, 0), (0, 0)), data_format: str | None = None, **kwargs: Any
     ):
         super().__init__(**kwargs)
         channels_last(data_format)
@@ -151,10 +137,8 @@ class Cropping2D(Layer):
         n, h, w, c = input_shape
         rows, columns = (sum(side) for side in self.cropping)
         if (h is not None and h <= rows) or (w is not None and w <= columns):
-            raise ValueError(
-                f"Cropping2D {self.name!r} takes {rows} rows and {columns} columns away, which "
-                f"leaves nothing of {input_shape}"
-            )
+            away = f"{rows} rows and {columns} columns away, which leaves nothing of {input_shape}"
+            raise ValueError(f"{self.what} takes {away}")
         return (n, h and h - rows, w and w - columns, c)
 
 

@@ -23,7 +23,7 @@ from minitl.losses import (
     targets_like,
 )
 from minitl.naming import public_names, snake_case
-from minitl.ops import sigmoids
+from minitl.ops import arrays
 
 
 class BinaryCrossentropy(Crossentropy):
@@ -45,7 +45,7 @@ class BinaryCrossentropy(Crossentropy):
         t = targets_like(y_true, y_pred, self.label_smoothing, 0.5)
         logits = logits_beneath(y_pred, "sigmoid", self.from_logits)
         if logits is not None:
-            return sigmoids.sigmoid_cross_entropy(logits, t), t, logits
+            return arrays.sigmoid_cross_entropy(logits, t), t, logits
         p = ops.clip(y_pred, EPSILON, 1 - EPSILON)
         return -(ops.log(p) * t + ops.log(1 - p) * (1 - t)), t, None
 
@@ -76,7 +76,7 @@ class BinaryFocalCrossentropy(BinaryCrossentropy):
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         losses, t, logits = self.by_number(y_true, y_pred)
-        p = y_pred if logits is None else sigmoids.sigmoid(logits)
+        p = y_pred if logits is None else arrays.sigmoid(logits)
         q = p * t + (1 - p) * (1 - t)
         losses = (1 - q) ** self.gamma * losses
         if self.apply_class_balancing:

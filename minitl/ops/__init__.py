@@ -20,8 +20,6 @@ from minitl.autograd import Array, Tensor, Vjp, as_tensor, record, recording
 from minitl.kernels.geometry import Geometry, Pair, sliding
 from minitl.naming import Registry, attributes_of, look_up
 
-# --- Arithmetic ----------------------------------------------------------------------------------
-
 
 def together(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     """Both as Tensors; a plain number or array takes the dtype of the Tensor beside it."""
@@ -79,21 +77,18 @@ def power(x: Any, exponent: float) -> Tensor:
     if not isinstance(exponent, (int, float, np.integer, np.floating)):
         raise TypeError(f"power takes a number as exponent, got {type(exponent).__name__}")
     x = as_tensor(x)
-    base = x.storage
+    a = x.storage
 
-    def vjp(g: Array) -> Array:
-        if exponent == 0:  # also at 0, where the formula below says 0 * inf
-            return np.zeros_like(g)
-        return g * exponent * base ** (exponent - 1)
+    def vjp(g: Array) -> Array:  # an exponent of 0 apart: at x = 0 the formula says 0 * inf
+        return g * exponent * a ** (exponent - 1) if exponent else np.zeros_like(g)
 
-    return record("power", np.asarray(base**exponent), (x, vjp))
+    return record("power", np.asarray(a**exponent), (x, vjp))
 
 
 def log(x: Any) -> Tensor:
     """y = ln x."""
     x = as_tensor(x)
-    a = x.storage
-    return record("log", np.log(a), (x, lambda g: g / a))
+    return record("log", np.log(x.storage), (x, lambda g: g / x.storage))
 
 
 def clip(x: Any, low: float, high: float) -> Tensor:
@@ -111,8 +106,6 @@ def matmul(a: Any, b: Any) -> Tensor:
     require(fits, "matmul", "(N, D) and (D, m)", a, b)
     return record("matmul", p @ q, (a, lambda g: g @ q.T), (b, lambda g: p.T @ g))
 
-
-# --- Sums and shapes -----------------------------------------------------------------------------
 
 Axes = int | tuple[int, ...] | None
 
@@ -152,7 +145,6 @@ def getitem(x: Any, index: Any) -> Tensor:
     """y = x[index], for slices, integers and integer arrays. Repeated places add up."""
     x = as_tensor(x)
     shape, dtype = x.shape, x.dtype
-
     parts = index if isinstance(index, tuple) else (index,)
     simple = all(isinstance(part, (int, slice)) for part in parts)  # no place comes twice
 
@@ -165,9 +157,6 @@ def getitem(x: Any, index: Any) -> Tensor:
         return dx
 
     return record("getitem", np.asarray(x.storage[index]), (x, vjp))
-
-
-# --- Activations ---------------------------------------------------------------------------------
 
 
 def relu(
@@ -232,16 +221,11 @@ def activation(identifier: Any) -> Callable[..., Tensor]:
     return function
 
 
-# --- Layers' work --------------------------------------------------------------------------------
-
-
 def _finished(
     op: str, y: Array, bias: Tensor | None, activation: str | None, *edges: tuple[Tensor, Vjp]
 ) -> Tensor:
-    """The record of `op` and of what its kernel has applied already: bias, and None or 'relu'.
-
-    With ReLU there are two steps, of one array; the second has the bias.
-    """
+    """The record of `op` and of what its kernel has applied already: bias, and None or 'relu', of
+    which the second is a step of its own, with the same array and the bias."""
     if activation is None:
         return record(op, y, *edges, (bias, kernels.bias_gradient))
     z = record(op, y, *edges)
@@ -263,10 +247,6 @@ def once(gradients: Callable[[Array], Any]) -> Callable[[Array], Any]:
     return vjp
 
 
-def _array(t: Tensor | None) -> Array | None:
-    return None if t is None else t.storage
-
-
 def dense(x: Any, kernel: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
     """y = x W + b, then `activation` (None or 'relu', fused into the kernel).
 
@@ -279,7 +259,7 @@ def dense(x: Any, kernel: Tensor, bias: Tensor | None, activation: str | None = 
     fits = a.ndim == w.ndim == 2 and a.shape[1] == w.shape[0]
     fits = fits and (bias is None or bias.shape == w.shape[1:])
     require(fits, "dense", "x (N, D), kernel (D, m) and bias (m,)", x, kernel, bias)
-    y = kernels.dense(a, w, _array(bias), activation)
+    y = kernels.dense(a, w, None if bias is None else bias.storage, activation)
     dx = (x, lambda g: kernels.dense_input_gradient(g, w))
     dw = (kernel, lambda g: kernels.dense_kernel_gradient(a, g))
     return _finished("dense", y, bias, activation, dx, dw)
@@ -303,11 +283,9 @@ def conv2d(
     the kernel. Returns y (N, OH, OW, F). Raises ValueError where shapes do not fit.
     """
     x = as_tensor(x)
-    a, k = x.storage, kernel.storage
-    geometry = _sliding_filters(x, kernel, bias, strides, padding)
-    cache = getattr(kernel, "cache", None)  # a Variable has one
+    a, k, b, geometry, cache = _sliding_filters(x, kernel, bias, strides, padding)
     recorded = recording(x, kernel, bias)
-    y = kernels.conv2d(a, k, _array(bias), geometry, activation, cache, recorded)
+    y = kernels.conv2d(a, k, b, geometry, activation, cache, recorded)
     dx = (x, lambda g: kernels.conv2d_input_gradient(g, k, geometry, cache))
     dk = (kernel, lambda g: kernels.conv2d_kernel_gradient(a, g, geometry))
     return _finished("conv2d", y, bias, activation, dx, dk)
@@ -315,13 +293,15 @@ def conv2d(
 
 def _sliding_filters(
     x: Tensor, kernel: Tensor, bias: Tensor | None, strides: Pair, padding: str
-) -> Geometry:
-    """The geometry of a convolution; raises ValueError where shapes do not fit."""
+) -> tuple[Array, Array, Array | None, Geometry, Any]:
+    """A convolution's arrays, geometry and cache; ValueError where shapes do not fit."""
     fits = x.ndim == kernel.ndim == 4 and x.shape[3] == kernel.shape[2]
     fits = fits and (bias is None or bias.shape == kernel.shape[3:])
     what = "images (N, H, W, C), kernel (KH, KW, C, F) and bias (F,)"
     require(fits, "conv2d", what, x, kernel, bias)
-    return sliding(x.shape[1:3], kernel.shape[:2], strides, padding)
+    geometry = sliding(x.shape[1:3], kernel.shape[:2], strides, padding)
+    cache = getattr(kernel, "cache", None)  # a Variable has one
+    return x.storage, kernel.storage, None if bias is None else bias.storage, geometry, cache
 
 
 def conv2d_max_pool2d(
@@ -335,9 +315,8 @@ def conv2d_max_pool2d(
 
     Arguments as for `conv2d`. For values that no gradient will be asked of.
     """
-    geometry = _sliding_filters(x, kernel, bias, (1, 1), padding)
-    arrays, cache = (x.storage, kernel.storage, _array(bias)), getattr(kernel, "cache", None)
-    return Tensor(kernels.conv2d_max_pool2d(*arrays, geometry, activation, cache))
+    a, k, b, geometry, cache = _sliding_filters(x, kernel, bias, (1, 1), padding)
+    return Tensor(kernels.conv2d_max_pool2d(a, k, b, geometry, activation, cache))
 
 
 def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:
@@ -354,9 +333,6 @@ def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> T
     return record("max_pool2d", y, (x, lambda g: kernels.max_pool2d_gradient(g, winners, geometry)))
 
 
-# --- Losses' work --------------------------------------------------------------------------------
-
-
 def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:
     """Cross-entropy of softmax(logits), row by row, without ever forming log(0).
 
@@ -370,11 +346,8 @@ def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:
     fits = logits.ndim == 2 and targets.shape == logits.shape
     require(fits, "softmax_cross_entropy", "logits (N, m) and targets (N, m)", logits, targets)
     losses, p = kernels.softmax_cross_entropy(logits.storage, targets)
-
-    def vjp(g: Array) -> Array:
-        return g[:, None] * (p * targets.sum(axis=1, keepdims=True) - targets)
-
-    return record("softmax_cross_entropy", losses, (logits, vjp))
+    dz = (logits, lambda g: g[:, None] * (p * targets.sum(axis=1, keepdims=True) - targets))
+    return record("softmax_cross_entropy", losses, dz)
 
 
 # Tensor's operators: `a + b` is `add(a, b)`, also where only b is a Tensor.

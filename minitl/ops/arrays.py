@@ -1,12 +1,18 @@
-"""Arithmetic that the main job does without: extremes, roots, and arrays turned or joined."""
+"""Operations on arrays of any shape that the main job does without.
 
-from collections.abc import Callable, Sequence
+Extremes and roots, arrays turned or joined, the sigmoid and tanh (for two classes, and for gates),
+what brings numbers to a common scale (each channel by a batch's statistics, each vector by its
+length), and what disturbs them: dropout from a generator, noise from a seed per sample.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from minitl import kernels
 from minitl.autograd import Array, Tensor, as_tensor, record
-from minitl.ops import Axes, together
+from minitl.ops import ACTIVATIONS, Axes, once, require, together
 
 
 def exp(x: Any) -> Tensor:
@@ -67,15 +73,122 @@ def transpose(x: Any, axes: Sequence[int]) -> Tensor:
     return record("transpose", y, (x, lambda g: np.ascontiguousarray(g.transpose(back))))
 
 
-def along_last(function: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
-    """A function of the last axis, applied along another one."""
-    order = list(range(x.ndim))
-    order[axis], order[-1] = order[-1], order[axis]  # its own inverse
-    return transpose(function(transpose(x, order)), order)
-
-
 def absolute(x: Any) -> Tensor:
     """y = |x|. The derivative at 0 is taken as 0."""
     x = as_tensor(x)
+    return record("absolute", np.abs(x.storage), (x, lambda g: g * np.sign(x.storage)))
+
+
+def sigmoid(x: Any) -> Tensor:
+    """y = 1 / (1 + e^-x), computed without overflow; dy/dx = y (1 - y)."""
+    x = as_tensor(x)
+    y = _logistic(x.storage)
+    out = record("sigmoid", y, (x, lambda g: g * y * (1 - y)))
+    out.origin = ("sigmoid", x)
+    return out
+
+
+def _logistic(z: Array) -> Array:
+    small = np.exp(-np.abs(z))  # in (0, 1]: never overflows
+    return (np.where(z >= 0, 1, small) / (1 + small)).astype(z.dtype, copy=False)
+
+
+def tanh(x: Any) -> Tensor:
+    """y = tanh x; dy/dx = 1 - y^2."""
+    x = as_tensor(x)
+    y = np.tanh(x.storage)
+    return record("tanh", y, (x, lambda g: g * (1 - y * y)))
+
+
+def sigmoid_cross_entropy(logits: Any, targets: Array) -> Tensor:
+    """Binary cross-entropy of sigmoid(logits), element by element, stable for any logit.
+
+    loss = max(z, 0) - z t + log(1 + e^-|z|)        dloss/dz = sigmoid(z) - t
+    """
+    logits, name = as_tensor(logits), "sigmoid_cross_entropy"
+    require(targets.shape == logits.shape, name, "logits and targets of one shape", logits, targets)
+    z = logits.storage
+    losses = np.maximum(z, 0) - z * targets + np.log1p(np.exp(-np.abs(z)))
+    return record("sigmoid_cross_entropy", losses, (logits, lambda g: g * (_logistic(z) - targets)))
+
+
+def batch_norm(x: Any, gamma: Tensor, beta: Tensor, epsilon: float) -> tuple[Tensor, Array, Array]:
+    """Normalise each channel by the statistics of this batch (training mode).
+
+        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+
+    Mean and (biased) variance run over all axes but the last, and the gradient takes account of
+    their dependence on x. Ioffe & Szegedy 2015 (arXiv 1502.03167), Algorithm 1.
+
+    Returns (y, mean, variance), the last two as arrays (C,).
+    """
+    x = as_tensor(x)
+    _per_channel("batch_norm", x, gamma, beta)
+    a, scale = x.storage, gamma.storage
+    mean, variance = kernels.batch_norm_statistics(a)
+    inv_std = 1 / np.sqrt(variance + a.dtype.type(epsilon))
+    y = kernels.scale_shift(a, scale * inv_std, beta.storage - mean * scale * inv_std)
+    both = once(lambda g: kernels.batch_norm_gradient(g, a, mean, inv_std, scale))
+    edges = [(t, lambda g, i=i: both(g)[i]) for i, t in enumerate((x, gamma, beta))]
+    return record("batch_norm", y, *edges), mean, variance
+
+
+def _per_channel(op: str, x: Tensor, *parameters: Tensor) -> None:
+    fits = x.ndim > 0 and all(p.shape == x.shape[-1:] for p in parameters)
+    require(fits, op, "x (..., C) and two parameters (C,)", x, *parameters)
+
+
+def batch_norm_inference(
+    x: Any, gamma: Tensor, beta: Tensor, mean: Array, inv_std: Array
+) -> Tensor:
+    """Normalise each channel by given statistics (C,): what `batch_norm` does outside training.
+
+    y = gamma * (x - mean) * inv_std + beta,    computed as x * scale + shift
+    dL/dx = g * scale        dL/dgamma = sum of g * (x - mean) * inv_std        dL/dbeta = sum of g
+    """
+    x = as_tensor(x)
+    _per_channel("batch_norm_inference", x, gamma, beta)
+    a, scale = x.storage, gamma.storage * inv_std
+    y = kernels.scale_shift(a, scale, beta.storage - mean * scale)
+
+    def dgamma(g: Array) -> Array:
+        return kernels.bias_gradient(g * kernels.scale_shift(a, inv_std, -mean * inv_std))
+
+    dx = (x, lambda g: kernels.scale_shift(g, scale, np.zeros_like(scale)))
+    edges = [dx, (gamma, dgamma), (beta, kernels.bias_gradient)]
+    return record("batch_norm_inference", y, *edges)
+
+
+def normalize(x: Any, epsilon: float) -> Tensor:
+    """y = x / |x| along the last axis, and x / epsilon where |x| < epsilon."""
+    x = as_tensor(x)
     a = x.storage
-    return record("absolute", np.abs(a), (x, lambda g: g * np.sign(a)))
+    with np.errstate(divide="ignore"):
+        inverse = 1 / np.sqrt((a * a).sum(axis=-1, keepdims=True))
+    short = inverse > 1 / epsilon
+    inverse = np.where(short, a.dtype.type(1 / epsilon), inverse)
+    y = a * inverse
+
+    def vjp(g: Array) -> Array:  # where x is not short, a change along y changes nothing
+        along = np.where(short, 0, (g * y).sum(axis=-1, keepdims=True))
+        return inverse * (g - y * along)
+
+    return record("normalize", y, (x, vjp))
+
+
+def dropout(x: Any, rate: float, rng: np.random.Generator) -> Tensor:
+    """Sets each number to 0 with probability `rate`, and multiplies the others by 1/(1 - rate)."""
+    x = as_tensor(x)
+    kept = rng.random(x.shape, dtype=np.float32) >= rate
+    mask = kept.astype(x.dtype) / x.dtype.type(1 - rate)
+    return record("dropout", x.storage * mask, (x, lambda g: g * mask))
+
+
+def gaussian_noise(x: Any, deviation: float, seeds: Array) -> Tensor:
+    """y = x + deviation * (normal numbers, for each sample from its own seed)."""
+    x = as_tensor(x)
+    y = kernels.gaussian_noise(x.storage, deviation, seeds)
+    return record("gaussian_noise", y, (x, lambda g: g))
+
+
+ACTIVATIONS.register(sigmoid, tanh)

@@ -19,11 +19,9 @@ def zero_pad2d(x: Any, pads: tuple[int, int, int, int]) -> Tensor:
     x = as_tensor(x)
     require(x.ndim == 4, "zero_pad2d", "images (N, H, W, C)", x)
     top, bottom, left, right = pads
-    _, h, w, _ = x.shape
     y = np.pad(x.storage, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    return record(
-        "zero_pad2d", y, (x, lambda g: np.ascontiguousarray(g[:, top : top + h, left : left + w]))
-    )
+    inside = np.s_[:, top : top + x.shape[1], left : left + x.shape[2]]
+    return record("zero_pad2d", y, (x, lambda g: np.ascontiguousarray(g[inside])))
 
 
 def average_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:
@@ -56,12 +54,9 @@ def affine_transform(
         raise ValueError("affine_transform takes matrices of finite, moderate numbers")
     fill = np.broadcast_to(np.asarray(fill_value, np.float64), x.shape[3:]).copy()
     y = kernels.affine_transform(x.storage, m, size, interpolation, fill_mode, fill)
-    before = x.shape[1:3]
-
-    def vjp(g: Array) -> Array:
-        return kernels.affine_transform_gradient(g, m, before, interpolation, fill_mode)
-
-    return record("affine_transform", y, (x, vjp))
+    how = (m, x.shape[1:3], interpolation, fill_mode)
+    dx = (x, lambda g: kernels.affine_transform_gradient(g, *how))
+    return record("affine_transform", y, dx)
 
 
 def adjust_tone(x: Any, contrast: Array, shift: Array, low: Array, high: Array) -> Tensor:
@@ -73,10 +68,6 @@ def adjust_tone(x: Any, contrast: Array, shift: Array, low: Array, high: Array) 
     n, c = x.shape[0], x.shape[-1]
     fits = x.ndim == 4 and [a.shape for a in (contrast, shift, low)] == [(n,), (n, c), (c,)]
     require(fits and high.shape == (c,), "adjust_tone", "images (N, H, W, C) and their settings", x)
-    a = x.storage
-    y = kernels.adjust_tone(a, contrast, shift, low, high)
-    return record(
-        "adjust_tone",
-        y,
-        (x, lambda g: kernels.adjust_tone_gradient(g, a, contrast, shift, low, high)),
-    )
+    given = (x.storage, contrast, shift, low, high)
+    dx = (x, lambda g: kernels.adjust_tone_gradient(g, *given))
+    return record("adjust_tone", kernels.adjust_tone(*given), dx)

@@ -4,15 +4,12 @@ A recurrent layer reads a sequence step by step and carries a state h from each 
 
     h[t] = step(x[t] K + b, h[t-1])                t = 1 ... T,   h[0] = 0
 
-What does not depend on the state, x[t] K + b, is one matrix product for all steps together, an
-ordinary `ops.dense`; its result, z (T, N, G*U), is what the functions here start from. They loop
-over time and keep what each step computed. Their gradient is the same loop backwards
-(*backpropagation through time*): at step t the gradient of h[t] is what the output at t receives
-plus what step t + 1 hands back, and the step's own formulas turn it into gradients for z[t] and
-h[t-1]. The gradient for the recurrent kernel is again one product for all steps together.
-
-`Walk` has what is common; `LSTMWalk`, `GRUWalk` and `ResetBeforeWalk` have the steps and their
-gradients, and `lstm`, `gru` and `gru_reset_before` make operations of them.
+What does not depend on the state, x[t] K + b, is one `ops.dense` for all steps together; its
+result, z (T, N, G*U), is what the functions here start from. They loop over time and keep what each
+step computed. Their gradient is the same loop backwards (*backpropagation through time*): at step t
+the gradient of h[t] is what the output at t receives plus what step t + 1 hands back, and the
+step's own formulas turn it into gradients for z[t] and h[t-1]. The gradient for the recurrent
+kernel is again one product for all steps together. `Walk` has what the walks share.
 
 Letters: N samples, T steps, D numbers per step, U units, G gates (4 in an LSTM, 3 in a GRU).
 """
@@ -24,9 +21,7 @@ import numpy as np
 
 from minitl import kernels, ops
 from minitl.autograd import Array, Tensor, as_tensor, record
-from minitl.ops import sigmoids
-
-# --- Activations ---------------------------------------------------------------------------------
+from minitl.ops.arrays import sigmoid, tanh
 
 
 class Formula(NamedTuple):
@@ -44,13 +39,11 @@ def _sigmoid(x: Array) -> Array:
 
 # Only activations whose slope follows from the output: then one array per gate need be kept.
 FORMULAS: dict[Callable, Formula] = {
-    sigmoids.tanh: Formula(np.tanh, lambda y: 1 - y * y),
-    sigmoids.sigmoid: Formula(_sigmoid, lambda y: y * (1 - y)),
+    tanh: Formula(np.tanh, lambda y: 1 - y * y),
+    sigmoid: Formula(_sigmoid, lambda y: y * (1 - y)),
     ops.relu: Formula(lambda x: np.maximum(x, 0), lambda y: (y > 0).astype(y.dtype)),
     ops.linear: Formula(lambda x: x, np.ones_like),
 }
-
-# --- The walk along time -------------------------------------------------------------------------
 
 
 class Walk:
@@ -73,14 +66,16 @@ class Walk:
 
     gates: ClassVar[int]
     kept: ClassVar[int]
+    forward: Callable[[], None]  # fills h and parts, step by step
+    backward: Callable[[Array], None]  # makes dz and dq of g, for `output`, from the last step on
 
     def __init__(
         self,
         z: Array,
         kernel: Array,
         bias: Array | None,
-        activation: Callable = sigmoids.tanh,
-        recurrent_activation: Callable = sigmoids.sigmoid,
+        activation: Callable = tanh,
+        recurrent_activation: Callable = sigmoid,
         masks: Array | None = None,
     ):
         self.z, self.kernel, self.masks = z, kernel, masks
@@ -90,14 +85,6 @@ class Walk:
         self.h = np.zeros((self.steps + 1, self.n, self.units), z.dtype)
         self.parts = np.empty((self.steps, self.n, self.kept, self.units), z.dtype)
 
-    def forward(self) -> None:
-        """Fill h and parts, step by step."""
-        raise NotImplementedError
-
-    def backward(self, g: Array) -> None:
-        """Make dz and dq of g, the gradient of `output`, from the last step to the first."""
-        raise NotImplementedError
-
     def output(self) -> Array:
         return self.h[1:]
 
@@ -106,7 +93,6 @@ class Walk:
         return _recur_kernel_gradient(self.h[:-1], self.dq, self.masks)
 
     def room_for_dz(self) -> Array:
-        """Room for dz, (T, N, G, U)."""
         self.dz = self.dq = np.empty((self.steps, self.n, self.gates, self.units), self.z.dtype)
         return self.dz
 
@@ -115,9 +101,9 @@ def _operation(
     op: str, kind: type[Walk], z: Tensor, kernel: Tensor, bias: Any, *args: Any, **how: Any
 ) -> Tensor:
     """The record of a walk; ValueError where the shapes do not fit, since kernels check nothing."""
-    z = as_tensor(z)
-    units, gates = kernel.shape[0], kind.gates
-    if z.ndim != 3 or kernel.shape != (units, gates * units) or z.shape[2] != gates * units:
+    z, gates = as_tensor(z), kind.gates
+    width = gates * kernel.shape[0]
+    if z.ndim != 3 or kernel.shape[1:] != (width,) or z.shape[2] != width:
         raise ValueError(
             f"{op} takes z (T, N, {gates}U) and a recurrent kernel (U, {gates}U), got {z.shape} "
             f"and {kernel.shape}"
@@ -130,20 +116,15 @@ def _operation(
         kernels.on_one_core(lambda: walk.backward(g))
         return walk
 
-    return record(
-        op,
-        walk.output(),
-        (z, lambda g: back(g).dz.reshape(z.shape)),
-        (kernel, lambda g: back(g).kernel_gradient()),
-        (bias, lambda g: kernels.bias_gradient(back(g).dq.reshape(z.shape))),
-    )
+    dz = (z, lambda g: back(g).dz.reshape(z.shape))
+    dr = (kernel, lambda g: back(g).kernel_gradient())
+    db = (bias, lambda g: kernels.bias_gradient(back(g).dq.reshape(z.shape)))
+    return record(op, walk.output(), dz, dr, db)
 
 
 def lstm(z: Tensor, recurrent_kernel: Tensor, *args: Any, **how: Any) -> Tensor:
-    """The steps of `LSTMWalk`: z (T, N, 4U), recurrent_kernel (U, 4U) -> (T + 1, N, U).
-
-    Returns h[1] ... h[T], and then c[T]. The other arguments are those of `Walk`.
-    """
+    """The steps of `LSTMWalk`: z (T, N, 4U), recurrent_kernel (U, 4U) -> (T + 1, N, U), which are
+    h[1] ... h[T], and then c[T]. The other arguments are those of `Walk`."""
     return _operation("lstm", LSTMWalk, z, recurrent_kernel, None, *args, **how)
 
 
@@ -151,18 +132,13 @@ def gru(
     z: Tensor, recurrent_kernel: Tensor, recurrent_bias: Any = None, *args: Any, **how: Any
 ) -> Tensor:
     """The steps of `GRUWalk`: z (T, N, 3U), recurrent_kernel (U, 3U), recurrent_bias (3U,) or None.
-
-    Returns h[1] ... h[T], (T, N, U). The other arguments are those of `Walk`.
-    """
+    Returns h[1] ... h[T], (T, N, U). The other arguments are those of `Walk`."""
     return _operation("gru", GRUWalk, z, recurrent_kernel, recurrent_bias, *args, **how)
 
 
 def gru_reset_before(z: Tensor, recurrent_kernel: Tensor, *args: Any, **how: Any) -> Tensor:
     """`gru` by the steps of `ResetBeforeWalk`, without a second bias: Keras's reset_after=False."""
     return _operation("gru", ResetBeforeWalk, z, recurrent_kernel, None, *args, **how)
-
-
-# --- The steps -----------------------------------------------------------------------------------
 
 
 class LSTMWalk(Walk):
@@ -329,9 +305,6 @@ class ResetBeforeWalk(Walk):
         return np.concatenate([of_gates, of_candidate], axis=1)
 
 
-# --- The product with the recurrent kernel -------------------------------------------------------
-
-
 def _recur(h: Array, kernel: Array, masks: Array | None) -> Array:
     """h (N, U) @ kernel (U, G*U) -> (N, G*U); with masks, each gate reads h * its own mask."""
     if masks is None:
@@ -353,11 +326,8 @@ def _recur_kernel_gradient(h: Array, g: Array, masks: Array | None) -> Array:
     rows, units = g.shape[0] * g.shape[1], h.shape[2]
     if masks is None:
         return kernels.dense_kernel_gradient(h.reshape(rows, units), g.reshape(rows, -1))
-    shares = np.split(g, len(masks), axis=2)
-    return np.concatenate(
-        [
-            kernels.dense_kernel_gradient((h * m).reshape(rows, units), share.reshape(rows, units))
-            for m, share in zip(masks, shares, strict=True)
-        ],
-        axis=1,
-    )
+    parts = [
+        kernels.dense_kernel_gradient((h * m).reshape(rows, units), share.reshape(rows, units))
+        for m, share in zip(masks, np.split(g, len(masks), axis=2), strict=True)
+    ]
+    return np.concatenate(parts, axis=1)

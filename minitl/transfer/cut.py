@@ -22,7 +22,7 @@ import numpy as np
 
 from minitl.autograd import Tensor
 from minitl.layers.base import Call, Layer, SymbolicTensor
-from minitl.layers.randomness import view_seeds
+from minitl.layers.regularization import view_seeds
 from minitl.models.graph import Graph
 from minitl.models.opened import OpenedGraph, numbers, open_up, work
 from minitl.storage.digests import arrays_digest

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from minitl import layers
 from minitl.data import augment, augmentation_layers
-from minitl.layers.randomness import view_seeds
+from minitl.layers.regularization import view_seeds
 
 X = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
 STACK = [

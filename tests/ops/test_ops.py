@@ -77,9 +77,6 @@ CASES: dict[str, list[tuple]] = {
         ("short", lambda x: ops.normalize(x, 10.0), [normal(2, 3)]),
     ],
     "transpose": [("", lambda x: ops.transpose(x, (2, 0, 1)), [normal(2, 3, 4)])],
-    "along_last": [
-        ("", lambda x: ops.along_last(ops.softmax, x, 1), [normal(2, 3, 2)]),
-    ],
     "reshape": [("", lambda x: ops.reshape(x, (3, -1)), [normal(2, 3)])],
     "getitem": [
         ("slice", lambda x: x[1:, ::2], [normal(3, 4)]),

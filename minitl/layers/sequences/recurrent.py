@@ -5,15 +5,16 @@ weights, in Keras's layout and order, and arranges the axes. A sequence of image
 rows for these layers by `TimeDistributed(base)`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minitl import initializers, ops
 from minitl.autograd import Array, Tensor
-from minitl.layers.base import Shape, regularizer
+from minitl.layers.base import Rng, Shape, regularizer
 from minitl.layers.core import positive
-from minitl.layers.randomness import RandomLayer
+from minitl.layers.regularization import RandomLayer
 from minitl.ops import recurrence
 
 __all__ = ["GRU", "LSTM"]
@@ -45,6 +46,9 @@ class Recurrent(RandomLayer):
 
     input_rank = 3
     gates: int
+    # From z (T, N, G*U) and masks of the state: h of all steps (T, N, U), and the last states.
+    _loop: Callable[[Tensor, Array | None], tuple[Tensor, list[Tensor]]]
+    _bias: Callable[[], tuple[tuple[int, ...], Any]]  # b's shape, and its initializer
     # How Keras computes it, and what becomes of masks, which are not there.
     idle_settings = frozenset({"implementation", "use_cudnn", "zero_output_for_mask"})
 
@@ -72,14 +76,13 @@ class Recurrent(RandomLayer):
         **kwargs: Any,
     ):
         super().__init__(seed, **kwargs)
-        self.units = positive(units, "units")
+        self.units, self.use_bias = positive(units, "units"), use_bias
         self.activation = ops.activation(activation)
         self.recurrent_activation = ops.activation(recurrent_activation)
         for what in ("activation", "recurrent_activation"):
             if getattr(self, what) not in recurrence.FORMULAS:
                 known = ", ".join(repr(f.__name__) for f in recurrence.FORMULAS)
                 raise ValueError(f"{what} within a recurrent layer must be one of {known}")
-        self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.recurrent_initializer = initializers.get(recurrent_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
@@ -90,64 +93,47 @@ class Recurrent(RandomLayer):
             if not 0 <= rate < 1:
                 raise ValueError(f"{what} must be in [0, 1), got {rate}")
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
-        self.return_sequences, self.return_state = return_sequences, return_state
-        self.go_backwards = go_backwards
         if stateful:
-            raise ValueError(
-                "minitl's recurrent layers start every batch from a state of zeros: stateful=True "
-                "is not there"
-            )
-        self.stateful, self.unroll = False, unroll
+            what = "minitl's recurrent layers start every batch from a state of zeros"
+            raise ValueError(f"{what}: stateful=True is not there")
+        self.return_sequences, self.return_state = return_sequences, return_state
+        self.go_backwards, self.stateful, self.unroll = go_backwards, False, unroll
         self.kernel: Any = None
         self.recurrent_kernel: Any = None
         self.bias: Any = None
 
     @property
     def random(self) -> bool:  # type: ignore[override]
-        """Whether `call` draws random numbers in training."""
         return bool(self.dropout or self.recurrent_dropout)
 
     def fixed(self, training: bool) -> bool:
         return super().fixed(training and self.random)  # only dropout behaves otherwise in training
 
     def __call__(self, x: Any, training: bool | None = None, rng: Any = None, **others: Any) -> Any:
-        for name, value in others.items():
-            if value is not None:
-                raise TypeError(
-                    f"{type(self).__name__} {self.name!r} takes no {name!r}: it starts from a "
-                    f"state of zeros and reads every step"
-                )
+        if there := [name for name, value in others.items() if value is not None]:
+            reason = "it starts from a state of zeros and reads every step"
+            raise TypeError(f"{self.what} takes no {there[0]!r}: {reason}")
         return super().__call__(x, training, rng)
 
     def build(self, input_shape: Shape) -> None:
         d, u, g = input_shape[-1], self.units, self.gates
         if d is None:
-            raise ValueError(
-                f"{type(self).__name__} {self.name!r} needs inputs (N, T, D) with a known D, got "
-                f"{input_shape}"
-            )
-        self.kernel = self.add_weight(
-            "kernel", (d, g * u), self.kernel_initializer, regularizer=self.kernel_regularizer
-        )
-        self.recurrent_kernel = self.add_weight(
-            "recurrent_kernel",
-            (u, g * u),
-            self.recurrent_initializer,
-            regularizer=self.recurrent_regularizer,
-        )
+            expected = "inputs (N, T, D) with a known D"
+            raise ValueError(f"{self.what} needs {expected}, got {input_shape}")
+        for name, rows, of in (("kernel", d, "kernel"), ("recurrent_kernel", u, "recurrent")):
+            start, penalty = getattr(self, f"{of}_initializer"), getattr(self, f"{of}_regularizer")
+            setattr(self, name, self.add_weight(name, (rows, g * u), start, regularizer=penalty))
         if self.use_bias:
-            self.bias = self._add_bias()
+            shape, start = self._bias()
+            self.bias = self.add_weight("bias", shape, start, regularizer=self.bias_regularizer)
 
-    def call(
-        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
-    ) -> Any:
+    def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Any:
         n, steps, d = x.shape
         if steps == 0:
             raise ValueError(f"{self.name!r} got sequences without a single step: shape {x.shape}")
-        masks = self._masks(n, d, x.dtype, rng) if training and self.random else (None, None)
+        masks = self._masks(n, d, x.dtype, rng) if training and self.random else [None, None]
         x = ops.transpose(x, (1, 0, 2))  # (T, N, D): a step is then one piece of memory
-        if self.go_backwards:
-            x = x[::-1]
+        x = x[::-1] if self.go_backwards else x
         h, states = self._loop(self._input_share(x, masks[0]), masks[1])
         y = ops.transpose(h, (1, 0, 2)) if self.return_sequences else h[steps - 1]
         return [y, *states] if self.return_state else y
@@ -168,9 +154,7 @@ class Recurrent(RandomLayer):
             parts.append(ops.dense(rows, kernel, None if bias is None else bias[columns]))
         return ops.reshape(ops.concatenate(parts), (steps, n, -1))
 
-    def _masks(
-        self, n: int, d: int, dtype: np.dtype, rng: np.random.Generator | None
-    ) -> tuple[Array | None, Array | None]:
+    def _masks(self, n: int, d: int, dtype: np.dtype, rng: Rng) -> list[Array | None]:
         """Factors for the input (1 or G, N, D) and for the state (G, N, U): Keras's dropout.
 
         One draw per sequence, the same at all its steps. Without recurrent_dropout all gates see
@@ -182,7 +166,7 @@ class Recurrent(RandomLayer):
             return ops.dropout(np.ones(shape, dtype), rate, rng).storage if rate else None
 
         of_input = mask(self.dropout, self.gates if self.recurrent_dropout else 1, n, d)
-        return of_input, mask(self.recurrent_dropout, self.gates, n, self.units)
+        return [of_input, mask(self.recurrent_dropout, self.gates, n, self.units)]
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         n, steps, _ = input_shape
@@ -194,29 +178,17 @@ class Recurrent(RandomLayer):
         _, steps, d = input_shape
         return (steps or 1) * ((d or 1) + self.units) * self.gates * self.units
 
-    # --- To be defined by subclasses ---
-
-    def _add_bias(self) -> Any:
-        raise NotImplementedError
-
     def _input_bias(self) -> Any:
         """The bias of the input's share, x K + b."""
         return self.bias
-
-    def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
-        """From z (T, N, G*U): h of all steps (T, N, U), and the final states (N, U)."""
-        raise NotImplementedError
 
 
 class LSTM(Recurrent):
     """Long short-term memory over a sequence (N, T, D); the formulas are in `ops.lstm`.
 
     kernel (D, 4U), recurrent_kernel (U, 4U) and bias (4U,) hold the gates side by side: input,
-    forget, candidate, output. Returns the last h (N, U).
-
-    Args:
-        unit_forget_bias: start the forget gate's bias at 1, so that at first all is remembered.
-        The others are those of `Recurrent`.
+    forget, candidate, output. `unit_forget_bias` starts the forget gate's bias at 1, so that at
+    first all is remembered; the others are those of `Recurrent`. Returns the last h (N, U).
     """
 
     gates = 4
@@ -234,33 +206,24 @@ class LSTM(Recurrent):
         *args: Any,
         **kwargs: Any,
     ):
-        super().__init__(
-            units,
-            activation,
-            recurrent_activation,
-            use_bias,
-            kernel_initializer,
-            recurrent_initializer,
-            bias_initializer,
-            *args,
-            **kwargs,
-        )
+        first = (units, activation, recurrent_activation, use_bias)
+        starts = (kernel_initializer, recurrent_initializer, bias_initializer)
+        super().__init__(*first, *starts, *args, **kwargs)
         self.unit_forget_bias = unit_forget_bias
 
-    def _add_bias(self) -> Any:
+    def _bias(self) -> tuple[tuple[int, ...], Any]:
         def start(shape: tuple[int, ...], dtype: str) -> Array:
             values = self.bias_initializer(shape, dtype)
             if self.unit_forget_bias:
                 values[self.units : 2 * self.units] = 1
             return values
 
-        return self.add_weight("bias", (4 * self.units,), start, regularizer=self.bias_regularizer)
+        return (4 * self.units,), start
 
     def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
         steps = z.shape[0]
-        y = recurrence.lstm(
-            z, self.recurrent_kernel, self.activation, self.recurrent_activation, masks
-        )
+        how = (self.activation, self.recurrent_activation, masks)
+        y = recurrence.lstm(z, self.recurrent_kernel, *how)
         states = [y[steps - 1], y[steps]] if self.return_state else []
         return y[:steps], states
 
@@ -269,12 +232,9 @@ class GRU(Recurrent):
     """Gated recurrent unit over a sequence (N, T, D); the formulas are in `ops.gru`.
 
     kernel (D, 3U) and recurrent_kernel (U, 3U) hold the gates side by side: update, reset,
-    candidate. bias is (2, 3U), for the input and for the state, or (3U,) without `reset_after`.
-    Returns the last h (N, U).
-
-    Args:
-        reset_after: whether the reset gate acts after the product of the state with its kernel.
-        The others are those of `Recurrent`.
+    candidate. bias is (2, 3U), for the input and for the state, or (3U,) without `reset_after`:
+    whether the reset gate acts after the product of the state with its kernel. The other arguments
+    are those of `Recurrent`. Returns the last h (N, U).
     """
 
     gates = 3
@@ -283,14 +243,8 @@ class GRU(Recurrent):
         super().__init__(*args, **kwargs)
         self.reset_after = reset_after
 
-    def _add_bias(self) -> Any:
-        columns = 3 * self.units
-        return self.add_weight(
-            "bias",
-            (2, columns) if self.reset_after else (columns,),
-            self.bias_initializer,
-            regularizer=self.bias_regularizer,
-        )
+    def _bias(self) -> tuple[tuple[int, ...], Any]:
+        return (*((2,) if self.reset_after else ()), 3 * self.units), self.bias_initializer
 
     def _input_bias(self) -> Any:
         return self.bias[0] if self.use_bias and self.reset_after else self.bias

@@ -7,11 +7,9 @@ wrapper, and its description stands within the wrapper's, as Keras writes it.
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from minitl import ops
 from minitl.autograd import Tensor, is_recording
-from minitl.layers.base import Layer, Shape
+from minitl.layers.base import Layer, Rng, Shape
 from minitl.layers.sequences.recurrent import Recurrent
 from minitl.naming import part
 
@@ -42,20 +40,16 @@ class _Wrapper(Layer):
     @classmethod
     def from_config(cls, settings: dict[str, Any]) -> Layer:
         layer_from = part("files").layer_from
-        made = {
-            name: layer_from(value["class_name"], value["config"])
-            for name, value in settings.items()
-            if isinstance(value, dict) and "class_name" in value and name != "dtype"
-        }
-        return super().from_config(settings | made)
+        for name, value in settings.items():
+            if isinstance(value, dict) and "class_name" in value and name != "dtype":
+                settings = settings | {name: layer_from(value["class_name"], value["config"])}
+        return super().from_config(settings)
 
 
 def _as_keras_describes(inner: dict[str, Any]) -> None:
     """The description of a wrapped layer as Keras 3 reads it, and only it writes: with a module,
     and with the places of a single input or output without a list around them."""
-    inner["module"] = "keras.layers"
-    if inner["class_name"] == "Sequential":
-        inner["module"] = "keras"
+    inner["module"] = "keras" if inner["class_name"] == "Sequential" else "keras.layers"
     if inner["class_name"] == "Model":
         inner |= {"class_name": "Functional", "module": "keras.src.models.functional"}
         for what in ("input_layers", "output_layers"):
@@ -68,13 +62,9 @@ class TimeDistributed(_Wrapper):
 
     The steps become samples, (N*T, ...), and come back as steps. `TimeDistributed(base)` with a
     network on images makes (N, T, H, W, C) into (N, T, OH, OW, F), or (N, T, D) for a base that
-    ends in a pooling; the weights are those of the base, the same at every step. Where the base is
-    frozen, frames run through it a few at a time, so memory does not grow with T.
-
-    In training, what keeps moving averages (BatchNormalization) sees a step at a time, as in Keras.
-
-    Args:
-        layer: a layer or a model of one input and one output.
+    ends in a pooling. Where the base is frozen, frames run through it a few at a time, so memory
+    does not grow with T. In training, what keeps moving averages (BatchNormalization) sees a step
+    at a time, as in Keras. The layer has one input and one output.
     """
 
     def __init__(self, layer: Layer, *, dtype: str | None = None, **kwargs: Any):
@@ -88,9 +78,7 @@ class TimeDistributed(_Wrapper):
     def build(self, input_shape: Shape) -> None:
         self._frame_shapes(input_shape)
 
-    def call(
-        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
-    ) -> Any:
+    def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Any:
         n, steps = x.shape[:2]
         if training and _keeps_averages(self.layer):
             found = [self.layer(x[:, t], training=True, rng=rng) for t in range(steps)]
@@ -111,18 +99,14 @@ class TimeDistributed(_Wrapper):
     def _frame_shapes(self, input_shape: Shape) -> tuple[Shape, Shape]:
         """What the inner layer takes and gives, batch axis first; builds it if it is not built."""
         if len(input_shape) < 3:
-            raise ValueError(
-                f"TimeDistributed {self.name!r} takes a sequence (N, T, ...) of at least 3 axes, "
-                f"got shape {input_shape}"
-            )
+            expected = "a sequence (N, T, ...) of at least 3 axes"
+            raise ValueError(f"{self.what} takes {expected}, got shape {input_shape}")
         shape = (None, *input_shape[2:])
         self.layer.prepare(shape)
         found = self.layer.compute_output_shape(shape)
         if isinstance(found, list):
-            raise ValueError(
-                f"TimeDistributed {self.name!r} needs a layer of one output; {self.layer.name!r} "
-                f"has {len(found)}"
-            )
+            given = f"{self.layer.name!r} has {len(found)}"
+            raise ValueError(f"{self.what} needs a layer of one output; {given}")
         return shape, found
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -170,13 +154,12 @@ class Bidirectional(_Wrapper):
             raise ValueError(f"merge_mode must be one of {known}, got {merge_mode!r}")
         super().__init__(dtype=dtype or layer.dtype, **kwargs)
         self.merge_mode = merge_mode
-        self.forward_layer: Any = _again(layer, "forward_", layer.go_backwards)
-        self.backward_layer: Any = backward_layer or _again(layer, "backward_", True)
+        self.forward_layer = _again(layer, "forward_", layer.go_backwards)
+        self.backward_layer = backward_layer or _again(layer, "backward_", True)
         for what in ("return_sequences", "return_state"):
             if getattr(self.backward_layer, what) != getattr(self.forward_layer, what):
                 raise ValueError(f"Bidirectional needs two layers of the same {what}")
-        ways = {each.go_backwards for each in (self.forward_layer, self.backward_layer)}
-        if len(ways) != 2:
+        if self.forward_layer.go_backwards == self.backward_layer.go_backwards:
             raise ValueError("Bidirectional needs two layers of which one has go_backwards=True")
         if not self.trainable:
             self.trainable = False  # of the layers inside, too
@@ -189,25 +172,21 @@ class Bidirectional(_Wrapper):
         for layer in self.sublayers():
             layer.prepare(input_shape)
 
-    def call(
-        self, x: Tensor, training: bool = False, rng: np.random.Generator | None = None
-    ) -> Any:
+    def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Any:
         y, *states = _listed(self.forward_layer(x, training=training, rng=rng))
         back, *more = _listed(self.backward_layer(x, training=training, rng=rng))
         if self.forward_layer.return_sequences:
             back = back[:, ::-1]
         merge = MERGING[self.merge_mode]
         outputs = [y, back] if merge is None else [merge(y, back)]
-        outputs += states + more
-        return outputs if len(outputs) > 1 else outputs[0]
+        return outputs + states + more if states or merge is None else outputs[0]
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         y, *states = _listed(self.forward_layer.compute_output_shape(input_shape))
         if self.merge_mode == "concat":
             y = (*y[:-1], 2 * y[-1])
         outputs = [y, y] if self.merge_mode is None else [y]
-        outputs += states + states
-        return outputs if len(outputs) > 1 else outputs[0]
+        return outputs + states + states if states or len(outputs) > 1 else y
 
     def multiply_adds(self, input_shape: Shape) -> int:
         return sum(layer.multiply_adds(input_shape) for layer in self.sublayers())
