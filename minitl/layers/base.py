@@ -138,7 +138,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         if self._sealed and not hasattr(self, name):
             known = [n for n in dir(self) if not n.startswith("_")]
             raise AttributeError(
-                f"{self.what} has no attribute {name!r}. {naming.did_you_mean(name, known)} "
+                f"{self} has no attribute {name!r}. {naming.did_you_mean(name, known)} "
                 f"(Attributes of your own layers are declared in __init__ or build.)"
             )
         object.__setattr__(self, name, value)
@@ -323,11 +323,11 @@ class Layer(naming.Configurable, metaclass=LayerType):
         if single is self.several_inputs:
             expected = "a list of inputs" if self.several_inputs else "one input"
             found = "one input" if single else f"a list of {len(shape)}"
-            raise TypeError(f"{self.what} is called on {expected}, got {found}")
+            raise TypeError(f"{self} is called on {expected}, got {found}")
         if single and self.input_rank not in (None, len(shape)):
             axes = {2: "(N, D)", 3: "(N, T, D)", 4: "(N, H, W, C)"}.get(self.input_rank, "")
             axes = f"{self.input_rank} axes {axes}"
-            raise ValueError(f"{self.what} takes an input of {axes}, got shape {shape}")
+            raise ValueError(f"{self} takes an input of {axes}, got shape {shape}")
         if not self.built:
             object.__setattr__(self, "_sealed", False)  # build may declare attributes
             try:
@@ -342,7 +342,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
                 self._channels = shape[-1]
         elif single and self._channels is not None and shape[-1] != self._channels:
             last = f"{self._channels}, got shape {shape}"
-            raise ValueError(f"{self.what} was built for inputs whose last axis is {last}")
+            raise ValueError(f"{self} was built for inputs whose last axis is {last}")
 
     def unbuild(self) -> None:
         """Forget the weights: the next call builds anew. For shapes that turned out not to fit."""
@@ -382,10 +382,9 @@ class Layer(naming.Configurable, metaclass=LayerType):
         found = list(getattr(self.symbolic_calls[0], what))
         return found[0] if len(found) == 1 else found
 
-    @property
-    def what(self) -> str:
+    def __str__(self) -> str:
         """Its class and name, for messages: "Dense 'dense_1'"."""
         return f"{type(self).__name__} {self.name!r}"
 
     def __repr__(self) -> str:
-        return f"<{self.what}{'' if self.trainable else ', frozen'}>"
+        return f"<{self!s}{'' if self.trainable else ', frozen'}>"

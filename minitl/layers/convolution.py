@@ -82,7 +82,7 @@ class Conv2D(Weighted):
 
     def build(self, input_shape: Shape) -> None:
         if input_shape[-1] is None:
-            raise ValueError(f"{self.what} needs a known number of channels")
+            raise ValueError(f"{self} needs a known number of channels")
         self.add_kernel((*self.kernel_size, input_shape[-1], self.filters))
 
     def call(self, x: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ class Dense(Weighted):
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) < 2 or input_shape[-1] is None:
             raise ValueError(
-                f"{self.what} needs inputs (N, ..., D) with a known D, got {input_shape}. "
+                f"{self} needs inputs (N, ..., D) with a known D, got {input_shape}. "
                 f"After a base without fixed image size, put GlobalAveragePooling2D first."
             )
         self.add_kernel((input_shape[-1], self.units))

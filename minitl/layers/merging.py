@@ -19,7 +19,7 @@ class _Several(Layer):
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         if len(input_shape) < 2:
-            raise ValueError(f"{self.what} takes two or more inputs, got {len(input_shape)}")
+            raise ValueError(f"{self} takes two or more inputs, got {len(input_shape)}")
         return input_shape[0]
 
 
@@ -35,7 +35,7 @@ class _Merge(_Several):
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         first = super().compute_output_shape(input_shape)
         if any(shape[1:] != first[1:] for shape in input_shape):
-            raise ValueError(f"{self.what} needs inputs of one shape, got {input_shape}")
+            raise ValueError(f"{self} needs inputs of one shape, got {input_shape}")
         return first
 
 
@@ -52,7 +52,7 @@ class Subtract(_Merge):
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         if len(input_shape) != 2:
-            raise ValueError(f"{self.what} takes two inputs, got {len(input_shape)}")
+            raise ValueError(f"{self} takes two inputs, got {len(input_shape)}")
         return super().compute_output_shape(input_shape)
 
 
@@ -96,7 +96,7 @@ class Concatenate(_Several):
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         first = super().compute_output_shape(input_shape)
-        rank, needs = len(first), f"{self.what} needs inputs"
+        rank, needs = len(first), f"{self} needs inputs"
         which = f"axis {self.axis}, got {input_shape}"
         if any(len(shape) != rank for shape in input_shape) or not -rank <= self.axis < rank:
             raise ValueError(f"{needs} of as many axes, among them {which}")

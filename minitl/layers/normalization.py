@@ -27,9 +27,9 @@ class UnitNormalization(Layer):
         """C, the size of the last axis. Raises ValueError for another axis, or an open size."""
         if self.axis not in (-1, len(input_shape) - 1):
             given = f"axis={self.axis} for an input of shape {input_shape}"
-            raise ValueError(f"{self.what} normalises the last axis only, got {given}")
+            raise ValueError(f"{self} normalises the last axis only, got {given}")
         if input_shape[-1] is None:
-            raise ValueError(f"{self.what} needs a known number of channels")
+            raise ValueError(f"{self} needs a known number of channels")
         return input_shape[-1]
 
     def call(self, x: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Reshape(Layer):
         target = tuple(total // known if size == -1 else size for size in self.target_shape)
         if math.prod(target) != total:
             given = f"{rest} ({total} numbers)"
-            raise ValueError(f"{self.what} cannot put {given} into {self.target_shape}")
+            raise ValueError(f"{self} cannot put {given} into {self.target_shape}")
         return (n, *target)
 
 
@@ -65,7 +65,7 @@ class Permute(Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != (count := len(self.dims)) + 1:
             expected = f"{count} axes after the batch"
-            raise ValueError(f"{self.what} orders {expected}, got shape {input_shape}")
+            raise ValueError(f"{self} orders {expected}, got shape {input_shape}")
         return (input_shape[0], *(input_shape[d] for d in self.dims))
 
 
@@ -138,7 +138,7 @@ class Cropping2D(Layer):
         rows, columns = (sum(side) for side in self.cropping)
         if (h is not None and h <= rows) or (w is not None and w <= columns):
             away = f"{rows} rows and {columns} columns away, which leaves nothing of {input_shape}"
-            raise ValueError(f"{self.what} takes {away}")
+            raise ValueError(f"{self} takes {away}")
         return (n, h and h - rows, w and w - columns, c)
 
 

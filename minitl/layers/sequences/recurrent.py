@@ -112,14 +112,14 @@ class Recurrent(RandomLayer):
     def __call__(self, x: Any, training: bool | None = None, rng: Any = None, **others: Any) -> Any:
         if there := [name for name, value in others.items() if value is not None]:
             reason = "it starts from a state of zeros and reads every step"
-            raise TypeError(f"{self.what} takes no {there[0]!r}: {reason}")
+            raise TypeError(f"{self} takes no {there[0]!r}: {reason}")
         return super().__call__(x, training, rng)
 
     def build(self, input_shape: Shape) -> None:
         d, u, g = input_shape[-1], self.units, self.gates
         if d is None:
             expected = "inputs (N, T, D) with a known D"
-            raise ValueError(f"{self.what} needs {expected}, got {input_shape}")
+            raise ValueError(f"{self} needs {expected}, got {input_shape}")
         for name, rows, of in (("kernel", d, "kernel"), ("recurrent_kernel", u, "recurrent")):
             start, penalty = getattr(self, f"{of}_initializer"), getattr(self, f"{of}_regularizer")
             setattr(self, name, self.add_weight(name, (rows, g * u), start, regularizer=penalty))

@@ -100,13 +100,13 @@ class TimeDistributed(_Wrapper):
         """What the inner layer takes and gives, batch axis first; builds it if it is not built."""
         if len(input_shape) < 3:
             expected = "a sequence (N, T, ...) of at least 3 axes"
-            raise ValueError(f"{self.what} takes {expected}, got shape {input_shape}")
+            raise ValueError(f"{self} takes {expected}, got shape {input_shape}")
         shape = (None, *input_shape[2:])
         self.layer.prepare(shape)
         found = self.layer.compute_output_shape(shape)
         if isinstance(found, list):
             given = f"{self.layer.name!r} has {len(found)}"
-            raise ValueError(f"{self.what} needs a layer of one output; {given}")
+            raise ValueError(f"{self} needs a layer of one output; {given}")
         return shape, found
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
