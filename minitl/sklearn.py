@@ -17,12 +17,7 @@ from typing import Any
 import numpy as np
 
 try:
-    from sklearn.base import (
-        BaseEstimator,
-        ClassifierMixin,
-        ClassNamePrefixFeaturesOutMixin,
-        TransformerMixin,
-    )
+    from sklearn import base
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
@@ -39,7 +34,9 @@ from minitl.transfer.optimum import solve_head
 
 
 @dataclass(eq=False, repr=False)
-class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class FeatureExtractor(
+    base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin, base.BaseEstimator
+):
     """Images to F (N, D), float32: what a frozen network says about each.
 
     Nothing is learned from the data: `fit` looks at their shape only. In a grid search F is the
@@ -158,7 +155,7 @@ def _published(name: str, size: tuple[int, int]) -> Model:
 
 
 @dataclass(eq=False, repr=False)
-class SoftmaxHead(ClassifierMixin, BaseEstimator):
+class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
     """P = softmax(W^T F + b), at the optimum of its loss.
 
         L(W, b) = sum_n w_n * cross_entropy(y_n, P_n) / sum_n w_n  +  l2 * sum(W^2)

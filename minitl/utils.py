@@ -14,17 +14,8 @@ from minitl.data.images import array_to_img, img_to_array, load_img, save_img
 from minitl.kernels.machine import memory
 from minitl.naming import forget_names
 
-__all__ = [
-    "array_to_img",
-    "clear_session",
-    "image_dataset_from_directory",
-    "img_to_array",
-    "load_img",
-    "normalize",
-    "save_img",
-    "set_random_seed",
-    "to_categorical",
-]
+__all__ = ["array_to_img", "clear_session", "image_dataset_from_directory", "img_to_array"]
+__all__ += ["load_img", "normalize", "save_img", "set_random_seed", "to_categorical"]
 
 
 def clear_session(free_memory: bool = True) -> None:

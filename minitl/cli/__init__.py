@@ -23,7 +23,14 @@ from minitl.cli.warmup import warm_up
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="minitl", description="Transfer learning in NumPy and Numba, with Keras's API."
+    )
+    names = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for file in (demo, train, commands, weights):
+        file.add_to(names)
+    add_command(names, warmup)
+    arguments = parser.parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -46,19 +53,6 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"minitl: {message}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="minitl", description="Transfer learning in NumPy and Numba, with Keras's API."
-    )
-    names = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    demo.add_to(names)
-    train.add_to(names)
-    commands.add_to(names)
-    weights.add_to(names)
-    add_command(names, warmup)
-    return parser
-
-
 def warmup(arguments: argparse.Namespace) -> None:
     """Compile the kernels ahead of their first use.
 
@@ -69,7 +63,3 @@ def warmup(arguments: argparse.Namespace) -> None:
     for dtype in ("float32", "float64"):
         warm_up(dtype)
     print(f"the kernels are compiled ({time.perf_counter() - started:.1f} s)")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -45,7 +45,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("model", metavar="MODEL", help="a file that `minitl train` wrote")
     parser.add_argument("directory", metavar="DIR", help="the folder; it may lack classes")
     flag(parser, "--json", "every number, as JSON")
-    options.add_strict(parser)
+    flag(parser, "--strict", options.STRICT)
 
     parser = add_command(commands, predict)
     parser.add_argument("model", metavar="MODEL", help="a file that `minitl train` wrote")
@@ -62,7 +62,8 @@ def add_to(commands: Any) -> None:
     option(parser, "--preview", "FILE", "where to draw", "augmentation.png")
     option(parser, "--images", "N", "so many of a folder", 4, type=int)
     option(parser, "--views", "N", "of each image", 6, type=int)
-    options.add_size(parser, "height and width to which images are cropped and scaled first")
+    scaled = "height and width to which images are cropped and scaled first"
+    option(parser, "--size", "HxW", scaled, "224", type=options.size)
     option(parser, "--seed", "N", "of all that is random", 0, type=int)
     options.add_augmentation(parser)
 
@@ -81,16 +82,10 @@ def extract(arguments: argparse.Namespace) -> None:
     pictures, labels, names = read_folder(
         arguments.directory, arguments.size, arguments.strict, needs_classes=False
     )
-    f = extract_features(
-        base,
-        pictures.pixels,
-        layers=arguments.layers.split(",") if arguments.layers else None,
-        pooling=None if arguments.pooling == "none" else arguments.pooling,
-        preprocess=preprocess_input,
-        batch_size=16,
-        verbose=1,
-        out=out,
-    )
+    chosen = arguments.layers.split(",") if arguments.layers else None
+    pooling = None if arguments.pooling == "none" else arguments.pooling
+    kept: dict[str, Any] = {"preprocess": preprocess_input, "out": out}
+    f = extract_features(base, pictures.pixels, chosen, pooling, batch_size=16, verbose=1, **kept)
     rows = out.with_suffix(".csv")
     # Names of files are bytes: 'surrogateescape' writes back those that are no UTF-8.
     with (
@@ -138,15 +133,10 @@ def predict(arguments: argparse.Namespace) -> None:
     p = probabilities(model, about, pictures.pixels)
     rows = [(path, names[row.argmax()], row) for path, row in zip(pictures.paths, p, strict=True)]
     if arguments.json:
-        found = [
-            {
-                "path": path,
-                "class": name,
-                "probability": float(row.max()),
-                "probabilities": dict(zip(names, map(float, row), strict=True)),
-            }
-            for path, name, row in rows
-        ]
+        found: list[dict[str, Any]] = []
+        for path, name, row in rows:
+            found.append({"path": path, "class": name, "probability": float(row.max())})
+            found[-1]["probabilities"] = dict(zip(names, map(float, row), strict=True))
         print(json.dumps(found, indent=1))
     elif arguments.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -245,24 +235,13 @@ def augment(arguments: argparse.Namespace) -> None:
     for name in ("images", "views"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
-    if Path(arguments.path).is_dir():
-        folder = data.image_dataset_from_directory(
-            arguments.path,
-            labels=None,
-            batch_size=arguments.images,
-            image_size=arguments.size,
-            seed=arguments.seed,
-            crop_to_aspect_ratio=True,
-            verbose=False,
-        )
-        images = next(iter(folder))
+    path, size = arguments.path, arguments.size
+    if Path(path).is_dir():
+        how: dict[str, Any] = {"batch_size": arguments.images, "crop_to_aspect_ratio": True}
+        how |= {"image_size": size, "seed": arguments.seed, "verbose": False}
+        images = next(iter(data.image_dataset_from_directory(path, None, **how)))
     else:
-        image = data.load_img(
-            arguments.path,
-            target_size=arguments.size,
-            interpolation="bilinear",
-            keep_aspect_ratio=True,
-        )
+        image = data.load_img(path, "rgb", size, "bilinear", keep_aspect_ratio=True)
         images = data.img_to_array(image)[None]
     views = [data.augment(images, layers, arguments.seed, view) for view in range(arguments.views)]
     plots.augmentation_sheet(images, views, arguments.preview)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minitl import layers
 from minitl.applications.vgg16 import preprocess_input
 from minitl.callbacks import History
 from minitl.cli.options import add_command, flag, option
@@ -29,18 +30,13 @@ from minitl.data import elpv, resize_images, to_rgb
 from minitl.data.splits import strata, stratified_split, stratified_subset
 from minitl.judging import plots
 from minitl.judging.evaluation import Evaluation, evaluate_predictions
-from minitl.layers import (
-    BatchNormalization,
-    Concatenate,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-)
 from minitl.models import Model
 from minitl.storage.atomic import cache_folder, replacing
 from minitl.transfer.features import extract_features
 
 SIDE = 224  # pixels; the images are 300 x 300
 NAMES = elpv.CLASS_NAMES[2]
+Judged = tuple[float, Evaluation]  # the loss, and the rest
 
 
 def add_to(commands: Any) -> None:
@@ -64,31 +60,31 @@ def demo(arguments: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     set_random_seed(seed)
 
-    title("1. The pretrained model")
+    print("\n--- 1. The pretrained model", flush=True)
     base = frozen_vgg16((SIDE, SIDE))
     print(f"VGG16 without top, {base.count_params():,} parameters, all frozen.")
 
-    title("2. The data")
+    print("\n--- 2. The data", flush=True)
     cells = read_cells(None if arguments.full else arguments.images, seed)
 
-    title("3. Features")
+    print("\n--- 3. Features", flush=True)
     inspector, head, upper = build(base, len(NAMES))
     maps = maps_of(cells.images, base, f"demo-{len(cells.images)}-seed{seed}.h5")
     maps = maps.reshape(-1, *upper.input_shape[1:])
     f = Model(upper.input, head.input, name="features_of_maps").predict(maps, verbose=0)
     print(f"F has shape {f.shape}: {f.shape[0]} images, D = {f.shape[1]} features each.")
 
-    title("4. and 5. The head P = softmax(W^T F + b), base frozen")
+    print("\n--- 4. and 5. The head P = softmax(W^T F + b), base frozen", flush=True)
     first, before = train(head, f, cells, 1e-3, patience=10, epochs=60, verbose=0)
     print(f"{len(first.epoch)} epochs of {len(cells.train)} rows of F.")
 
-    title("5. Fine-tuning: block5 unfrozen, at a small rate")
+    print("\n--- 5. Fine-tuning: block5 unfrozen, at a small rate", flush=True)
     for layer in base.layers:
         layer.trainable = layer.name.startswith("block5")
     upper.get_layer("standardise").trainable = False  # 16 images a batch are too few for means
     second, after = train(upper, maps, cells, 1e-5, epochs, epochs=epochs, batch_size=16)
 
-    title("6. Evaluation on the test cells")
+    print("\n--- 6. Evaluation on the test cells", flush=True)
     stages = {"head only": before, "block5 fine-tuned": after}
     print(table(stages))
     for stage, (_, found) in stages.items():
@@ -150,40 +146,26 @@ def build(base: Model, classes: int) -> tuple[Model, Model, Model]:
     times larger than others, to one scale; without it the head's loss is twice as high.
     """
     maps4 = base.get_layer("block4_pool").output
-    f = Concatenate(name="F")(
-        [
-            GlobalAveragePooling2D(name="block5_average")(base.output),
-            GlobalMaxPooling2D(name="block5_maximum")(base.output),
-            GlobalAveragePooling2D(name="block4_average")(maps4),
-        ]
-    )
-    p = softmax_head(BatchNormalization(name="standardise")(f), classes)
-    return (
-        Model(base.input, p, name="inspector"),
-        Model(f, p, name="head_on_F"),
-        Model(maps4, p, name="block5_and_head"),
-    )
-
-
-def prepare(cells: np.ndarray) -> np.ndarray:
-    """Gray cells (N, 300, 300), 0-255, as VGG16 takes them: (N, 224, 224, 3), BGR, centred."""
-    return preprocess_input(resize_images(to_rgb(cells), (SIDE, SIDE), "bilinear"))
+    average5 = layers.GlobalAveragePooling2D(name="block5_average")(base.output)
+    maximum5 = layers.GlobalMaxPooling2D(name="block5_maximum")(base.output)
+    average4 = layers.GlobalAveragePooling2D(name="block4_average")(maps4)
+    f = layers.Concatenate(name="F")([average5, maximum5, average4])
+    p = softmax_head(layers.BatchNormalization(name="standardise")(f), classes)
+    starts = {"inspector": base.input, "head_on_F": f, "block5_and_head": maps4}
+    inspector, head, upper = (Model(start, p, name=name) for name, start in starts.items())
+    return inspector, head, upper
 
 
 def maps_of(cells: np.ndarray, base: Model, file: str) -> np.ndarray:
-    """What block4 makes of the cells, flat, kept in a file of minitl's cache folder."""
+    """What block4 makes of gray cells (N, 300, 300), 0-255; kept in a file of the cache folder."""
+
+    def prepare(some: np.ndarray) -> np.ndarray:  # (N, 224, 224, 3), BGR, centred
+        return preprocess_input(resize_images(to_rgb(some), (SIDE, SIDE), "bilinear"))
+
+    options: dict[str, Any] = {"batch_size": 16, "verbose": 1, "preprocess": prepare}
     return extract_features(
-        base,
-        cells,
-        layers="block4_pool",
-        preprocess=prepare,
-        batch_size=16,
-        verbose=1,
-        out=cache_folder("features") / file,
+        base, cells, "block4_pool", out=cache_folder("features") / file, **options
     )
-
-
-Judged = tuple[float, Evaluation]  # the loss, and the rest
 
 
 def train(
@@ -209,7 +191,3 @@ def table(stages: Mapping[str, Judged]) -> str:
     lines = [f"{'':14}" + "".join(f"{stage:>20}" for stage in stages)]
     lines += [f"{row:14}" + "".join(f"{c[row]:20.4f}" for c in columns) for row in columns[0]]
     return "\n".join(lines)
-
-
-def title(text: str) -> None:
-    print(f"\n--- {text}", flush=True)

@@ -13,6 +13,7 @@ from typing import Any
 from minitl.data import augmentation_layers
 
 Parser = argparse.ArgumentParser
+STRICT = "fail on unreadable images; otherwise they are named and left out"
 
 
 def add_command(commands: Any, run: Callable[..., None], name: str = "") -> Parser:
@@ -51,18 +52,11 @@ def add_folder(parser: Parser, output: str) -> None:
     """What `extract` and `train` have in common: a folder of images, and an output file."""
     parser.add_argument("directory", metavar="DIR", help="a folder with one sub-folder per class")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=f"{output}, say")
-    add_size(parser, "height and width to which images are scaled, at least 32")
+    scaled = "height and width to which images are scaled, at least 32"
+    option(parser, "--size", "HxW", scaled, "224", type=size)
     weights = "of VGG16 without top: a file, or 'imagenet', or 'none' for random ones"
     option(parser, "--weights", "FILE", weights, "imagenet")
-    add_strict(parser)
-
-
-def add_size(parser: Parser, text: str) -> None:
-    option(parser, "--size", "HxW", text, "224", type=size)
-
-
-def add_strict(parser: Parser) -> None:
-    flag(parser, "--strict", "fail on unreadable images; otherwise they are named and left out")
+    flag(parser, "--strict", STRICT)
 
 
 def add_augmentation(parser: Parser) -> None:

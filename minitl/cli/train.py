@@ -88,13 +88,14 @@ def train(arguments: argparse.Namespace) -> None:
     means = GlobalAveragePooling2D(name="average")(base.output)
     hidden = [int(width) for width in arguments.head.split(",") if width]
     model = Model(base.input, softmax_head(means, len(names), hidden), name="trained")
-    model.metadata = {
+    about: dict[str, Any] = {
         "class_names": names,
         "size": list(arguments.size),
         "preprocessing": "caffe",
         **HOW,
-        "provenance": provenance(arguments, len(x), len(x_val), layers),
     }
+    about["provenance"] = provenance(arguments, len(x), len(x_val), layers)
+    model.metadata = about
     cache = out.with_name(f"{out.name}.cache")
     cache.mkdir(exist_ok=True)
     fit: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}

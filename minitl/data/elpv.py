@@ -58,14 +58,13 @@ def confidence(probability: Any) -> np.ndarray:
 
     The weights of Deitsch et al., in which weighted accuracies are published.
     """
-    thirds = _thirds(probability)
-    return np.where(thirds == 0, 1.0, thirds / 3)
+    return np.array([1, 1 / 3, 2 / 3, 1])[_thirds(probability)]
 
 
 def _thirds(probability: Any) -> np.ndarray:
     """The probabilities as whole thirds 0, 1, 2, 3."""
     p = np.asarray(probability, float)
-    thirds = np.rint(3 * p)
-    if not (np.abs(3 * p - thirds) < 1e-3).all() or not ((thirds >= 0) & (thirds <= 3)).all():
+    thirds = np.rint(3 * p).clip(0, 3)
+    if not (np.abs(3 * p - thirds) < 1e-3).all():
         raise ValueError("ELPV probabilities are 0, 1/3, 2/3 or 1; these are others")
     return thirds.astype(np.intp)

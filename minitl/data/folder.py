@@ -5,9 +5,8 @@ and labels (for the same seed, `file_paths` is Keras's list), same pixels up to 
 It returns an `ImageDataset`, which yields batches and holds one batch at a time in memory; its
 `arrays()` reads the whole folder at once. How a single file becomes pixels is in `images.py`.
 
-Where Keras is silent, this file speaks: an unreadable image stops the run with a list of ALL
-unreadable ones, and an empty class folder or a split that leaves a class without training images
-gives a warning.
+Where Keras is silent, this file speaks: one unreadable image stops the run with a list of ALL of
+them, and an empty class folder, or a class without images to train on, gives a warning.
 """
 
 from __future__ import annotations
@@ -21,16 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl.data.images import (
-    INTERPOLATIONS,
-    PILLOW_MODES,
-    check_choice,
-    check_data_format,
-    check_size,
-    decode,
-    middle,
-    resize_images,
-)
+from minitl.data import images
 from minitl.storage.atomic import progress_bar
 from minitl.storage.state import fingerprint
 
@@ -68,13 +58,15 @@ class ImageDataset:
     resizing: str = "stretch"
 
     def __post_init__(self) -> None:
-        check_choice("label_mode", self.label_mode, LABEL_MODES)
-        check_choice("color_mode", self.color_mode, PILLOW_MODES)
+        images.check_choice("label_mode", self.label_mode, LABEL_MODES)
+        images.check_choice("color_mode", self.color_mode, images.PILLOW_MODES)
         self.interpolation = str(self.interpolation).lower()
-        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
-        check_choice("resizing", self.resizing, ("stretch", "crop", "pad"))
+        images.check_choice("interpolation", self.interpolation, images.INTERPOLATIONS)
+        images.check_choice("resizing", self.resizing, ("stretch", "crop", "pad"))
         size, batch = self.image_size, self.batch_size
-        self.image_size = check_size("image_size", (size, size) if isinstance(size, int) else size)
+        self.image_size = images.check_size(
+            "image_size", (size, size) if isinstance(size, int) else size
+        )
         if batch is not None and (not isinstance(batch, int) or batch < 1):
             raise ValueError(f"batch_size must be a positive integer or None, got {batch!r}")
         self.file_paths = list(self.file_paths)
@@ -85,9 +77,8 @@ class ImageDataset:
         self.labels = np.asarray(self.labels, np.int32)
         names = self.class_names or []
         if self.label_mode == "binary" and len(names) != 2:
-            raise ValueError(
-                f"label_mode='binary' needs exactly 2 classes, found {len(names)}: {names}"
-            )
+            found = f"{len(names)}: {names}"
+            raise ValueError(f"label_mode='binary' needs exactly 2 classes, found {found}")
         if self.label_mode != "int" and not np.isin(self.labels, np.arange(len(names))).all():
             raise ValueError(
                 f"label_mode={self.label_mode!r} needs labels 0 to {len(names) - 1} for "
@@ -97,7 +88,7 @@ class ImageDataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of every image."""
-        return (*self.image_size, len(PILLOW_MODES[self.color_mode]))
+        return (*self.image_size, len(images.PILLOW_MODES[self.color_mode]))
 
     def __len__(self) -> int:
         """Number of batches (of images, with `batch_size=None`)."""
@@ -149,19 +140,17 @@ class ImageDataset:
         faults = []
         for path in self.file_paths:
             try:
-                decode(path, self.color_mode)
+                images.decode(path, self.color_mode)
             except OSError as error:
-                faults.append(f"  {error}")
+                faults.append(f"\n  {error}")
         if faults:
-            raise OSError(
-                f"{len(faults)} of {len(self.file_paths)} images are unreadable; mend them or "
-                "take them away:\n" + "\n".join(faults)
-            )
+            count = f"{len(faults)} of {len(self.file_paths)} images are unreadable"
+            raise OSError(f"{count}; mend them or take them away:{''.join(faults)}")
 
     def _image(self, row: int) -> np.ndarray:
         """The image of this row, (H, W, C)."""
         try:
-            pixels = decode(self.file_paths[row], self.color_mode)
+            pixels = images.decode(self.file_paths[row], self.color_mode)
         except OSError:
             self.verify()  # one is broken: look for all, and name them at once
             raise
@@ -213,8 +202,10 @@ def image_dataset_from_directory(
     Raises NotADirectoryError for a missing folder, ValueError for arguments out of their range,
     and where there are no sub-folders, no images, or no images left in a part.
     """
-    check_data_format(data_format)
+    images.check_data_format(data_format)
     _check_split(validation_split, subset, shuffle, seed)
+    if crop_to_aspect_ratio and pad_to_aspect_ratio:
+        raise ValueError("set crop_to_aspect_ratio or pad_to_aspect_ratio, not both")
     if seed is None:  # NumPy's global generator, as in Keras: a script that seeds it is repeatable
         seed = int(np.random.randint(10**6))
     empty = ImageDataset(
@@ -225,26 +216,19 @@ def image_dataset_from_directory(
         shuffle=shuffle,
         seed=seed,
         interpolation=interpolation,
-        resizing=_resizing(crop_to_aspect_ratio, pad_to_aspect_ratio),
+        resizing="crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch",
     )
     labels = labels if label_mode else None
     paths, targets, names = _index(os.fspath(directory), labels, class_names, follow_links)
     if verbose:
         classes = "" if names is None else f" belonging to {len(names)} classes"
         print(f"Found {len(paths)} files{classes}.")
-    data = replace(
-        empty, file_paths=paths, labels=targets, class_names=names, label_mode=label_mode
-    )
+    found: dict[str, Any] = {"file_paths": paths, "labels": targets, "class_names": names}
+    data = replace(empty, label_mode=label_mode, **found)
     if shuffle:  # Keras's way, so that the lists and the split are Keras's
         data = data.part(np.random.RandomState(seed).permutation(len(paths)), shuffle)
     inferred = isinstance(labels, str)
     return _subset(data, validation_split, subset, inferred, verbose) if validation_split else data
-
-
-def _resizing(crop: bool, pad: bool) -> str:
-    if crop and pad:
-        raise ValueError("set crop_to_aspect_ratio or pad_to_aspect_ratio, not both")
-    return "crop" if crop else "pad" if pad else "stretch"
 
 
 def _subset(
@@ -257,9 +241,8 @@ def _subset(
     rows = np.arange(len(found.file_paths))
     kept = len(rows) - int(validation_split * len(rows))
     if kept == len(rows):
-        raise ValueError(
-            f"validation_split={validation_split} of {kept} images leaves none for validation"
-        )
+        what = f"validation_split={validation_split} of {kept} images"
+        raise ValueError(f"{what} leaves none for validation")
     labels = () if found.labels is None else found.labels
     lost = np.setdiff1d(labels[kept:], labels[:kept])
     if len(lost):
@@ -284,16 +267,16 @@ def fit_image(
 ) -> np.ndarray:
     """Resize an image (H, W, C) to `size` (OH, OW): 'stretch', 'crop' the middle, or 'pad'."""
     if resizing == "crop":
-        image = image[middle(image.shape[0], image.shape[1], size)]
+        image = image[images.middle(image.shape[0], image.shape[1], size)]
     if resizing != "pad":
-        return resize_images(image[np.newaxis], size, interpolation)[0]
+        return images.resize_images(image[np.newaxis], size, interpolation)[0]
     # In float32 as in TensorFlow: a rounding there can cost a row, and ours should be the same.
     given, wanted = np.array(image.shape[:2], np.float32), np.array(size, np.float32)
     fitted = given / (given / wanted).max()
     rows, columns = (max(int(n), 1) for n in fitted)
     top, left = (max(int(n), 0) for n in (wanted - fitted) / 2)
     padded = np.zeros((*size, image.shape[2]), np.float32)
-    resized = resize_images(image[np.newaxis], (rows, columns), interpolation)[0]
+    resized = images.resize_images(image[np.newaxis], (rows, columns), interpolation)[0]
     padded[top : top + rows, left : left + columns] = resized
     return padded
 
@@ -301,7 +284,10 @@ def fit_image(
 def _index(
     directory: str, labels: Any, class_names: Sequence[str] | None, follow_links: bool
 ) -> tuple[list[str], np.ndarray | None, list[str] | None]:
-    """Paths, labels (N,) int32 and class names, in Keras's order: class, folder, file name."""
+    """Paths, labels (N,) int32 and class names, in Keras's order: class, folder, file name.
+
+    Warns of classes without images, and of a single class.
+    """
     if not os.path.isdir(directory):
         what = "is a file, not a folder" if os.path.exists(directory) else "does not exist"
         raise NotADirectoryError(f"{directory} {what}")
@@ -323,7 +309,16 @@ def _index(
     if labels is None:
         return paths, None, None
     if inferred:
-        _warn_of_folders(directory, names, files)
+        empty = [repr(name) for name, of_class in zip(names, files, strict=True) if not of_class]
+        if empty:
+            text = f"no images ({', '.join(ENDINGS)}) for class {', '.join(empty)} in {directory}"
+            warnings.warn(text, stacklevel=3)
+        if len(names) == 1:
+            warnings.warn(
+                f"{directory} has one class only, {names[0]!r}: each sub-folder is taken as a "
+                f"class; did you mean {os.path.join(directory, names[0])}?",
+                stacklevel=3,
+            )
         targets = np.repeat(np.arange(len(names), dtype=np.int32), [len(each) for each in files])
         return paths, targets, names
     if len(labels) != len(paths):
@@ -334,20 +329,6 @@ def _index(
             f"labels must be one integer an image, got {given.dtype} of shape {given.shape}"
         )
     return paths, given.astype(np.int32), [str(label) for label in np.unique(given)]
-
-
-def _warn_of_folders(directory: str, names: list[str], files: list[list[str]]) -> None:
-    """Warn of classes without images, and of a single class."""
-    empty = [repr(name) for name, of_class in zip(names, files, strict=True) if not of_class]
-    if empty:
-        text = f"no images ({', '.join(ENDINGS)}) for class {', '.join(empty)} in {directory}"
-        warnings.warn(text, stacklevel=4)
-    if len(names) == 1:
-        warnings.warn(
-            f"{directory} has one class only, {names[0]!r}: each sub-folder is taken as a class; "
-            f"did you mean {os.path.join(directory, names[0])}?",
-            stacklevel=4,
-        )
 
 
 def _class_folders(directory: str, class_names: Sequence[str] | None) -> list[str]:
@@ -386,11 +367,10 @@ def _check_split(
     validation_split: float | None, subset: str | None, shuffle: bool, seed: int | None
 ) -> None:
     """Raise ValueError where these arguments do not go together."""
-    check_choice("subset", subset, ("training", "validation", "both", None))
+    images.check_choice("subset", subset, ("training", "validation", "both", None))
     if (validation_split is None) != (subset is None):
-        raise ValueError(
-            f"validation_split and subset go together, got {validation_split=}, {subset=}"
-        )
+        both = f"{validation_split=}, {subset=}"
+        raise ValueError(f"validation_split and subset go together, got {both}")
     if validation_split is None:
         return
     if not 0 < validation_split < 1:

@@ -2,15 +2,14 @@
 
 A network wants float32 arrays (N, H, W, 3) in RGB, 0-255; this file makes them of whatever lies
 on the disk. The functions that `keras.utils` has too behave like Keras's, and like them do not
-apply the EXIF orientation: a photograph is seen as its pixels are stored. `to_rgb` replicates gray
-images to three channels, `resize_images` resizes arrays. Folders are read by `folder.py`.
+apply the EXIF orientation: a photograph is seen as its pixels are stored. Folders are read by
+`folder.py`.
 
-As in Keras there are two ways of resizing, and they give different pixels. Both weigh the input
-pixels near the centre of each output pixel with a kernel, a triangle for 'bilinear'. Pillow
-(`load_img`) widens it by the factor of shrinking, so that every input pixel counts, and rounds to
-integers. TensorFlow (`resize_images`, `image_dataset_from_directory`) keeps its width: a
-'bilinear' pixel is mixed of the nearest 2 x 2 however much the image shrinks, so fine texture
-aliases; `antialias=True` widens the kernel there too. Enlarged images differ by the rounding only.
+As in Keras there are two ways of resizing, and shrunk images differ. Both weigh the input pixels
+near the centre of each output pixel with a kernel. Pillow (`load_img`) widens it by the factor of
+shrinking, so that every pixel counts, and rounds to integers. TensorFlow (`resize_images`, folders)
+keeps its width: 'bilinear' mixes 2 x 2 pixels however much the image shrinks, so fine texture
+aliases; `antialias=True` widens the kernel there too.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Source = str | bytes | os.PathLike | io.BytesIO
-
 PILLOW_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}  # one letter per channel
 PILLOW_FILTERS = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
 
@@ -149,8 +147,7 @@ def save_img(
     img = array_to_img(x, data_format=data_format, scale=scale)
     is_path = isinstance(path, (str, os.PathLike))
     ending = os.path.splitext(path)[1] if is_path else ""
-    if file_format is not None:
-        ending = f".{file_format}"
+    ending = ending if file_format is None else f".{file_format}"
     pillow_format = Image.registered_extensions().get(ending.lower())
     if pillow_format not in Image.SAVE:
         raise ValueError(
@@ -178,10 +175,8 @@ def to_rgb(x: np.ndarray) -> np.ndarray:
     if x.shape[3] == 3:
         return x
     if x.shape[3] != 1:
-        raise ValueError(
-            f"to_rgb takes images with 1 or 3 channels, got shape {x.shape}"
-            + ("; to drop an alpha channel: x[..., :3]" if x.shape[3] == 4 else "")
-        )
+        hint = "; to drop an alpha channel: x[..., :3]" if x.shape[3] == 4 else ""
+        raise ValueError(f"to_rgb takes images with 1 or 3 channels, got shape {x.shape}{hint}")
     return np.repeat(x, 3, axis=3)
 
 
@@ -243,7 +238,7 @@ def resize_images(
 
 def _nearest(size: int, out: int) -> np.ndarray:
     """The input pixel under the centre of each output pixel, (OUT,)."""
-    # float32 as in TensorFlow, so that a centre on the border of two pixels falls the same way
+    # float32 as in TensorFlow, so that a centre between two pixels falls the same way
     centres = (np.arange(out, dtype=np.float32) + np.float32(0.5)) * np.float32(size / out)
     return np.minimum(centres.astype(np.intp), size - 1)
 
@@ -272,11 +267,9 @@ def _taps(
 
 def _mix(x: np.ndarray, pixels: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
     """Weighted sums along `axis` of an image (H, W, C) with taps (OUT, T)."""
-    along = [1, 1, 1]
-    along[axis] = -1
-    return sum(
-        weights[:, t].reshape(along) * x.take(pixels[:, t], axis) for t in range(pixels.shape[1])
-    )
+    along = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    taps = zip(weights.T, pixels.T, strict=True)
+    return sum(w.reshape(along) * x.take(p, axis) for w, p in taps)
 
 
 def open_image(path: Source) -> Image.Image:
@@ -348,13 +341,12 @@ def _name(path: Source) -> str:
 
 def _with_channels(x: np.ndarray) -> np.ndarray:
     """Check images (N, H, W, C) or (N, H, W) and return them as (N, H, W, C)."""
-    single = x.ndim == 3 and x.shape[2] in (1, 3, 4)
-    if single or x.ndim not in (3, 4):
-        hint = ", which looks like one image (H, W, C); add an axis in front: x[np.newaxis]"
-        raise ValueError(
-            f"expected a batch of images (N, H, W) or (N, H, W, C), got shape {x.shape}"
-            + (hint if single else "")
-        )
+    text = f"expected a batch of images (N, H, W) or (N, H, W, C), got shape {x.shape}"
+    if x.ndim == 3 and x.shape[2] in (1, 3, 4):
+        text += ", which looks like one image (H, W, C); add an axis in front: x[np.newaxis]"
+        raise ValueError(text)
+    if x.ndim not in (3, 4):
+        raise ValueError(text)
     return x[..., np.newaxis] if x.ndim == 3 else x
 
 

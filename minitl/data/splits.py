@@ -38,8 +38,7 @@ def stratified_split(labels: Any, fraction: float, seed: Any) -> tuple[Rows, Row
     Raises ValueError when `fraction` is not between 0 and 1, when a part would be empty, and
     for a stratum with a single row, which cannot be on both sides.
     """
-    codes, names = _codes(labels)
-    _check_fraction(fraction)
+    codes, names = _codes(labels, fraction)
     few = [str(names[code]) for code in np.flatnonzero(np.bincount(codes) < 2)]
     if few:
         raise ValueError(f"a split needs at least 2 rows of every label; too few of {few}")
@@ -65,8 +64,7 @@ def grouped_split(groups: Any, fraction: float, seed: Any) -> tuple[Rows, Rows]:
 
     Raises ValueError for fewer than 2 groups and when `fraction` is not between 0 and 1.
     """
-    codes, names = _codes(groups)
-    _check_fraction(fraction)
+    codes, names = _codes(groups, fraction)
     if len(names) < 2:
         raise ValueError("a grouped split needs at least 2 groups, found 1")
     order = np.random.default_rng(seed).permutation(len(names))
@@ -82,14 +80,16 @@ def block_split(rows: int, block: int, fraction: float, seed: Any) -> tuple[Rows
     return grouped_split(np.arange(rows) // block, fraction, seed)
 
 
-def _codes(labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (N,) of any kind as integers 0..m-1, and the m names."""
+def _codes(labels: Any, fraction: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) of any kind as integers 0..m-1, and the m names; checks the fraction, too."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or len(labels) == 0:
         raise ValueError(
             f"expected one label a row, (N,), got shape {labels.shape}; for several labels a "
             "row use strata(first, second)"
         )
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
     names, codes = np.unique(labels, return_inverse=True)
     return codes, names
 
@@ -111,8 +111,3 @@ def _both_sides(rows: int, held_out: Rows) -> tuple[Rows, Rows]:
     if len(kept) == 0 or len(held_out) == 0:
         raise ValueError(f"{rows} rows are too few: one of the two parts would be empty")
     return kept, held_out
-
-
-def _check_fraction(fraction: float) -> None:
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction must be between 0 and 1, got {fraction}")

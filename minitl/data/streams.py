@@ -1,8 +1,10 @@
 """Iterables of batches as a source: a data set, a generator, anything that yields (x, y)."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from minitl.autograd import Array
 from minitl.models.batches import Batch, make_arrays
@@ -11,6 +13,7 @@ from minitl.storage.state import Changes, restore, state_of
 SMALL = 2**20  # bytes: larger arrays in a data set are its data, not its state
 
 
+@dataclass(eq=False, repr=False)
 class StreamData:
     """An iterable of batches: x, (x, y) or (x, y, sample_weight).
 
@@ -27,24 +30,18 @@ class StreamData:
         check: called with each batch, raises for a bad one.
     """
 
-    samples = None  # nobody knows how many there are
+    samples: ClassVar[None] = None  # nobody knows how many there are
+    source: Any
+    steps: int | None
+    names: tuple[Sequence[str], Sequence[str]] = (("x",), ("y",))
+    check: Callable[[Batch], None] | None = None
 
-    def __init__(
-        self,
-        source: Any,
-        steps: int | None,
-        names: tuple[Sequence[str], Sequence[str]] = (("x",), ("y",)),
-        check: Callable[[Batch], None] | None = None,
-    ):
-        self.source, self.steps, self.names, self.check = source, steps, names, check
-        try:
-            length = len(source)
-        except TypeError:
-            length = None
-        if steps is not None and length is not None:
-            length = min(length, steps)
-        self.length = length if length is not None else steps
-        self.iterator = iter(source) if iter(source) is source else None
+    def __post_init__(self) -> None:
+        known = [] if self.steps is None else [self.steps]
+        with contextlib.suppress(TypeError):
+            known.append(len(self.source))
+        self.length = min(known, default=None)
+        self.iterator = iter(self.source) if iter(self.source) is self.source else None
         self.taken = 0  # batches, since the beginning
         self.changes: Changes | None = None  # of the source, once somebody follows them
         self.begun: dict[str, Any] = {}  # those at the start of the epoch
@@ -55,14 +52,14 @@ class StreamData:
     def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch of which `first` are done already; of a generator that is walked
         over once, those that are left."""
-        count, items = first, self.iterator
-        if self.changes is not None and count == 0:
+        if self.changes is not None and first == 0:
             self.begun = self.changes.now()
-        if self.steps is not None and count >= self.steps:
+        if self.steps is not None and first >= self.steps:
             return
+        count, items = first, self.iterator
         if items is None:
             items = itertools.islice(iter(self.source), first, None)
-        for item in items:
+        for item in itertools.islice(items, None if self.steps is None else self.steps - first):
             parts = item if isinstance(item, tuple) else (item,)
             if not 1 <= len(parts) <= 3:
                 raise ValueError(
@@ -74,10 +71,8 @@ class StreamData:
             if self.check is not None:
                 self.check(batch)
             self.taken += 1
-            yield batch
             count += 1
-            if self.steps is not None and count >= self.steps:
-                return
+            yield batch
         if count == 0:
             raise ValueError(
                 "the data set yielded no batch; a generator can be walked over once only, while a "

@@ -1,8 +1,24 @@
-"""CIFAR-10: 60,000 colour photographs of 32 x 32 pixels in ten classes. See `cifar.py`."""
+"""CIFAR-10: 60,000 colour photographs of 32 x 32 pixels in ten classes, in their binary version.
 
-from minitl.datasets.cifar import load_pairs
-from minitl.datasets.sources import Pair, Place, Source
+A record is the label (CIFAR-100: coarse, then fine) in one byte each, and 32 x 32 pixels, all red
+ones first, then all green, then all blue, each colour row by row. A file is records, and nothing
+else. The files are read out of the published archive, or from a folder into which it was unpacked;
+nothing is unpacked to the disk, and the versions made with pickle are not touched. `cifar100.py`
+reads with `load_pairs`, too; where the archive comes from is in `sources.py`.
 
+Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
+"""
+
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from minitl.datasets.sources import DataFileError, Pair, Place, Source, opened
+
+PIXELS = 3 * 32 * 32
+MOST_RECORDS = 60_000  # in a file: so many images are in a whole data set
 _NAMES = "airplane automobile bird cat deer dog frog horse ship truck"
 CLASS_NAMES = tuple(_NAMES.split())
 SOURCE = Source(
@@ -24,3 +40,81 @@ def load_data(path: Place = None) -> tuple[Pair, Pair]:
     damaged file.
     """
     return load_pairs(SOURCE, path, "cifar-10-batches-bin", FILES, labels=[10])
+
+
+def load_pairs(
+    source: Source, path: Place, inside: str, files: Sequence[str], labels: Sequence[int]
+) -> tuple[Pair, Pair]:
+    """((x_train, y_train), (x_test, y_test)): x (N, 32, 32, 3) uint8, y (N, len(labels)) uint8.
+
+    `inside` is the folder in the archive; the last of the `files` is the test; `labels` are the
+    numbers of classes of each label byte.
+    """
+    record = PIXELS + len(labels)
+    place = _find(source, path, inside, files)
+    if place.is_dir():
+        for name in files:
+            _check_size((place / name).stat().st_size, record, str(place / name))
+        raw = {str(place / name): (place / name).read_bytes() for name in files}
+    else:
+        raw = {f"{k} in {place}": v for k, v in _read_archive(place, files, record).items()}
+    *train, test = (_split(data, labels, where) for where, data in raw.items())
+    x, y = map(np.concatenate, zip(*train, strict=True))
+    return (x, y), test
+
+
+def _find(source: Source, path: Place, inside: str, files: Sequence[str]) -> Path:
+    """The archive, or the folder with the unpacked files."""
+    if path is not None and Path(path).is_file():
+        return Path(path)
+    folder = source.folder(path)
+    for place in (folder, folder / inside):
+        if all((place / name).is_file() for name in files):
+            return place
+    archive = folder / next(iter(source.files))
+    if archive.is_file():
+        return archive
+    raise source.missing(folder, [*files, f"(or {archive.name})"])
+
+
+def _read_archive(archive: Path, files: Sequence[str], record: int) -> dict[str, bytes]:
+    """The contents of the files, by name, wherever in the archive they are."""
+    found: dict[str, bytes] = {}
+    with opened(archive) as (stream, _), tarfile.open(fileobj=stream, mode="r:") as members:
+        for member in members:
+            name = member.name.rpartition("/")[2]
+            if name not in files or not member.isreg() or name in found:
+                continue
+            _check_size(member.size, record, f"{member.name} in {archive}")
+            file = members.extractfile(member)
+            assert file is not None  # a regular file has contents
+            found[name] = file.read()
+        while stream.read(1 << 20):  # to the end, where the checksum stands
+            pass
+    if lacking := [name for name in files if name not in found]:
+        raise DataFileError(f"{archive} does not hold {', '.join(lacking)}")
+    return {name: found[name] for name in files}
+
+
+def _check_size(size: int, record: int, what: str) -> None:
+    """Raise DataFileError for a size that is not that of some records."""
+    if size > MOST_RECORDS * record:
+        fault = f", more than {MOST_RECORDS:,} records of {record:,}: it is damaged"
+    elif size == 0 or size % record:
+        fault = f"; expected a multiple of {record:,}, the size of a record: it is truncated"
+    else:
+        return
+    raise DataFileError(f"{what} has {size:,} bytes{fault}, or of another kind")
+
+
+def _split(raw: bytes, labels: Sequence[int], where: str) -> Pair:
+    records = np.frombuffer(raw, np.uint8).reshape(-1, len(labels) + PIXELS)
+    y = records[:, : len(labels)].copy()
+    for classes, highest in zip(labels, y.max(axis=0), strict=True):
+        if highest >= classes:
+            raise DataFileError(
+                f"{where}: expected labels 0 to {classes - 1}, found {highest}: it is damaged, or "
+                f"of another kind"
+            )
+    planes = records[:, len(labels) :].reshape(-1, 3, 32, 32)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), y

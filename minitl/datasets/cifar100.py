@@ -1,7 +1,7 @@
-"""CIFAR-100: 60,000 photographs as CIFAR-10's, in 100 classes of 20 kinds. See `cifar.py`."""
+"""CIFAR-100: 60,000 photographs as CIFAR-10's, in 100 classes of 20 kinds. See `cifar10.py`."""
 
 from minitl.data.images import check_choice
-from minitl.datasets.cifar import load_pairs
+from minitl.datasets.cifar10 import load_pairs
 from minitl.datasets.sources import Pair, Place, Source
 
 _COARSE = """aquatic_mammals fish flowers food_containers fruit_and_vegetables

@@ -3,7 +3,7 @@
 Xiao, Rasul & Vollgraf 2017 (arXiv 1708.07747); MIT licence, Zalando SE.
 """
 
-from minitl.datasets.idx import load_pairs
+from minitl.datasets.mnist import load_pairs
 from minitl.datasets.sources import Pair, Place, Source
 
 _NAMES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
@@ -23,4 +23,4 @@ SOURCE = Source(
 
 def load_data(path: Place = None) -> tuple[Pair, Pair]:
     """((x_train, y_train), (x_test, y_test)), as `mnist.load_data` (30 MB)."""
-    return load_pairs(SOURCE, path, classes=10)
+    return load_pairs(SOURCE, path)

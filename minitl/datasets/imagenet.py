@@ -37,13 +37,9 @@ def dataset_from_directory(
 ) -> ImageDataset:
     """An `ImageDataset` of a folder whose sub-folders are synsets; files are read when needed.
 
-    Args:
-        directory: the folder, e.g. '.../ILSVRC/Data/CLS-LOC/val' sorted into sub-folders.
-        labels: 'imagenet' counts a class among the 1,000, as the networks with top do, even if
-            only a few are there; 'folders' counts the sub-folders 0, 1, ... for a head of one's
-            own (and takes synsets that are not among the 1,000).
-        The others are those of `image_dataset_from_directory`.
-
+    `labels='imagenet'` counts a class among the 1,000, as the networks with top do, even if only a
+    few are there; 'folders' counts the sub-folders 0, 1, ... for a head of one's own (and takes
+    synsets that are not among the 1,000). Other arguments as for `image_dataset_from_directory`.
     `class_names` of the result are the words ('tench'); with 'folders' those of the folders, where
     the words are known, else synsets.
 
@@ -52,31 +48,26 @@ def dataset_from_directory(
     """
     check_choice("labels", labels, ("imagenet", "folders"))
     synsets = _synsets(Path(directory))
+    settings = ("rgb", batch_size, image_size, shuffle, seed)
     dataset = image_dataset_from_directory(
-        directory,
-        label_mode=label_mode,
-        class_names=synsets,
-        batch_size=batch_size,
-        image_size=image_size,
-        shuffle=shuffle,
-        seed=seed,
-        verbose=verbose,
+        directory, "inferred", label_mode, synsets, *settings, verbose=verbose
     )
+    words: dict[str, str] = {}
     try:
-        words = dict(imagenet_classes())  # in the order of the networks' outputs
+        words |= imagenet_classes()  # in the order of the networks' outputs
     except OSError:  # the names cannot be fetched: folders do without
         if labels == "imagenet":
             raise
-        words = {}
     if labels == "folders":
         dataset.class_names = [words.get(name, name) for name in synsets]
         return dataset
-    places = {synset: i for i, synset in enumerate(words)}
-    if unknown := [name for name in synsets if name not in places]:
+    if unknown := [name for name in synsets if name not in words]:
         raise ValueError(
             f"{', '.join(unknown[:5])}: not among the 1,000 classes; labels='folders' takes them"
         )
-    dataset.labels = np.array([places[name] for name in synsets], np.int32)[dataset.labels]
+    dataset.labels = np.array([list(words).index(name) for name in synsets], np.int32)[
+        dataset.labels
+    ]
     dataset.class_names = list(words.values())
     return dataset
 

@@ -1,13 +1,25 @@
-"""MNIST: 70,000 handwritten digits, 28 x 28, gray, white on black.
+"""MNIST: 70,000 handwritten digits, 28 x 28, gray, white on black, in four files of the form IDX:
+
+    0, 0, type, axes        one byte each; type 8 is uint8
+    size of each axis       4 bytes each, the most significant first
+    the numbers             in C order, the most significant byte first
+
+`read_idx` reads one such file, `load_pairs` the four of a data set in MNIST's form, such as
+`fashion_mnist.py`. Where the files come from is in `sources.py`.
 
 LeCun, Bottou, Bengio & Haffner 1998, "Gradient-Based Learning Applied to Document Recognition",
 Proceedings of the IEEE 86(11). The digits are NIST's; licence of the collection: CC BY-SA 3.0.
-The files are read by `idx.py`.
 """
 
-from minitl.datasets.idx import load_pairs
-from minitl.datasets.sources import Pair, Place, Source
+import math
+import os
+from pathlib import Path
 
+import numpy as np
+
+from minitl.datasets.sources import DataFileError, Pair, Place, Source, opened
+
+TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CLASS_NAMES = tuple("0123456789")
 SOURCE = Source(
     "mnist",
@@ -34,4 +46,72 @@ def load_data(path: Place = None) -> tuple[Pair, Pair]:
     Raises FetchError where there is no network, with what to put where; DataFileError for a
     damaged file.
     """
-    return load_pairs(SOURCE, path, classes=10)
+    return load_pairs(SOURCE, path)
+
+
+def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+    """The array in an IDX file, plain or in gzip (told by the contents, not by the name).
+
+    What the header declares is held against the file's size before memory is taken.
+
+    Raises DataFileError for a file that is truncated, too long, damaged, or of another kind.
+    """
+    path = Path(path)
+    with opened(path) as (file, at_most):
+        start = file.read(4)
+        if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES:
+            raise DataFileError(
+                f"{path} is not an IDX file: it begins with {start!r}, expected two zeros, a type "
+                f"and the number of axes (b'\\x00\\x00\\x08\\x03' for images)"
+            )
+        dtype, axes = np.dtype(TYPES[start[2]]), start[3]
+        sizes = file.read(4 * axes)
+        if len(sizes) < 4 * axes:
+            raise DataFileError(f"{path} is truncated: it ends within its header")
+        shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
+        declared = math.prod(shape) * dtype.itemsize
+        if declared > at_most:
+            raise DataFileError(
+                f"{path} declares {declared:,} bytes (shape {shape}), more than the file can hold: "
+                f"it is truncated or damaged"
+            )
+        numbers = file.read(declared)
+        if len(numbers) < declared:
+            raise DataFileError(
+                f"{path} is truncated: shape {shape} needs {declared:,} bytes, found "
+                f"{len(numbers):,}"
+            )
+        if file.read(1):
+            raise DataFileError(f"{path} is longer than its shape {shape} says")
+    array = np.frombuffer(numbers, dtype).reshape(shape)
+    return array.astype(dtype.newbyteorder("="))  # a copy, which can be written to
+
+
+def load_pairs(source: Source, path: Place) -> tuple[Pair, Pair]:
+    """((x_train, y_train), (x_test, y_test)) from the four files of a data set like MNIST."""
+    folder = source.folder(path)
+    found = {name: _find(folder, name) for name in source.files}
+    if lacking := [name for name, place in found.items() if not place.is_file()]:
+        raise source.missing(folder, lacking)
+    train_x, train_y, test_x, test_y = found.values()
+    return _pair(train_x, train_y), _pair(test_x, test_y)
+
+
+def _find(folder: Path, name: str) -> Path:
+    """The file, packed or not, if it is there; some unpackers write 'train-images.idx3-ubyte'."""
+    plain = name.removesuffix(".gz")
+    choices = [folder / each for each in (name, plain, plain.replace("-idx", ".idx"))]
+    return next(filter(Path.is_file, choices), choices[0])
+
+
+def _pair(images: Path, labels: Path) -> Pair:
+    x, y = read_idx(images), read_idx(labels)
+    if x.dtype != np.uint8 or x.shape[1:] != (28, 28):
+        raise DataFileError(f"{images}: expected uint8 (N, 28, 28), found {x.dtype} {x.shape}")
+    if y.dtype != np.uint8 or y.ndim != 1:
+        raise DataFileError(f"{labels}: expected uint8 (N,), found {y.dtype} {y.shape}")
+    if len(x) != len(y):
+        raise DataFileError(f"{images} has {len(x):,} images, but {labels} {len(y):,} labels")
+    if y.size and y.max() > 9:
+        raise DataFileError(f"{labels}: expected labels 0 to 9, found {y.max()}")
+    return x, y

@@ -3,7 +3,7 @@
 Each data set's module has a `Source`: the names and digests of its files, and the addresses under
 which its makers publish them. `folder` says where the files lie, after bringing what the cache
 lacks; `opened` opens one, packed or not, and turns what is wrong with it into a `DataFileError`.
-What is in the files is read by `idx.py` and `cifar.py`.
+What is in the files is read by `mnist.py` and `cifar10.py`.
 """
 
 import gzip
@@ -63,19 +63,19 @@ class Source:
                 )
             return folder
         folder = cache_folder("datasets", self.name)
-        for file in self.files:
-            if not (folder / file).exists():
-                with locked(folder / file, f"minitl: another process is fetching {file}"):
-                    if not (folder / file).exists():
-                        self._bring(file, folder)
+        for place in (folder / file for file in self.files):
+            if not place.exists():
+                with locked(place, f"minitl: another process is fetching {place.name}"):
+                    if not place.exists():
+                        self._bring(place)
         return folder
 
-    def _bring(self, file: str, folder: Path) -> None:
-        tried = []
+    def _bring(self, place: Path) -> None:
+        file, tried = place.name, []
         for address in self.addresses:
             try:
                 say(f"fetching {file} of {self.title} from {address}")
-                return download(address + file, folder / file, self.files[file])
+                return download(address + file, place, self.files[file])
             except (OSError, http.client.HTTPException, DigestError) as error:
                 tried.append(f"  - {address}{file}: {reason(error)}")
         lines = [f"could not get {self.title}. Tried:", *tried, self.by_hand()]

@@ -12,7 +12,7 @@ classes, weighted means over the images.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -50,25 +50,20 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and None (for what is undefined), ready for `json.dump`."""
+
+        def plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
+            return {k: None if v is None or math.isnan(v) else v for k, v in numbers.items()}
+
+        means = ("accuracy", "weighted_accuracy", "macro_f1", "weighted_f1", "auc")
         columns = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         columns |= {"auc": self.auc_by_class, "support": self.support}
+        rows = [{k: column[c].item() for k, column in columns.items()} for c in range(len(self.f1))]
         return {
-            "accuracy": self.accuracy,
-            "weighted_accuracy": self.weighted_accuracy,
-            "macro_f1": self.macro_f1,
-            "weighted_f1": self.weighted_f1,
-            "auc": _plain(self.auc),
-            "calibration_error": self.calibration_error,
+            **plain({key: getattr(self, key) for key in (*means, "calibration_error")}),
             "class_names": list(self.class_names),
-            "per_class": {
-                name: {key: _plain(column[c].item()) for key, column in columns.items()}
-                for c, name in enumerate(self.class_names)
-            },
+            "per_class": dict(zip(self.class_names, map(plain, rows), strict=True)),
             "confusion": self.confusion.tolist(),
-            "reliability": [
-                {key: _plain(value) for key, value in item._asdict().items()}
-                for item in self.reliability
-            ],
+            "reliability": [plain(item._asdict()) for item in self.reliability],
         }
 
     def __str__(self) -> str:
@@ -133,17 +128,13 @@ def evaluate_predictions(
     support = matrix.sum(axis=1)
     reliability = reliability_bins(truth, p, bins)
     areas = np.array([roc_auc(truth == c, p[:, c]) for c in range(classes)])
+    weighted = None if sample_weight is None else accuracy(truth, predicted, sample_weight)
     return Evaluation(
-        class_names=names,
-        confusion=matrix,
-        accuracy=accuracy(truth, predicted),
-        weighted_accuracy=(
-            None if sample_weight is None else accuracy(truth, predicted, sample_weight)
-        ),
-        precision=precision,
-        recall=recall,
-        f1=f1,
-        support=support,
+        names,
+        matrix,
+        accuracy(truth, predicted),
+        weighted,
+        *(precision, recall, f1, support),
         macro_f1=float(f1.mean()),
         weighted_f1=float(f1 @ support / len(truth)),
         auc=float(areas[1] if classes == 2 else areas.mean()),
@@ -153,19 +144,15 @@ def evaluate_predictions(
     )
 
 
-def confusion_matrix(
-    y_true: Any, y_pred: Any, num_classes: int, sample_weight: Any = None
-) -> np.ndarray:
-    """Counts (m, m): entry [i, j] is the number of images of class i that were taken for j, or,
-    with weights (N,), the sum of theirs.
+def confusion_matrix(y_true: Any, y_pred: Any, num_classes: int) -> np.ndarray:
+    """Counts (m, m): entry [i, j] is the number of images of class i that were taken for j.
 
     >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
     truth = check_labels(y_true, len(np.asarray(y_true)), num_classes)
     predicted = check_labels(y_pred, len(truth), num_classes, "predicted labels")
-    weight = None if sample_weight is None else _check_weights(sample_weight, len(truth))
-    pairs = np.bincount(truth * num_classes + predicted, weight, num_classes**2)
+    pairs = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)
 
 
@@ -176,7 +163,11 @@ def accuracy(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
     right = np.asarray(y_true) == np.asarray(y_pred)
     if sample_weight is None:
         return float(right.mean())
-    weight = _check_weights(sample_weight, len(right))
+    weight = np.asarray(sample_weight, float)
+    if weight.shape != right.shape:
+        raise ValueError(f"sample_weight has shape {weight.shape} for {len(right)} labels")
+    if not np.isfinite(weight).all() or (weight < 0).any() or weight.sum() == 0:
+        raise ValueError("sample weights must be finite, not negative, and not all zero")
     return float(right @ weight / weight.sum())
 
 
@@ -184,7 +175,10 @@ def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     """Precision, recall and F1 of every class, each (m,), from a confusion matrix (m, m)."""
     hits = np.diag(confusion)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
-    return _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, predicted + support)
+    totals = np.array([predicted, support, predicted + support])
+    totals += totals == 0  # where the hits are 0 as well: 0 / 1
+    precision, recall, f1 = np.array([hits, hits, 2 * hits]) / totals
+    return precision, recall, f1
 
 
 def roc_auc(positive: Any, score: Any) -> float:
@@ -247,30 +241,10 @@ def calibration_error(reliability: Sequence[ReliabilityBin]) -> float:
     return float(gaps / sum(item.images for item in full))
 
 
-def _check_weights(sample_weight: Any, rows: int) -> np.ndarray:
-    weight = np.asarray(sample_weight, float)
-    if weight.shape != (rows,):
-        raise ValueError(f"sample_weight has shape {weight.shape} for {rows} labels")
-    if not np.isfinite(weight).all() or (weight < 0).any() or weight.sum() == 0:
-        raise ValueError("sample weights must be finite, not negative, and not all zero")
-    return weight
-
-
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b, and 0 where b is 0."""
-    return np.divide(a, b, out=np.zeros(len(a)), where=b != 0)
-
-
-def _plain(value: float) -> float | None:
-    """What JSON can hold."""
-    return None if math.isnan(value) else value
-
-
 def check_probabilities(probabilities: Any) -> np.ndarray:
     """Return them as (N, m) float64."""
     p = np.asarray(probabilities, float)
-    if p.ndim == 1:
-        p = p[:, np.newaxis]
+    p = p[:, np.newaxis] if p.ndim == 1 else p
     if p.ndim != 2 or p.size == 0:
         raise ValueError(
             f"probabilities must be (N, m), or (N,) for two classes, got shape {p.shape}"

@@ -64,10 +64,8 @@ def grad_cam(
         y = above.run([a, images][: len(above.inputs)])[0]
         z = y.origin[1] if y.origin else y  # the logits beneath a softmax or sigmoid
         chosen = y.storage.argmax(axis=1) if classes is None else classes[part]
-        unit = np.zeros(z.shape, z.dtype)
-        unit[np.arange(len(unit)), chosen] = 1
-        gradient = backward(z, [a], unit)[0]
-        alpha = gradient.mean(axis=(1, 2), keepdims=True)
+        unit = np.eye(m, dtype=z.dtype)[chosen]
+        alpha = backward(z, [a], unit)[0].mean(axis=(1, 2), keepdims=True)
         heats.append(np.maximum((alpha * a.storage).sum(axis=-1), 0))
     heat = resize_images(np.concatenate(heats)[..., np.newaxis], x.shape[1:3])[..., 0]
     top = heat.max(axis=(1, 2), keepdims=True)
@@ -76,11 +74,11 @@ def grad_cam(
 
 def _maps_of(model: Model, whole: Any, layer: str | Layer | None) -> Any:
     """The value in the opened graph that holds the layer's maps."""
-    if layer is None:
-        values = [t for call in whole.calls for t in call.outputs]
-    else:
+    calls = whole.calls
+    if layer is not None:
         chosen = {id(each) for each in find_layers(model, layer)}
-        values = [t for n in whole.calls if id(n.layer) in chosen for t in n.outputs]
+        calls = [call for call in calls if id(call.layer) in chosen]
+    values = [t for call in calls for t in call.outputs]
     maps = [t for t in values if t.ndim == 4 and (layer is not None or min(t.shape[1:3]) > 1)]
     if not maps:
         what = "no layer" if layer is None else repr(layer)

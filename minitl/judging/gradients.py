@@ -44,17 +44,16 @@ def gradient_errors(
     for i, gradient in enumerate(gradients):
         direction = rng.standard_normal(arrays[i].shape)
         direction /= np.linalg.norm(direction)
-        ahead, behind = (_moved(f, arrays, i, direction * h) for h in (step, -step))
-        change = (ahead - behind) / (2 * step)
+        moved = []
+        for h in (step, -step):
+            with no_grad():
+                y = f(*(Tensor(a + direction * h if j == i else a) for j, a in enumerate(arrays)))
+            moved.append(y.storage)
+        change = (moved[0] - moved[1]) / (2 * step)
         expected, got = np.vdot(cotangent, change), np.vdot(gradient, direction)
         scale = np.linalg.norm(cotangent) * np.linalg.norm(change)
         errors.append(float(abs(got - expected) / max(scale, np.finfo(np.float64).tiny)))
     return errors
-
-
-def _moved(f: Callable[..., Tensor], arrays: list[Array], i: int, by: Array) -> Array:
-    with no_grad():
-        return f(*(Tensor(a + by if j == i else a) for j, a in enumerate(arrays))).storage
 
 
 def check_gradients(
@@ -84,9 +83,8 @@ def jacobian(f: Callable[..., Tensor], inputs: Sequence[Array], i: int = 0) -> A
         tensors = [Tensor(a, requires_grad=j == i) for j, a in enumerate(arrays)]
         y = f(*tensors)
         size = y.storage.size
-        unit = np.zeros(size)
-        unit[len(rows)] = 1.0
-        rows.append(backward(y, [tensors[i]], unit.reshape(y.shape))[0].ravel())
+        unit = np.eye(1, size, len(rows)).reshape(y.shape)
+        rows.append(backward(y, [tensors[i]], unit)[0].ravel())
     return np.stack(rows)
 
 

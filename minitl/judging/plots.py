@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, RED, GRAY = "#0072B2", "#D55E00", "#666666"
+RING: dict[str, Any] = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
 DOTS_PER_INCH = 150
 
 Path = str | os.PathLike[str]
@@ -46,7 +47,11 @@ def learning_curves(history: Any, path: Path, title: str | None = None) -> None:
     if sum(lengths) == 0:
         raise ValueError("the history holds no epoch: nothing to draw")
     keys = list(dict.fromkeys(key for _, record in records for key in record))
-    series = {key: _joined([record.get(key, ()) for _, record in records], lengths) for key in keys}
+    series = {}  # through all stages, NaN where a stage of that length does not have a metric
+    for key in keys:
+        stage = zip(records, lengths, strict=True)
+        padded = [[*record.get(key, ()), *[math.nan] * n][:n] for (_, record), n in stage]
+        series[key] = np.concatenate(padded).astype(float)
     panels = [k for k in keys if not (k.startswith("val_") and k.removeprefix("val_") in keys)]
 
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
@@ -57,7 +62,11 @@ def learning_curves(history: Any, path: Path, title: str | None = None) -> None:
         _curve(axes, series[key], BLUE, "o-", "training")
         if (values := series.get(f"val_{key}")) is not None:
             _curve(axes, values, RED, "s--", "validation")
-            _mark_best(axes, values, any(w in key for w in ("loss", "error", "mse", "mae")))
+            if np.isfinite(values).any():
+                lowest = any(word in key for word in ("loss", "error", "mse", "mae"))
+                best = int(np.nanargmin(values) if lowest else np.nanargmax(values))
+                text = f"best: {values[best]:.3g}, epoch {best + 1}"
+                axes.plot(best + 1, values[best], "o", clip_on=False, label=text, **RING)
             axes.legend(fontsize=9, framealpha=0.9, edgecolor="none")
         _mark_stages(axes, [name for name, _ in records], lengths)
         axes.set_title(key.replace("_", " "), pad=18 if len(records) > 1 else 8)
@@ -65,26 +74,11 @@ def learning_curves(history: Any, path: Path, title: str | None = None) -> None:
     _save(figure, path, title)
 
 
-def _joined(parts: Sequence[Sequence[float]], lengths: Sequence[int]) -> np.ndarray:
-    """A metric through all stages, (epochs,), NaN where a stage of that length does not have it."""
-    padded = ([*part, *[math.nan] * n][:n] for part, n in zip(parts, lengths, strict=True))
-    return np.array([value for part in padded for value in part], float)
-
-
 def _curve(axes: Axes, values: np.ndarray, colour: str, style: str, label: str) -> None:
     """Values by epoch; `style` is a marker and a line, the marker only while they are few."""
     style = style if len(values) <= 30 else style[1:]
     epochs = np.arange(1, len(values) + 1)
     axes.plot(epochs, values, style, color=colour, label=label, linewidth=1.8, markersize=4)
-
-
-def _mark_best(axes: Axes, values: np.ndarray, lowest: bool) -> None:
-    if not np.isfinite(values).any():
-        return
-    best = int(np.nanargmin(values) if lowest else np.nanargmax(values))
-    text = f"best: {values[best]:.3g}, epoch {best + 1}"
-    ring: dict[str, Any] = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
-    axes.plot(best + 1, values[best], "o", clip_on=False, label=text, **ring)
 
 
 def _mark_stages(axes: Axes, names: Sequence[str], lengths: Sequence[int]) -> None:
@@ -96,15 +90,13 @@ def _mark_stages(axes: Axes, names: Sequence[str], lengths: Sequence[int]) -> No
         if start:
             axes.axvline(start + 0.5, color=GRAY, linestyle=":", linewidth=1.2)
         if name and length:
-            axes.annotate(
-                name,
-                (start + (length + 1) / 2, 1.01),
-                xycoords=("data", "axes fraction"),
-                ha="center",
-                va="bottom",
-                fontsize=8,
-                color=GRAY,
-            )
+            place: dict[str, Any] = {
+                "xycoords": ("data", "axes fraction"),
+                "ha": "center",
+                "va": "bottom",
+            }
+            middle = (start + (length + 1) / 2, 1.01)
+            axes.annotate(name, middle, fontsize=8, color=GRAY, **place)
         start += length
     axes.set_xlim(0.5, start + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
@@ -135,15 +127,11 @@ def confusion_matrix_plot(
             colour = "white" if share[i, j] > 0.55 else "black"
             axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
     names = [str(name) for name in class_names]
-    slanted = max(map(len, names)) > 9 or m > 6
-    tilt: dict[str, Any] = (
-        {"rotation": 40, "ha": "right"} if slanted else {"rotation": 0, "ha": "center"}
-    )
-    axes.set_xticks(range(m), names, rotation_mode="anchor", **tilt)
+    angle, side_of_text = (40, "right") if max(map(len, names)) > 9 or m > 6 else (0, "center")
+    axes.set_xticks(range(m), names, rotation_mode="anchor", rotation=angle, ha=side_of_text)
     axes.set_yticks(range(m), names)
     axes.tick_params(length=0)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
+    axes.set(xlabel="predicted class", ylabel="true class")
     bar = figure.colorbar(shades, ax=axes, fraction=0.046, pad=0.03)
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     bar.set_label("share of the true class")
@@ -178,7 +166,7 @@ def prediction_sheet(
         raise ValueError(f"{len(images)} images for {len(p)} predictions")
     _check_names(class_names, p.shape[1])
     chosen = np.arange(len(p))
-    if len(chosen) > limit:
+    if len(p) > limit:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, limit, replace=False))
     pixels, guesses = _visible(images[chosen]), p[chosen].argmax(axis=1)
     right = guesses == truth[chosen]
@@ -187,9 +175,8 @@ def prediction_sheet(
     high, wide = pixels.shape[1:3]
     figure = _figure(max(1.75 * columns, 4), (1.65 * min(high / wide, 3) + 0.5) * rows + 0.4)
     for place, (row, guess) in enumerate(zip(chosen, guesses, strict=True)):
-        mark, colour, weight, frame = "✗ ", RED, "bold", 3.5
-        if right[place]:
-            mark, colour, weight, frame = "", "black", "normal", 0.6
+        wrong, good = ("✗ ", RED, "bold", 3.5), ("", "black", "normal", 0.6)
+        mark, colour, weight, frame = good if right[place] else wrong
         axes = figure.add_subplot(rows, columns, place + 1)
         _picture(axes, pixels[place], colour, frame)
         text = f"{mark}{class_names[guess]} {p[row, guess]:.0%}"
@@ -263,20 +250,16 @@ def _visible(images: np.ndarray) -> np.ndarray:
     rgb = to_rgb(images)
     low, high = float(rgb.min()), float(rgb.max())
     if not (low >= 0 and high <= 255):
-        raise ValueError(
-            f"pixels must lie in 0-255 (or 0-1), got {low:g} to {high:g}; give the images as "
-            "they were before preprocessing"
-        )
-    if rgb.dtype.kind == "f" and high <= 1:
-        rgb = rgb * 255
-    return np.rint(rgb).astype(np.uint8)
+        advice = "give the images as they were before preprocessing"
+        raise ValueError(f"pixels must lie in 0-255 (or 0-1), got {low:g} to {high:g}; {advice}")
+    scale = 255 if rgb.dtype.kind == "f" and high <= 1 else 1
+    return np.rint(rgb * scale).astype(np.uint8)
 
 
 def _picture(axes: Axes, pixels: np.ndarray, colour: str, frame: float) -> None:
     """An image without ticks, in a frame of this width in points."""
     axes.imshow(pixels)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=frame)
 
@@ -297,8 +280,8 @@ def _figure(width: float, height: float) -> Figure:
         raise ImportError(
             "plots need matplotlib, which is not installed: python -m pip install 'minitl[plot]'"
         ) from error
-    size = (width, height)
-    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
+    more: dict[str, Any] = {"dpi": DOTS_PER_INCH, "layout": "constrained", "facecolor": "white"}
+    figure = Figure(figsize=(width, height), **more)
     FigureCanvasAgg(figure)
     return figure
 

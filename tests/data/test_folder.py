@@ -190,10 +190,10 @@ def test_crop_takes_the_middle_and_pad_keeps_all():
 def test_images_are_read_when_needed_and_only_then(tmp_path, monkeypatch):
     make_folder(tmp_path, a=6, b=6)
     opened = []
-    from minitl.data import folder
+    from minitl.data import images
 
-    real = folder.decode
-    monkeypatch.setattr(folder, "decode", lambda p, m: opened.append(p) or real(p, m))
+    real = images.decode
+    monkeypatch.setattr(images, "decode", lambda p, m: opened.append(p) or real(p, m))
     data = read(tmp_path, batch_size=4)
     assert opened == []
     next(iter(data))

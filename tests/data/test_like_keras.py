@@ -188,7 +188,7 @@ def test_files_labels_splits_and_prints(keras, zoo, shuffle, subset, capsys):
     if subset and not shuffle:
         options["class_names"] = ["flower", "china"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minitl.data.folder.decode", None)  # nothing is read to find this out
+        patch.setattr("minitl.data.images.decode", None)  # nothing is read to find this out
         capsys.readouterr()
         ours = utils.image_dataset_from_directory(zoo, shuffle=shuffle, seed=5, **options)
         our_prints = capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 from minitl.applications import downloads
 from minitl.applications.downloads import FetchError
 from minitl.datasets import cifar10, fashion_mnist, mnist
-from tests.datasets.test_idx import IMAGES, LABELS, idx
+from tests.datasets.test_mnist import IMAGES, LABELS, idx
 
 
 class Response(io.BytesIO):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minitl.datasets import DataFileError, fashion_mnist, mnist
-from minitl.datasets.idx import read_idx
+from minitl.datasets.mnist import read_idx
 
 rng = np.random.default_rng(0)
 IMAGES = rng.integers(0, 256, (7, 28, 28), dtype=np.uint8)
