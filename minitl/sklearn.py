@@ -4,8 +4,7 @@
 
 `FeatureExtractor` makes images into rows of features, by `transfer/features.py`; `SoftmaxHead` is
 the head P = softmax(W^T F + b), brought to its optimum by `transfer/optimum.py`. Both pass
-scikit-learn's own `check_estimator`. Needs the extra `sklearn`; nothing else in minitl imports
-this file.
+scikit-learn's own `check_estimator`. Needs the extra `sklearn`.
 """
 
 from __future__ import annotations
@@ -43,10 +42,8 @@ class FeatureExtractor(
     same for every candidate; `Pipeline(..., memory=folder)` computes it once.
 
     Args:
-        model: 'vgg16' (with its ImageNet weights; loaded once per process), or a Model of one's
-            own on images.
-        layers: names of layers whose features are put side by side; the last when None.
-        pooling: 'avg' or 'max' keeps one number per channel, None every place.
+        model: 'vgg16' (with ImageNet weights; loaded once per process), or a Model on images.
+        layers, pooling, batch_size: as for `extract_features`.
         image_shape: X may be images, (N, H, W) gray or (N, H, W, C), or rows of pixels, as
             scikit-learn's data sets have them: then this says (H, W) or (H, W, C), where one
             size may be -1, as in `reshape`.
@@ -55,7 +52,6 @@ class FeatureExtractor(
             resizing with one's own.
         preprocess: 'auto' is the named model's own `preprocess_input` (none, with a Model); or a
             function of batches, or None.
-        batch_size: images at a time.
 
     Raises, in `fit`, ValueError for images that do not fit the model, and what the fetching of
     weights raises.
@@ -77,12 +73,12 @@ class FeatureExtractor(
         network, _ = self._network()
         shape = self._images(X[:1], network).shape
         expected = network.input_shape
-        if len(expected) != 4 or any(
-            e is not None and n != e for n, e in zip(shape[1:], expected[1:], strict=True)
-        ):
+        sizes = zip(shape[1:], expected[1:], strict=True)
+        if len(expected) != 4 or any(e not in (None, n) for n, e in sizes):
             raise ValueError(f"{network.name!r} takes images {expected}, these are {shape}")
         features = feature_model(network, self.layers, self.pooling)
         self.n_features_out_ = features.compute_output_shape((None, *shape[1:]))[1]
+        self._n_features_out = self.n_features_out_  # for get_feature_names_out
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -136,10 +132,6 @@ class FeatureExtractor(
         size = self.size or (None if isinstance(self.model, Model) else (224, 224))
         return images if size is None else resize_images(images, size)
 
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_features_out_
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -162,12 +154,9 @@ class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
 
     is convex, so there is one optimum and `solve_head` finds it: no learning rate, no
     epochs, no seed. It is what Dense(m, activation='softmax', kernel_regularizer=L2(l2)) comes to
-    on F, and scikit-learn's LogisticRegression with C = 1 / (2 * l2 * N).
-
-    Args:
-        l2: positive; the larger, the smaller the weights.
-        tolerance: the gradient's norm at the end, as a share of that at the start.
-        max_iter: steps at most; a warning tells when they were not enough.
+    on F, and scikit-learn's LogisticRegression with C = 1 / (2 * l2 * N). `tolerance` is the
+    gradient's norm at the end, as a share of that at the start; `max_iter` are the steps at most:
+    a warning tells when they were not enough.
 
     After `fit`: `classes_` (m,), `kernel_` W (D, m), `bias_` b (m,), `loss_`, `n_iter_`.
     """

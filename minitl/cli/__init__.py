@@ -2,10 +2,9 @@
 
 `main` reads the arguments, runs one command and returns the exit code: 0 done, 1 an error, 2 wrong
 usage, 130 interrupted, 141 when whoever reads the output went away. An error in the user's world (a
-missing file, no network, a wrong digest) is an OSError, a ValueError or the like, and is printed
-without a traceback. Each file of this folder has commands: `add_to` says what their options are,
-and a function that takes the parsed arguments does the work. `demo.py` is the whole job in one
-command; `train.py` does it with your own pictures.
+missing file, no network) is printed without a traceback. In each file `add_to` says what options
+its commands have, and a function that takes the parsed arguments does the work. `demo.py` is the
+whole job in one command; `train.py` does it with your own pictures.
 """
 
 import argparse
@@ -33,24 +32,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn
+            warnings.showwarning = lambda message, *_, **__: _tell(message)
             arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("minitl: interrupted", file=sys.stderr)
+        _tell("interrupted")
         return 130
     except BrokenPipeError:  # `minitl ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as of a program that the signal ended: not all was done
     except (OSError, ValueError, ImportError, ArithmeticError, MemoryError) as error:
-        print(f"minitl: {error}", file=sys.stderr)
+        _tell(error)
         return 1
     return 0
 
 
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning as a line of its own, without the place in minitl's source."""
-    print(f"minitl: {message}", file=sys.stderr)
+def _tell(what: object) -> None:
+    print(f"minitl: {what}", file=sys.stderr)
 
 
 def warmup(arguments: argparse.Namespace) -> None:

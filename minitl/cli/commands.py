@@ -1,7 +1,6 @@
 """`minitl extract, evaluate, predict, info, augment`: the commands for images, models and files.
 
-Each stands here with its options. Images come from `folders.py`; those that cannot be read are
-named, and left out or refused. A trained model says in its metadata what `evaluate` and `predict`
+Images come from `folders.py`. A trained model says in its metadata what `evaluate` and `predict`
 must know: the names of its classes, the size of its images, and how they are scaled and
 preprocessed (`trained_model`). `minitl train`, which makes such models, is in `train.py`.
 """
@@ -22,14 +21,10 @@ from minitl.cli import options
 from minitl.cli.folders import HOW, Pictures, check_output, read_folder
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import frozen_vgg16
-from minitl.judging import plots
-from minitl.judging.evaluation import evaluate_predictions
+from minitl.judging import evaluation, plots
 from minitl.models import Model, load_model
-from minitl.storage import state
-from minitl.storage.atomic import progress_bar, replacing
-from minitl.storage.keras_files import SIGNATURE, read_weights
-from minitl.transfer import feature_file
-from minitl.transfer.features import extract_features
+from minitl.storage import atomic, keras_files, state
+from minitl.transfer import feature_file, features
 
 PREPARE = {"caffe": preprocess_input, "none": lambda x: x}
 
@@ -85,11 +80,13 @@ def extract(arguments: argparse.Namespace) -> None:
     chosen = arguments.layers.split(",") if arguments.layers else None
     pooling = None if arguments.pooling == "none" else arguments.pooling
     kept: dict[str, Any] = {"preprocess": preprocess_input, "out": out}
-    f = extract_features(base, pictures.pixels, chosen, pooling, batch_size=16, verbose=1, **kept)
+    f = features.extract_features(
+        base, pictures.pixels, chosen, pooling, batch_size=16, verbose=1, **kept
+    )
     rows = out.with_suffix(".csv")
     # Names of files are bytes: 'surrogateescape' writes back those that are no UTF-8.
     with (
-        replacing(rows) as part,
+        atomic.replacing(rows) as part,
         open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file)
@@ -107,7 +104,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     pictures, labels, _ = read_folder(
         arguments.directory, about["size"], arguments.strict, names, about
     )
-    found = evaluate_predictions(labels, probabilities(model, about, pictures.pixels), names)
+    found = evaluation.evaluate_predictions(
+        labels, probabilities(model, about, pictures.pixels), names
+    )
     if arguments.json:
         print(json.dumps(found.to_dict() | {"unreadable": len(pictures.faults)}, indent=1))
     else:
@@ -169,14 +168,13 @@ def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
             f"{list(PREPARE)}"
         )
     size = about["size"]
-    about["size"] = (size, size) if isinstance(size, int) else tuple(size)
-    return model, about
+    return model, about | {"size": (size, size) if isinstance(size, int) else tuple(size)}
 
 
 def probabilities(model: Model, about: dict[str, Any], pixels: np.ndarray) -> np.ndarray:
     """(N, m) for images (N, H, W, 3), 0-255, 16 at a time."""
     prepare, parts = PREPARE[about["preprocessing"]], []
-    with progress_bar(len(pixels), "minitl: classifying", unit="image") as bar:
+    with atomic.progress_bar(len(pixels), "minitl: classifying", unit="image") as bar:
         for at in range(0, len(pixels), 16):
             some = np.asarray(pixels[at : at + 16])
             parts.append(model.predict(prepare(some), verbose=0))
@@ -197,10 +195,10 @@ def info(arguments: argparse.Namespace) -> None:
             _show(f"{name}: {str(value)[:100]}")
         print(f"weights: {sum(np.size(w) for w in backup['weights'].values()):,} numbers")
         return
-    if start.startswith(SIGNATURE) and feature_file.is_feature_file(path):
+    if start.startswith(keras_files.SIGNATURE) and feature_file.is_feature_file(path):
         print(f"{path}: a feature file\n{feature_file.describe(path)}")
         return
-    stored = read_weights(path)
+    stored = keras_files.read_weights(path)
     if "model_config" in stored.attributes:
         model = load_model(path)
         print(f"{path}: a model")

@@ -7,8 +7,7 @@
 5. training: the head alone, on F; then block5 is unfrozen and trained with it at a small rate;
 6. evaluation: accuracy, F1, confusion matrix, before and after.
 
-What is frozen in both stages (blocks 1 to 4) never runs twice: its output is what is kept. The
-three models of `build` share their layers and differ in where they start.
+What is frozen in both stages (blocks 1 to 4) never runs twice: its output is what is kept.
 """
 
 import argparse
@@ -26,8 +25,7 @@ from minitl.callbacks import History
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import fit_best, frozen_vgg16, softmax_head
 from minitl.config import next_seed, set_random_seed
-from minitl.data import elpv, resize_images, to_rgb
-from minitl.data.splits import strata, stratified_split, stratified_subset
+from minitl.data import elpv, resize_images, splits, to_rgb
 from minitl.judging import plots
 from minitl.judging.evaluation import Evaluation, evaluate_predictions
 from minitl.models import Model
@@ -120,12 +118,12 @@ def read_cells(count: int | None, seed: int) -> Cells:
     validate. Every kind of cell and of defect has its share in the choice and in the test."""
     images, probability, types = elpv.load_data()
     labels = elpv.labels(probability)
-    kinds = strata(probability, types)
+    kinds = splits.strata(probability, types)
     if count is not None:
-        chosen = stratified_subset(kinds, count, seed)
+        chosen = splits.stratified_subset(kinds, count, seed)
         images, labels, kinds = images[chosen], labels[chosen], kinds[chosen]
-    rest, test = stratified_split(kinds, 0.25, seed)
-    inner, validation = stratified_split(labels[rest], 0.2, next_seed())
+    rest, test = splits.stratified_split(kinds, 0.25, seed)
+    inner, validation = splits.stratified_split(labels[rest], 0.2, next_seed())
     cells = Cells(images, labels, rest[inner], rest[validation], test)
     counts = ", ".join(f"{n} {name}" for n, name in zip(np.bincount(labels), NAMES, strict=True))
     print(f"{len(images)} solar cells: {counts}.")
@@ -142,8 +140,8 @@ def build(base: Model, classes: int) -> tuple[Model, Model, Model]:
     upper      from the maps of block4 to probabilities: block5 and head, trained second
 
     F puts side by side what block5 finds on average and at most, and what block4 finds on
-    average: D = 3 * 512. BatchNormalization brings its columns, of which some are a hundred
-    times larger than others, to one scale; without it the head's loss is twice as high.
+    average: D = 3 * 512. BatchNormalization brings its columns, some a hundred times larger than
+    others, to one scale; without it the head's loss is twice as high.
     """
     maps4 = base.get_layer("block4_pool").output
     average5 = layers.GlobalAveragePooling2D(name="block5_average")(base.output)

@@ -1,9 +1,8 @@
 """Folders of images for the commands: read once, scaled to the network's size, kept in a file.
 
-A folder has one sub-folder per class. What cannot be read as an image is named on the error output
-and left out, or refused (`--strict`); `Pictures.skipped` says at the end how many there were. The
-pixels lie in a file that the system reads as it is used, so that memory does not grow with their
-number. `commands.py` and `train.py` use them.
+What cannot be read as an image is named on the error output and left out, or refused (`--strict`).
+The pixels lie in a file that the system reads as it is used, so that memory does not grow with
+their number. `commands.py` and `train.py` use them.
 """
 
 import math

@@ -1,11 +1,10 @@
 """`minitl train`: a classifier of your own pictures, on a pretrained VGG16.
 
-The steps of `train` are those of transfer learning: read the images and hold some out; add
-augmented views, if asked for; put a head on the frozen base and train it; unfreeze blocks of the
-base and train them with it; evaluate on what was held out; save. The base runs once over every
-image: `fit` keeps its features in a folder beside the output, where a backup is written after each
-epoch as well. The same command, run again after it was killed, goes on there and ends with the
-same bits. `demo.py` takes `frozen_vgg16`, `softmax_head` and `fit_best` from here.
+`train` reads the images and holds some out, adds augmented views if asked for, trains a head on
+the frozen base, unfreezes blocks and trains them with it, evaluates on what was held out, and
+saves. The base runs once over every image: `fit` keeps its features in a folder beside the output,
+where a backup is written after each epoch as well. The same command, run again after it was
+killed, goes on there and ends with the same bits. `demo.py` takes its steps from here, too.
 """
 
 import argparse
@@ -18,15 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from minitl.applications import VGG16
-from minitl.applications.vgg16 import preprocess_input
+from minitl.applications import vgg16
 from minitl.callbacks import BackupAndRestore, EarlyStopping, History
 from minitl.cli import options
 from minitl.cli.folders import HOW, check_output, read_folder, scratch
 from minitl.cli.options import option
 from minitl.config import set_random_seed
-from minitl.data import augment
-from minitl.data.splits import stratified_split
+from minitl.data import augment, splits
 from minitl.judging.evaluation import evaluate_predictions
 from minitl.layers import Dense, Dropout, GlobalAveragePooling2D
 from minitl.models import Model
@@ -84,18 +81,13 @@ def train(arguments: argparse.Namespace) -> None:
     print(f"{len(x)} images to train on, {len(x_val)} to validate: {', '.join(names)}.", flush=True)
     one_hot = np.eye(len(names), dtype=np.float32)
     data = with_views(x, one_hot[y], layers, arguments.copies, arguments.seed)
-    validation = preprocess_input(x_val), one_hot[y_val]
+    validation = vgg16.preprocess_input(x_val), one_hot[y_val]
     means = GlobalAveragePooling2D(name="average")(base.output)
     hidden = [int(width) for width in arguments.head.split(",") if width]
     model = Model(base.input, softmax_head(means, len(names), hidden), name="trained")
-    about: dict[str, Any] = {
-        "class_names": names,
-        "size": list(arguments.size),
-        "preprocessing": "caffe",
-        **HOW,
-    }
-    about["provenance"] = provenance(arguments, len(x), len(x_val), layers)
-    model.metadata = about
+    about = {"class_names": names, "size": list(arguments.size), "preprocessing": "caffe"}
+    came = provenance(arguments, len(x), len(x_val), layers)
+    model.metadata = about | HOW | {"provenance": came}
     cache = out.with_name(f"{out.name}.cache")
     cache.mkdir(exist_ok=True)
     fit: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
@@ -114,8 +106,7 @@ def train(arguments: argparse.Namespace) -> None:
             save_interrupted(model, out)
         print(f"\nThe same command goes on from what is in {cache}.", file=sys.stderr)
         raise
-    reached = {"accuracy": found.accuracy, "macro F1": found.macro_f1}
-    model.metadata["provenance"]["validation"] = reached
+    came["validation"] = {"accuracy": found.accuracy, "macro F1": found.macro_f1}
     model.save(out)
     shutil.rmtree(cache, ignore_errors=True)
     print(f"\nOn the {len(y_val)} validation images:\n{found}")
@@ -126,7 +117,7 @@ def train(arguments: argparse.Namespace) -> None:
 def frozen_vgg16(size: tuple[int, int], weights: str = "imagenet") -> Model:
     """VGG16 without top for images (H, W); `weights` 'imagenet', of a file, or 'none': random."""
     given = None if weights == "none" else weights
-    base = VGG16(include_top=False, weights=given, input_shape=(*size, 3))
+    base = vgg16.VGG16(include_top=False, weights=given, input_shape=(*size, 3))
     base.trainable = False
     return base
 
@@ -143,7 +134,7 @@ def read_images(arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any, list
     if len(names) < 2:
         raise ValueError(f"{arguments.directory} has one class only; training needs two or more")
     if isinstance(held_out, float):
-        rows, others = stratified_split(y, held_out, arguments.seed)
+        rows, others = splits.stratified_split(y, held_out, arguments.seed)
         x, y, x_val, y_val = x[rows], y[rows], x[others], y[others]
     else:
         more, y_val, _ = read_folder(held_out, size, strict, names)
@@ -167,7 +158,7 @@ def with_views(x: np.ndarray, y: np.ndarray, layers: Sequence[Any], copies: int,
             some = np.asarray(x[at : at + 64])
             if view:
                 some = augment(some, layers, seed, view - 1, first=at)
-            prepared[view * len(x) + at :][: len(some)] = preprocess_input(some)
+            prepared[view * len(x) + at :][: len(some)] = vgg16.preprocess_input(some)
     return prepared, np.tile(y, (parts, 1))
 
 

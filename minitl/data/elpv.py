@@ -3,13 +3,12 @@
 A current makes the cells glow in the infrared; what stays dark is broken. The images (300 x 300,
 gray) are cut out of photographs of 44 modules, and experts gave each a probability of being
 defective: 0, 1/3, 2/3 or 1. Cells are of monocrystalline ('mono') or polycrystalline ('poly')
-silicon. Rows are ordered by module, and cells of one module look alike (`splits.block_split`).
+silicon. Rows are ordered by module, and cells of one module look alike (`splits.block_split`). The
+package `elpv-dataset` has them (CC BY-NC-SA 4.0, not for commercial use).
 
-The images come from the package `elpv-dataset` (CC BY-NC-SA 4.0, not for commercial use), which
-`pip install 'minitl[demo]'` brings along. Sources: Buerhop-Lutz et al., "A Benchmark for Visual
-Identification of Defective Solar Cells in Electroluminescence Imagery", EU PVSEC 2018; Deitsch
-et al., "Automatic classification of defective photovoltaic module cells in electroluminescence
-images", Solar Energy 185 (2019).
+Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in
+Electroluminescence Imagery", EU PVSEC 2018; Deitsch et al., "Automatic classification of defective
+photovoltaic module cells in electroluminescence images", Solar Energy 185 (2019).
 """
 
 from typing import Any

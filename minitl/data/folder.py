@@ -32,16 +32,13 @@ LABEL_MODES = ("int", "categorical", "binary", None)
 class ImageDataset:
     """Images on the disk, read and resized a batch at a time.
 
-    Iterating yields (x, y), or x alone when there are no labels:
-    x (N, H, W, C) float32, 0-255; y by `label_mode`: 'int' (N,) int32, 'categorical' (N, m) and
-    'binary' (N, 1) float32. The last batch may be smaller. With `shuffle`, every iteration has a
-    new order, drawn from `seed` and the number of the iteration, so a run can be repeated; unlike
-    Keras, which mixes within a buffer of 8 batches, the whole list is shuffled. With
-    `batch_size=None` single samples are yielded. `resizing` says what becomes of images of other
-    proportions than `image_size` (H, W): 'stretch', 'crop' or 'pad' (zeros).
-
-    `file_paths`, `labels` (N,) and `arrays()` share one fixed order, whatever was iterated before.
-    Raises ValueError for settings out of their range.
+    Iterating yields (x, y), or x alone without labels: x (N, H, W, C) float32, 0-255; y by
+    `label_mode`: 'int' (N,) int32, 'categorical' (N, m) and 'binary' (N, 1) float32. With
+    `shuffle` every iteration has a new order of the whole list (not of a buffer's), drawn from
+    `seed` and the number of the iteration. With `batch_size=None` single samples are yielded.
+    `resizing` says what becomes of images of other proportions than `image_size` (H, W): 'stretch',
+    'crop' or 'pad' (zeros). `file_paths`, `labels` (N,) and `arrays()` keep one order, whatever was
+    iterated. Raises ValueError for settings out of their range.
     """
 
     file_paths: Sequence[str] = ()

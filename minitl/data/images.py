@@ -232,7 +232,8 @@ def resize_images(
         across = _taps(width, columns, interpolation, antialias, dtype)
         out = np.empty((n, rows, columns, channels), dtype)
         for image, result in zip(images, out, strict=True):  # one by one: small temporaries
-            result[:] = _mix(_mix(image, *down, axis=0), *across, axis=1)
+            lines = sum(w[:, None, None] * image.take(pixel, 0) for pixel, w in down)
+            result[:] = sum(w[:, None] * lines.take(pixel, 1) for pixel, w in across)
     return out.reshape(out.shape[:3]) if x.ndim == 3 else out
 
 
@@ -245,8 +246,8 @@ def _nearest(size: int, out: int) -> np.ndarray:
 
 def _taps(
     size: int, out: int, interpolation: str, antialias: bool, dtype: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which input pixels make each output pixel: indices (OUT, T) and weights (OUT, T)."""
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Which input pixels make each output pixel: T pairs of indices (OUT,) and weights (OUT,)."""
     scale = size / out
     centres = (np.arange(out)[:, np.newaxis] + 0.5) * scale
     weight, ends = KERNELS.get(interpolation, (None, scale / 2))
@@ -262,14 +263,7 @@ def _taps(
         weights = np.maximum(covered, 0)
     weights = np.where((pixels >= 0) & (pixels < size), weights, 0)
     weights /= weights.sum(axis=1, keepdims=True)
-    return np.clip(pixels, 0, size - 1), weights.astype(dtype)
-
-
-def _mix(x: np.ndarray, pixels: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
-    """Weighted sums along `axis` of an image (H, W, C) with taps (OUT, T)."""
-    along = (-1, 1, 1) if axis == 0 else (1, -1, 1)
-    taps = zip(weights.T, pixels.T, strict=True)
-    return sum(w.reshape(along) * x.take(p, axis) for w, p in taps)
+    return list(zip(np.clip(pixels, 0, size - 1).T, weights.astype(dtype).T, strict=True))
 
 
 def open_image(path: Source) -> Image.Image:

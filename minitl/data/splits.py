@@ -1,11 +1,10 @@
 """Dividing rows into a part to learn from and a part held out to judge by.
 
-What comes in is one label per row, or how many rows there are; what goes out are row numbers in
-ascending order, drawn from `seed` alone. Stratified means that every stratum (a class, or a class
-and a type: see `strata`) gives the same share. Grouped means that a group goes whole to one side:
-cells of one solar module, or photographs of one plant, look alike, and a random split puts their
-like on both sides and flatters the result. Report both kinds. Folds for cross-validation are
-scikit-learn's matter: `minitl.sklearn` fits into it.
+What comes in is one label per row; what goes out are row numbers in ascending order, drawn from
+`seed` alone. Stratified means that every stratum (a class, or a class and a type: see `strata`)
+gives the same share. Grouped means that a group goes whole to one side: cells of one solar module
+look alike, and a random split puts their like on both sides and flatters the result. Report both
+kinds. Folds for cross-validation are scikit-learn's matter: `minitl.sklearn` fits into it.
 """
 
 from typing import Any

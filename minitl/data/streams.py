@@ -23,11 +23,8 @@ class StreamData:
     taken again and dropped. Another iterable begins the epoch again, after what has changed in its
     plain attributes (a counter of epochs, a random generator) has been put back.
 
-    Args:
-        source: the iterable.
-        steps: batches per epoch; all that it yields when None.
-        names: of the model's inputs and outputs, for dicts.
-        check: called with each batch, raises for a bad one.
+    `steps` are the batches per epoch, all that it yields when None; `names` those of the model's
+    inputs and outputs, for dicts; `check` is called with each batch and raises for a bad one.
     """
 
     samples: ClassVar[None] = None  # nobody knows how many there are

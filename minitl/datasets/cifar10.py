@@ -1,10 +1,9 @@
 """CIFAR-10: 60,000 colour photographs of 32 x 32 pixels in ten classes, in their binary version.
 
-A record is the label (CIFAR-100: coarse, then fine) in one byte each, and 32 x 32 pixels, all red
-ones first, then all green, then all blue, each colour row by row. A file is records, and nothing
-else. The files are read out of the published archive, or from a folder into which it was unpacked;
-nothing is unpacked to the disk, and the versions made with pickle are not touched. `cifar100.py`
-reads with `load_pairs`, too; where the archive comes from is in `sources.py`.
+A file is records, each the label (CIFAR-100: coarse, then fine) in one byte, and 32 x 32 pixels,
+all red ones first, then all green, then all blue, row by row. The files are read out of the
+published archive, or from a folder into which it was unpacked; the versions made with pickle are
+not touched. `cifar100.py` reads with `load_pairs`, too; the archive comes by `sources.py`.
 
 Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """

@@ -21,8 +21,6 @@ from minitl.data.folder import ImageDataset, image_dataset_from_directory
 from minitl.data.images import check_choice
 from minitl.naming import check_keywords
 
-SYNSET = re.compile(r"n\d{8}")
-
 
 @check_keywords
 def dataset_from_directory(
@@ -47,7 +45,17 @@ def dataset_from_directory(
     synsets, or are not among the 1,000.
     """
     check_choice("labels", labels, ("imagenet", "folders"))
-    synsets = _synsets(Path(directory))
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"there is no folder {folder}")
+    synsets = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    strangers = [name for name in synsets if not re.fullmatch(r"n\d{8}", name)]
+    if strangers or not synsets:
+        found = ", ".join(map(repr, strangers[:5])) or "no sub-folders"
+        raise ValueError(
+            f"expected sub-folders of {folder} that are named by synsets (n01440764), found "
+            f"{found}; other folders are read by image_dataset_from_directory"
+        )
     settings = ("rgb", batch_size, image_size, shuffle, seed)
     dataset = image_dataset_from_directory(
         directory, "inferred", label_mode, synsets, *settings, verbose=verbose
@@ -70,18 +78,3 @@ def dataset_from_directory(
     ]
     dataset.class_names = list(words.values())
     return dataset
-
-
-def _synsets(folder: Path) -> list[str]:
-    """The names of the sub-folders. Raises ValueError where one is no synset."""
-    if not folder.is_dir():
-        raise NotADirectoryError(f"there is no folder {folder}")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    strangers = [name for name in names if not SYNSET.fullmatch(name)]
-    if strangers or not names:
-        found = ", ".join(map(repr, strangers[:5])) or "no sub-folders"
-        raise ValueError(
-            f"expected sub-folders of {folder} that are named by synsets (n01440764), found "
-            f"{found}; other folders are read by image_dataset_from_directory"
-        )
-    return names

@@ -90,18 +90,15 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 def load_pairs(source: Source, path: Place) -> tuple[Pair, Pair]:
     """((x_train, y_train), (x_test, y_test)) from the four files of a data set like MNIST."""
     folder = source.folder(path)
-    found = {name: _find(folder, name) for name in source.files}
+    found = {}
+    for name in source.files:  # packed or not; some unpackers write 'train-images.idx3-ubyte'
+        plain = name.removesuffix(".gz")
+        choices = [folder / each for each in (name, plain, plain.replace("-idx", ".idx"))]
+        found[name] = next(filter(Path.is_file, choices), choices[0])
     if lacking := [name for name, place in found.items() if not place.is_file()]:
         raise source.missing(folder, lacking)
     train_x, train_y, test_x, test_y = found.values()
     return _pair(train_x, train_y), _pair(test_x, test_y)
-
-
-def _find(folder: Path, name: str) -> Path:
-    """The file, packed or not, if it is there; some unpackers write 'train-images.idx3-ubyte'."""
-    plain = name.removesuffix(".gz")
-    choices = [folder / each for each in (name, plain, plain.replace("-idx", ".idx"))]
-    return next(filter(Path.is_file, choices), choices[0])
 
 
 def _pair(images: Path, labels: Path) -> Pair:

@@ -1,8 +1,8 @@
 """How good are predictions? Every number from the true labels and the predicted probabilities.
 
 `evaluate_predictions(y_true, probabilities)` gives an `Evaluation`, which prints as a table and
-turns into a dict for JSON; no model is needed. The functions below it answer one question each.
-With TP, FP and FN the true positives, false positives and false negatives of a class,
+turns into a dict for JSON. With TP, FP, FN true positives, false positives, false negatives of a
+class,
 
     precision = TP / (TP + FP)    recall = TP / (TP + FN)    F1 = 2 TP / (2 TP + FP + FN)
 

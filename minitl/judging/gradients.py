@@ -1,9 +1,7 @@
 """Are the gradients right? `backward` beside finite differences, and the tape printed.
 
-Whoever adds an op or a layer checks it with `check_gradients(f, inputs)`: f takes Tensors and gives
-a Tensor, and an AssertionError names the input whose gradient is off. `gradient_errors` gives the
-numbers themselves, `jacobian` the whole matrix of a tiny function. All compute in float64.
-`print_graph` shows how a tensor was computed. How `backward` works stands in `minitl/autograd.py`.
+Whoever adds an op or a layer checks it with `check_gradients(f, inputs)`, where f takes Tensors and
+gives a Tensor. All compute in float64. How `backward` works stands in `minitl/autograd.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +25,8 @@ def gradient_errors(
 
     are computed in float64, the right one as a central difference with `step`; returned is
     |left - right| / (|c| |f(x + h d) - f(x - h d)| / 2h), the gap relative to the size of what is
-    compared. A cotangent of ones would not do: it cannot see a gradient whose entries are
-    permuted.
-
-    Args:
-        f: takes one Tensor per input and returns a Tensor.
-        inputs: arrays; used as float64.
+    compared. A cotangent of ones cannot see a gradient whose entries are permuted. `f` takes one
+    Tensor per input and returns a Tensor.
     """
     arrays = [np.array(a, dtype=np.float64) for a in inputs]
     rng = np.random.default_rng(seed)

@@ -1,10 +1,9 @@
 """Plots of a training and of its result, each written as one image file.
 
-Each function takes numbers (a history, a confusion matrix, images with probabilities) and a path,
-and draws with matplotlib, which is imported only then (`pip install 'minitl[plot]'`). Figures are
-made without pyplot, so a user's own figures, backend and settings stay as they are. Colours are
-those of Okabe and Ito, which remain distinct with any kind of colour vision; nothing is told by
-colour alone. The numbers come from `evaluation.py` and `rate_range.py`.
+Each function takes numbers (from `evaluation.py`, say) and a path, and draws with matplotlib, which
+is imported only then (`pip install 'minitl[plot]'`). Figures are made without pyplot, so a user's
+own figures, backend and settings stay as they are. Colours are those of Okabe and Ito, which remain
+distinct with any kind of colour vision; nothing is told by colour alone.
 """
 
 from __future__ import annotations

@@ -31,8 +31,7 @@ def summary(
         expand_nested: show the layers of models inside this one.
         layer_range: (first, last): only the layers from one name to another, both included. Each
             is a regular expression that a name begins with. Totals are the model's.
-        positions, show_trainable: Keras's. Columns are as wide as what stands in them, and what is
-            trainable is always shown.
+        positions, show_trainable: Keras's, for what is always shown.
 
     Raises ValueError when no layer has a name of `layer_range`.
     """
