@@ -91,9 +91,8 @@ class FeatureExtractor(
             images = self._images(batch, network)
             return images if own is None else own(images)
 
-        return extract_features(
-            network, X, self.layers, self.pooling, self.batch_size, verbose=0, preprocess=prepared
-        )
+        settings = (self.layers, self.pooling, self.batch_size)
+        return extract_features(network, X, *settings, verbose=0, preprocess=prepared)
 
     def _network(self) -> tuple[Model, Any]:
         """The network, and its preprocessing or None."""

@@ -74,15 +74,12 @@ def extract(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     out = check_output(arguments.output, (".h5",))
     base = frozen_vgg16(arguments.size, arguments.weights)
-    pictures, labels, names = read_folder(
-        arguments.directory, arguments.size, arguments.strict, needs_classes=False
-    )
+    size, strict = arguments.size, arguments.strict
+    pictures, labels, names = read_folder(arguments.directory, size, strict, needs_classes=False)
     chosen = arguments.layers.split(",") if arguments.layers else None
     pooling = None if arguments.pooling == "none" else arguments.pooling
-    kept: dict[str, Any] = {"preprocess": preprocess_input, "out": out}
-    f = features.extract_features(
-        base, pictures.pixels, chosen, pooling, batch_size=16, verbose=1, **kept
-    )
+    how: dict[str, Any] = {"preprocess": preprocess_input, "batch_size": 16, "verbose": 1}
+    f = features.extract_features(base, pictures.pixels, chosen, pooling, out=out, **how)
     rows = out.with_suffix(".csv")
     # Names of files are bytes: 'surrogateescape' writes back those that are no UTF-8.
     with (
@@ -101,9 +98,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Tell how good a trained model is on a folder with one sub-folder of images per class."""
     model, about = trained_model(arguments.model)
     names = about["class_names"]
-    pictures, labels, _ = read_folder(
-        arguments.directory, about["size"], arguments.strict, names, about
-    )
+    place, strict = arguments.directory, arguments.strict
+    pictures, labels, _ = read_folder(place, about["size"], strict, names, about)
     found = evaluation.evaluate_predictions(
         labels, probabilities(model, about, pictures.pixels), names
     )

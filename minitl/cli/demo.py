@@ -154,16 +154,15 @@ def build(base: Model, classes: int) -> tuple[Model, Model, Model]:
     return inspector, head, upper
 
 
-def maps_of(cells: np.ndarray, base: Model, file: str) -> np.ndarray:
+def maps_of(cells: np.ndarray, base: Model, name: str) -> np.ndarray:
     """What block4 makes of gray cells (N, 300, 300), 0-255; kept in a file of the cache folder."""
 
     def prepare(some: np.ndarray) -> np.ndarray:  # (N, 224, 224, 3), BGR, centred
         return preprocess_input(resize_images(to_rgb(some), (SIDE, SIDE), "bilinear"))
 
-    options: dict[str, Any] = {"batch_size": 16, "verbose": 1, "preprocess": prepare}
-    return extract_features(
-        base, cells, "block4_pool", out=cache_folder("features") / file, **options
-    )
+    how: dict[str, Any] = {"preprocess": prepare, "batch_size": 16, "verbose": 1}
+    file = cache_folder("features") / name
+    return extract_features(base, cells, "block4_pool", out=file, **how)
 
 
 def train(

@@ -94,16 +94,14 @@ def read_folder(
         raise ValueError(f"{directory} has no sub-folders: put the images of each class into one")
     with warnings.catch_warnings():  # `train` refuses a single class, for others it is none's fault
         warnings.filterwarnings("ignore", ".* has one class only")
-        found = image_dataset_from_directory(
-            directory, "inferred" if classes else None, shuffle=False, verbose=False
-        )
+        labelled = "inferred" if classes else None
+        found = image_dataset_from_directory(directory, labelled, shuffle=False, verbose=False)
     theirs = list(found.class_names or ()) if classes else []
     names = theirs if names is None else list(names)
     unknown = [name for name in theirs if name not in names]
     if unknown:
-        raise ValueError(
-            f"{directory} has sub-folders {unknown}, which are not among the classes {names}"
-        )
+        text = f"{directory} has sub-folders {unknown}"
+        raise ValueError(f"{text}, which are not among the classes {names}")
     labels = np.zeros(len(found.file_paths), np.int32)
     if classes:
         labels = np.array([names.index(name) for name in theirs], np.int32)[found.labels]

@@ -86,7 +86,7 @@ def train(arguments: argparse.Namespace) -> None:
     hidden = [int(width) for width in arguments.head.split(",") if width]
     model = Model(base.input, softmax_head(means, len(names), hidden), name="trained")
     about = {"class_names": names, "size": list(arguments.size), "preprocessing": "caffe"}
-    came = provenance(arguments, len(x), len(x_val), layers)
+    came = provenance(arguments, {"training": len(x), "validation": len(x_val)}, layers)
     model.metadata = about | HOW | {"provenance": came}
     cache = out.with_name(f"{out.name}.cache")
     cache.mkdir(exist_ok=True)
@@ -170,15 +170,13 @@ def softmax_head(features: Any, classes: int, widths: Sequence[int] = ()) -> Any
     return Dense(classes, activation="softmax", name="head")(dropped)
 
 
-def provenance(
-    arguments: argparse.Namespace, images: int, validation: int, layers: Sequence[Any]
-) -> dict[str, Any]:
+def provenance(arguments: Any, images: dict[str, int], layers: Sequence[Any]) -> dict[str, Any]:
     """Where a model comes from, to be kept in its file."""
     return {
         "minitl": sys.modules["minitl"].__version__,
         "base": f"vgg16, weights {arguments.weights}",
         "folder": str(Path(arguments.directory).absolute().name),
-        "images": {"training": images, "validation": validation},
+        "images": images,
         **{k: getattr(arguments, k) for k in ("seed", "head", "unfreeze", "epochs")},
         "augmentation": [type(layer).__name__ for layer in layers],
         "interrupted": False,

@@ -322,9 +322,8 @@ def _index(
         raise ValueError(f"{len(labels)} labels for {len(paths)} images in {directory}")
     given = np.asarray(labels)
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
-        raise ValueError(
-            f"labels must be one integer an image, got {given.dtype} of shape {given.shape}"
-        )
+        text = "labels must be one integer an image, got"
+        raise ValueError(f"{text} {given.dtype} of shape {given.shape}")
     return paths, given.astype(np.int32), [str(label) for label in np.unique(given)]
 
 
@@ -360,9 +359,7 @@ def _image_files(directory: str, follow_links: bool) -> list[str]:
     ]
 
 
-def _check_split(
-    validation_split: float | None, subset: str | None, shuffle: bool, seed: int | None
-) -> None:
+def _check_split(validation_split: Any, subset: Any, shuffle: bool, seed: Any) -> None:
     """Raise ValueError where these arguments do not go together."""
     images.check_choice("subset", subset, ("training", "validation", "both", None))
     if (validation_split is None) != (subset is None):

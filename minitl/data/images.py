@@ -108,9 +108,8 @@ def array_to_img(
     check_data_format(data_format)
     x = np.asarray(x, dtype=np.float32 if dtype is None else dtype)
     if x.ndim != 3 or x.shape[2] not in (1, 3, 4) or x.size == 0:
-        raise ValueError(
-            f"array_to_img takes one image (H, W, C) with 1, 3 or 4 channels, got shape {x.shape}"
-        )
+        what = "one image (H, W, C) with 1, 3 or 4 channels"
+        raise ValueError(f"array_to_img takes {what}, got shape {x.shape}")
     if not np.isfinite(x).all():
         raise ValueError("the image has NaN or infinite values")
     if scale:

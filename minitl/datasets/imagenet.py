@@ -70,11 +70,9 @@ def dataset_from_directory(
         dataset.class_names = [words.get(name, name) for name in synsets]
         return dataset
     if unknown := [name for name in synsets if name not in words]:
-        raise ValueError(
-            f"{', '.join(unknown[:5])}: not among the 1,000 classes; labels='folders' takes them"
-        )
-    dataset.labels = np.array([list(words).index(name) for name in synsets], np.int32)[
-        dataset.labels
-    ]
+        advice = "not among the 1,000 classes; labels='folders' takes them"
+        raise ValueError(f"{', '.join(unknown[:5])}: {advice}")
+    places = np.array([list(words).index(name) for name in synsets], np.int32)
+    dataset.labels = places[dataset.labels]
     dataset.class_names = list(words.values())
     return dataset

@@ -246,9 +246,8 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
     p = np.asarray(probabilities, float)
     p = p[:, np.newaxis] if p.ndim == 1 else p
     if p.ndim != 2 or p.size == 0:
-        raise ValueError(
-            f"probabilities must be (N, m), or (N,) for two classes, got shape {p.shape}"
-        )
+        form = "(N, m), or (N,) for two classes"
+        raise ValueError(f"probabilities must be {form}, got shape {p.shape}")
     if not np.isfinite(p).all():
         rows = np.flatnonzero(~np.isfinite(p).all(axis=1))
         raise ValueError(f"probabilities hold NaN or infinity in {len(rows)} rows, first {rows[0]}")

@@ -65,23 +65,6 @@ def check_gradients(
             )
 
 
-def jacobian(f: Callable[..., Tensor], inputs: Sequence[Array], i: int = 0) -> Array:
-    """The full matrix d f / d inputs[i], shape (y.size, inputs[i].size), one row at a time.
-
-    Each row is one `backward` with a unit cotangent, so this is for tiny shapes and for tests.
-    """
-    arrays = [np.array(a, dtype=np.float64) for a in inputs]
-    rows: list[Array] = []
-    size = 1
-    while len(rows) < size:
-        tensors = [Tensor(a, requires_grad=j == i) for j, a in enumerate(arrays)]
-        y = f(*tensors)
-        size = y.storage.size
-        unit = np.eye(1, size, len(rows)).reshape(y.shape)
-        rows.append(backward(y, [tensors[i]], unit)[0].ravel())
-    return np.stack(rows)
-
-
 def print_graph(y: Tensor, file: Any = None) -> None:
     """Print how y was computed, one line a tensor, every tensor after those it depends on.
 

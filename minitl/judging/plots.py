@@ -89,13 +89,9 @@ def _mark_stages(axes: Axes, names: Sequence[str], lengths: Sequence[int]) -> No
         if start:
             axes.axvline(start + 0.5, color=GRAY, linestyle=":", linewidth=1.2)
         if name and length:
-            place: dict[str, Any] = {
-                "xycoords": ("data", "axes fraction"),
-                "ha": "center",
-                "va": "bottom",
-            }
+            how: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8, "color": GRAY}
             middle = (start + (length + 1) / 2, 1.01)
-            axes.annotate(name, middle, fontsize=8, color=GRAY, **place)
+            axes.annotate(name, middle, xycoords=("data", "axes fraction"), **how)
         start += length
     axes.set_xlim(0.5, start + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
