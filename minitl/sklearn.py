@@ -111,10 +111,8 @@ class FeatureExtractor(
         """X as images (N, H, W, C) of 0-255, in the network's number of channels, and resized."""
         if X.ndim == 2:
             if self.image_shape is None:
-                raise ValueError(
-                    f"X has rows of {X.shape[1]} numbers: image_shape must say which height and "
-                    f"width (and channels) they are"
-                )
+                text = "image_shape must say which height and width (and channels) they are"
+                raise ValueError(f"X has rows of {X.shape[1]} numbers: {text}")
             try:
                 X = X.reshape(len(X), *self.image_shape)
             except ValueError:

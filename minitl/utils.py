@@ -54,10 +54,8 @@ def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
         raise ValueError("no labels: give num_classes")
     classes = int(labels.max()) + 1 if num_classes is None else int(num_classes)
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(
-            f"labels must be 0 to {classes - 1} for {classes} classes, got "
-            f"{labels.min()} to {labels.max()}"
-        )
+        wanted = f"0 to {classes - 1} for {classes} classes"
+        raise ValueError(f"labels must be {wanted}, got {labels.min()} to {labels.max()}")
     one_hot = np.zeros((*labels.shape, classes))
     np.put_along_axis(one_hot, labels[..., np.newaxis], 1, axis=-1)
     return one_hot

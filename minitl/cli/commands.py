@@ -154,15 +154,11 @@ def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
     about = {**HOW, **model.metadata}
     lacking = [key for key in ("class_names", "size", "preprocessing") if key not in about]
     if lacking:
-        raise ValueError(
-            f"{path} does not say its {', '.join(lacking)}; set model.metadata, or make it with "
-            "`minitl train`"
-        )
+        advice = "set model.metadata, or make it with `minitl train`"
+        raise ValueError(f"{path} does not say its {', '.join(lacking)}; {advice}")
     if about["preprocessing"] not in PREPARE:
-        raise ValueError(
-            f"{path}: unknown preprocessing {about['preprocessing']!r}, expected one of "
-            f"{list(PREPARE)}"
-        )
+        text = f"unknown preprocessing {about['preprocessing']!r}, expected one of"
+        raise ValueError(f"{path}: {text} {list(PREPARE)}")
     size = about["size"]
     return model, about | {"size": (size, size) if isinstance(size, int) else tuple(size)}
 

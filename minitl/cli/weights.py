@@ -51,11 +51,9 @@ def path(arguments: argparse.Namespace) -> None:
     """Print the path of weights that are here already."""
     found = weights.find(arguments.name, arguments.top)
     if found is None:
-        top = " --top" if arguments.top else ""
+        command = f"minitl weights fetch {arguments.name}{' --top' if arguments.top else ''}"
         title = weights.published(arguments.name, arguments.top).title
-        raise FileNotFoundError(
-            f"{title} is not here; bring it with: minitl weights fetch {arguments.name}{top}"
-        )
+        raise FileNotFoundError(f"{title} is not here; bring it with: {command}")
     print(found)
 
 

@@ -61,9 +61,8 @@ class ImageDataset:
         images.check_choice("interpolation", self.interpolation, images.INTERPOLATIONS)
         images.check_choice("resizing", self.resizing, ("stretch", "crop", "pad"))
         size, batch = self.image_size, self.batch_size
-        self.image_size = images.check_size(
-            "image_size", (size, size) if isinstance(size, int) else size
-        )
+        pair = (size, size) if isinstance(size, int) else size
+        self.image_size = images.check_size("image_size", pair)
         if batch is not None and (not isinstance(batch, int) or batch < 1):
             raise ValueError(f"batch_size must be a positive integer or None, got {batch!r}")
         self.file_paths = list(self.file_paths)
@@ -77,10 +76,9 @@ class ImageDataset:
             found = f"{len(names)}: {names}"
             raise ValueError(f"label_mode='binary' needs exactly 2 classes, found {found}")
         if self.label_mode != "int" and not np.isin(self.labels, np.arange(len(names))).all():
-            raise ValueError(
-                f"label_mode={self.label_mode!r} needs labels 0 to {len(names) - 1} for "
-                f"{len(names)} classes, got {self.labels.min()} to {self.labels.max()}"
-            )
+            needs = f"needs labels 0 to {len(names) - 1} for {len(names)} classes"
+            found = f"{self.labels.min()} to {self.labels.max()}"
+            raise ValueError(f"label_mode={self.label_mode!r} {needs}, got {found}")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -246,11 +244,8 @@ def _subset(
         names = found.class_names if inferred else None  # else a label is no index into the names
         classes = ", ".join(repr(names[label] if names else str(label)) for label in lost)
         advice = "give it more images" if found.shuffle else "set shuffle=True with a seed"
-        warnings.warn(
-            f"every image of class {classes} falls into the validation part, "
-            f"none into the training part; {advice}",
-            stacklevel=3,
-        )
+        text = f"every image of class {classes} falls into the validation part"
+        warnings.warn(f"{text}, none into the training part; {advice}", stacklevel=3)
     for part, count in (("training", kept), ("validation", len(rows) - kept)):
         if verbose and subset in (part, "both"):
             print(f"Using {count} files for {part}.")
@@ -290,10 +285,8 @@ def _index(
         raise NotADirectoryError(f"{directory} {what}")
     inferred = isinstance(labels, str) and labels == "inferred"
     if not inferred and labels is not None and not isinstance(labels, (list, tuple, np.ndarray)):
-        raise ValueError(
-            "labels must be 'inferred' (from the sub-folders), None, or a list of one integer "
-            f"an image; got {labels!r}"
-        )
+        form = "'inferred' (from the sub-folders), None, or a list of one integer an image"
+        raise ValueError(f"labels must be {form}; got {labels!r}")
     if not inferred and class_names is not None:
         raise ValueError("class_names goes with labels='inferred' only")
     names = _class_folders(directory, class_names) if inferred else [""]

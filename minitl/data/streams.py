@@ -59,10 +59,8 @@ class StreamData:
         for item in itertools.islice(items, None if self.steps is None else self.steps - first):
             parts = item if isinstance(item, tuple) else (item,)
             if not 1 <= len(parts) <= 3:
-                raise ValueError(
-                    f"a data set yields x, (x, y) or (x, y, sample_weight); got a tuple of "
-                    f"{len(parts)}"
-                )
+                what = "a data set yields x, (x, y) or (x, y, sample_weight)"
+                raise ValueError(f"{what}; got a tuple of {len(parts)}")
             x, y, weight = (*parts, None, None)[:3]
             batch = make_arrays(x, y, weight, *self.names)
             if self.check is not None:

@@ -111,9 +111,7 @@ def _split(raw: bytes, labels: Sequence[int], where: str) -> Pair:
     y = records[:, : len(labels)].copy()
     for classes, highest in zip(labels, y.max(axis=0), strict=True):
         if highest >= classes:
-            raise DataFileError(
-                f"{where}: expected labels 0 to {classes - 1}, found {highest}: it is damaged, or "
-                f"of another kind"
-            )
+            wrong = f"{where}: expected labels 0 to {classes - 1}, found {highest}"
+            raise DataFileError(f"{wrong}: it is damaged, or of another kind")
     planes = records[:, len(labels) :].reshape(-1, 3, 32, 32)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), y

@@ -71,16 +71,12 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
         declared = math.prod(shape) * dtype.itemsize
         if declared > at_most:
-            raise DataFileError(
-                f"{path} declares {declared:,} bytes (shape {shape}), more than the file can hold: "
-                f"it is truncated or damaged"
-            )
+            fault = "more than the file can hold: it is truncated or damaged"
+            raise DataFileError(f"{path} declares {declared:,} bytes (shape {shape}), {fault}")
         numbers = file.read(declared)
         if len(numbers) < declared:
-            raise DataFileError(
-                f"{path} is truncated: shape {shape} needs {declared:,} bytes, found "
-                f"{len(numbers):,}"
-            )
+            needs = f"shape {shape} needs {declared:,} bytes"
+            raise DataFileError(f"{path} is truncated: {needs}, found {len(numbers):,}")
         if file.read(1):
             raise DataFileError(f"{path} is longer than its shape {shape} says")
     array = np.frombuffer(numbers, dtype).reshape(shape)

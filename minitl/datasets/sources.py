@@ -58,9 +58,8 @@ class Source:
         if path is not None:
             folder = Path(path).expanduser()
             if not folder.is_dir():
-                raise NotADirectoryError(
-                    f"{folder} is not a folder; expected one with {', '.join(self.files)} in it"
-                )
+                expected = f"one with {', '.join(self.files)} in it"
+                raise NotADirectoryError(f"{folder} is not a folder; expected {expected}")
             return folder
         folder = cache_folder("datasets", self.name)
         for place in (folder / file for file in self.files):
@@ -84,9 +83,8 @@ class Source:
     def missing(self, folder: Path, names: Sequence[str]) -> FileNotFoundError:
         """The error for a folder without these files."""
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-        return FileNotFoundError(
-            f"{folder} lacks {', '.join(names)} of {self.title}; found {found}\n{self.by_hand()}"
-        )
+        lacks = f"{folder} lacks {', '.join(names)} of {self.title}"
+        return FileNotFoundError(f"{lacks}; found {found}\n{self.by_hand()}")
 
 
 @contextmanager

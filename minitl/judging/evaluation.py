@@ -195,10 +195,8 @@ def roc_auc(positive: Any, score: Any) -> float:
     """
     positive, score = np.asarray(positive, bool), np.asarray(score)
     if positive.shape != score.shape or positive.ndim != 1 or np.isnan(score).any():
-        raise ValueError(
-            "an ROC curve takes labels (N,) and scores (N,) without NaN, got shapes "
-            f"{positive.shape} and {score.shape}"
-        )
+        text = "an ROC curve takes labels (N,) and scores (N,) without NaN"
+        raise ValueError(f"{text}, got shapes {positive.shape} and {score.shape}")
     levels, place = np.unique(score, return_inverse=True)
     p, q = (np.bincount(place, side, len(levels)) for side in (positive, ~positive))
     if p.sum() == 0 or q.sum() == 0:
@@ -261,9 +259,8 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
     sums = p.sum(axis=1)
     worst = np.abs(sums - 1).argmax()
     if abs(sums[worst] - 1) > 1e-3:
-        raise ValueError(
-            f"each row of probabilities must add up to 1; row {worst} adds up to {sums[worst]:.4g}"
-        )
+        found = f"row {worst} adds up to {sums[worst]:.4g}"
+        raise ValueError(f"each row of probabilities must add up to 1; {found}")
     return p
 
 
@@ -289,8 +286,6 @@ def check_labels(labels: Any, rows: int, classes: int, what: str = "y_true") -> 
     if not np.isfinite(y).all() or not (y == np.rint(y)).all():
         raise ValueError(f"{what} must be whole numbers, got fractions or NaN")
     if y.min() < 0 or y.max() >= classes:
-        raise ValueError(
-            f"{what} must be 0 to {classes - 1} for {classes} classes, "
-            f"got {y.min():g} to {y.max():g}"
-        )
+        wanted = f"0 to {classes - 1} for {classes} classes"
+        raise ValueError(f"{what} must be {wanted}, got {y.min():g} to {y.max():g}")
     return y.astype(np.intp)

@@ -59,10 +59,8 @@ def check_gradients(
     """
     for i, error in enumerate(gradient_errors(f, inputs, seed)):
         if not error <= tolerance:
-            raise AssertionError(
-                f"the gradient for input {i} is off by {error:.2e} (relative); "
-                f"allowed are {tolerance:.0e}"
-            )
+            what = f"the gradient for input {i} is off by {error:.2e} (relative)"
+            raise AssertionError(f"{what}; allowed are {tolerance:.0e}")
 
 
 def print_graph(y: Tensor, file: Any = None) -> None:
