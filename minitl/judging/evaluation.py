@@ -130,11 +130,14 @@ def evaluate_predictions(
     areas = np.array([roc_auc(truth == c, p[:, c]) for c in range(classes)])
     weighted = None if sample_weight is None else accuracy(truth, predicted, sample_weight)
     return Evaluation(
-        names,
-        matrix,
-        accuracy(truth, predicted),
-        weighted,
-        *(precision, recall, f1, support),
+        class_names=names,
+        confusion=matrix,
+        accuracy=accuracy(truth, predicted),
+        weighted_accuracy=weighted,
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        support=support,
         macro_f1=float(f1.mean()),
         weighted_f1=float(f1 @ support / len(truth)),
         auc=float(areas[1] if classes == 2 else areas.mean()),
@@ -144,15 +147,19 @@ def evaluate_predictions(
     )
 
 
-def confusion_matrix(y_true: Any, y_pred: Any, num_classes: int) -> np.ndarray:
-    """Counts (m, m): entry [i, j] is the number of images of class i that were taken for j.
+def confusion_matrix(
+    y_true: Any, y_pred: Any, num_classes: int, sample_weight: Any = None
+) -> np.ndarray:
+    """Counts (m, m): entry [i, j] is the number of images of class i that were taken for j, or,
+    with weights (N,), the sum of theirs.
 
     >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
     truth = check_labels(y_true, len(np.asarray(y_true)), num_classes)
     predicted = check_labels(y_pred, len(truth), num_classes, "predicted labels")
-    pairs = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
+    weight = None if sample_weight is None else _check_weights(sample_weight, len(truth))
+    pairs = np.bincount(truth * num_classes + predicted, weight, num_classes**2)
     return pairs.reshape(num_classes, num_classes)
 
 
@@ -163,12 +170,17 @@ def accuracy(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
     right = np.asarray(y_true) == np.asarray(y_pred)
     if sample_weight is None:
         return float(right.mean())
+    weight = _check_weights(sample_weight, len(right))
+    return float(right @ weight / weight.sum())
+
+
+def _check_weights(sample_weight: Any, count: int) -> np.ndarray:
     weight = np.asarray(sample_weight, float)
-    if weight.shape != right.shape:
-        raise ValueError(f"sample_weight has shape {weight.shape} for {len(right)} labels")
+    if weight.shape != (count,):
+        raise ValueError(f"sample_weight has shape {weight.shape} for {count} labels")
     if not np.isfinite(weight).all() or (weight < 0).any() or weight.sum() == 0:
         raise ValueError("sample weights must be finite, not negative, and not all zero")
-    return float(right @ weight / weight.sum())
+    return weight
 
 
 def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

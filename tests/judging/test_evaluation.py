@@ -66,7 +66,13 @@ def test_with_weights_against_scikit_learn(seed):
         weight[y == y[0]] = 0
     if weight.sum() == 0:
         weight[0] = 1
-    predicted = p.argmax(axis=1)
+    classes, predicted = range(p.shape[1]), p.argmax(axis=1)
+    options = {"labels": classes, "sample_weight": weight}
+    matrix = confusion_matrix(y, predicted, p.shape[1], weight)
+    np.testing.assert_allclose(matrix, sk.confusion_matrix(y, predicted, **options))
+    expected = sk.precision_recall_fscore_support(y, predicted, zero_division=0, **options)
+    for mine, theirs in zip(precision_recall_f1(matrix), expected, strict=False):
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
     assert accuracy(y, predicted, weight) == pytest.approx(
         sk.accuracy_score(y, predicted, sample_weight=weight)
     )
