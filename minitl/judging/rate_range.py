@@ -2,10 +2,8 @@
 
 A short training in which the rate grows from step to step, by the same factor each time. While it
 is too small the loss stands still, then it falls, then it rises and runs away; a good rate lies
-well below that at which it was lowest. `plots.py` draws what is returned, a `RateTest`.
-
-The test changes nothing. It trains the model itself, with a clone of its optimizer, and puts back
-what it moved, also after an error, and after Ctrl-C at any moment.
+well below that at which it was lowest. The test changes nothing: it trains the model itself, with a
+clone of its optimizer, and puts back what it moved, also after an error or Ctrl-C at any moment.
 """
 
 import itertools
@@ -18,7 +16,7 @@ import numpy as np
 
 from minitl import config
 from minitl.models import Model
-from minitl.models.batches import is_stream
+from minitl.models.batches import Batch, check_count, is_stream
 from minitl.models.prediction import source_of
 from minitl.models.training import TrainingDiverged, snapshot, train_step
 from minitl.naming import check_keywords
@@ -58,11 +56,10 @@ def learning_rate_range_test(
 
     Args:
         model: compiled and built. Layers with a `rate_multiplier` have their multiple of rate(k).
-        x, y, sample_weight, batch_size: as for `fit`; data are gone through as often as needed.
-        lowest, highest: rates, positive.
-        steps: at most so many; it ends earlier when the loss runs away.
+        x, y, sample_weight, batch_size, cache_features: as for `fit`; data are gone through as
+            often as needed.
+        lowest, highest, steps: positive rates, at most so many; the loss may run away earlier.
         seed: of the order of the data, of dropout and so on.
-        cache_features: as for `fit`.
 
     Weights, optimizer, history and the random numbers to come are the same bits afterwards as
     before. Raises ValueError for rates or steps that make no test.
@@ -72,8 +69,7 @@ def learning_rate_range_test(
         raise ValueError(f"{model.name!r} has no shapes yet: build it first")
     if not 0 < lowest < highest < np.inf:
         raise ValueError(f"rates grow from lowest to highest, got {lowest!r} to {highest!r}")
-    if not isinstance(steps, (int, np.integer)) or steps < 3:
-        raise ValueError(f"steps must be an integer of at least 3, got {steps!r}")
+    check_count("steps", steps, 3)
     data = source_of(model, x, y, sample_weight, batch_size)
     rates = np.geomspace(lowest, highest, steps)
     losses, smoothed, diverged = _undone(
@@ -98,12 +94,13 @@ def _train(
     mean = 0.0
     model.optimizer = model.optimizer.clone()
     caching = Caching(model, cache_features, None, epochs=2, say=None)
-    walk = caching.wrap(data, training=True)
+    batches = _endless(caching.wrap(data, training=True), seed)
     try:
         caching.begin(seed, 0)
-        for loss in _steps(model, walk, rates, seed):
-            losses.append(loss)
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        for rate, (batch, rng) in zip(rates, batches, strict=False):
+            model.optimizer.learning_rate = float(rate)
+            losses.append(train_step(model, batch, rng, f"step {len(losses) + 1}")[0][0])
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * losses[-1]
             smoothed.append(mean / (1 - SMOOTHING ** len(losses)))
             if smoothed[-1] > RUNAWAY * min(smoothed):
                 return losses, smoothed, True
@@ -114,19 +111,13 @@ def _train(
         caching.end()
 
 
-def _steps(model: Model, walk: Any, rates: np.ndarray, seed: int) -> Iterator[float]:
-    """A training step at each rate, through the data as often as needed: the losses before."""
-    k = 0
+def _endless(walk: Any, seed: int) -> Iterator[tuple[Batch, np.random.Generator]]:
+    """The batches of one epoch after another, with the random numbers of the epoch."""
     for epoch in itertools.count():
         rng = np.random.default_rng((seed, epoch))
         walk.epoch = epoch
         order = None if walk.samples is None else rng.permutation(walk.samples)
-        for batch in walk.batches(order):
-            model.optimizer.learning_rate = float(rates[k])
-            yield train_step(model, batch, rng, f"step {k + 1}")[0][0]
-            k += 1
-            if k == len(rates):
-                return
+        yield from ((batch, rng) for batch in walk.batches(order))
 
 
 def _remember(model: Model, keep_features: bool) -> Callable[[], None]:

@@ -148,6 +148,12 @@ def check_finite(a: Array, what: str) -> None:
             raise ValueError(f"{what} has NaN or infinite numbers, first in sample {i}")
 
 
+def check_count(what: str, n: Any, least: int = 1) -> None:
+    """Raise ValueError unless `n` is an integer of at least `least`."""
+    if not isinstance(n, (int, np.integer)) or n < least:
+        raise ValueError(f"{what} must be an integer of at least {least}, got {n!r}")
+
+
 def check_shape(shape: tuple[int, ...], expected: tuple[int | None, ...], name: str) -> None:
     """Raise ValueError unless an array of `shape` can enter a model that expects `expected`."""
     if len(shape) == len(expected) and all(

@@ -20,7 +20,7 @@ from minitl import optimizers
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer
 from minitl.models import prediction
-from minitl.models.batches import ArrayData, check_shape
+from minitl.models.batches import ArrayData, check_count, check_shape
 from minitl.models.callbacks import CallbackList, History
 from minitl.models.graph import Graph, graph_between
 from minitl.models.training import Compiled, Training, measure
@@ -290,9 +290,8 @@ class Model(Layer):
         then those at the start of the last epoch that began with a finite loss.
         """
         self.need_compile("fit")
-        for what, n, least in (("epochs", epochs, 1), ("initial_epoch", initial_epoch, 0)):
-            if not isinstance(n, (int, np.integer)) or n < least:
-                raise ValueError(f"{what} must be an integer of at least {least}, got {n!r}")
+        check_count("epochs", epochs)
+        check_count("initial_epoch", initial_epoch, 0)
         source = prediction.source_of(self, x, y, sample_weight, batch_size, steps_per_epoch)
         held_out: Any = None
         if validation_split:

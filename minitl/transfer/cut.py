@@ -14,6 +14,8 @@ frozen, and none at all where nothing would be saved.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -25,8 +27,7 @@ from minitl.layers.base import Call, Layer, SymbolicTensor
 from minitl.layers.regularization import view_seeds
 from minitl.models.graph import Graph
 from minitl.models.opened import OpenedGraph, numbers, open_up, work
-from minitl.storage.digests import arrays_digest
-from minitl.transfer.architecture import architecture
+from minitl.storage.digests import arrays_digest, digest_of
 
 # Multiply-adds that take as long as reading one kept number: 1 ns (gathering rows of F from
 # memory), against 100 to 180 multiply-adds per nanosecond of a convolution on two cores.
@@ -55,14 +56,14 @@ class Cut:
         self._below = whole.between(whole.inputs, self.kept)
         self.sources = [i for i, t in enumerate(whole.inputs) if t in self._below.inputs]
         place = {id(call): i for i, call in enumerate(whole.calls)}
-        self.below = OpenedGraph(
-            self._below.inputs,
-            [
-                _seeded(call, place[id(call)]) if views and _augments(call, training) else call
-                for call in self._below.calls
-            ],
-            self.kept,
-        )
+        calls = []
+        for call in self._below.calls:
+            if views and _augments(call, training):  # the same call, drawing with seeds
+                layer, told = SeededLayer(call.layer, place[id(call)]), call
+                call = Call(layer, told.inputs, told.training, told.as_list)
+                call.outputs = told.outputs
+            calls.append(call)
+        self.below = OpenedGraph(self._below.inputs, calls, self.kept)
         self.views = any(isinstance(layer, SeededLayer) for layer in self.below.layers)
         self.work = sum(map(work, whole.calls))
         self.saved = self.work - sum(map(work, self.above.calls))
@@ -70,7 +71,7 @@ class Cut:
         self.width = sum(map(numbers, self.kept))
         self.dtype = np.dtype(self.kept[0].dtype)
         self.row_bytes = self.width * self.dtype.itemsize
-        self.layers = self._below.layers
+        self._layers = self._below.layers
         self._state = self._look()
         self._architectures = architecture(self._below), architecture(whole)
 
@@ -81,7 +82,7 @@ class Cut:
     def _look(self) -> list[Any]:
         return [
             (id(layer), layer.trainable, [(v.version, v.trainable) for v in layer.weights])
-            for layer in self.layers
+            for layer in self._layers
         ]
 
     def fits(self, model: Any) -> bool:
@@ -95,10 +96,8 @@ class Cut:
 
     def same_as(self, other: Cut) -> bool:
         """Whether both keep the same values of the same samples."""
-        mine, theirs = (
-            (cut._state, cut._architectures[0], cut.shapes, cut.views) for cut in (self, other)
-        )
-        return mine == theirs
+        same = self._state == other._state and self._architectures[0] == other._architectures[0]
+        return same and (self.shapes, self.views) == (other.shapes, other.views)
 
     def key(self) -> dict[str, str]:
         """What F depends on beside the images, each under a name that an error can show."""
@@ -133,7 +132,8 @@ def find_cut(
     frozen = {id(t) for t in whole.inputs}
     calls = []
     for call in whole.calls:
-        fixed = call.layer.fixed(_mode(call, training)) or (views and _augments(call, training))
+        mode = training if call.training is None else call.training
+        fixed = call.layer.fixed(mode) or (views and _augments(call, training))
         if fixed and all(id(t) in frozen for t in call.inputs):
             calls.append(call)
             frozen.update(id(t) for t in call.outputs)
@@ -148,10 +148,6 @@ def first_random(model: Any) -> str | None:
     if measuring is None or (training is not None and 2 * training.saved > measuring.saved):
         return None
     return next((c.layer.name for c in measuring.whole.calls if not c.layer.fixed(True)), None)
-
-
-def _mode(call: Call, training: bool) -> bool:
-    return training if call.training is None else call.training
 
 
 # --- The minimum cut ------------------------------------------------------------------------------
@@ -236,7 +232,8 @@ class Views:
 
 def _augments(call: Call, training: bool) -> bool:
     """Whether the call is an augmentation whose views can be kept."""
-    return bool(_mode(call, training) and call.layer.random and hasattr(call.layer, "with_seeds"))
+    mode = training if call.training is None else call.training
+    return bool(mode and call.layer.random and hasattr(call.layer, "with_seeds"))
 
 
 class SeededLayer(Layer):
@@ -254,8 +251,38 @@ class SeededLayer(Layer):
         return self.layer.compute_output_shape(input_shape)
 
 
-def _seeded(call: Call, place: int) -> Call:
-    """The same call, drawing with seeds; `place` is the call's number in the model's graph."""
-    seeded = Call(SeededLayer(call.layer, place), call.inputs, call.training, call.as_list)
-    seeded.outputs = call.outputs
-    return seeded
+# --- What the two parts compute -------------------------------------------------------------------
+
+
+def architecture(graph: Graph) -> str:
+    """Hexadecimal digest of what the graph computes, whatever its weights are.
+
+    Layers' settings and how they are connected count; names, and what is frozen, do not. F that
+    was computed by one architecture is never taken for F of another.
+    """
+    place = {id(t): i for i, t in enumerate(graph.inputs)}
+    described: list[Any] = [[t.shape for t in graph.inputs]]
+    for call in graph.calls:
+        where = [place[id(t)] for t in call.inputs]
+        described.append([settings_of(call.layer), where, call.as_list, call.training])
+        for t in call.outputs:
+            place[id(t)] = len(place)
+    return digest_of([described, [place[id(t)] for t in graph.outputs]])
+
+
+def settings_of(layer: Layer) -> Any:
+    """What a layer computes, except for its weights: its class, its settings, its layers."""
+    inner = layer.as_graph()
+    if inner is not None:
+        return architecture(open_up(inner))
+    settings = {n: getattr(layer, n) for n in _settings(type(layer)) if hasattr(layer, n)}
+    plain = {n: v for n, v in settings.items() if not isinstance(v, Layer)}
+    return [type(layer), plain, [settings_of(each) for each in layer.sublayers()]]
+
+
+@functools.cache
+def _settings(layer: type[Layer]) -> list[str]:
+    """The constructor's arguments that say what the layer computes."""
+    given = sorted(inspect.signature(layer.__init__).parameters)
+    idle = ("_initializer", "_regularizer")
+    return [n for n in given if n not in ("name", "trainable") and not n.endswith(idle)]

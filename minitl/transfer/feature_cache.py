@@ -23,6 +23,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,15 @@ class Store:
         first, n = int(numbers[0]), len(numbers)
         in_order = (numbers == np.arange(first, first + n)).all()  # then a view, no copy
         rows = self._rows[first : first + n] if in_order else self._rows[numbers]
-        shapes = self.cut.shapes
-        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        ends = np.cumsum([math.prod(shape) for shape in self.cut.shapes])
         parts = np.split(rows, ends[:-1], axis=1)
-        return [part.reshape(n, *shape) for part, shape in zip(parts, shapes, strict=True)]
+        return [a.reshape(n, *shape) for a, shape in zip(parts, self.cut.shapes, strict=True)]
+
+    def in_place(self, batch: Batch, numbers: Array) -> Batch:
+        """The batch with rows in place of the inputs that are read below the cut only."""
+        above = self.cut.inputs
+        xs = batch.x if len(batch.x) == len(above) else [batch.x[i] for i in above]
+        return batch._replace(x=[*xs, *self.read(numbers)], graph=self.cut.above)
 
     def close(self) -> None:
         """Let go of the file; a temporary one is gone."""
@@ -116,10 +122,8 @@ class Store:
             self._write(self.file, keys, rows)
             return
         if first + n > len(self._rows):  # room for more than these, so that it is rarely copied
-            before = self._rows
-            self._rows = kernels.empty(
-                (max(first + n, 2 * len(before)), self.cut.width), self.cut.dtype
-            )
+            before, room = self._rows, max(first + n, 2 * len(self._rows))
+            self._rows = kernels.empty((room, self.cut.width), self.cut.dtype)
             self._rows[: len(before)] = before
         self._rows[first : first + n] = rows
         self._numbers.update(zip(keys, range(first, first + n), strict=True))
@@ -144,15 +148,10 @@ class Store:
 
     def _open(self, path: str | Path) -> FeatureFile:
         """Go on in this file, with what is there already."""
-        cut = self.cut
+        cut, about = self.cut, {"kept": self.cut.describe(), "made by": "fit"}
+        key = {"kind": "rows by image", **cut.key()}
         self.file = file = FeatureFile(
-            path,
-            cut.width,
-            cut.dtype,
-            {"kind": "rows by image", **cut.key()},
-            room=self._expected,
-            about={"kept": cut.describe(), "made by": "fit"},
-            rebuild=True,
+            path, cut.width, cut.dtype, key, room=self._expected, about=about, rebuild=True
         )
         self._on_disk.enter_context(file)
         self._numbers = {file.images[i].tobytes(): int(i) for i in np.flatnonzero(file.there)}
@@ -174,6 +173,7 @@ def compute(graph: Graph, xs: Sequence[Array], views: Views | None = None) -> li
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
+@dataclass(eq=False, repr=False)
 class Caching:
     """What one `fit` keeps, and what it says about it.
 
@@ -185,27 +185,22 @@ class Caching:
         say: prints a line; None is silent. `bars`: whether to show progress.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        cache: bool | str | Path,
-        copies: int | None,
-        epochs: int,
-        say: Callable[[str], None] | None,
-        bars: bool = False,
-    ):
+    model: Any
+    cache: bool | str | Path
+    copies: int | None
+    epochs: int
+    say: Callable[[str], None] | None
+    bars: bool = False
+
+    def __post_init__(self) -> None:
+        cache, copies = self.cache, self.copies
         if not isinstance(cache, (bool, str, Path)):
             raise ValueError(f"cache_features is True, False or the path of a file, got {cache!r}")
         if copies is not None and (not isinstance(copies, (int, np.integer)) or copies < 1):
             raise ValueError(f"augment_copies must be a positive integer or None, got {copies!r}")
-        self.model, self.cache, self.copies = model, cache, copies
-        self.epochs, self.seed = epochs, 0
-        self.say = say or (lambda text: None)
-        self.bars = bars
-        self.walks: list[CachedData] = []
-        self.stores: list[Store] = []
+        self.seed, self.walks, self.stores = 0, list[CachedData](), list[Store]()
         # What the fit before this left; with a path, F goes there and comes from there alone.
-        self._before: list[Store] = list(model.kept_features) if cache is True else []
+        self._before: list[Store] = list(self.model.kept_features) if cache is True else []
 
     def wrap(self, data: Any, training: bool) -> CachedData:
         """`data`, to be walked over in epochs of training, or for validation."""
@@ -228,7 +223,7 @@ class Caching:
                 UserWarning,
                 stacklevel=5,
             )
-        if cut is not None:
+        if cut is not None and self.say is not None:
             self.say(self._report(cut))
         for walk in self.walks:
             walk.epoch = epoch
@@ -237,8 +232,7 @@ class Caching:
     def end(self) -> None:
         """Leave to the model what may be of use to it later, if it is in memory. Views are drawn
         anew by every fit."""
-        for store in [s for s in self.stores if s.file is not None]:
-            self.drop(store)
+        self.drop(lambda s: s.file is not None)
         if self.cache is not False:
             self.model.kept_features = [s for s in self.stores if s.cut.holds() and not s.cut.views]
 
@@ -290,8 +284,7 @@ class Caching:
 
     def store(self, cut: Cut, training: bool) -> Store:
         """The store of a cut: one that is there and keeps the same, or a new one."""
-        for store in [s for s in self.stores if not s.cut.holds()]:
-            self.drop(store)  # what it keeps is of no use any more
+        self.drop(lambda s: not s.cut.holds())
         expected = self._expected(cut)
         fitting = [s for s in self._before if (len(s) + expected) * cut.row_bytes <= MEMORY]
         for store in [*self.stores, *fitting]:
@@ -299,16 +292,18 @@ class Caching:
                 break
         else:
             path = self.cache if training and not isinstance(self.cache, bool) else None
-            for store in [s for s in self.stores if path is not None and s.file is not None]:
-                self.drop(store)
+            if path is not None:
+                self.drop(lambda s: s.file is not None)
             store = Store(cut, path, expected)
         if store not in self.stores:
             self.stores.append(store)
         return store
 
-    def drop(self, store: Store) -> None:
-        store.close()
-        self.stores.remove(store)
+    def drop(self, which: Callable[[Store], bool]) -> None:
+        """Close these stores: what they keep is of no use any more."""
+        for store in filter(which, self.stores):
+            store.close()
+        self.stores = [s for s in self.stores if not which(s)]
 
 
 class CachedData:
@@ -321,9 +316,8 @@ class CachedData:
     """
 
     def __init__(self, caching: Caching, data: Any, training: bool):
-        self.caching, self.data, self.training = caching, data, training
+        self.caching, self.data, self.training, self.epoch = caching, data, training, 0
         self.samples = data.samples if isinstance(data, ArrayData) else None  # None: a stream
-        self.epoch = 0
         self.cut: Cut | None = None
         self._store: Store | None = None
         self._flags: Any = None  # which weights learned when the model was cut
@@ -369,7 +363,7 @@ class CachedData:
             return
         for where in self.data.parts(order, first):
             if store.cut.holds():
-                yield _with_rows(self.data.take(where, store.cut.inputs), store, numbers[where])
+                yield store.in_place(self.data.take(where, store.cut.inputs), numbers[where])
             else:
                 yield self.data.take(where)
 
@@ -403,16 +397,16 @@ class CachedData:
                 self._give_up(store, f"The temporary file cannot be written ({error})")
                 yield batch
                 continue
-            yield _with_rows(_read_above(batch, store.cut), store, numbers)
+            yield store.in_place(batch, numbers)
         self._passes += 1
         if self._passes > 1 and 2 * (store.computed - before) > samples:
             self._give_up(store, "The data set yields other images in every epoch")
 
     def _give_up(self, store: Store, why: str) -> None:
-        self.caching.say(f"{why}: the frozen part runs in every step, and nothing is kept.")
+        if self.caching.say is not None:
+            self.caching.say(f"{why}: the frozen part runs in every step, and nothing is kept.")
         self.cut = None
-        if store in self.caching.stores:
-            self.caching.drop(store)
+        self.caching.drop(lambda s: s is store)
 
 
 class Recalled:
@@ -433,18 +427,8 @@ class Recalled:
                 made_for = [t.shape[1:] for t in store.cut.whole.inputs]
                 numbers = store.find(batch.x) if shapes == made_for else None
                 if numbers is not None:
-                    yield _with_rows(_read_above(batch, store.cut), store, numbers)
+                    yield store.in_place(batch, numbers)
                     break
                 stores.remove(store)  # other images: do not look again
             else:
                 yield batch
-
-
-def _read_above(batch: Batch, cut: Cut) -> Batch:
-    """The batch with those inputs only that are read above the cut, too."""
-    return batch._replace(x=[batch.x[i] for i in cut.inputs])
-
-
-def _with_rows(batch: Batch, store: Store, numbers: Array) -> Batch:
-    """The batch, with rows of the store behind what is read above of the inputs."""
-    return batch._replace(x=[*batch.x, *store.read(numbers)], graph=store.cut.above)

@@ -27,7 +27,7 @@ from minitl.models.opened import open_up
 from minitl.naming import check_keywords
 from minitl.storage.atomic import progress_bar
 from minitl.storage.digests import arrays_digest, digest_of, sample_digests
-from minitl.transfer.architecture import architecture
+from minitl.transfer.cut import architecture
 from minitl.transfer.feature_file import FeatureFile, FeatureFileError
 
 POOLING = {None: Flatten, "avg": GlobalAveragePooling2D, "max": GlobalMaxPooling2D}

@@ -3,10 +3,10 @@
     L(W, b) = (1/N) sum_n w_n * cross_entropy(t_n, softmax(W^T f_n + b)) + l2 * sum(W^2)
 
 is what `fit` minimises for Dense(m, activation='softmax', kernel_regularizer=L2(l2)) on frozen
-features. A convex function has no other minima to be caught in: where its gradient vanishes is the
-optimum, whatever the way there. `solve_head` takes F and the labels, goes there with L-BFGS (Liu &
-Nocedal 1989) and Newton's method, and shows the gradient that is left. The callback `OptimumGap`
-tells, while SGD or Adam train the same head, how far above the optimum they still are.
+features. Where a convex function's gradient vanishes is its optimum, whatever the way there.
+`solve_head` takes F and the labels, goes there with L-BFGS (Liu & Nocedal 1989) and Newton's
+method, and shows the gradient that is left. The callback `OptimumGap` tells, while SGD or Adam
+train the same head, how far above the optimum they still are.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minitl import kernels, ops
+from minitl import kernels, losses, ops
 from minitl.callbacks import Callback
 from minitl.kernels.machine.threads import share_out
 from minitl.layers import Dense
-from minitl.losses import CategoricalCrossentropy, SparseCategoricalCrossentropy
 from minitl.models import Model
 from minitl.regularizers import L2
 
@@ -72,9 +71,8 @@ def solve_head(
 
         L(W, b) - optimum  <=  |dL/dW|^2 / (4 * l2).
 
-    Raises ValueError for shapes that do not fit, numbers that are not finite, labels that are
-    not whole numbers from 0, fewer than two classes, or an l2 of 0: without it the loss of classes
-    that can be separated falls for ever.
+    Raises ValueError for shapes that do not fit, numbers that are not finite, labels that are not
+    whole numbers from 0, one class, or an l2 of 0: the loss of separable classes falls for ever.
     """
     f = np.asarray(f)
     targets = _targets(f, y, sample_weight)
@@ -84,25 +82,23 @@ def solve_head(
         )
     if not np.isfinite(f.sum(dtype=np.float64)):
         raise ValueError("F has NaN or infinite numbers")
+    # With one thread of BLAS, else their number would show in bits; SciPy has a BLAS of its own,
+    # which must be there to be told.
+    import scipy.linalg  # noqa: F401
+
     found: list[Head] = []
 
     def solve(_: int) -> None:
         found.append(_solve(_Centred(f, standardize), targets, l2, tolerance, max_iterations))
 
-    # With one thread of BLAS, else their number would show in bits; SciPy has a BLAS of its own,
-    # which must be there to be told.
-    import scipy.linalg  # noqa: F401
-
     share_out(solve, 1, multiplies=True)
     return found[0]
 
 
-def _solve(
-    f: _Centred, targets: np.ndarray, l2: float, tolerance: float, max_iterations: int
-) -> Head:
+def _solve(f: _Centred, targets: np.ndarray, l2: float, tolerance: float, most: int) -> Head:
     x, back = f.principal_axes()
     curve = _Curve(x, targets, l2)
-    v, iterations = _minimise(curve, tolerance, max_iterations)
+    v, iterations = _minimise(curve, tolerance, most)
     w, c = back(v[:-1]), v[-1]
     value, norm = f.loss_and_norm(targets, w, c, l2)
     start = curve.norms[0]
@@ -145,12 +141,11 @@ def _targets(f: np.ndarray, y: Any, sample_weight: Any, classes: int | None = No
         raise ValueError("a softmax head needs at least two classes")
     if not np.isfinite(y).all() or y.min() < 0:
         raise ValueError("targets must be finite and not negative")
-    weights = np.ones(len(f)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    if weights.shape != (len(f),) or not np.isfinite(weights).all() or weights.min() < 0:
-        raise ValueError(
-            f"sample_weight has one finite number, not negative, for each of {len(f)} rows"
-        )
-    return y * (weights / len(f))[:, None]
+    n = len(f)
+    weights = np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weights.shape != (n,) or not np.isfinite(weights).all() or weights.min() < 0:
+        raise ValueError(f"sample_weight has one finite number, not negative, for each of {n} rows")
+    return y * (weights / n)[:, None]
 
 
 def _softmax(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +181,6 @@ class _Centred:
         return [slice(start, start + 4 * ROWS) for start in range(0, self.f.shape[1], 4 * ROWS)]
 
     def columns(self, part: slice) -> np.ndarray:
-        """(N, columns)"""
         return (self.f[:, part] - self.mean[part]) * self.scale[part]
 
     def blocks(self) -> Iterator[tuple[slice, Any]]:
@@ -200,10 +194,9 @@ class _Centred:
         back from a W (r, m) on X to that on all D columns.
 
         Moving F moves b alone, turning it turns W and leaves the penalty: L is the same function,
-        without long narrow valleys. With F = U S V^T, centred: X = F V = U S, and W = V w is as
-        long as w. Where D > N, N axes are enough: a part of W at right angles to all rows costs
-        penalty and changes no output (Hastie & Tibshirani 2004, section 2). V or U, and S^2, come
-        from the smaller of F^T F and F F^T.
+        without long narrow valleys. With F = U S V^T, centred: X = F V = U S, W = V w. Where D > N,
+        N axes are enough: a part of W at right angles to all rows costs penalty and changes no
+        output (Hastie & Tibshirani 2004, section 2). The smaller of F^T F, F F^T gives V or U, S^2.
         """
         from scipy.linalg import eigh
 
@@ -279,8 +272,8 @@ def _minimise(curve: _Curve, tolerance: float, most: int) -> tuple[np.ndarray, i
     """V (r + 1, m) at the minimum, and the number of iterations.
 
     L-BFGS compares losses, whose rounding ends it at a gradient of about sqrt(1e-16) of the first
-    one; and where l2 is small, so that L hardly curves, it creeps. So Newton's method goes on: it
-    looks at gradients alone, and solves for its step by conjugate gradients.
+    one; and where l2 is small, it creeps. So Newton's method goes on: it looks at gradients alone,
+    and solves for its step by conjugate gradients.
     """
     from scipy.optimize import minimize
     from scipy.sparse.linalg import LinearOperator, cg
@@ -303,11 +296,9 @@ def _minimise(curve: _Curve, tolerance: float, most: int) -> tuple[np.ndarray, i
         before = curve.norms[-1]
         curve.measure_at(v)
         flat = (v / curve.unit).ravel()
-        gradient = curve.loss(flat)[1]
-        product = partial(curve.curvature, v)
+        gradient, product = curve.loss(flat)[1], partial(curve.curvature, v)
         hessian = LinearOperator((v.size, v.size), product, dtype=np.float64)
-        enough = 1e-3 * float(np.linalg.norm(gradient))
-        step = cg(hessian, gradient, maxiter=CG, atol=enough)[0]
+        step = cg(hessian, gradient, maxiter=CG, atol=1e-3 * float(np.linalg.norm(gradient)))[0]
         for _ in range(10):
             curve.loss(flat - step)
             if curve.norms[-1] < before:
@@ -319,21 +310,15 @@ def _minimise(curve: _Curve, tolerance: float, most: int) -> tuple[np.ndarray, i
     return v, steps
 
 
-# --- While the head trains ------------------------------------------------------------------------
-
-
 class OptimumGap(Callback):
     """While a softmax head trains: how far its loss is above the optimum, in the logs as 'gap'.
 
         gap = L(W, b) - min L,    over all of x, after each epoch
 
-    Args:
-        x, y, sample_weight: as given to `fit`; without augmentation, of course.
-        verbose: 1 prints the optimum when training begins.
-
-    The model ends in Dense(m, activation='softmax', kernel_regularizer=L2(l2)); all that comes
-    before it is frozen, or nothing does. Raises ValueError at the beginning of `fit` when the
-    model or its loss is another, for then nobody knows the optimum.
+    x, y and sample_weight are those given to `fit`, without augmentation, of course; verbose=1
+    prints the optimum when training begins. The model ends in Dense(m, activation='softmax',
+    kernel_regularizer=L2(l2)); all that comes before it is frozen, or nothing does. Raises
+    ValueError at the beginning of `fit` when the model or its loss is another.
     """
 
     def __init__(self, x: Any, y: Any, sample_weight: Any = None, verbose: int = 0):
@@ -361,16 +346,13 @@ class OptimumGap(Callback):
 
 def _head_of(model: Any) -> tuple[Dense, Model | None]:
     """The softmax head at the model's end, and the model of what comes before it, if anything."""
-    call = model.outputs[0].call
-    head = call.layer
-    loss = model.compiled.losses[0]
-    known = (CategoricalCrossentropy, SparseCategoricalCrossentropy)
+    call, loss = model.outputs[0].call, model.compiled.losses[0]
+    head, below = call.layer, call.inputs[0]
+    softmax = isinstance(head, Dense) and head.activation is ops.softmax and head.use_bias
+    known = (losses.CategoricalCrossentropy, losses.SparseCategoricalCrossentropy)
     right = {
         "one output": len(model.outputs) == 1,
-        "Dense(m, activation='softmax') at its end": isinstance(head, Dense)
-        and head.activation is ops.softmax
-        and head.use_bias
-        and len(call.inputs[0].shape) == 2,
+        "Dense(m, activation='softmax') at its end": softmax and len(below.shape) == 2,
         "a kernel_regularizer L2(l2) on it": isinstance(
             getattr(head, "kernel_regularizer", None), L2
         ),
@@ -382,11 +364,8 @@ def _head_of(model: Any) -> tuple[Dense, Model | None]:
     }
     missing = [what for what, there in right.items() if not there]
     if missing:
-        raise ValueError(
-            f"the optimum is known for a convex loss only: {model.name!r} lacks "
-            f"{'; '.join(missing)}"
-        )
-    below = call.inputs[0]
+        what = f"{model.name!r} lacks {'; '.join(missing)}"
+        raise ValueError(f"the optimum is known for a convex loss only: {what}")
     if any(below is t for t in model.inputs):
         return head, None
     return head, Model(model.input, below, name=f"{model.name}_below_head")

@@ -4,12 +4,9 @@ A pretrained base knows much and a new head nothing. Trained together from the s
 first gradients, which are noise, tear through the base. So `fine_tune` trains the head on the
 frozen base until it has converged; then it unfreezes the base's uppermost block, at a small rate,
 then the next one, at a smaller (Howard & Ruder 2018, arXiv 1801.06146, sections 3.2 and 3.3:
-gradual unfreezing, discriminative rates). Below the lowest block that learns, nothing is computed
-twice: see `feature_cache.py`.
-
-`freeze_until` and `unfreeze_from` do one such step by hand, and `proof_of_freezing` shows that what
-was frozen has not moved. Where a layer stands is told by the graph, not by its place in a list:
-before a layer is what it is computed from, in whatever sub-model that may be.
+gradual unfreezing, discriminative rates). `freeze_until` and `unfreeze_from` do one such step by
+hand, and `proof_of_freezing` shows that what was frozen has not moved. Before a layer is what it is
+computed from: the graph tells, in whatever sub-model that may be, not the place in a list.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ import numpy as np
 from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
 from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
-from minitl.models.batches import is_stream
+from minitl.models.batches import check_count, is_stream
 from minitl.models.opened import named_layers, open_up, work
 from minitl.models.prediction import source_of
 from minitl.naming import Configurable, complain_about_unknown, did_you_mean
@@ -42,12 +39,9 @@ from minitl.transfer.cut import find_cut
 def freeze_until(model: Model, layer: str | Layer) -> list[Layer]:
     """Freeze what comes before `layer`: all layers that it is computed from.
 
-    Args:
-        model: the layer may stand in it or in a model inside it.
-        layer: a layer or its name; or the name of a block, 'block5' for all of 'block5_...'.
-
-    `layer` itself and all others stay as they are. Returns the frozen layers. Raises ValueError
-    for a name that is not there, showing the nearest.
+    `layer`, of the model or of one inside it, is a layer or its name; or the name of a block,
+    'block5' for all of 'block5_...'. It stays as it is, as do all others. Returns the frozen
+    layers. Raises ValueError for a name that is not there, showing the nearest.
     """
     frozen = layers_before(model, layer)
     for each in frozen:
@@ -59,15 +53,15 @@ def unfreeze_from(model: Model, layer: str | Layer, batch_norm: bool = False) ->
     """Unfreeze `layer` and all others, except those that it is computed from: these stay as they
     are, so that `freeze_until` and `unfreeze_from` at one layer leave no layer out.
 
-    Args:
-        model, layer: as for `freeze_until`.
-        batch_norm: whether BatchNormalization learns, too. A frozen one stays in inference mode,
-            on the averages of the data that the base was trained on, which a fine-tuning with
-            small batches would only spoil.
+    Arguments as for `freeze_until`, and `batch_norm`: whether BatchNormalization learns, too. A
+    frozen one stays in inference mode, on the averages of the data that the base was trained on,
+    which a fine-tuning with small batches would only spoil.
 
     Returns the layers with weights that are trainable now, as far as the call concerns them.
     """
-    return _unfreeze(model, _not_before(model, layer), batch_norm)
+    chosen = _not_before(model, layer, batch_norm)
+    _unfreeze(model, chosen)
+    return [each for each in chosen if each.weights]
 
 
 def find_layers(model: Model, layer: str | Layer) -> list[Layer]:
@@ -83,13 +77,12 @@ def find_layers(model: Model, layer: str | Layer) -> list[Layer]:
             f"{len(named)} layers inside {model.name!r} are named {layer!r}: give the layer itself"
         )
     found = named or [each for each in there.values() if each.name.startswith(f"{layer}_")]
-    if not found:
-        names = {each.name for each in there.values()}
-        names |= {name.rsplit("_", 1)[0] for name in names}
-        raise ValueError(
-            f"{model.name!r} has no layer or block {layer!r}. {did_you_mean(str(layer), names)}"
-        )
-    return found
+    if found:
+        return found
+    names = {each.name for each in there.values()}
+    names |= {name.rsplit("_", 1)[0] for name in names}
+    hint = did_you_mean(str(layer), names)
+    raise ValueError(f"{model.name!r} has no layer or block {layer!r}. {hint}")
 
 
 def walk(layer: Layer) -> Iterator[Layer]:
@@ -122,30 +115,29 @@ def _before(layer: Layer, chosen: set[int]) -> list[Layer]:
     needed: set[int] = set()
     for call in reversed(open_up(layer).calls):
         inside = any(id(each) in chosen for each in walk(call.layer))
-        if inside and id(call.layer) not in chosen:
-            found += _before(call.layer, chosen)
         if inside or any(id(t) in needed for t in call.outputs):
             needed.update(id(t) for t in call.inputs)
             if not inside:
                 found.append(call.layer)
+            elif id(call.layer) not in chosen:
+                found += _before(call.layer, chosen)
     return found[::-1]
 
 
-def _not_before(model: Model, layer: str | Layer) -> list[Layer]:
-    """The layers that hold no others, except those before `layer`."""
-    before = {id(each) for one in layers_before(model, layer) for each in walk(one)}
-    return [each for each in leaves(model) if id(each) not in before]
+def _not_before(model: Model, layer: str | Layer, batch_norm: bool) -> list[Layer]:
+    """The layers that hold no others, except those before `layer`; BatchNormalization if wanted."""
+    left_out = {id(each) for one in layers_before(model, layer) for each in walk(one)}
+    if not batch_norm:
+        left_out |= {id(each) for each in leaves(model) if isinstance(each, BatchNormalization)}
+    return [each for each in leaves(model) if id(each) not in left_out]
 
 
-def _unfreeze(model: Model, layers: Sequence[Layer], batch_norm: bool) -> list[Layer]:
-    """Unfreeze them, and return those that have weights."""
-    chosen = [each for each in layers if batch_norm or not isinstance(each, BatchNormalization)]
-    for each in chosen:
+def _unfreeze(model: Model, layers: Sequence[Layer]) -> None:
+    for each in layers:
         each.trainable = True
     for outer in walk(model):  # what holds a layer that learns is not frozen itself
         if any(inner.trainable for inner in leaves(outer) if inner.weights):
             outer.mark_trainable(True)
-    return [each for each in chosen if each.weights]
 
 
 # --- Proof ---------------------------------------------------------------------------------------
@@ -172,9 +164,8 @@ def proof_of_freezing(
 
     What counts is what was frozen at the beginning. Raises RuntimeError if any of it has changed.
     """
-    before, layers = frozen_digests(model), dict(named_layers(model))
+    before, layers, parts = frozen_digests(model), dict(named_layers(model)), training_work(model)
     lines = [f"{'frozen layer':32} {'numbers':>12}  sha256 before and after"]
-    parts = training_work(model)
     yield
     changed = []
     for name, digest in before.items():
@@ -240,7 +231,7 @@ class Stage(Configurable):
     ):
         if multiplier is not None and not 0 <= multiplier < math.inf:
             raise ValueError(f"a multiplier is a number of at least 0, got {multiplier!r}")
-        _check_epochs("epochs", 1 if epochs is None else epochs, 1)
+        check_count("epochs", 1 if epochs is None else epochs)
         self.unfreeze, self.epochs = unfreeze, epochs
         self.learning_rate, self.multiplier = learning_rate, multiplier
 
@@ -281,8 +272,8 @@ def fine_tune(
         head_epochs: at most so many; 0 leaves the head as it is, and counts how it does on arrays
             that are held out as the best so far.
         epochs, learning_rate: of a stage that does not say otherwise.
-        patience: a stage ends when `monitor` has not improved for so many epochs.
-        monitor: 'val_loss' when None, or 'loss' where nothing is held out.
+        patience, monitor: a stage ends when `monitor` ('val_loss' when None, or 'loss' where
+            nothing is held out) has not improved for so many epochs.
         batch_norm: whether BatchNormalization of the base is unfrozen, too; see `unfreeze_from`.
         prove: print `proof_of_freezing` after every stage.
         fit: more arguments of `Model.fit`. Of cache_features='F.h5' the stages make F-stage-1.h5,
@@ -297,8 +288,8 @@ def fine_tune(
     known = {*inspect.signature(fine_tune).parameters, *inspect.signature(Model.fit).parameters}
     complain_about_unknown(fit, known - {"x", "y"}, "fine_tune")
     model.need_compile("fine_tune")
-    _check_epochs("head_epochs", head_epochs, 0)
-    _check_epochs("epochs", epochs, 1)
+    check_count("head_epochs", head_epochs, 0)
+    check_count("epochs", epochs)
     if not 0 <= warmup < 1:
         raise ValueError(f"warmup is a share of the steps, from 0 to below 1, got {warmup!r}")
     pretrained = _base_layers(model, base)
@@ -315,24 +306,24 @@ def fine_tune(
     else:
         best.carried = training.as_it_is()
     for k, (stage, layers) in enumerate(plan, start=1):
-        _unfreeze(model, layers, batch_norm)
+        _unfreeze(model, layers)
         for each in layers:
             each.rate_multiplier = rate_decay**k if stage.multiplier is None else stage.multiplier
         where = stage.unfreeze if isinstance(stage.unfreeze, str) else stage.unfreeze.name
         rate = learning_rate if stage.learning_rate is None else stage.learning_rate
         training.run(f"{where} unfrozen", stage.epochs or epochs, rate)
-    training.remove_backups()
+    for callback in training.fit["callbacks"]:
+        if isinstance(callback, BackupAndRestore) and callback.delete_checkpoint:
+            for folder in callback.backup_dir.glob("stage-*"):
+                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                callback.backup_dir.rmdir()  # unless somebody keeps something else there
     return training.histories
 
 
 def check_stages(base: Model, stages: Sequence[str | Layer | Stage]) -> None:
     """Raise the ValueError that `fine_tune` of a model on this base would, before any work."""
     _plan(base, leaves(base), stages, batch_norm=False)
-
-
-def _check_epochs(what: str, n: Any, least: int) -> None:
-    if not isinstance(n, (int, np.integer)) or n < least:
-        raise ValueError(f"{what} must be an integer of at least {least}, got {n!r}")
 
 
 def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
@@ -342,13 +333,12 @@ def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
     if base is None and len(nested) == 1:
         base = nested[0]
     if base is None:
-        found = [each for each in there if not each.trainable]
-        if not found:
-            raise ValueError(
-                "fine_tune cannot tell what is pretrained: pass base=..., the model that the "
-                "layers come from, or freeze them first"
-            )
-        return found
+        if found := [each for each in there if not each.trainable]:
+            return found
+        raise ValueError(
+            "fine_tune cannot tell what is pretrained: pass base=..., the model that the layers "
+            "come from, or freeze them first"
+        )
     outer = [base] if isinstance(base, Layer) else find_layers(model, base)
     found = [each for one in outer for each in leaves(one) if each.weights]
     missing = [each.name for each in found if not any(each is other for other in there)]
@@ -366,12 +356,11 @@ def _plan(
     if isinstance(stages, (str, Layer, Stage)):
         stages = [stages]
     waiting = {id(each) for each in pretrained if each.weights}
-    if not batch_norm:
-        waiting -= {id(each) for each in pretrained if isinstance(each, BatchNormalization)}
     plan = []
     for one in stages:
         stage = one if isinstance(one, Stage) else Stage(one)
-        layers = [each for each in _not_before(model, stage.unfreeze) if id(each) in waiting]
+        found = _not_before(model, stage.unfreeze, batch_norm)
+        layers = [each for each in found if id(each) in waiting]
         if not layers:
             raise ValueError(
                 f"the stage {stage.unfreeze!r} unfreezes no layer of the base that is not already "
@@ -384,11 +373,10 @@ def _plan(
 
 def _arguments(data: Any, validation_data: Any, fit: dict[str, Any]) -> dict[str, Any]:
     """What every stage gives to `fit`."""
-    x, y, weights = data, None, None
-    if isinstance(data, (tuple, list)):
-        if len(data) not in (2, 3):
-            raise ValueError("data must be (x, y), (x, y, sample_weight) or an iterable of batches")
-        x, y, weights = (*data, None)[:3]
+    given = data if isinstance(data, (tuple, list)) else (data, None)
+    if len(given) not in (2, 3):
+        raise ValueError("data must be (x, y), (x, y, sample_weight) or an iterable of batches")
+    x, y, weights = (*given, None)[:3]
     if weights is not None:
         fit = fit | {"sample_weight": weights}
     given = fit.get("callbacks") or []
@@ -409,7 +397,14 @@ class _Training:
         model, number, told = self.model, len(self.histories) + 1, self.fit.get("verbose", 1)
         model.optimizer = self.compiled.clone()
         model.optimizer.forget()
-        callbacks = [self.best, *(_of_stage(each, number) for each in self.fit["callbacks"])]
+        callbacks: list[Callback] = [self.best]
+        for each in self.fit["callbacks"]:
+            if isinstance(each, BackupAndRestore):
+                # A folder of the stage's own: what it keeps is needed until all are finished.
+                each = copy.copy(each)
+                each.backup_dir /= f"stage-{number}"
+                each.delete_checkpoint = False
+            callbacks.append(each)
         if isinstance(rate, (int, float)):
             callbacks.insert(0, _WarmUpAndCosine(rate, self.warmup))
         elif rate is not None:
@@ -436,37 +431,18 @@ class _Training:
         model, fit, monitor = self.model, self.fit, self.best.monitor
         size, share = fit.get("batch_size"), fit.get("validation_split")
         held_out: Any = fit["validation_data"]
-        if held_out is None and share and not is_stream(fit["x"]):
+        if held_out is not None:
+            size = fit.get("validation_batch_size") or size
+        elif share and not is_stream(fit["x"]):
             data = source_of(model, fit["x"], fit["y"], fit.get("sample_weight"), size)
             last = data.split(share)[1]
             held_out = last.x, last.y, last.weight
-        elif held_out is not None:
-            size = fit.get("validation_batch_size") or size
         if held_out is None or is_stream(held_out) or not monitor.startswith("val_"):
             return None
         x, y, weight = (*held_out, None)[:3]
         found = model.evaluate(x, y, size, 0, weight, return_dict=True)
         value = found.get(monitor.removeprefix("val_"))
         return None if value is None else (float(value), model.get_weights())
-
-    def remove_backups(self) -> None:
-        """Now that all stages are finished, those of the single stages are of no use."""
-        for each in self.fit["callbacks"]:
-            if isinstance(each, BackupAndRestore) and each.delete_checkpoint:
-                for folder in each.backup_dir.glob("stage-*"):
-                    shutil.rmtree(folder, ignore_errors=True)
-                with contextlib.suppress(OSError):
-                    each.backup_dir.rmdir()  # unless somebody keeps something else there
-
-
-def _of_stage(callback: Any, number: int) -> Any:
-    """The callback; BackupAndRestore with a folder of the stage's own, for what it keeps of a
-    finished stage is needed until all are finished."""
-    if isinstance(callback, BackupAndRestore):
-        callback = copy.copy(callback)
-        callback.backup_dir /= f"stage-{number}"
-        callback.delete_checkpoint = False
-    return callback
 
 
 class _Best(EarlyStopping):

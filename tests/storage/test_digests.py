@@ -14,7 +14,7 @@ from minitl.applications import VGG16, ResNet50, resnet50
 from minitl.applications.vgg16 import preprocess_input
 from minitl.models.opened import open_up
 from minitl.storage.digests import SIZE, arrays_digest, digest_of, sample_digests
-from minitl.transfer.architecture import architecture
+from minitl.transfer.cut import architecture
 
 X = np.random.default_rng(0).standard_normal((9, 4, 5, 3)).astype(np.float32)
 SCALE = 2.0

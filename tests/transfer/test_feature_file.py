@@ -26,7 +26,7 @@ from minitl.layers import (
     TimeDistributed,
 )
 from minitl.models.opened import open_up
-from minitl.transfer.architecture import architecture
+from minitl.transfer.cut import architecture
 from minitl.transfer.feature_file import (
     FeatureFile,
     FeatureFileError,
