@@ -2,16 +2,13 @@
 
 A feature file is HDF5 with three data sets, one row of each per sample: `F` (N, D); `images`
 (N, 16), a digest of the image that the row was computed from; and `checksums` (N,), 0 while a row
-is not there yet. The place of every row is fixed when the file is made, and rows are written there
-without HDF5. So the file's structure is whole at any moment, and a process that is killed leaves a
-file in which each row is either there, with the right checksum, or not there.
-
-The file holds a key that says what it was computed with: digests of the weights, of the
-architecture, of the preprocessing. A file with another key is not used. Each row's checksum covers
-the row, the image's digest, the row's number and the key, and all are compared when the file is
-opened; HDF5 itself holds checksums of everything else, which are compared too.
-
-`features.py` and `feature_cache.py` write such files.
+is not there yet. Every row's place is fixed when the file is made, and rows are written there
+without HDF5: a process that is killed leaves a file in which each row is either there, with the
+right checksum, or not there. The file holds a key that says what it was computed with: digests of
+the weights, of the architecture, of the preprocessing. A file with another key is not used. Each
+row's checksum covers the row, the image's digest, the row's number and the key, and all are
+compared when the file is opened, as are HDF5's own checksums of everything else. `features.py` and
+`feature_cache.py` write such files.
 """
 
 import contextlib
@@ -72,8 +69,7 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
         rows: N, or None when it is not known yet: the file then grows, and `finish` cuts it.
         room: for how many rows a file that grows has place at first.
         about: what `describe` tells beside the key.
-        rebuild: make a file anew whose key differs, with a warning, instead of refusing it. A
-            file of another kind is never touched.
+        rebuild: make a file anew, with a warning, whose key (but not its kind) differs.
 
     Raises FeatureFileError when the file cannot be used: the error says which part differs, and
     the file is left as it is. Damaged rows are named in a warning, and count as not there.
@@ -90,9 +86,9 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
         about: dict[str, Any] | None = None,
         rebuild: bool = False,
     ):
-        self.path = Path(path)
-        self.key = {"format": FORMAT, **key, "D": str(width), "dtype": str(np.dtype(dtype))}
-        self.about, self._width, self._dtype = about or {}, width, np.dtype(dtype)
+        self.path, self.about = Path(path), about or {}
+        self._width, self._dtype = width, np.dtype(dtype)
+        self.key = {"format": FORMAT, **key, "D": str(width), "dtype": str(self._dtype)}
         self._file: Any = None  # open for writing, without a buffer
         self.path.parent.mkdir(parents=True, exist_ok=True)
         waiting = f"minitl: another process is writing {self.path}; waiting"
@@ -179,12 +175,9 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
         damaged = np.flatnonzero((stored != 0) & ~self.there)
         if len(damaged):
             shown = ", ".join(map(str, damaged[:5])) + (" ..." if len(damaged) > 5 else "")
-            warnings.warn(
-                f"{self.path} is damaged: the checksums of {len(damaged)} of its rows do not fit "
-                f"(rows {shown}); they are computed again",
-                UserWarning,
-                stacklevel=5,
-            )
+            what = f"the checksums of {len(damaged)} of its rows do not fit (rows {shown})"
+            text = f"{self.path} is damaged: {what}; they are computed again"
+            warnings.warn(text, UserWarning, stacklevel=5)
 
     def _read(self, name: str, first: int, last: int) -> np.ndarray:
         """Bytes of rows; not through a memory map, whose pages would count as memory."""
@@ -198,10 +191,10 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
     def _checksums(self, first: int, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         """(n,) uint64, never 0; of rows of bytes that begin at row `first`."""
         start = zlib.crc32(json.dumps(self.key).encode())
-        heads = np.arange(first, first + len(rows), dtype="<u8")
+        heads = np.arange(first, first + len(rows), dtype="<u8")[:, np.newaxis]
         found = [
             zlib.crc32(row.data, zlib.crc32(image.data, zlib.crc32(head.data, start))) + 1
-            for row, image, head in zip(rows, images, heads[:, np.newaxis], strict=True)
+            for row, image, head in zip(rows, images, heads, strict=True)
         ]
         return np.array(found, np.uint64)
 
@@ -209,11 +202,7 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
         """Put rows (n, D) and their images' digests at `first`: the checksums come last."""
         last = first + len(rows)
         if last > self.rows:
-            if not self._layout.growing:
-                raise FeatureFileError(
-                    f"{self.path} holds the features of {self.rows} images, and now there are more"
-                )
-            self._resize(max(2 * self.rows, last))
+            self._resize(max(2 * self.rows, last), "more")
         data = np.ascontiguousarray(rows, self._layout.dtype).view(np.uint8)
         sums = self._checksums(first, data.reshape(len(rows), -1), images)
         for name, a in (("F", data), ("images", images), ("checksums", sums)):
@@ -223,8 +212,12 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
                 left = left[self._file.write(left) :]
         self.images[first:last], self.there[first:last] = images, True
 
-    def _resize(self, rows: int, growing: bool = True) -> None:
+    def _resize(self, rows: int, now: Any, growing: bool = True) -> None:
         """Another number of rows is another file: the rows are copied, and it takes the place."""
+        if not self._layout.growing:
+            raise FeatureFileError(
+                f"{self.path} holds the features of {self.rows} images, and now there are {now}"
+            )
         self._create(rows, growing)
         self._open()
         more = max(0, rows - len(self.there))
@@ -233,12 +226,8 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
 
     def finish(self, rows: int) -> None:
         """Say that there are `rows` rows, and no more are to come."""
-        if self._layout.growing:
-            self._resize(rows, growing=False)
-        elif rows != self.rows:
-            raise FeatureFileError(
-                f"{self.path} holds the features of {self.rows} images, and now there are {rows}"
-            )
+        if self._layout.growing or rows != self.rows:
+            self._resize(rows, rows, growing=False)
 
     def mapped(self) -> np.ndarray:
         """F as a read-only array that the system reads from the file as it is used."""
@@ -272,39 +261,30 @@ def read_layout(path: str | Path) -> Layout:
     try:
         with open(path, "rb") as source:
             if _attribute(hdf5_reader.File(source).root, "format") != FORMAT:
-                raise FeatureFileError(
-                    f"{path} is not a feature file that this version of minitl has written; "
-                    f"delete it, or give another path"
-                )
+                what = f"{path} is not a feature file that this version of minitl has written"
+                raise FeatureFileError(f"{what}; delete it, or give another path")
             root = hdf5_reader.File(source, checked=True).root
             sets = {name: root[name] for name in ("F", "images", "checksums")}
             shape, dtype = sets["F"].shape_and_dtype()
-            layout = Layout(
-                json.loads(_attribute(root, "key")),
-                json.loads(_attribute(root, "about")),
-                bool(_attribute(root, "growing")),
-                shape,  # type: ignore[arg-type]
-                dtype,
-                {name: data.place() for name, data in sets.items()},
-            )
+            key, about = (json.loads(_attribute(root, name)) for name in ("key", "about"))
+            growing = bool(_attribute(root, "growing"))
+            places = {name: data.place() for name, data in sets.items()}
             fits = (
                 len(shape) == 2
                 and dtype.str in ("<f4", "<f8")
                 and sets["images"].shape_and_dtype() == ((shape[0], SIZE), np.uint8)
                 and sets["checksums"].shape_and_dtype() == ((shape[0],), np.dtype("<u8"))
-                and isinstance(layout.key, dict)
-                and isinstance(layout.about, dict)
+                and isinstance(key, dict)
+                and isinstance(about, dict)
             )
         if not fits:
             raise ValueError("its data sets are not as they were written")
-        return layout
+        return Layout(key, about, growing, shape, dtype, places)  # type: ignore[arg-type]
     except FeatureFileError:
         raise
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise FeatureFileError(
-            f"{path} is not a feature file, or is damaged ({error}); delete it, or give another "
-            f"path"
-        ) from None
+        what = f"{path} is not a feature file, or is damaged ({error})"
+        raise FeatureFileError(f"{what}; delete it, or give another path") from None
 
 
 def describe(path: str | Path) -> str:
@@ -318,9 +298,8 @@ def describe(path: str | Path) -> str:
     if layout.growing:
         state = f"{there} rows are there, more may come"
     lines = [f"F ({n}, {d}) {layout.dtype}, {n * layout.size('F') / 1e6:.1f} MB: {state}"]
-    lines += [f"{name}: {value}" for name, value in layout.about.items()]
-    key = {name: value for name, value in layout.key.items() if name not in ("D", "dtype")}
-    lines += [f"{name}: {value}" for name, value in key.items()]
+    told = [*layout.about.items(), *layout.key.items()]
+    lines += [f"{name}: {value}" for name, value in told if name not in ("D", "dtype")]
     return "\n".join(map(visible, lines))
 
 

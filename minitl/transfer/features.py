@@ -13,14 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from minitl.layers import (
-    Concatenate,
-    Flatten,
-    GlobalAveragePooling2D,
-    GlobalMaxPooling2D,
-    Layer,
-    SymbolicTensor,
-)
+from minitl import layers as kinds
+from minitl.layers import Layer, SymbolicTensor
+from minitl.layers.core import positive
 from minitl.models import Model
 from minitl.models.batches import is_stream
 from minitl.models.opened import open_up
@@ -30,7 +25,11 @@ from minitl.storage.digests import arrays_digest, digest_of, sample_digests
 from minitl.transfer.cut import architecture
 from minitl.transfer.feature_file import FeatureFile, FeatureFileError
 
-POOLING = {None: Flatten, "avg": GlobalAveragePooling2D, "max": GlobalMaxPooling2D}
+POOLING = {
+    None: kinds.Flatten,
+    "avg": kinds.GlobalAveragePooling2D,
+    "max": kinds.GlobalMaxPooling2D,
+}
 
 
 @check_keywords
@@ -63,8 +62,7 @@ def extract_features(
     Raises ValueError for an unknown layer (showing the nearest) or pooling, and when `out` holds
     the features of something else.
     """
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+    chunks = _chunks(images, positive(batch_size, "batch_size"))
     if out is not None and getattr(images, "shuffle", False):
         raise ValueError(
             "the images come in a new order every time: make the data set with shuffle=False, so "
@@ -73,7 +71,6 @@ def extract_features(
     model.build_for(images)
     extractor = feature_model(model, layers, pooling)
     total = None if is_stream(images) else len(images)
-    chunks = _chunks(images, batch_size)
     first = next(chunks, None)
     if first is None:
         found = "the stream is empty" if total is None else f"shape {np.shape(images)}"
@@ -153,9 +150,7 @@ def _key(
 
 
 def _chunks(images: Any, size: int) -> Iterator[np.ndarray]:
-    """The images, `size` at a time and the rest at the end. Only these are in memory: `images`
-    may be an array, a memory map, a data set of an HDF5 file, or an iterable of batches x or
-    (x, y)."""
+    """The images, `size` at a time and the rest at the end. Only these are in memory."""
     if not is_stream(images):
         whole = images if hasattr(images, "shape") else np.asarray(images)
         for start in range(0, len(whole), size):
@@ -179,9 +174,6 @@ def _counted(chunks: Iterable[np.ndarray], bar: Any) -> Iterator[np.ndarray]:
         bar.update(len(chunk))
 
 
-# --- The model from images to rows of features ----------------------------------------------------
-
-
 def feature_model(
     model: Model,
     layers: str | Layer | Sequence[str | Layer] | None = None,
@@ -192,16 +184,17 @@ def feature_model(
         raise ValueError(f"features need a model of one input, {model.name!r} has {model.inputs}")
     if pooling not in POOLING:
         raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
-    if layers is None:
-        outputs = list(model.outputs)
-    else:
-        chosen = [layers] if isinstance(layers, (str, Layer)) else list(layers)
-        if not chosen:
-            raise ValueError("layers is empty: name at least one layer, or leave it out")
-        outputs = [_output_in(model, layer) for layer in chosen]
-    rows = [_as_rows(t, pooling) for t in outputs]
-    name = f"{model.name}_features"
-    joined = rows[0] if len(rows) == 1 else Concatenate(name=name)(rows)
+    chosen = [layers] if isinstance(layers, (str, Layer)) else layers
+    outputs = model.outputs if chosen is None else [_output_in(model, each) for each in chosen]
+    if not outputs:
+        raise ValueError("layers is empty: name at least one layer, or leave it out")
+    rows, name = [], f"{model.name}_features"
+    for t in outputs:
+        if t.ndim not in (2, 4) and pooling is not None:
+            what = f"pooling={pooling!r} needs maps (N, H, W, C)"
+            raise ValueError(f"{what}; {t.name!r} is {t.shape}")
+        rows.append(t if t.ndim == 2 else POOLING[pooling](name=f"{t.name}_rows")(t))
+    joined = rows[0] if len(rows) == 1 else kinds.Concatenate(name=name)(rows)
     return Model(model.input, joined, name=name)
 
 
@@ -214,11 +207,3 @@ def _output_in(model: Model, layer: str | Layer) -> SymbolicTensor:
     if not calls:
         raise ValueError(f"{found.name!r} is an input: there is nothing to extract from it")
     return calls[-1].outputs[0]
-
-
-def _as_rows(t: SymbolicTensor, pooling: str | None) -> SymbolicTensor:
-    if t.ndim == 2:
-        return t
-    if t.ndim != 4 and pooling is not None:
-        raise ValueError(f"pooling={pooling!r} needs maps (N, H, W, C); {t.name!r} is {t.shape}")
-    return POOLING[pooling](name=f"{t.name}_rows")(t)
