@@ -3,20 +3,18 @@
 What lies below the first layer that learns (or, in training, is random) gives the same for an
 image in every epoch. So it runs once per image; what it gives is kept, F, and the rest of the
 model trains on F. `find_cut` takes a model and returns a `Cut`, the two parts as graphs;
-`feature_cache.py` keeps F.
-
-Where to cut? A frozen layer above the cut runs at every step and costs its multiply-adds; a value
-at the cut is read back at every step and costs its bytes. The cheapest cut is a minimum cut of the
-graph (Ford & Fulkerson 1956), and it answers by itself what one would want: behind a pool or a
-Flatten rather than before, before a padding rather than behind, several values where branches are
-frozen, and none at all where nothing would be saved.
+`feature_cache.py` keeps F. A frozen layer above the cut runs at every step and costs its
+multiply-adds; a value at the cut is read back at every step and costs its bytes. The cheapest cut
+is a minimum cut of the graph (Ford & Fulkerson 1956): behind a pool or a Flatten rather than
+before, before a padding rather than behind, none at all where nothing would be saved.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,8 +37,7 @@ class Cut:
 
     Attributes:
         kept: the symbolic tensors at the cut, whose values are kept for each sample.
-        inputs: which of the model's inputs `above` reads as well; its own inputs are these, then
-            `kept`.
+        inputs: which of the model's inputs `above` reads as well, before `kept`.
         sources: which of the model's inputs `below` reads.
         views: whether `below` augments, so that it must be told which `Views` to draw.
         shapes, width, dtype, row_bytes: of what is kept of one sample.
@@ -56,13 +53,10 @@ class Cut:
         self._below = whole.between(whole.inputs, self.kept)
         self.sources = [i for i, t in enumerate(whole.inputs) if t in self._below.inputs]
         place = {id(call): i for i, call in enumerate(whole.calls)}
-        calls = []
-        for call in self._below.calls:
+        calls = [copy.copy(call) for call in self._below.calls]
+        for call, told in zip(calls, self._below.calls, strict=True):
             if views and _augments(call, training):  # the same call, drawing with seeds
-                layer, told = SeededLayer(call.layer, place[id(call)]), call
-                call = Call(layer, told.inputs, told.training, told.as_list)
-                call.outputs = told.outputs
-            calls.append(call)
+                call.layer = SeededLayer(told.layer, place[id(told)])
         self.below = OpenedGraph(self._below.inputs, calls, self.kept)
         self.views = any(isinstance(layer, SeededLayer) for layer in self.below.layers)
         self.work = sum(map(work, whole.calls))
@@ -90,9 +84,8 @@ class Cut:
         if model.as_graph() is None or not self.holds():
             return False
         now = open_up(model, [t.shape for t in self.whole.inputs])
-        layers = [id(call.layer) for call in self.whole.calls]
-        same = layers == [id(call.layer) for call in now.calls]
-        return same and architecture(now) == self._architectures[1]
+        before, after = ([id(call.layer) for call in g.calls] for g in (self.whole, now))
+        return before == after and architecture(now) == self._architectures[1]
 
     def same_as(self, other: Cut) -> bool:
         """Whether both keep the same values of the same samples."""
@@ -150,9 +143,6 @@ def first_random(model: Any) -> str | None:
     return next((c.layer.name for c in measuring.whole.calls if not c.layer.fixed(True)), None)
 
 
-# --- The minimum cut ------------------------------------------------------------------------------
-
-
 def _cheapest(whole: Graph, frozen: list[Call]) -> list[SymbolicTensor]:
     """The frozen values to keep, so that recomputing what is not kept and reading what is kept
     cost least; of equally cheap ways the one that recomputes least.
@@ -163,11 +153,11 @@ def _cheapest(whole: Graph, frozen: list[Call]) -> list[SymbolicTensor]:
     the sink's side of the minimum cut are made above, values whose edge is cut are kept.
     """
     inside = {id(call) for call in frozen}
-    room: dict[Any, dict[Any, float]] = {"source": {}, "sink": {}}  # that is left on each edge
+    room: dict[Any, dict[Any, float]] = defaultdict(dict)  # that is left on each edge
 
     def edge(a: Any, b: Any, capacity: float) -> None:
-        room.setdefault(a, {})[b] = room.setdefault(a, {}).get(b, 0) + capacity
-        room.setdefault(b, {}).setdefault(a, 0)
+        room[a][b] = room[a].get(b, 0) + capacity
+        room[b].setdefault(a, 0)
 
     makers: dict[int, tuple[Call, SymbolicTensor]] = {}
     for call in frozen:
@@ -179,7 +169,17 @@ def _cheapest(whole: Graph, frozen: list[Call]) -> list[SymbolicTensor]:
     for t, reader in [*readers, *((t, None) for t in whole.outputs)]:
         if id(t) in makers:
             edge(id(t), reader if reader in inside else "sink", float("inf"))
-    while "source" in (ways := _ways_to_sink(room)):
+    while True:
+        ways: dict[Any, Any] = {"sink": None}  # {from where it can be reached: the next step}
+        queue = deque(["sink"])
+        while queue:
+            b = queue.popleft()
+            for a in room[b]:  # every edge has one back, if without room
+                if a not in ways and room[a][b] > 0:
+                    ways[a] = b
+                    queue.append(a)
+        if "source" not in ways:
+            return [t for call, t in makers.values() if id(t) in ways and id(call) not in ways]
         path, a = [], "source"
         while a != "sink":
             path.append((a, ways[a]))
@@ -188,31 +188,11 @@ def _cheapest(whole: Graph, frozen: list[Call]) -> list[SymbolicTensor]:
         for a, b in path:
             room[a][b] -= flow
             room[b][a] += flow
-    return [t for call, t in makers.values() if id(t) in ways and id(call) not in ways]
-
-
-def _ways_to_sink(room: dict[Any, dict[Any, float]]) -> dict[Any, Any]:
-    """From where the sink can be reached along edges that have room: {there: the next step}, of
-    the shortest way."""
-    step: dict[Any, Any] = {"sink": None}
-    queue = deque(["sink"])
-    while queue:
-        b = queue.popleft()
-        for a in room[b]:  # every edge has one back, if without room
-            if a not in step and room[a][b] > 0:
-                step[a] = b
-                queue.append(a)
-    return step
-
-
-# --- Augmentation as a part of what is kept -------------------------------------------------------
 
 
 class Views:
-    """Which views of which samples: augmentation below a cut takes it for its generator.
-
-    A seed depends on the fit's seed, the view, the sample's number and the layer's place only.
-    """
+    """Which views of which samples: augmentation below a cut takes it for its generator. A seed
+    depends on the fit's seed, the view, the sample's number and the layer's place only."""
 
     def __init__(self, seed: int, view: int, samples: np.ndarray):
         self.seed, self.view, self.samples = seed, view, samples
@@ -251,14 +231,11 @@ class SeededLayer(Layer):
         return self.layer.compute_output_shape(input_shape)
 
 
-# --- What the two parts compute -------------------------------------------------------------------
-
-
 def architecture(graph: Graph) -> str:
     """Hexadecimal digest of what the graph computes, whatever its weights are.
 
-    Layers' settings and how they are connected count; names, and what is frozen, do not. F that
-    was computed by one architecture is never taken for F of another.
+    Layers' settings and how they are connected count; names, and what is frozen, do not. F of one
+    architecture is never taken for F of another.
     """
     place = {id(t): i for i, t in enumerate(graph.inputs)}
     described: list[Any] = [[t.shape for t in graph.inputs]]
@@ -272,8 +249,7 @@ def architecture(graph: Graph) -> str:
 
 def settings_of(layer: Layer) -> Any:
     """What a layer computes, except for its weights: its class, its settings, its layers."""
-    inner = layer.as_graph()
-    if inner is not None:
+    if (inner := layer.as_graph()) is not None:
         return architecture(open_up(inner))
     settings = {n: getattr(layer, n) for n in _settings(type(layer)) if hasattr(layer, n)}
     plain = {n: v for n, v in settings.items() if not isinstance(v, Layer)}

@@ -4,15 +4,13 @@
 place of the images; `predict` and `evaluate` do so with `Recalled`. Where a model is cut in two is
 told in `cut.py`, and the file on disk in `feature_file.py`.
 
-Where F is kept: in a `Store`, as rows by the digest of the image that each was computed from. So it
-does not matter in which order images come, nor in which `fit` they came; a changed image is
-another image. A store lies in memory, up to MEMORY bytes; beyond that in a temporary file; or in
-the file that `cache_features='F.h5'` names.
-
-When it is thrown away: at once, when a weight below the cut is written or unfrozen. At the end of
-`fit` the temporary file goes, augmented views go, and `model.kept_features` becomes the list of
-the stores in memory that this `fit` used; the stores that were there before go. A file with a name
-stays, and is made anew when another model's F is to be kept in it.
+F is kept in a `Store`, as rows by the digest of the image that each was computed from: it does not
+matter in which order, or `fit`, images come; a changed image is another image. A store lies in
+memory, up to MEMORY bytes; beyond that in a temporary file; or in the file that
+`cache_features='F.h5'` names. It is thrown away at once when a weight below the cut is written or
+unfrozen. At the end of `fit` temporary files and augmented views go; `model.kept_features` becomes
+the list of the stores in memory that this `fit` used. A file with a name stays, and is made anew
+when another model's F is to be kept in it.
 """
 
 from __future__ import annotations
@@ -45,14 +43,12 @@ STEP = 256 * 2**20  # bytes that one layer's inputs and outputs may take togethe
 
 class Store:
     """Rows of F (N, D) by digest: all that the cut keeps of a sample is one row. They lie in the
-    feature file `path`, or in memory, and in a temporary file when they are too many.
-    """
+    feature file `path`, or in memory, and in a temporary file when they are too many."""
 
     def __init__(self, cut: Cut, path: str | Path | None = None, expected: int = 0):
-        self.cut = cut
+        self.cut, self._expected = cut, max(1, expected)
         self.computed = 0  # how often a sample was run through the frozen part
         self._numbers: dict[bytes, int] = {}  # of the row, by digest
-        self._expected = max(1, expected)
         self.file: FeatureFile | None = None  # None: in memory
         self._on_disk = contextlib.ExitStack()  # what `close` removes or closes
         room = 0 if path is not None else min(expected, MEMORY // cut.row_bytes)
@@ -72,8 +68,7 @@ class Store:
 
     def numbers(self, xs: Sequence[Array], views: Views | None = None) -> Array:
         """The rows' numbers (N,) of N samples, of which xs has an array (N, ...) per input of the
-        model; those that are not there are computed. `views`, where the cut keeps views, are the
-        wanted ones."""
+        model, and of these `views` where the cut keeps views; what is not there is computed."""
         keys = self._keys(xs, views)
         missing = list({key: i for i, key in enumerate(keys) if key not in self._numbers}.items())
         for start in range(0, len(missing), CHUNK):
@@ -110,8 +105,6 @@ class Store:
             self._rows, self._numbers = np.zeros((0, self.cut.width), self.cut.dtype), {}
         self._on_disk.close()
 
-    # --- Adding rows ---
-
     def _add(self, keys: list[bytes], values: list[Array]) -> None:
         n, first = len(keys), len(self)
         rows = np.concatenate([a.reshape(n, -1) for a in values], axis=1)
@@ -143,8 +136,7 @@ class Store:
         """F has outgrown the memory: go on in a file, for as long as the store lives."""
         folder = self._on_disk.enter_context(tempfile.TemporaryDirectory(prefix="minitl-"))
         before, keys = self._rows, list(self._numbers)
-        file = self._open(Path(folder) / "F.h5")
-        self._write(file, keys, before[: len(keys)])
+        self._write(self._open(Path(folder) / "F.h5"), keys, before[: len(keys)])
 
     def _open(self, path: str | Path) -> FeatureFile:
         """Go on in this file, with what is there already."""
@@ -178,19 +170,14 @@ class Caching:
     """What one `fit` keeps, and what it says about it.
 
     `wrap` each source of batches, the training data first; `begin`; walk; `end`.
-
-    Args:
-        model, cache, copies: the model that is trained, cache_features and augment_copies.
-        epochs: how many are to come.
-        say: prints a line; None is silent. `bars`: whether to show progress.
     """
 
     model: Any
-    cache: bool | str | Path
-    copies: int | None
-    epochs: int
-    say: Callable[[str], None] | None
-    bars: bool = False
+    cache: bool | str | Path  # cache_features
+    copies: int | None  # augment_copies
+    epochs: int  # that are to come
+    say: Callable[[str], None] | None  # prints a line
+    bars: bool = False  # whether to show progress
 
     def __post_init__(self) -> None:
         cache, copies = self.cache, self.copies
@@ -216,13 +203,12 @@ class Caching:
         cut = self.walks[0].prepare()
         name = None if self.copies is not None or self._off() else first_random(self.model)
         if name is not None:
-            warnings.warn(
+            text = (
                 f"{name!r} stands before frozen layers and is random, so that these run in every "
                 f"epoch on every image. With augmentation, augment_copies=k keeps what they give "
-                f"for k views of each image",
-                UserWarning,
-                stacklevel=5,
+                f"for k views of each image"
             )
+            warnings.warn(text, UserWarning, stacklevel=5)
         if cut is not None and self.say is not None:
             self.say(self._report(cut))
         for walk in self.walks:
@@ -242,11 +228,10 @@ class Caching:
     def _report(self, cut: Cut) -> str:
         frozen = sum(v.storage.size for v in self.model.weights if not v.trainable)
         expected = self._expected(cut)
-        where, size = "in memory", expected * cut.row_bytes
+        size = expected * cut.row_bytes
+        where = "in memory" if size <= MEMORY else "in a temporary file"
         if isinstance(self.cache, (str, Path)):
             where = f"in {self.cache}"
-        elif size > MEMORY:
-            where = "in a temporary file"
         once = f"once a sample and kept {where}, {cut.row_bytes:,} bytes each"
         if expected:
             once = f"once for each of {expected:,} samples and kept {where}, {size / 1e6:,.1f} MB"
@@ -278,8 +263,7 @@ class Caching:
         if self.cache is True and size > MEMORY:
             # Into a file for nothing, or into one that does not fit: better not.
             free = shutil.disk_usage(tempfile.gettempdir()).free
-            if self.epochs == 1 or size > free // 2:
-                return None
+            return None if self.epochs == 1 or size > free // 2 else cut
         return cut
 
     def store(self, cut: Cut, training: bool) -> Store:
@@ -307,12 +291,10 @@ class Caching:
 
 
 class CachedData:
-    """The batches of `data`, with what the cut keeps in place of the images where that is
-    possible.
+    """The batches of `data`, with what the cut keeps in place of the images where that is possible.
 
     The model is cut anew when layers were frozen or unfrozen, or frozen weights written, by a
-    callback say. Where that happens in the middle of an epoch, the rest of it runs the whole
-    model.
+    callback say; in the middle of an epoch, the rest of it runs the whole model.
     """
 
     def __init__(self, caching: Caching, data: Any, training: bool):
@@ -339,8 +321,7 @@ class CachedData:
     def fill(self) -> tuple[Store, Array | None] | None:
         """The store, and of arrays the numbers of all samples' rows in this epoch; None where
         nothing is kept."""
-        cut = self.prepare()
-        if cut is None:
+        if (cut := self.prepare()) is None:
             return None
         if self._store is None:
             self._store = self.caching.store(cut, self.training)
@@ -353,19 +334,17 @@ class CachedData:
 
     def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
         """As `data.batches`; `graph` of a batch says what runs it."""
-        filled = self.fill()
-        if filled is None:
+        store, numbers = self.fill() or (None, None)
+        if store is None:
             yield from self.data.batches(order, first)
-            return
-        store, numbers = filled
-        if numbers is None:
+        elif numbers is None:
             yield from self._of_stream(store, first)
-            return
-        for where in self.data.parts(order, first):
-            if store.cut.holds():
-                yield store.in_place(self.data.take(where, store.cut.inputs), numbers[where])
-            else:
-                yield self.data.take(where)
+        else:
+            for where in self.data.parts(order, first):
+                if store.cut.holds():
+                    yield store.in_place(self.data.take(where, store.cut.inputs), numbers[where])
+                else:
+                    yield self.data.take(where)
 
     def _all_rows(self, store: Store, n: int, view: int) -> Array:
         """The rows' numbers of all n samples; computed in the samples' order, so that no bit
@@ -410,8 +389,7 @@ class CachedData:
 
 
 class Recalled:
-    """The batches of `data` for measuring or predicting: what an earlier fit of the model has
-    kept is not computed again."""
+    """The batches of `data` for measuring or predicting, with what earlier fits have kept."""
 
     def __init__(self, model: Any, data: Any):
         self.model, self.data = model, data

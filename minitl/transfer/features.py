@@ -25,11 +25,7 @@ from minitl.storage.digests import arrays_digest, digest_of, sample_digests
 from minitl.transfer.cut import architecture
 from minitl.transfer.feature_file import FeatureFile, FeatureFileError
 
-POOLING = {
-    None: kinds.Flatten,
-    "avg": kinds.GlobalAveragePooling2D,
-    "max": kinds.GlobalMaxPooling2D,
-}
+POOLING = {None: "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
 
 
 @check_keywords
@@ -131,8 +127,7 @@ def _key(
 ) -> dict[str, str]:
     """What the rows of a feature file depend on beside the images, each under a name that an
     error can show. The preprocessing is told apart by its code and by what it makes of noise."""
-    graph = open_up(extractor)
-    prepared = "none"
+    graph, prepared = open_up(extractor), "none"
     if preprocess is not None:
         noise = np.random.default_rng(0).integers(0, 256, (2, *first.shape[1:]))
         tried = np.asarray(preprocess(noise.astype(first.dtype)))
@@ -193,7 +188,8 @@ def feature_model(
         if t.ndim not in (2, 4) and pooling is not None:
             what = f"pooling={pooling!r} needs maps (N, H, W, C)"
             raise ValueError(f"{what}; {t.name!r} is {t.shape}")
-        rows.append(t if t.ndim == 2 else POOLING[pooling](name=f"{t.name}_rows")(t))
+        pool = getattr(kinds, POOLING[pooling])
+        rows.append(t if t.ndim == 2 else pool(name=f"{t.name}_rows")(t))
     joined = rows[0] if len(rows) == 1 else kinds.Concatenate(name=name)(rows)
     return Model(model.input, joined, name=name)
 

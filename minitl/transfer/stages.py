@@ -51,13 +51,11 @@ def freeze_until(model: Model, layer: str | Layer) -> list[Layer]:
 
 def unfreeze_from(model: Model, layer: str | Layer, batch_norm: bool = False) -> list[Layer]:
     """Unfreeze `layer` and all others, except those that it is computed from: these stay as they
-    are, so that `freeze_until` and `unfreeze_from` at one layer leave no layer out.
+    are. Returns those with weights.
 
     Arguments as for `freeze_until`, and `batch_norm`: whether BatchNormalization learns, too. A
     frozen one stays in inference mode, on the averages of the data that the base was trained on,
     which a fine-tuning with small batches would only spoil.
-
-    Returns the layers with weights that are trainable now, as far as the call concerns them.
     """
     chosen = _not_before(model, layer, batch_norm)
     _unfreeze(model, chosen)
@@ -66,7 +64,7 @@ def unfreeze_from(model: Model, layer: str | Layer, batch_norm: bool = False) ->
 
 def find_layers(model: Model, layer: str | Layer) -> list[Layer]:
     """The layer itself, or of that name, or else the layers of the block of that name."""
-    there = {id(each): each for inner in model.sublayers() for each in walk(inner)}
+    there = {id(each): each for each in walk(model)[1:]}
     if isinstance(layer, Layer):
         if id(layer) not in there:
             raise ValueError(f"{layer!r} is no layer of {model.name!r}, nor of a model inside it")
@@ -85,11 +83,9 @@ def find_layers(model: Model, layer: str | Layer) -> list[Layer]:
     raise ValueError(f"{model.name!r} has no layer or block {layer!r}. {hint}")
 
 
-def walk(layer: Layer) -> Iterator[Layer]:
+def walk(layer: Layer) -> list[Layer]:
     """The layer and all layers inside it."""
-    yield layer
-    for inner in layer.sublayers():
-        yield from walk(inner)
+    return [layer, *(each for inner in layer.sublayers() for each in walk(inner))]
 
 
 def leaves(layer: Layer) -> list[Layer]:
@@ -126,10 +122,9 @@ def _before(layer: Layer, chosen: set[int]) -> list[Layer]:
 
 def _not_before(model: Model, layer: str | Layer, batch_norm: bool) -> list[Layer]:
     """The layers that hold no others, except those before `layer`; BatchNormalization if wanted."""
-    left_out = {id(each) for one in layers_before(model, layer) for each in walk(one)}
-    if not batch_norm:
-        left_out |= {id(each) for each in leaves(model) if isinstance(each, BatchNormalization)}
-    return [each for each in leaves(model) if id(each) not in left_out]
+    before = {id(each) for one in layers_before(model, layer) for each in walk(one)}
+    found = [each for each in leaves(model) if id(each) not in before]
+    return [each for each in found if batch_norm or not isinstance(each, BatchNormalization)]
 
 
 def _unfreeze(model: Model, layers: Sequence[Layer]) -> None:
@@ -144,8 +139,7 @@ def _unfreeze(model: Model, layers: Sequence[Layer]) -> None:
 
 
 def frozen_digests(model: Model) -> dict[str, str]:
-    """For each frozen layer with weights 'base/block1_conv1' and the digest of its weights,
-    moving averages too."""
+    """{'base/block1_conv1': digest of its weights, moving averages too} of the frozen layers."""
     return {
         name: arrays_digest(v.storage for v in each.weights)
         for name, each in named_layers(model)
@@ -162,7 +156,7 @@ def proof_of_freezing(
     >>> with proof_of_freezing(model):                                      # doctest: +SKIP
     ...     model.fit(x, y)
 
-    What counts is what was frozen at the beginning. Raises RuntimeError if any of it has changed.
+    Raises RuntimeError if anything has changed that was frozen at the beginning.
     """
     before, layers, parts = frozen_digests(model), dict(named_layers(model)), training_work(model)
     lines = [f"{'frozen layer':32} {'numbers':>12}  sha256 before and after"]
@@ -188,10 +182,9 @@ def proof_of_freezing(
 def training_work(model: Model) -> dict[str, tuple[int, int]]:
     """Multiply-adds of a training step for one sample: {what: (now, with nothing frozen)}.
 
-    Each product of the forward pass comes back twice, as the gradient to the layer's input and as
-    that to its weights. The first is needed where something before the layer learns, the second
-    where the layer itself does. The forward pass of the frozen part runs once per sample and is
-    not counted.
+    Each product of the forward pass comes back twice: as the gradient to the layer's input, needed
+    where something before it learns, and as that to its weights, where it learns itself. The
+    forward pass of the frozen part runs once per sample and is not counted.
     """
     graph, cut = open_up(model), find_cut(model)
     totals = np.zeros((3, 2), np.int64)
@@ -215,8 +208,7 @@ class Stage(Configurable):
     """One stage of `fine_tune`, which says what is None here.
 
     Args:
-        unfreeze: the layer or block from which on the base learns.
-        epochs: at most so many.
+        unfreeze: the layer or block from which on the base learns, for at most `epochs`.
         learning_rate: of the head; a number (with warm-up and cosine, see `fine_tune`) or a
             schedule, used as it is and counted from the stage's first step.
         multiplier: the rate of what this stage unfreezes, as a multiple of learning_rate.
@@ -264,8 +256,7 @@ def fine_tune(
 
     Args:
         model: compiled. Its optimizer trains the head; each stage has a fresh one like it.
-        data: (x, y), (x, y, sample_weight), or an iterable of batches.
-        validation_data: as for `fit`.
+        data, validation_data: (x, y), (x, y, sample_weight), or an iterable of batches.
         stages: from the top down: layers or blocks ('block5', 'block4'), or a Stage for each.
         base: what is pretrained: a model inside `model`, or one whose layers `model` is made of.
             When None: the only model with weights inside `model`, else what is frozen now.
@@ -280,10 +271,10 @@ def fine_tune(
             F-stage-2.h5, ... With BackupAndRestore among the callbacks, the same program goes on
             after a power cut, to the same bits; finished stages are not trained again.
 
-    The best weights so far, by `monitor`, are carried from stage to stage: what does not improve
-    on them is undone. In the end they are the model's, and layers and optimizer are as in the last
-    stage. Returns (name of the stage, History) for each. Raises ValueError before anything has
-    changed: for names that are not there, a stage that unfreezes nothing, or an unknown base.
+    The best weights so far, by `monitor`, are carried on: a stage that does not improve on them is
+    undone. In the end they are the model's, and layers and optimizer are as in the last stage.
+    Returns (name of the stage, History) for each. Raises ValueError before anything has changed:
+    for names that are not there, a stage that unfreezes nothing, or an unknown base.
     """
     known = {*inspect.signature(fine_tune).parameters, *inspect.signature(Model.fit).parameters}
     complain_about_unknown(fit, known - {"x", "y"}, "fine_tune")
@@ -362,10 +353,8 @@ def _plan(
         found = _not_before(model, stage.unfreeze, batch_norm)
         layers = [each for each in found if id(each) in waiting]
         if not layers:
-            raise ValueError(
-                f"the stage {stage.unfreeze!r} unfreezes no layer of the base that is not already "
-                f"unfrozen; stages go from the top down"
-            )
+            what = f"the stage {stage.unfreeze!r} unfreezes no layer of the base"
+            raise ValueError(f"{what} that is not already unfrozen; stages go from the top down")
         waiting -= {id(each) for each in layers}
         plan.append((stage, layers))
     return plan
@@ -425,9 +414,8 @@ class _Training:
             model.optimizer.learning_rate = rate
 
     def as_it_is(self) -> tuple[float, list[np.ndarray]] | None:
-        """What is monitored before anything learns, with the weights; None where it cannot be
-        told. Only arrays are measured: a stream that is walked over once more may not be the
-        same again."""
+        """What is monitored before anything learns, with the weights. None where it cannot be told:
+        a stream that is walked over once more may not be the same again."""
         model, fit, monitor = self.model, self.fit, self.best.monitor
         size, share = fit.get("batch_size"), fit.get("validation_split")
         held_out: Any = fit["validation_data"]
