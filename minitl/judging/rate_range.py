@@ -72,26 +72,17 @@ def learning_rate_range_test(
     check_count("steps", steps, 3)
     data = source_of(model, x, y, sample_weight, batch_size)
     rates = np.geomspace(lowest, highest, steps)
-    losses, smoothed, diverged = _undone(
+    return _undone(
         lambda: _train(model, data, rates, seed, cache_features),
         _remember(model, keep_features=not is_stream(x)),
     )
-    count = len(losses)
-    if count < 3:
-        raise ValueError(
-            f"the loss ran away after {count} steps: lowest={lowest:g} is too high already"
-        )
-    suggestion = float(rates[int(np.argmin(smoothed))]) / MARGIN
-    return RateTest(rates[:count], np.array(losses), np.array(smoothed), suggestion, diverged)
 
 
-def _train(
-    model: Model, data: Any, rates: np.ndarray, seed: int, cache_features: bool
-) -> tuple[list[float], list[float], bool]:
-    """Train one step at each rate: the losses, smoothed ones, and whether they ran away."""
+def _train(model: Model, data: Any, rates: np.ndarray, seed: int, cache_features: bool) -> RateTest:
+    """Train one step at each rate, until the loss runs away."""
     losses: list[float] = []
     smoothed: list[float] = []
-    mean = 0.0
+    mean, diverged = 0.0, False
     model.optimizer = model.optimizer.clone()
     caching = Caching(model, cache_features, None, epochs=2, say=None)
     batches = _endless(caching.wrap(data, training=True), seed)
@@ -102,13 +93,19 @@ def _train(
             losses.append(train_step(model, batch, rng, f"step {len(losses) + 1}")[0][0])
             mean = SMOOTHING * mean + (1 - SMOOTHING) * losses[-1]
             smoothed.append(mean / (1 - SMOOTHING ** len(losses)))
-            if smoothed[-1] > RUNAWAY * min(smoothed):
-                return losses, smoothed, True
-        return losses, smoothed, False
+            if diverged := smoothed[-1] > RUNAWAY * min(smoothed):
+                break
     except TrainingDiverged:
-        return losses, smoothed, True
+        diverged = True
     finally:
         caching.end()
+    n = len(losses)
+    if n < 3:
+        raise ValueError(
+            f"the loss ran away after {n} steps: lowest={rates[0]:g} is too high already"
+        )
+    suggestion = float(rates[int(np.argmin(smoothed))]) / MARGIN
+    return RateTest(rates[:n], np.array(losses), np.array(smoothed), suggestion, diverged)
 
 
 def _endless(walk: Any, seed: int) -> Iterator[tuple[Batch, np.random.Generator]]:

@@ -172,8 +172,7 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
                 rows = self._read("F", first, last).reshape(last - first, -1)
                 sums = self._checksums(first, rows, self.images[first:last])
                 self.there[first:last] = sums == stored[first:last]
-        damaged = np.flatnonzero((stored != 0) & ~self.there)
-        if len(damaged):
+        if len(damaged := np.flatnonzero((stored != 0) & ~self.there)):
             shown = ", ".join(map(str, damaged[:5])) + (" ..." if len(damaged) > 5 else "")
             what = f"the checksums of {len(damaged)} of its rows do not fit (rows {shown})"
             text = f"{self.path} is damaged: {what}; they are computed again"
@@ -213,16 +212,16 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
         self.images[first:last], self.there[first:last] = images, True
 
     def _resize(self, rows: int, now: Any, growing: bool = True) -> None:
-        """Another number of rows is another file: the rows are copied, and it takes the place."""
+        """Another number of rows is another file, to which the rows are copied."""
         if not self._layout.growing:
             raise FeatureFileError(
                 f"{self.path} holds the features of {self.rows} images, and now there are {now}"
             )
         self._create(rows, growing)
         self._open()
-        more = max(0, rows - len(self.there))
-        self.there = np.pad(self.there[:rows], (0, more))
-        self.images = np.pad(self.images[:rows], ((0, more), (0, 0)))
+        more = (0, max(0, rows - len(self.there)))
+        self.there = np.pad(self.there[:rows], more)
+        self.images = np.pad(self.images[:rows], (more, (0, 0)))
 
     def finish(self, rows: int) -> None:
         """Say that there are `rows` rows, and no more are to come."""
@@ -291,9 +290,7 @@ def describe(path: str | Path) -> str:
     """What a feature file holds, as lines of text; raises FeatureFileError for another file."""
     layout = read_layout(path)
     n, d = layout.shape
-    with open(path, "rb") as file:
-        file.seek(layout.places["checksums"])
-        there = int((np.frombuffer(file.read(8 * n), np.uint64) != 0).sum())
+    there = np.count_nonzero(np.fromfile(path, "<u8", n, offset=layout.places["checksums"]))
     state = f"{there} of {n} rows are there" if there < n else "complete"
     if layout.growing:
         state = f"{there} rows are there, more may come"

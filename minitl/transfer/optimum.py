@@ -64,12 +64,11 @@ def solve_head(
         standardize: measure each feature in its standard deviations, so that the penalty treats
             all alike; the W that is returned is for F as it was given.
         tolerance: the gradient's norm at the end, as a share of that at W = 0, b = 0.
-        max_iterations: of L-BFGS; a few steps of Newton's method follow. A warning tells when
-            all that was not enough.
+        max_iterations: of L-BFGS; Newton's method follows. A warning tells when both failed.
 
     How good is the end? L - l2 * sum(W^2) is convex, so with b at its best for W
 
-        L(W, b) - optimum  <=  |dL/dW|^2 / (4 * l2).
+        L(W, b) - optimum  <=  |dL/dW|^2 / (4 * l2)
 
     Raises ValueError for shapes that do not fit, numbers that are not finite, labels that are not
     whole numbers from 0, one class, or an l2 of 0: the loss of separable classes falls for ever.
@@ -101,14 +100,13 @@ def _solve(f: _Centred, targets: np.ndarray, l2: float, tolerance: float, most: 
     v, iterations = _minimise(curve, tolerance, most)
     w, c = back(v[:-1]), v[-1]
     value, norm = f.loss_and_norm(targets, w, c, l2)
-    start = curve.norms[0]
-    if not norm <= 2 * tolerance * start:
-        warnings.warn(
+    if not norm <= 2 * tolerance * curve.norms[0]:
+        share = norm / curve.norms[0]
+        text = (
             f"solve_head stopped after {iterations} iterations at a gradient of {norm:.1e}, "
-            f"which is {norm / start:.1e} of that at the start; tolerance is {tolerance:.0e}",
-            UserWarning,
-            stacklevel=6,
+            f"which is {share:.1e} of that at the start; tolerance is {tolerance:.0e}"
         )
+        warnings.warn(text, UserWarning, stacklevel=6)
     kernel = f.scale[:, None] * w
     bias = c - f.mean @ kernel
     return Head(kernel, bias - bias.mean(), value, norm, iterations)
@@ -172,21 +170,18 @@ class _Centred:
         self.mean = f.mean(axis=0, dtype=np.float64) if centre else np.zeros(d)
         self.scale = np.ones(d)
         if standardize:
-            deviation = np.concatenate([f[:, p].std(axis=0, dtype=np.float64) for p in self.parts])
+            parts = (f[:, i : i + 4 * ROWS] for i in range(0, d, 4 * ROWS))
+            deviation = np.concatenate([part.std(axis=0, dtype=np.float64) for part in parts])
             self.scale[deviation > 0] = 1 / deviation[deviation > 0]
 
-    @property
-    def parts(self) -> list[slice]:
-        """Ranges of columns."""
-        return [slice(start, start + 4 * ROWS) for start in range(0, self.f.shape[1], 4 * ROWS)]
-
-    def columns(self, part: slice) -> np.ndarray:
-        return (self.f[:, part] - self.mean[part]) * self.scale[part]
+    def columns(self) -> Iterator[np.ndarray]:
+        """All columns (N, D), some at a time."""
+        for part in (slice(i, i + 4 * ROWS) for i in range(0, self.f.shape[1], 4 * ROWS)):
+            yield (self.f[:, part] - self.mean[part]) * self.scale[part]
 
     def blocks(self) -> Iterator[tuple[slice, Any]]:
         """Ranges of rows, with these rows."""
-        for start in range(0, len(self.f), ROWS):
-            part = slice(start, start + ROWS)
+        for part in (slice(i, i + ROWS) for i in range(0, len(self.f), ROWS)):
             yield part, (self.f[part] - self.mean) * self.scale
 
     def principal_axes(self) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
@@ -207,8 +202,8 @@ class _Centred:
                 gram += kernels.dense_kernel_gradient(x, x)  # (d, rows) x (rows, d)
             v = eigh(gram)[1]
             return np.concatenate([x @ v for _, x in self.blocks()]), lambda w: v @ w
-        for part in self.parts:
-            x = np.ascontiguousarray(self.columns(part).T)
+        for columns in self.columns():
+            x = np.ascontiguousarray(columns.T)
             gram += kernels.dense_kernel_gradient(x, x)  # (n, columns) x (columns, n)
         squares, u = eigh(gram)
         kept = squares > squares[-1] * n * np.finfo(float).eps
@@ -216,7 +211,7 @@ class _Centred:
 
         def back(w: np.ndarray) -> np.ndarray:
             a = u @ (w / s[:, None])  # (n, r) x (r, m)
-            return np.concatenate([self.columns(part).T @ a for part in self.parts])
+            return np.concatenate([columns.T @ a for columns in self.columns()])
 
         return u * s, back
 
@@ -240,10 +235,10 @@ class _Curve:
     def __init__(self, x: np.ndarray, targets: np.ndarray, l2: float):
         self.ones = np.concatenate([x, np.ones((len(x), 1))], axis=1)
         self.targets, self.of_row = targets, targets.sum(axis=1, keepdims=True)
-        self.penalty = 2 * l2 * (np.arange(x.shape[1] + 1) < x.shape[1])[:, None]
-        self.l2 = l2
+        self.l2, r = l2, x.shape[1]
+        self.penalty = 2 * l2 * (np.arange(r + 1) < r)[:, None]
         self.norms: list[float] = []
-        self.measure_at(np.zeros((x.shape[1] + 1, targets.shape[1])))
+        self.measure_at(np.zeros((r + 1, targets.shape[1])))
 
     def measure_at(self, v: np.ndarray) -> None:
         """Take the units from the Hessian's diagonal at V."""

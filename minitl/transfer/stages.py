@@ -89,7 +89,7 @@ def walk(layer: Layer) -> list[Layer]:
 
 
 def leaves(layer: Layer) -> list[Layer]:
-    """The layers inside it (or itself) that hold no other layers, each once."""
+    """The layers inside it (or itself) that hold no others, each once."""
     return list({id(each): each for each in walk(layer) if not list(each.sublayers())}.values())
 
 
@@ -133,9 +133,6 @@ def _unfreeze(model: Model, layers: Sequence[Layer]) -> None:
     for outer in walk(model):  # what holds a layer that learns is not frozen itself
         if any(inner.trainable for inner in leaves(outer) if inner.weights):
             outer.mark_trainable(True)
-
-
-# --- Proof ---------------------------------------------------------------------------------------
 
 
 def frozen_digests(model: Model) -> dict[str, str]:
@@ -289,11 +286,11 @@ def fine_tune(
         held_out = validation_data is not None or fit.get("validation_split")
         monitor = "val_loss" if held_out else "loss"
     best = _Best(monitor, patience=patience, restore_best_weights=True)
-    training = _Training(model, _arguments(data, validation_data, fit), best, warmup, prove)
+    training = _Training(model, data, fit | {"validation_data": validation_data}, best, warmup)
     for each in pretrained:
         each.trainable = False
     if head_epochs:
-        training.run("head", head_epochs, None)
+        training.run("head", head_epochs, None, prove)
     else:
         best.carried = training.as_it_is()
     for k, (stage, layers) in enumerate(plan, start=1):
@@ -302,7 +299,7 @@ def fine_tune(
             each.rate_multiplier = rate_decay**k if stage.multiplier is None else stage.multiplier
         where = stage.unfreeze if isinstance(stage.unfreeze, str) else stage.unfreeze.name
         rate = learning_rate if stage.learning_rate is None else stage.learning_rate
-        training.run(f"{where} unfrozen", stage.epochs or epochs, rate)
+        training.run(f"{where} unfrozen", stage.epochs or epochs, rate, prove)
     for callback in training.fit["callbacks"]:
         if isinstance(callback, BackupAndRestore) and callback.delete_checkpoint:
             for folder in callback.backup_dir.glob("stage-*"):
@@ -360,28 +357,25 @@ def _plan(
     return plan
 
 
-def _arguments(data: Any, validation_data: Any, fit: dict[str, Any]) -> dict[str, Any]:
-    """What every stage gives to `fit`."""
-    given = data if isinstance(data, (tuple, list)) else (data, None)
-    if len(given) not in (2, 3):
-        raise ValueError("data must be (x, y), (x, y, sample_weight) or an iterable of batches")
-    x, y, weights = (*given, None)[:3]
-    if weights is not None:
-        fit = fit | {"sample_weight": weights}
-    given = fit.get("callbacks") or []
-    callbacks = [given] if isinstance(given, Callback) else list(given)
-    return fit | {"x": x, "y": y, "validation_data": validation_data, "callbacks": callbacks}
-
-
 class _Training:
     """A fine-tuning on its way: one `fit` after another, each with a fresh optimizer."""
 
-    def __init__(self, model: Model, fit: dict[str, Any], best: _Best, warmup: float, prove: bool):
-        self.model, self.compiled, self.fit = model, model.optimizer, fit
-        self.best, self.warmup, self.prove = best, warmup, prove
+    def __init__(self, model: Model, data: Any, fit: dict[str, Any], best: _Best, warmup: float):
+        self.model, self.compiled, self.best, self.warmup = model, model.optimizer, best, warmup
         self.histories: list[tuple[str, History]] = []
+        given = data if isinstance(data, (tuple, list)) else (data, None)
+        if len(given) not in (2, 3):
+            raise ValueError("data must be (x, y), (x, y, sample_weight) or an iterable of batches")
+        x, y, weights = (*given, None)[:3]
+        callbacks = fit.get("callbacks") or []
+        callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+        self.fit = fit | {"x": x, "y": y, "callbacks": callbacks}
+        if weights is not None:
+            self.fit["sample_weight"] = weights
 
-    def run(self, name: str, epochs: int, rate: float | LearningRateSchedule | None) -> None:
+    def run(
+        self, name: str, epochs: int, rate: float | LearningRateSchedule | None, prove: bool
+    ) -> None:
         """One stage. With no rate, the optimizer is the compiled one."""
         model, number, told = self.model, len(self.histories) + 1, self.fit.get("verbose", 1)
         model.optimizer = self.compiled.clone()
@@ -406,7 +400,7 @@ class _Training:
         if told:
             learns = sum(v.storage.size for v in model.trainable_weights)
             print(f"Stage {number}, {name}: {learns:,} parameters learn.", flush=True)
-        with proof_of_freezing(model) if self.prove else contextlib.nullcontext():
+        with proof_of_freezing(model) if prove else contextlib.nullcontext():
             self.histories.append((name, model.fit(**fit)))
         if told:
             print(self.best.report(), flush=True)
