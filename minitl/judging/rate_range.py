@@ -72,10 +72,8 @@ def learning_rate_range_test(
     check_count("steps", steps, 3)
     data = source_of(model, x, y, sample_weight, batch_size)
     rates = np.geomspace(lowest, highest, steps)
-    return _undone(
-        lambda: _train(model, data, rates, seed, cache_features),
-        _remember(model, keep_features=not is_stream(x)),
-    )
+    put_back = _remember(model, keep_features=not is_stream(x))
+    return _undone(lambda: _train(model, data, rates, seed, cache_features), put_back)
 
 
 def _train(model: Model, data: Any, rates: np.ndarray, seed: int, cache_features: bool) -> RateTest:
@@ -101,9 +99,8 @@ def _train(model: Model, data: Any, rates: np.ndarray, seed: int, cache_features
         caching.end()
     n = len(losses)
     if n < 3:
-        raise ValueError(
-            f"the loss ran away after {n} steps: lowest={rates[0]:g} is too high already"
-        )
+        why = f"lowest={rates[0]:g} is too high already"
+        raise ValueError(f"the loss ran away after {n} steps: {why}")
     suggestion = float(rates[int(np.argmin(smoothed))]) / MARGIN
     return RateTest(rates[:n], np.array(losses), np.array(smoothed), suggestion, diverged)
 

@@ -1,12 +1,10 @@
 """Where a model is cut, so that its frozen part need not run again.
 
 What lies below the first layer that learns (or, in training, is random) gives the same for an
-image in every epoch. So it runs once per image; what it gives is kept, F, and the rest of the
-model trains on F. `find_cut` takes a model and returns a `Cut`, the two parts as graphs;
-`feature_cache.py` keeps F. A frozen layer above the cut runs at every step and costs its
-multiply-adds; a value at the cut is read back at every step and costs its bytes. The cheapest cut
-is a minimum cut of the graph (Ford & Fulkerson 1956): behind a pool or a Flatten rather than
-before, before a padding rather than behind, none at all where nothing would be saved.
+image in every epoch: F, which `feature_cache.py` keeps. `find_cut` returns a `Cut`, the two parts
+as graphs. A frozen layer above the cut costs its multiply-adds at every step, a value at the cut
+its bytes, so the cheapest is a minimum cut of the graph (Ford & Fulkerson 1956): behind a pool or a
+Flatten, before a padding, and none at all where nothing would be saved.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ from minitl.models.graph import Graph
 from minitl.models.opened import OpenedGraph, numbers, open_up, work
 from minitl.storage.digests import arrays_digest, digest_of
 
-# Multiply-adds that take as long as reading one kept number: 1 ns (gathering rows of F from
-# memory), against 100 to 180 multiply-adds per nanosecond of a convolution on two cores.
+# Multiply-adds that take as long as reading one kept number: 1 ns, in which a convolution on two
+# cores makes 100 to 180.
 NUMBER = 100
 
 
@@ -74,10 +72,8 @@ class Cut:
         return self._state == self._look()
 
     def _look(self) -> list[Any]:
-        return [
-            (id(layer), layer.trainable, [(v.version, v.trainable) for v in layer.weights])
-            for layer in self._layers
-        ]
+        found = [(each, [(v.version, v.trainable) for v in each.weights]) for each in self._layers]
+        return [(id(each), each.trainable, weights) for each, weights in found]
 
     def fits(self, model: Any) -> bool:
         """The same, and whether the model still is what was cut. Takes some milliseconds."""
@@ -114,10 +110,8 @@ def find_cut(
 ) -> Cut | None:
     """The cheapest cut of the model, or None when there is nothing worth keeping.
 
-    Args:
-        training: whether the rest runs in training, where some layers are random.
-        shapes: of the inputs; those of the model when None.
-        views: whether augmentation counts as frozen, because each of its views is kept.
+    `training`: whether the rest runs in training, where some layers are random. `shapes` of the
+    inputs are the model's when None. With `views`, augmentation counts as frozen: each is kept.
     """
     if model.as_graph() is None:
         return None
@@ -149,8 +143,8 @@ def _cheapest(whole: Graph, frozen: list[Call]) -> list[SymbolicTensor]:
 
     The network: from the source to every frozen call an edge with its multiply-adds, from a call
     to each of its values an edge with what reading it costs, from a value to the calls that read
-    it edges without a limit, and from there to the sink where the reader is not frozen. Calls on
-    the sink's side of the minimum cut are made above, values whose edge is cut are kept.
+    it edges without a limit, to the sink where the reader is not frozen. Calls on the sink's side
+    of the minimum cut are made above, values whose edge is cut are kept.
     """
     inside = {id(call) for call in frozen}
     room: dict[Any, dict[Any, float]] = defaultdict(dict)  # that is left on each edge

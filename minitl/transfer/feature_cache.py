@@ -1,16 +1,12 @@
 """F of a model's frozen part, kept while the model trains: each image passes that part once.
 
 `fit` wraps its data in `Caching`, and gets the same batches in the same order with rows of F in
-place of the images; `predict` and `evaluate` do so with `Recalled`. Where a model is cut in two is
-told in `cut.py`, and the file on disk in `feature_file.py`.
-
-F is kept in a `Store`, as rows by the digest of the image that each was computed from: it does not
-matter in which order, or `fit`, images come; a changed image is another image. A store lies in
+place of the images; `predict` and `evaluate` do so with `Recalled`. A `Store` keeps F as rows by
+the digest of the image that each was computed from: a changed image is another image. It lies in
 memory, up to MEMORY bytes; beyond that in a temporary file; or in the file that
-`cache_features='F.h5'` names. It is thrown away at once when a weight below the cut is written or
-unfrozen. At the end of `fit` temporary files and augmented views go; `model.kept_features` becomes
-the list of the stores in memory that this `fit` used. A file with a name stays, and is made anew
-when another model's F is to be kept in it.
+`cache_features='F.h5'` names (`feature_file.py`). It is thrown away at once when a weight below the
+cut (`cut.py`) is written or unfrozen; `fit` leaves `model.kept_features`, its stores in memory
+without augmented views, and a file with a name, which is made anew for another model's F.
 """
 
 from __future__ import annotations
@@ -30,7 +26,6 @@ import numpy as np
 from minitl import kernels
 from minitl.autograd import Array, no_grad
 from minitl.models.batches import ArrayData, Batch
-from minitl.models.graph import Graph
 from minitl.storage.atomic import progress_bar
 from minitl.storage.digests import sample_digests
 from minitl.transfer.cut import Cut, Views, find_cut, first_random
@@ -73,11 +68,22 @@ class Store:
         missing = list({key: i for i, key in enumerate(keys) if key not in self._numbers}.items())
         for start in range(0, len(missing), CHUNK):
             new = missing[start : start + CHUNK]
-            samples = np.array([i for _, i in new])
-            below = [xs[i][samples] for i in self.cut.sources]
-            seeds = None if views is None else views[samples]
-            self._add([key for key, _ in new], compute(self.cut.below, below, seeds))
+            values = self._compute(xs, np.array([i for _, i in new]), views)
+            self._add([key for key, _ in new], values)
         return np.array([self._numbers[key] for key in keys], np.int64)
+
+    def _compute(self, xs: Sequence[Array], samples: Array, views: Views | None) -> list[Array]:
+        """What the frozen part gives for these samples, a few samples at a time."""
+        below, n, found = self.cut.below, len(samples), []
+        each = below.largest_step() * np.dtype(below.outputs[0].dtype).itemsize
+        count = min(n, -(-n * each // STEP))
+        with no_grad():
+            for i in range(count):
+                part = samples[n * i // count : n * (i + 1) // count]
+                seeds = None if views is None else views[part]
+                outputs = below.run([xs[k][part] for k in self.cut.sources], False, seeds)
+                found.append([t.storage for t in outputs])
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def _keys(self, xs: Sequence[Array], views: Views | None = None) -> list[bytes]:
         """What each sample is known by."""
@@ -107,19 +113,20 @@ class Store:
 
     def _add(self, keys: list[bytes], values: list[Array]) -> None:
         n, first = len(keys), len(self)
+        end = first + n
         rows = np.concatenate([a.reshape(n, -1) for a in values], axis=1)
         self.computed += n
-        if self.file is None and (first + n) * self.cut.row_bytes > MEMORY:
+        if self.file is None and end * self.cut.row_bytes > MEMORY:
             self._move_to_file()
         if self.file is not None:
             self._write(self.file, keys, rows)
             return
-        if first + n > len(self._rows):  # room for more than these, so that it is rarely copied
-            before, room = self._rows, max(first + n, 2 * len(self._rows))
-            self._rows = kernels.empty((room, self.cut.width), self.cut.dtype)
+        if end > len(self._rows):  # room for more than these, so that it is rarely copied
+            before = self._rows
+            self._rows = kernels.empty((max(end, 2 * len(before)), self.cut.width), self.cut.dtype)
             self._rows[: len(before)] = before
-        self._rows[first : first + n] = rows
-        self._numbers.update(zip(keys, range(first, first + n), strict=True))
+        self._rows[first:end] = rows
+        self._numbers.update(zip(keys, range(first, end), strict=True))
 
     def _write(self, file: FeatureFile, keys: list[bytes], rows: Array) -> None:
         """Put rows where the file has none yet, and the rest behind its end."""
@@ -149,20 +156,6 @@ class Store:
         self._numbers = {file.images[i].tobytes(): int(i) for i in np.flatnonzero(file.there)}
         self._rows = file.mapped()
         return file
-
-
-def compute(graph: Graph, xs: Sequence[Array], views: Views | None = None) -> list[Array]:
-    """The graph's outputs for these samples, a few samples at a time."""
-    n = len(xs[0])
-    each = graph.largest_step() * np.dtype(graph.outputs[0].dtype).itemsize
-    count = min(n, -(-n * each // STEP))
-    found = []
-    with no_grad():
-        for i in range(count):
-            part = slice(n * i // count, n * (i + 1) // count)
-            seeds = None if views is None else views[part]
-            found.append([t.storage for t in graph.run([x[part] for x in xs], False, seeds)])
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 @dataclass(eq=False, repr=False)
@@ -201,13 +194,11 @@ class Caching:
         `epoch`. `seed` is the fit's, for augmented views."""
         self.seed = seed
         cut = self.walks[0].prepare()
-        name = None if self.copies is not None or self._off() else first_random(self.model)
-        if name is not None:
-            text = (
-                f"{name!r} stands before frozen layers and is random, so that these run in every "
-                f"epoch on every image. With augmentation, augment_copies=k keeps what they give "
-                f"for k views of each image"
-            )
+        keeps = self.cache is not False and self.model.trainable_weights
+        if keeps and self.copies is None and (name := first_random(self.model)) is not None:
+            why = "stands before frozen layers and is random, so that these run in every epoch"
+            how = "augment_copies=k keeps what they give for k views of each image"
+            text = f"{name!r} {why} on every image. With augmentation, {how}"
             warnings.warn(text, UserWarning, stacklevel=5)
         if cut is not None and self.say is not None:
             self.say(self._report(cut))
@@ -216,14 +207,10 @@ class Caching:
             walk.fill()
 
     def end(self) -> None:
-        """Leave to the model what may be of use to it later, if it is in memory. Views are drawn
-        anew by every fit."""
+        """Leave to the model what is in memory. Views are drawn anew by every fit."""
         self.drop(lambda s: s.file is not None)
         if self.cache is not False:
             self.model.kept_features = [s for s in self.stores if s.cut.holds() and not s.cut.views]
-
-    def _off(self) -> bool:
-        return self.cache is False or not self.model.trainable_weights
 
     def _report(self, cut: Cut) -> str:
         frozen = sum(v.storage.size for v in self.model.weights if not v.trainable)
@@ -235,11 +222,9 @@ class Caching:
         once = f"once a sample and kept {where}, {cut.row_bytes:,} bytes each"
         if expected:
             once = f"once for each of {expected:,} samples and kept {where}, {size / 1e6:,.1f} MB"
-        return (
-            f"Frozen: {frozen:,} of {self.model.count_params():,} parameters. {cut.describe()} is "
-            f"computed {once}; after that, an epoch saves {cut.share()} of its forward "
-            f"multiply-adds."
-        )
+        start = f"Frozen: {frozen:,} of {self.model.count_params():,} parameters."
+        saved = f"an epoch saves {cut.share()} of its forward multiply-adds."
+        return f"{start} {cut.describe()} is computed {once}; after that, {saved}"
 
     def _expected(self, cut: Cut) -> int:
         """How many rows will be kept, where that is known."""
@@ -248,7 +233,7 @@ class Caching:
 
     def cut(self, walk: CachedData) -> Cut | None:
         """Where to cut the model for these data, or None where nothing is to be kept."""
-        if self._off():
+        if self.cache is False or not self.model.trainable_weights:
             return None
         shapes = None if walk.samples is None else [a.shape for a in walk.data.x]
         views = walk.training and self.copies is not None
@@ -347,8 +332,7 @@ class CachedData:
                     yield self.data.take(where)
 
     def _all_rows(self, store: Store, n: int, view: int) -> Array:
-        """The rows' numbers of all n samples; computed in the samples' order, so that no bit
-        depends on the order of training."""
+        """The rows' numbers of all n samples, made in their order: no bit depends on training's."""
         views = Views(self.caching.seed, view, np.arange(n)) if store.cut.views else None
         text = f"frozen part, {'training' if self.training else 'validation'}"
         text += "" if views is None else f", view {view + 1}"
@@ -365,18 +349,14 @@ class CachedData:
         before, samples = store.computed, 0
         for batch in self.data.batches(None, first):
             samples += batch.size
-            if not store.cut.holds() or self.cut is None:
-                yield batch
-                continue
-            try:
-                numbers = store.numbers(batch.x)
-            except OSError as error:
-                if self.caching.cache is not True:
-                    raise
-                self._give_up(store, f"The temporary file cannot be written ({error})")
-                yield batch
-                continue
-            yield store.in_place(batch, numbers)
+            if self.cut is not None and store.cut.holds():
+                try:
+                    batch = store.in_place(batch, store.numbers(batch.x))
+                except OSError as error:
+                    if self.caching.cache is not True:
+                        raise
+                    self._give_up(store, f"The temporary file cannot be written ({error})")
+            yield batch
         self._passes += 1
         if self._passes > 1 and 2 * (store.computed - before) > samples:
             self._give_up(store, "The data set yields other images in every epoch")
@@ -401,12 +381,11 @@ class Recalled:
         stores = [s for s in self.model.kept_features if s.cut.fits(self.model)]
         for batch in self.data.batches():
             shapes = [a.shape[1:] for a in batch.x]
-            for store in list(stores):
-                made_for = [t.shape[1:] for t in store.cut.whole.inputs]
-                numbers = store.find(batch.x) if shapes == made_for else None
+            while stores:
+                made_for = [t.shape[1:] for t in stores[0].cut.whole.inputs]
+                numbers = stores[0].find(batch.x) if shapes == made_for else None
                 if numbers is not None:
-                    yield store.in_place(batch, numbers)
+                    batch = stores[0].in_place(batch, numbers)
                     break
-                stores.remove(store)  # other images: do not look again
-            else:
-                yield batch
+                del stores[0]  # other images: do not look again
+            yield batch

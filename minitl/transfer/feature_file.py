@@ -3,12 +3,10 @@
 A feature file is HDF5 with three data sets, one row of each per sample: `F` (N, D); `images`
 (N, 16), a digest of the image that the row was computed from; and `checksums` (N,), 0 while a row
 is not there yet. Every row's place is fixed when the file is made, and rows are written there
-without HDF5: a process that is killed leaves a file in which each row is either there, with the
-right checksum, or not there. The file holds a key that says what it was computed with: digests of
-the weights, of the architecture, of the preprocessing. A file with another key is not used. Each
-row's checksum covers the row, the image's digest, the row's number and the key, and all are
-compared when the file is opened, as are HDF5's own checksums of everything else. `features.py` and
-`feature_cache.py` write such files.
+without HDF5: a process that is killed leaves a file in which each row is either there or not. The
+file holds a key, of the weights, the architecture and the preprocessing that it was computed with,
+and is used with no other. Each row's checksum covers the row, the image's digest, the row's number
+and the key; all are compared when the file is opened, as are HDF5's own of everything else.
 """
 
 import contextlib
@@ -63,9 +61,8 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
     has the digests of their images.
 
     Args:
-        path: made if it is not there, taken up if its key is the same.
+        path: made if it is not there, taken up if its key, digests by name, is the same.
         width, dtype: D, and that of F.
-        key: digests by name; see the module's text.
         rows: N, or None when it is not known yet: the file then grows, and `finish` cuts it.
         room: for how many rows a file that grows has place at first.
         about: what `describe` tells beside the key.
@@ -106,7 +103,7 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
     def _compare_key(self, rows: int | None, rebuild: bool) -> None:
         """Remove the file that is there, or raise, if it has another key."""
         found = read_layout(self.path)
-        names = [*self.key, *(name for name in found.key if name not in self.key)]
+        names = {**self.key, **found.key}
         differs = [name for name in names if found.key.get(name) != self.key.get(name)]
         if not differs and rows is not None and not found.growing and rows != found.shape[0]:
             differs = [f"number of images ({found.shape[0]}, now {rows})"]
@@ -135,13 +132,11 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
                 settings.set_layout(h5py.h5d.CONTIGUOUS)
                 settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-                for name, shape, dtype in (
-                    ("F", (rows, self._width), self._dtype),
-                    ("images", (rows, SIZE), np.dtype(np.uint8)),
-                    ("checksums", (rows,), np.dtype(np.uint64)),
-                ):
+                shapes = {b"F": (rows, self._width), b"images": (rows, SIZE), b"checksums": (rows,)}
+                dtypes = self._dtype, np.dtype(np.uint8), np.dtype(np.uint64)
+                for (label, shape), dtype in zip(shapes.items(), dtypes, strict=True):
                     kind, space = h5py.h5t.py_create(dtype), h5py.h5s.create_simple(shape)
-                    h5py.h5d.create(file.id, name.encode(), kind, space, settings)
+                    h5py.h5d.create(file.id, label, kind, space, settings)
                 file["checksums"][:] = 0
             if self._file is not None:
                 places = read_layout(part).places
@@ -155,12 +150,8 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
         if self._file is not None:
             self._file.close()
         self._layout = read_layout(self.path)
+        self.rows = self._layout.shape[0]  # for how many there is place
         self._file = self.path.open("r+b", buffering=0)
-
-    @property
-    def rows(self) -> int:
-        """How many rows the file has place for."""
-        return self._layout.shape[0]
 
     def _verify(self) -> None:
         """Read everything, and find out which rows are there."""
@@ -224,7 +215,7 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
         self.images = np.pad(self.images[:rows], (more, (0, 0)))
 
     def finish(self, rows: int) -> None:
-        """Say that there are `rows` rows, and no more are to come."""
+        """There are `rows` rows, and no more are to come."""
         if self._layout.growing or rows != self.rows:
             self._resize(rows, rows, growing=False)
 

@@ -1,9 +1,8 @@
 """F in R^(N x D): what a frozen network says about N images, one row per image.
 
-`extract_features` takes a model and images, and returns F. Features are the outputs of one or
-several layers, flattened or pooled over places, and put side by side; what lies above these layers
-is not computed. A head is then trained on F: see `optimum.py`. With `out`, F goes to a file, which
-`feature_file.py` describes.
+`extract_features` takes a model and images. F is the outputs of one or several layers, flattened or
+pooled over places, put side by side; what lies above these layers is not computed. With `out`, F
+goes to a file (`feature_file.py`). A head is then trained on F: see `optimum.py`.
 """
 
 import itertools
@@ -60,10 +59,9 @@ def extract_features(
     """
     chunks = _chunks(images, positive(batch_size, "batch_size"))
     if out is not None and getattr(images, "shuffle", False):
-        raise ValueError(
-            "the images come in a new order every time: make the data set with shuffle=False, so "
-            "that the rows of F keep the order of its labels"
-        )
+        why = "so that the rows of F keep the order of its labels"
+        what = "the images come in a new order every time: make the data set with shuffle=False"
+        raise ValueError(f"{what}, {why}")
     model.build_for(images)
     extractor = feature_model(model, layers, pooling)
     total = None if is_stream(images) else len(images)
@@ -94,9 +92,8 @@ def _to_file(
         batch = preprocess(batch) if preprocess else batch
         return extractor.predict(batch, batch_size=len(batch), verbose=0)
 
-    d = extractor.output_shape[1]
-    if d is None:  # an open input shape: the images decide
-        d = features(first[:1]).shape[1]
+    # Where the input shape is open, the images decide.
+    d = extractor.output_shape[1] or features(first[:1]).shape[1]
     about = {
         "model": extractor.name.removesuffix("_features"),
         "images": f"{first.shape[1:]} {first.dtype}",
@@ -111,10 +108,9 @@ def _to_file(
             known = file.images[at : at + len(chunk)]
             other = there & (known != digests[: len(known)]).any(axis=1)
             if other.any():
-                raise FeatureFileError(
-                    f"{file.path} holds features of something else: other images, first number "
-                    f"{at + int(other.argmax())}. Delete it, or give another path."
-                )
+                found = f"other images, first number {at + int(other.argmax())}"
+                what = f"{file.path} holds features of something else: {found}"
+                raise FeatureFileError(f"{what}. Delete it, or give another path.")
             if len(there) < len(chunk) or not there.all():
                 file.write(at, features(chunk), digests)
             at += len(chunk)

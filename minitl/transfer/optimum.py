@@ -76,9 +76,8 @@ def solve_head(
     f = np.asarray(f)
     targets = _targets(f, y, sample_weight)
     if not 0 < l2 < np.inf:
-        raise ValueError(
-            f"l2 must be positive, got {l2!r}: without it there need not be an optimum"
-        )
+        why = "without it there need not be an optimum"
+        raise ValueError(f"l2 must be positive, got {l2!r}: {why}")
     if not np.isfinite(f.sum(dtype=np.float64)):
         raise ValueError("F has NaN or infinite numbers")
     # With one thread of BLAS, else their number would show in bits; SciPy has a BLAS of its own,
@@ -162,8 +161,8 @@ def _cross_entropy(z: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarra
 
 
 class _Centred:
-    """F (N, D) with each column's mean taken off, and its standard deviation divided out if asked
-    for; made in float64 block by block, so that there is no copy of all of F."""
+    """F (N, D) with each column's mean taken off, and its standard deviation divided out if wanted;
+    in float64 block by block, so that there is no copy of all of F."""
 
     def __init__(self, f: np.ndarray, standardize: bool = False, centre: bool = True):
         self.f, d = f, f.shape[1]
@@ -326,16 +325,14 @@ class OptimumGap(Callback):
         self.l2 = self.head.kernel_regularizer.l2
         self.optimum = solve_head(self.f, self.y, self.l2, self.sample_weight)
         if self.verbose:
-            print(
-                f"Optimum of the head: loss {self.optimum.loss:.6f}, gradient "
-                f"{self.optimum.gradient_norm:.1e} after {self.optimum.iterations} iterations"
-            )
+            _, _, loss, norm, iterations = self.optimum
+            text = f"loss {loss:.6f}, gradient {norm:.1e} after {iterations} iterations"
+            print(f"Optimum of the head: {text}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        assert self.optimum is not None
         kernel, bias = self.head.kernel.storage, self.head.bias.storage
         now = head_loss(self.f, self.y, kernel, bias, self.l2, self.sample_weight)
-        if logs is not None:
+        if logs is not None and self.optimum is not None:
             logs["gap"] = now - self.optimum.loss
 
 
@@ -344,18 +341,17 @@ def _head_of(model: Any) -> tuple[Dense, Model | None]:
     call, loss = model.outputs[0].call, model.compiled.losses[0]
     head, below = call.layer, call.inputs[0]
     softmax = isinstance(head, Dense) and head.activation is ops.softmax and head.use_bias
+    penalty = getattr(head, "kernel_regularizer", None)
+    learns, own = ({id(v) for v in found} for found in (model.trainable_weights, head.weights))
     known = (losses.CategoricalCrossentropy, losses.SparseCategoricalCrossentropy)
+    mean = isinstance(loss, known) and loss.reduction == "sum_over_batch_size"
+    plain = mean and not getattr(loss, "label_smoothing", 0)
     right = {
         "one output": len(model.outputs) == 1,
         "Dense(m, activation='softmax') at its end": softmax and len(below.shape) == 2,
-        "a kernel_regularizer L2(l2) on it": isinstance(
-            getattr(head, "kernel_regularizer", None), L2
-        ),
-        "nothing else that learns": {id(v) for v in model.trainable_weights}
-        == {id(v) for v in head.weights},
-        "the loss categorical_crossentropy, with its defaults": isinstance(loss, known)
-        and loss.reduction == "sum_over_batch_size"
-        and not getattr(loss, "label_smoothing", 0),
+        "a kernel_regularizer L2(l2) on it": isinstance(penalty, L2),
+        "nothing else that learns": learns == own,
+        "the loss categorical_crossentropy, with its defaults": plain,
     }
     missing = [what for what, there in right.items() if not there]
     if missing:

@@ -1,12 +1,11 @@
 """Freezing up to a layer, and fine-tuning in stages: the head first, then blocks from the top.
 
-A pretrained base knows much and a new head nothing. Trained together from the start, the head's
-first gradients, which are noise, tear through the base. So `fine_tune` trains the head on the
-frozen base until it has converged; then it unfreezes the base's uppermost block, at a small rate,
-then the next one, at a smaller (Howard & Ruder 2018, arXiv 1801.06146, sections 3.2 and 3.3:
-gradual unfreezing, discriminative rates). `freeze_until` and `unfreeze_from` do one such step by
-hand, and `proof_of_freezing` shows that what was frozen has not moved. Before a layer is what it is
-computed from: the graph tells, in whatever sub-model that may be, not the place in a list.
+Trained together with a pretrained base from the start, a new head's first gradients, which are
+noise, tear through it. So `fine_tune` trains the head on the frozen base; then it unfreezes the
+base's uppermost block, at a small rate, then the next one, at a smaller (Howard & Ruder 2018, arXiv
+1801.06146, sections 3.2 and 3.3). `freeze_until` and `unfreeze_from` do one such step by hand;
+`proof_of_freezing` shows that what was frozen has not moved. Before a layer is what it is computed
+from: the graph tells, in whatever sub-model that may be, not the place in a list.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ from minitl.naming import Configurable, complain_about_unknown, did_you_mean
 from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
 from minitl.storage.digests import arrays_digest
 from minitl.transfer.cut import find_cut
-
-# --- Freezing up to a layer ----------------------------------------------------------------------
 
 
 def freeze_until(model: Model, layer: str | Layer) -> list[Layer]:
@@ -137,11 +134,8 @@ def _unfreeze(model: Model, layers: Sequence[Layer]) -> None:
 
 def frozen_digests(model: Model) -> dict[str, str]:
     """{'base/block1_conv1': digest of its weights, moving averages too} of the frozen layers."""
-    return {
-        name: arrays_digest(v.storage for v in each.weights)
-        for name, each in named_layers(model)
-        if each.weights and not each.trainable
-    }
+    frozen = [(n, each) for n, each in named_layers(model) if each.weights and not each.trainable]
+    return {name: arrays_digest(v.storage for v in each.weights) for name, each in frozen}
 
 
 @contextlib.contextmanager
@@ -196,9 +190,6 @@ def training_work(model: Model) -> dict[str, tuple[int, int]]:
             totals[:, column] += work(call) * np.array([1, behind, learns])
     names = ("forward", "gradients to inputs", "gradients to weights")
     return {name: (int(now), int(full)) for name, (now, full) in zip(names, totals, strict=True)}
-
-
-# --- Stages --------------------------------------------------------------------------------------
 
 
 class Stage(Configurable):
@@ -262,8 +253,7 @@ def fine_tune(
         epochs, learning_rate: of a stage that does not say otherwise.
         patience, monitor: a stage ends when `monitor` ('val_loss' when None, or 'loss' where
             nothing is held out) has not improved for so many epochs.
-        batch_norm: whether BatchNormalization of the base is unfrozen, too; see `unfreeze_from`.
-        prove: print `proof_of_freezing` after every stage.
+        batch_norm, prove: as for `unfreeze_from`; print `proof_of_freezing` after every stage.
         fit: more arguments of `Model.fit`. Of cache_features='F.h5' the stages make F-stage-1.h5,
             F-stage-2.h5, ... With BackupAndRestore among the callbacks, the same program goes on
             after a power cut, to the same bits; finished stages are not trained again.
@@ -323,10 +313,8 @@ def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
     if base is None:
         if found := [each for each in there if not each.trainable]:
             return found
-        raise ValueError(
-            "fine_tune cannot tell what is pretrained: pass base=..., the model that the layers "
-            "come from, or freeze them first"
-        )
+        how = "pass base=..., the model that the layers come from, or freeze them first"
+        raise ValueError(f"fine_tune cannot tell what is pretrained: {how}")
     outer = [base] if isinstance(base, Layer) else find_layers(model, base)
     found = [each for one in outer for each in leaves(one) if each.weights]
     missing = [each.name for each in found if not any(each is other for other in there)]
@@ -341,11 +329,9 @@ def _plan(
     model: Model, pretrained: list[Layer], stages: Sequence[str | Layer | Stage], batch_norm: bool
 ) -> list[tuple[Stage, list[Layer]]]:
     """The stages, with the layers that each of them unfreezes."""
-    if isinstance(stages, (str, Layer, Stage)):
-        stages = [stages]
     waiting = {id(each) for each in pretrained if each.weights}
     plan = []
-    for one in stages:
+    for one in [stages] if isinstance(stages, (str, Layer, Stage)) else stages:
         stage = one if isinstance(one, Stage) else Stage(one)
         found = _not_before(model, stage.unfreeze, batch_norm)
         layers = [each for each in found if id(each) in waiting]
@@ -459,10 +445,9 @@ class _WarmUpAndCosine(Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         params = self.params or {}
-        self.model.optimizer.learning_rate = self.rate
+        rate = self.model.optimizer.learning_rate = self.rate
         if params.get("steps"):  # else it is a stream of unknown length
             steps = params["steps"] * params["epochs"]
             up = min(round(self.warmup * steps), steps - 1)
-            self.model.optimizer.learning_rate = CosineDecay(
-                self.rate / (up + 1), steps - up, warmup_target=self.rate, warmup_steps=up
-            )
+            warm_up: Any = {"warmup_target": rate, "warmup_steps": up}
+            self.model.optimizer.learning_rate = CosineDecay(rate / (up + 1), steps - up, **warm_up)
