@@ -72,8 +72,9 @@ def learning_rate_range_test(
     check_count("steps", steps, 3)
     data = source_of(model, x, y, sample_weight, batch_size)
     rates = np.geomspace(lowest, highest, steps)
-    put_back = _remember(model, keep_features=not is_stream(x))
-    return _undone(lambda: _train(model, data, rates, seed, cache_features), put_back)
+    return _undone(
+        lambda: _train(model, data, rates, seed, cache_features), model, not is_stream(x)
+    )
 
 
 def _train(model: Model, data: Any, rates: np.ndarray, seed: int, cache_features: bool) -> RateTest:
@@ -114,28 +115,13 @@ def _endless(walk: Any, seed: int) -> Iterator[tuple[Batch, np.random.Generator]
         yield from ((batch, rng) for batch in walk.batches(order))
 
 
-def _remember(model: Model, keep_features: bool) -> Callable[[], None]:
-    """Take note of weights, optimizer and random numbers; returns what puts them back. F of the
-    same images, which `fit` will then not compute again, may stay."""
+def _undone(run: Callable[[], Any], model: Model, keep_features: bool) -> Any:
+    """run(), and then, whatever happened, weights, optimizer and random numbers as before; F of the
+    same images, which `fit` will then not compute again, may stay. Ctrl-C breaks off run(), but
+    never that: it is heard once while `armed`, and then again when all is as it was."""
     optimizer, features, weights = model.optimizer, model.kept_features, snapshot(model)
     generator = config.random_state()
     drawn = generator.bit_generator.state
-
-    def put_back() -> None:
-        for variable, values in weights:
-            variable.assign(values)
-        model.optimizer = optimizer
-        if not keep_features:
-            model.kept_features = features
-        generator.bit_generator.state = drawn
-        config.set_random_state(generator)
-
-    return put_back
-
-
-def _undone(run: Callable[[], Any], put_back: Callable[[], None]) -> Any:
-    """run(), then put_back(), whatever happened. Ctrl-C breaks off run(), but never put_back():
-    it is heard once while `armed`, and then again when all is as it was."""
     before: Any = signal.getsignal(signal.SIGINT)
     hears = threading.current_thread() is threading.main_thread() and callable(before)
     armed, late = True, []
@@ -156,7 +142,13 @@ def _undone(run: Callable[[], Any], put_back: Callable[[], None]) -> Any:
         finally:
             armed = False  # if Ctrl-C comes just before, this is left out, and done all the same
     finally:
-        put_back()
+        for variable, values in weights:
+            variable.assign(values)
+        model.optimizer = optimizer
+        if not keep_features:
+            model.kept_features = features
+        generator.bit_generator.state = drawn
+        config.set_random_state(generator)
         if hears:
             signal.signal(signal.SIGINT, before)
         if late:

@@ -35,8 +35,7 @@ class Cut:
 
     Attributes:
         kept: the symbolic tensors at the cut, whose values are kept for each sample.
-        inputs: which of the model's inputs `above` reads as well, before `kept`.
-        sources: which of the model's inputs `below` reads.
+        inputs, sources: which of the model's inputs `above` reads, before `kept`, and `below`.
         views: whether `below` augments, so that it must be told which `Views` to draw.
         shapes, width, dtype, row_bytes: of what is kept of one sample.
         work, saved: multiply-adds per sample of the whole model, and those that `above` saves.
@@ -72,8 +71,8 @@ class Cut:
         return self._state == self._look()
 
     def _look(self) -> list[Any]:
-        found = [(each, [(v.version, v.trainable) for v in each.weights]) for each in self._layers]
-        return [(id(each), each.trainable, weights) for each, weights in found]
+        weights = [[(v.version, v.trainable) for v in layer.weights] for layer in self._layers]
+        return [*weights, [(id(layer), layer.trainable) for layer in self._layers]]
 
     def fits(self, model: Any) -> bool:
         """The same, and whether the model still is what was cut. Takes some milliseconds."""
@@ -226,11 +225,8 @@ class SeededLayer(Layer):
 
 
 def architecture(graph: Graph) -> str:
-    """Hexadecimal digest of what the graph computes, whatever its weights are.
-
-    Layers' settings and how they are connected count; names, and what is frozen, do not. F of one
-    architecture is never taken for F of another.
-    """
+    """Hexadecimal digest of what the graph computes: layers' settings and how they are connected
+    count; names, weights, and what is frozen, do not."""
     place = {id(t): i for i, t in enumerate(graph.inputs)}
     described: list[Any] = [[t.shape for t in graph.inputs]]
     for call in graph.calls:
@@ -242,7 +238,7 @@ def architecture(graph: Graph) -> str:
 
 
 def settings_of(layer: Layer) -> Any:
-    """What a layer computes, except for its weights: its class, its settings, its layers."""
+    """A layer's class, its settings, its layers."""
     if (inner := layer.as_graph()) is not None:
         return architecture(open_up(inner))
     settings = {n: getattr(layer, n) for n in _settings(type(layer)) if hasattr(layer, n)}

@@ -26,6 +26,7 @@ import numpy as np
 from minitl import kernels
 from minitl.autograd import Array, no_grad
 from minitl.models.batches import ArrayData, Batch
+from minitl.models.prediction import MEMORY as STEP
 from minitl.storage.atomic import progress_bar
 from minitl.storage.digests import sample_digests
 from minitl.transfer.cut import Cut, Views, find_cut, first_random
@@ -33,7 +34,6 @@ from minitl.transfer.feature_file import FeatureFile
 
 MEMORY = 2**30  # bytes of F that are kept in memory; more goes to a file
 CHUNK = 32  # samples that are computed at a time
-STEP = 256 * 2**20  # bytes that one layer's inputs and outputs may take together
 
 
 class Store:
@@ -86,7 +86,6 @@ class Store:
         return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def _keys(self, xs: Sequence[Array], views: Views | None = None) -> list[bytes]:
-        """What each sample is known by."""
         tags = None if views is None else views.tags()
         return [d.tobytes() for d in sample_digests([xs[i] for i in self.cut.sources], tags)]
 
@@ -190,8 +189,7 @@ class Caching:
         return self.walks[-1]
 
     def begin(self, seed: int, epoch: int) -> None:
-        """Cut the model, say what is kept, and compute what can be computed before the first
-        `epoch`. `seed` is the fit's, for augmented views."""
+        """Cut the model, say what is kept, and compute what can be before `epoch`, the first."""
         self.seed = seed
         cut = self.walks[0].prepare()
         keeps = self.cache is not False and self.model.trainable_weights
@@ -245,8 +243,7 @@ class Caching:
         if first is not None and usable and first.saved >= cut.saved and first.width <= cut.width:
             cut = first  # as good, and all is in one place
         size = self._expected(cut) * cut.row_bytes
-        if self.cache is True and size > MEMORY:
-            # Into a file for nothing, or into one that does not fit: better not.
+        if self.cache is True and size > MEMORY:  # into a file for nothing, or too large for one?
             free = shutil.disk_usage(tempfile.gettempdir()).free
             return None if self.epochs == 1 or size > free // 2 else cut
         return cut
@@ -278,8 +275,8 @@ class Caching:
 class CachedData:
     """The batches of `data`, with what the cut keeps in place of the images where that is possible.
 
-    The model is cut anew when layers were frozen or unfrozen, or frozen weights written, by a
-    callback say; in the middle of an epoch, the rest of it runs the whole model.
+    The model is cut anew when layers were frozen or unfrozen, or frozen weights written. If so in
+    the middle of an epoch, by a callback say, the rest of it runs the whole model.
     """
 
     def __init__(self, caching: Caching, data: Any, training: bool):
@@ -304,8 +301,7 @@ class CachedData:
         return self.cut
 
     def fill(self) -> tuple[Store, Array | None] | None:
-        """The store, and of arrays the numbers of all samples' rows in this epoch; None where
-        nothing is kept."""
+        """The store, and of arrays the numbers of all rows of this epoch; None: nothing is kept."""
         if (cut := self.prepare()) is None:
             return None
         if self._store is None:

@@ -63,8 +63,7 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
     Args:
         path: made if it is not there, taken up if its key, digests by name, is the same.
         width, dtype: D, and that of F.
-        rows: N, or None when it is not known yet: the file then grows, and `finish` cuts it.
-        room: for how many rows a file that grows has place at first.
+        rows: N; None when it is not known yet: the file grows from `room`, and `finish` cuts it.
         about: what `describe` tells beside the key.
         rebuild: make a file anew, with a warning, whose key (but not its kind) differs.
 
@@ -205,9 +204,8 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
     def _resize(self, rows: int, now: Any, growing: bool = True) -> None:
         """Another number of rows is another file, to which the rows are copied."""
         if not self._layout.growing:
-            raise FeatureFileError(
-                f"{self.path} holds the features of {self.rows} images, and now there are {now}"
-            )
+            what = f"{self.path} holds the features of {self.rows} images"
+            raise FeatureFileError(f"{what}, and now there are {now}")
         self._create(rows, growing)
         self._open()
         more = (0, max(0, rows - len(self.there)))

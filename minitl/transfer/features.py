@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minitl import layers as kinds
-from minitl.layers import Layer, SymbolicTensor
+from minitl.layers import Layer
 from minitl.layers.core import positive
 from minitl.models import Model
 from minitl.models.batches import is_stream
@@ -50,9 +50,8 @@ def extract_features(
         batch_size: images at a time; no effect on the result beyond rounding.
         verbose: 0 hides the bar.
         preprocess: applied batch by batch, so that not all images need be converted at once.
-        out: path of a feature file. F is written there as it is computed; an interrupted
-            extraction goes on where it was, a finished one is not repeated, and F is returned as
-            a read-only map of the file. Memory does not grow with N.
+        out: path of a feature file. F is written there as it is computed, resumed after an
+            interruption, and returned as a read-only map. Memory does not grow with N.
 
     Raises ValueError for an unknown layer (showing the nearest) or pooling, and when `out` holds
     the features of something else.
@@ -170,13 +169,22 @@ def feature_model(
     layers: str | Layer | Sequence[str | Layer] | None = None,
     pooling: str | None = None,
 ) -> Model:
-    """The model from the same inputs to rows of features; shares the layers and their weights."""
+    """The model from the same inputs to rows of features, with the same layers; where one is called
+    several times, its last call counts. Raises ValueError as `extract_features`."""
     if len(model.inputs) != 1:
         raise ValueError(f"features need a model of one input, {model.name!r} has {model.inputs}")
     if pooling not in POOLING:
         raise ValueError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
     chosen = [layers] if isinstance(layers, (str, Layer)) else layers
-    outputs = model.outputs if chosen is None else [_output_in(model, each) for each in chosen]
+    outputs = list(model.outputs) if chosen is None else []
+    for layer in chosen or ():
+        found = model.get_layer(layer if isinstance(layer, str) else layer.name)
+        if isinstance(layer, Layer) and layer is not found:
+            raise ValueError(f"{layer!r} is not the layer of that name in {model.name!r}")
+        calls = [call for call in model.graph.calls if call.layer is found]
+        if not calls:
+            raise ValueError(f"{found.name!r} is an input: there is nothing to extract from it")
+        outputs.append(calls[-1].outputs[0])
     if not outputs:
         raise ValueError("layers is empty: name at least one layer, or leave it out")
     rows, name = [], f"{model.name}_features"
@@ -188,14 +196,3 @@ def feature_model(
         rows.append(t if t.ndim == 2 else pool(name=f"{t.name}_rows")(t))
     joined = rows[0] if len(rows) == 1 else kinds.Concatenate(name=name)(rows)
     return Model(model.input, joined, name=name)
-
-
-def _output_in(model: Model, layer: str | Layer) -> SymbolicTensor:
-    """The output of the layer's (last) call within this model."""
-    found = model.get_layer(layer if isinstance(layer, str) else layer.name)
-    if isinstance(layer, Layer) and layer is not found:
-        raise ValueError(f"{layer!r} is not the layer of that name in {model.name!r}")
-    calls = [call for call in model.graph.calls if call.layer is found]
-    if not calls:
-        raise ValueError(f"{found.name!r} is an input: there is nothing to extract from it")
-    return calls[-1].outputs[0]

@@ -57,8 +57,7 @@ def solve_head(
     """The W and b that minimise L(W, b), see above, in float64.
 
     Args:
-        f: F (N, D), features.
-        y: labels (N,), integers from 0; or (N, m), one-hot or probabilities.
+        f, y: F (N, D); labels (N,), integers from 0, or (N, m), one-hot or probabilities.
         l2: positive. scikit-learn's C is 1 / (2 * l2 * N).
         sample_weight: w (N,); 1 each when None.
         standardize: measure each feature in its standard deviations, so that the penalty treats
@@ -66,9 +65,7 @@ def solve_head(
         tolerance: the gradient's norm at the end, as a share of that at W = 0, b = 0.
         max_iterations: of L-BFGS; Newton's method follows. A warning tells when both failed.
 
-    How good is the end? L - l2 * sum(W^2) is convex, so with b at its best for W
-
-        L(W, b) - optimum  <=  |dL/dW|^2 / (4 * l2)
+    L - l2 * sum(W^2) is convex: with b at its best, L - optimum <= |dL/dW|^2 / (4 * l2).
 
     Raises ValueError for shapes that do not fit, numbers that are not finite, labels that are not
     whole numbers from 0, one class, or an l2 of 0: the loss of separable classes falls for ever.
@@ -100,12 +97,9 @@ def _solve(f: _Centred, targets: np.ndarray, l2: float, tolerance: float, most: 
     w, c = back(v[:-1]), v[-1]
     value, norm = f.loss_and_norm(targets, w, c, l2)
     if not norm <= 2 * tolerance * curve.norms[0]:
-        share = norm / curve.norms[0]
-        text = (
-            f"solve_head stopped after {iterations} iterations at a gradient of {norm:.1e}, "
-            f"which is {share:.1e} of that at the start; tolerance is {tolerance:.0e}"
-        )
-        warnings.warn(text, UserWarning, stacklevel=6)
+        how = f"{norm:.1e}, which is {norm / curve.norms[0]:.1e} of that at the start"
+        text = f"solve_head stopped after {iterations} iterations at a gradient of {how}"
+        warnings.warn(f"{text}; tolerance is {tolerance:.0e}", UserWarning, stacklevel=6)
     kernel = f.scale[:, None] * w
     bias = c - f.mean @ kernel
     return Head(kernel, bias - bias.mean(), value, norm, iterations)
@@ -174,7 +168,6 @@ class _Centred:
             self.scale[deviation > 0] = 1 / deviation[deviation > 0]
 
     def columns(self) -> Iterator[np.ndarray]:
-        """All columns (N, D), some at a time."""
         for part in (slice(i, i + 4 * ROWS) for i in range(0, self.f.shape[1], 4 * ROWS)):
             yield (self.f[:, part] - self.mean[part]) * self.scale[part]
 
@@ -265,9 +258,8 @@ class _Curve:
 def _minimise(curve: _Curve, tolerance: float, most: int) -> tuple[np.ndarray, int]:
     """V (r + 1, m) at the minimum, and the number of iterations.
 
-    L-BFGS compares losses, whose rounding ends it at a gradient of about sqrt(1e-16) of the first
-    one; and where l2 is small, it creeps. So Newton's method goes on: it looks at gradients alone,
-    and solves for its step by conjugate gradients.
+    Rounding of losses ends L-BFGS at a gradient of about sqrt(1e-16) of the first one; where l2 is
+    small, it creeps. So Newton's method goes on, with gradients alone and steps by conjugate ones.
     """
     from scipy.optimize import minimize
     from scipy.sparse.linalg import LinearOperator, cg

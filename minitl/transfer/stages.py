@@ -32,6 +32,8 @@ from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
 from minitl.storage.digests import arrays_digest
 from minitl.transfer.cut import find_cut
 
+Rate = float | LearningRateSchedule
+
 
 def freeze_until(model: Model, layer: str | Layer) -> list[Layer]:
     """Freeze what comes before `layer`: all layers that it is computed from.
@@ -47,8 +49,7 @@ def freeze_until(model: Model, layer: str | Layer) -> list[Layer]:
 
 
 def unfreeze_from(model: Model, layer: str | Layer, batch_norm: bool = False) -> list[Layer]:
-    """Unfreeze `layer` and all others, except those that it is computed from: these stay as they
-    are. Returns those with weights.
+    """Unfreeze `layer` and all others but those that it is computed from; returns those with weights.
 
     Arguments as for `freeze_until`, and `batch_norm`: whether BatchNormalization learns, too. A
     frozen one stays in inference mode, on the averages of the data that the base was trained on,
@@ -68,9 +69,8 @@ def find_layers(model: Model, layer: str | Layer) -> list[Layer]:
         return [layer]
     named = [each for each in there.values() if each.name == layer]
     if len(named) > 1:
-        raise ValueError(
-            f"{len(named)} layers inside {model.name!r} are named {layer!r}: give the layer itself"
-        )
+        what = f"{len(named)} layers inside {model.name!r} are named {layer!r}"
+        raise ValueError(f"{what}: give the layer itself")
     found = named or [each for each in there.values() if each.name.startswith(f"{layer}_")]
     if found:
         return found
@@ -206,7 +206,7 @@ class Stage(Configurable):
         self,
         unfreeze: str | Layer,
         epochs: int | None = None,
-        learning_rate: float | LearningRateSchedule | None = None,
+        learning_rate: Rate | None = None,
         multiplier: float | None = None,
     ):
         if multiplier is not None and not 0 <= multiplier < math.inf:
@@ -225,7 +225,7 @@ def fine_tune(
     base: str | Layer | None = None,
     head_epochs: int = 50,
     epochs: int = 5,
-    learning_rate: float | LearningRateSchedule = 1e-5,
+    learning_rate: Rate = 1e-5,
     rate_decay: float = 1 / 2.6,
     warmup: float = 0.1,
     patience: int = 5,
@@ -272,9 +272,8 @@ def fine_tune(
         raise ValueError(f"warmup is a share of the steps, from 0 to below 1, got {warmup!r}")
     pretrained = _base_layers(model, base)
     plan = _plan(model, pretrained, stages, batch_norm)
-    if monitor is None:
-        held_out = validation_data is not None or fit.get("validation_split")
-        monitor = "val_loss" if held_out else "loss"
+    held_out = validation_data is not None or fit.get("validation_split")
+    monitor = monitor or ("val_loss" if held_out else "loss")
     best = _Best(monitor, patience=patience, restore_best_weights=True)
     training = _Training(model, data, fit | {"validation_data": validation_data}, best, warmup)
     for each in pretrained:
@@ -310,7 +309,7 @@ def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
     nested = [m for m in model.sublayers() if isinstance(m, Model) and m.weights]
     if base is None and len(nested) == 1:
         base = nested[0]
-    if base is None:
+    elif base is None:
         if found := [each for each in there if not each.trainable]:
             return found
         how = "pass base=..., the model that the layers come from, or freeze them first"
@@ -359,9 +358,7 @@ class _Training:
         if weights is not None:
             self.fit["sample_weight"] = weights
 
-    def run(
-        self, name: str, epochs: int, rate: float | LearningRateSchedule | None, prove: bool
-    ) -> None:
+    def run(self, name: str, epochs: int, rate: Rate | None, prove: bool) -> None:
         """One stage. With no rate, the optimizer is the compiled one."""
         model, number, told = self.model, len(self.histories) + 1, self.fit.get("verbose", 1)
         model.optimizer = self.compiled.clone()
