@@ -1,9 +1,9 @@
 """The learning-rate range test: which rates does this model bear? (Smith 2017, arXiv 1506.01186)
 
-A short training in which the rate grows from step to step, by the same factor each time. While it
-is too small the loss stands still, then it falls, then it rises and runs away; a good rate lies
-well below that at which it was lowest. The test changes nothing: it trains the model itself, with a
-clone of its optimizer, and puts back what it moved, also after an error or Ctrl-C at any moment.
+A short training in which the rate grows from step to step, by the same factor each time: the loss
+stands still, then falls, then runs away; a good rate lies well below that at which it was lowest.
+The test trains the model itself, with a clone of its optimizer, and puts back what it moved, also
+after an error or Ctrl-C at any moment.
 """
 
 import itertools

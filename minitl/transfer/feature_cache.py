@@ -159,10 +159,8 @@ class Store:
 
 @dataclass(eq=False, repr=False)
 class Caching:
-    """What one `fit` keeps, and what it says about it.
-
-    `wrap` each source of batches, the training data first; `begin`; walk; `end`.
-    """
+    """What one `fit` keeps, and what it says about it: `wrap` each source of batches, the training
+    data first; `begin`; walk; `end`."""
 
     model: Any
     cache: bool | str | Path  # cache_features
@@ -274,10 +272,8 @@ class Caching:
 
 class CachedData:
     """The batches of `data`, with what the cut keeps in place of the images where that is possible.
-
     The model is cut anew when layers were frozen or unfrozen, or frozen weights written. If so in
-    the middle of an epoch, by a callback say, the rest of it runs the whole model.
-    """
+    the middle of an epoch, by a callback say, the rest of it runs the whole model."""
 
     def __init__(self, caching: Caching, data: Any, training: bool):
         self.caching, self.data, self.training, self.epoch = caching, data, training, 0

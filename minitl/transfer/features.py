@@ -47,8 +47,7 @@ def extract_features(
         layers: names of layers, or layers; several are put side by side. The output when None.
         pooling: for maps (N, H, W, C): None keeps every place (D = H*W*C), 'avg' and 'max' keep
             one number per channel (D = C).
-        batch_size: images at a time; no effect on the result beyond rounding.
-        verbose: 0 hides the bar.
+        batch_size, verbose: images at a time (the result is the same to rounding); 0 hides the bar.
         preprocess: applied batch by batch, so that not all images need be converted at once.
         out: path of a feature file. F is written there as it is computed, resumed after an
             interruption, and returned as a read-only map. Memory does not grow with N.

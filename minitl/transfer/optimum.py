@@ -301,10 +301,9 @@ class OptimumGap(Callback):
 
         gap = L(W, b) - min L,    over all of x, after each epoch
 
-    x, y and sample_weight are those given to `fit`, without augmentation, of course; verbose=1
-    prints the optimum when training begins. The model ends in Dense(m, activation='softmax',
-    kernel_regularizer=L2(l2)); all that comes before it is frozen, or nothing does. Raises
-    ValueError at the beginning of `fit` when the model or its loss is another.
+    x, y and sample_weight are those given to `fit`; verbose=1 prints the optimum at the beginning.
+    The model ends in Dense(m, activation='softmax', kernel_regularizer=L2(l2)); what comes before
+    is frozen. `fit` raises ValueError when the model or its loss is another.
     """
 
     def __init__(self, x: Any, y: Any, sample_weight: Any = None, verbose: int = 0):

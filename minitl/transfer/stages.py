@@ -49,7 +49,7 @@ def freeze_until(model: Model, layer: str | Layer) -> list[Layer]:
 
 
 def unfreeze_from(model: Model, layer: str | Layer, batch_norm: bool = False) -> list[Layer]:
-    """Unfreeze `layer` and all others but those that it is computed from; returns those with weights.
+    """Unfreeze `layer` and all others but those it is computed from; returns those with weights.
 
     Arguments as for `freeze_until`, and `batch_norm`: whether BatchNormalization learns, too. A
     frozen one stays in inference mode, on the averages of the data that the base was trained on,
@@ -71,8 +71,7 @@ def find_layers(model: Model, layer: str | Layer) -> list[Layer]:
     if len(named) > 1:
         what = f"{len(named)} layers inside {model.name!r} are named {layer!r}"
         raise ValueError(f"{what}: give the layer itself")
-    found = named or [each for each in there.values() if each.name.startswith(f"{layer}_")]
-    if found:
+    if found := named or [e for e in there.values() if e.name.startswith(f"{layer}_")]:
         return found
     names = {each.name for each in there.values()}
     names |= {name.rsplit("_", 1)[0] for name in names}
@@ -143,11 +142,10 @@ def proof_of_freezing(
     model: Model, print_fn: Callable[[str], None] | None = None
 ) -> Iterator[None]:
     """Around a `fit`: prints digests of what was frozen, before and after, and the work saved.
+    Raises RuntimeError if anything has changed that was frozen at the beginning.
 
     >>> with proof_of_freezing(model):                                      # doctest: +SKIP
     ...     model.fit(x, y)
-
-    Raises RuntimeError if anything has changed that was frozen at the beginning.
     """
     before, layers, parts = frozen_digests(model), dict(named_layers(model)), training_work(model)
     lines = [f"{'frozen layer':32} {'numbers':>12}  sha256 before and after"]
@@ -173,9 +171,9 @@ def proof_of_freezing(
 def training_work(model: Model) -> dict[str, tuple[int, int]]:
     """Multiply-adds of a training step for one sample: {what: (now, with nothing frozen)}.
 
-    Each product of the forward pass comes back twice: as the gradient to the layer's input, needed
-    where something before it learns, and as that to its weights, where it learns itself. The
-    forward pass of the frozen part runs once per sample and is not counted.
+    A product of the forward pass comes back as the gradient to the layer's input where something
+    before it learns, and to its weights where it learns. The frozen part's forward pass, which runs
+    once per sample, is not counted.
     """
     graph, cut = open_up(model), find_cut(model)
     totals = np.zeros((3, 2), np.int64)
@@ -391,8 +389,8 @@ class _Training:
             model.optimizer.learning_rate = rate
 
     def as_it_is(self) -> tuple[float, list[np.ndarray]] | None:
-        """What is monitored before anything learns, with the weights. None where it cannot be told:
-        a stream that is walked over once more may not be the same again."""
+        """What is monitored before anything learns, with the weights; None of streams, which may
+        not be the same again."""
         model, fit, monitor = self.model, self.fit, self.best.monitor
         size, share = fit.get("batch_size"), fit.get("validation_split")
         held_out: Any = fit["validation_data"]
