@@ -232,8 +232,7 @@ class Caching:
         if self.cache is False or not self.model.trainable_weights:
             return None
         shapes = None if walk.samples is None else [a.shape for a in walk.data.x]
-        views = walk.training and self.copies is not None
-        cut = find_cut(self.model, walk.training, shapes, views)
+        cut = find_cut(self.model, walk.training, shapes, walk.training and self.copies is not None)
         if cut is None or any(None in shape for shape in cut.shapes):
             return None
         first = self.walks[0].cut
@@ -256,8 +255,7 @@ class Caching:
                 break
         else:
             path = self.cache if training and not isinstance(self.cache, bool) else None
-            if path is not None:
-                self.drop(lambda s: s.file is not None)
+            self.drop(lambda s: path is not None and s.file is not None)
             store = Store(cut, path, expected)
         if store not in self.stores:
             self.stores.append(store)

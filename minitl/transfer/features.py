@@ -63,8 +63,7 @@ def extract_features(
     model.build_for(images)
     extractor = feature_model(model, layers, pooling)
     total = None if is_stream(images) else len(images)
-    first = next(chunks, None)
-    if first is None:
+    if (first := next(chunks, None)) is None:
         found = "the stream is empty" if total is None else f"shape {np.shape(images)}"
         raise ValueError(f"there are no images: {found}")
     with progress_bar(total, "features", hidden=verbose in (0, False), unit="image") as bar:

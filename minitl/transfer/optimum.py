@@ -60,8 +60,7 @@ def solve_head(
         f, y: F (N, D); labels (N,), integers from 0, or (N, m), one-hot or probabilities.
         l2: positive. scikit-learn's C is 1 / (2 * l2 * N).
         sample_weight: w (N,); 1 each when None.
-        standardize: measure each feature in its standard deviations, so that the penalty treats
-            all alike; the W that is returned is for F as it was given.
+        standardize: measure each feature in its standard deviations; W is for F as it was given.
         tolerance: the gradient's norm at the end, as a share of that at W = 0, b = 0.
         max_iterations: of L-BFGS; Newton's method follows. A warning tells when both failed.
 
@@ -344,8 +343,7 @@ def _head_of(model: Any) -> tuple[Dense, Model | None]:
         "nothing else that learns": learns == own,
         "the loss categorical_crossentropy, with its defaults": plain,
     }
-    missing = [what for what, there in right.items() if not there]
-    if missing:
+    if missing := [what for what, there in right.items() if not there]:
         what = f"{model.name!r} lacks {'; '.join(missing)}"
         raise ValueError(f"the optimum is known for a convex loss only: {what}")
     if any(below is t for t in model.inputs):

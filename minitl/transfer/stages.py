@@ -172,8 +172,7 @@ def training_work(model: Model) -> dict[str, tuple[int, int]]:
     """Multiply-adds of a training step for one sample: {what: (now, with nothing frozen)}.
 
     A product of the forward pass comes back as the gradient to the layer's input where something
-    before it learns, and to its weights where it learns. The frozen part's forward pass, which runs
-    once per sample, is not counted.
+    before it learns, and to its weights where it learns. F of the frozen part is not counted.
     """
     graph, cut = open_up(model), find_cut(model)
     totals = np.zeros((3, 2), np.int64)
@@ -314,8 +313,7 @@ def _base_layers(model: Model, base: str | Layer | None) -> list[Layer]:
         raise ValueError(f"fine_tune cannot tell what is pretrained: {how}")
     outer = [base] if isinstance(base, Layer) else find_layers(model, base)
     found = [each for one in outer for each in leaves(one) if each.weights]
-    missing = [each.name for each in found if not any(each is other for other in there)]
-    if missing:
+    if missing := [e.name for e in found if not any(e is other for other in there)]:
         raise ValueError(f"{model.name!r} does not have the base's layers {', '.join(missing)}")
     if len(found) == len(there):
         raise ValueError(f"all layers of {model.name!r} are the base's: there is no head")
@@ -389,8 +387,7 @@ class _Training:
             model.optimizer.learning_rate = rate
 
     def as_it_is(self) -> tuple[float, list[np.ndarray]] | None:
-        """What is monitored before anything learns, with the weights; None of streams, which may
-        not be the same again."""
+        """(what is monitored, weights) before anything learns; None of streams: they may change."""
         model, fit, monitor = self.model, self.fit, self.best.monitor
         size, share = fit.get("batch_size"), fit.get("validation_split")
         held_out: Any = fit["validation_data"]
