@@ -115,8 +115,7 @@ def find_cut(
     if model.as_graph() is None:
         return None
     whole = open_up(model, shapes)
-    frozen = {id(t) for t in whole.inputs}
-    calls = []
+    frozen, calls = {id(t) for t in whole.inputs}, []
     for call in whole.calls:
         mode = training if call.training is None else call.training
         fixed = call.layer.fixed(mode) or (views and _augments(call, training))

@@ -111,8 +111,7 @@ class Store:
         self._on_disk.close()
 
     def _add(self, keys: list[bytes], values: list[Array]) -> None:
-        n, first = len(keys), len(self)
-        end = first + n
+        n, first, end = len(keys), len(self), len(self) + len(keys)
         rows = np.concatenate([a.reshape(n, -1) for a in values], axis=1)
         self.computed += n
         if self.file is None and end * self.cut.row_bytes > MEMORY:
@@ -255,7 +254,8 @@ class Caching:
                 break
         else:
             path = self.cache if training and not isinstance(self.cache, bool) else None
-            self.drop(lambda s: path is not None and s.file is not None)
+            if path is not None:
+                self.drop(lambda s: s.file is not None)
             store = Store(cut, path, expected)
         if store not in self.stores:
             self.stores.append(store)
