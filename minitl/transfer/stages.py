@@ -245,8 +245,7 @@ def fine_tune(
         stages: from the top down: layers or blocks ('block5', 'block4'), or a Stage for each.
         base: what is pretrained: a model inside `model`, or one whose layers `model` is made of.
             When None: the only model with weights inside `model`, else what is frozen now.
-        head_epochs: at most so many; 0 leaves the head as it is, and counts how it does on arrays
-            that are held out as the best so far.
+        head_epochs: at most so many; 0 leaves the head as it is, the best so far on held-out arrays.
         epochs, learning_rate: of a stage that does not say otherwise.
         patience, monitor: a stage ends when `monitor` ('val_loss' when None, or 'loss' where
             nothing is held out) has not improved for so many epochs.
@@ -255,10 +254,9 @@ def fine_tune(
             F-stage-2.h5, ... With BackupAndRestore among the callbacks, the same program goes on
             after a power cut, to the same bits; finished stages are not trained again.
 
-    The best weights so far, by `monitor`, are carried on: a stage that does not improve on them is
-    undone. In the end they are the model's, and layers and optimizer are as in the last stage.
-    Returns (name of the stage, History) for each. Raises ValueError before anything has changed:
-    for names that are not there, a stage that unfreezes nothing, or an unknown base.
+    The best weights by `monitor` are carried on, and the model's in the end: a stage that does not
+    improve on them is undone. Returns (name of the stage, History) for each. Raises ValueError
+    before anything has changed: for unknown names or bases, or a stage that unfreezes nothing.
     """
     known = {*inspect.signature(fine_tune).parameters, *inspect.signature(Model.fit).parameters}
     complain_about_unknown(fit, known - {"x", "y"}, "fine_tune")
