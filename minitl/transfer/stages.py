@@ -245,7 +245,7 @@ def fine_tune(
         stages: from the top down: layers or blocks ('block5', 'block4'), or a Stage for each.
         base: what is pretrained: a model inside `model`, or one whose layers `model` is made of.
             When None: the only model with weights inside `model`, else what is frozen now.
-        head_epochs: at most so many; 0 leaves the head as it is, the best so far on held-out arrays.
+        head_epochs: at most so many; 0 leaves the head as it is, the best so far on held-out data.
         epochs, learning_rate: of a stage that does not say otherwise.
         patience, monitor: a stage ends when `monitor` ('val_loss' when None, or 'loss' where
             nothing is held out) has not improved for so many epochs.
