@@ -49,10 +49,8 @@ class RandomNormal(Random):
         return scaled(_normal(self, shape, dtype, self.truncated), self.stddev, self.mean)
 
 
-class TruncatedNormal(RandomNormal):
+class TruncatedNormal(RandomNormal, truncated=True):
     """Normal, drawn again where a number is more than two standard deviations from the mean."""
-
-    truncated = True
 
 
 class RandomUniform(Random):
@@ -89,10 +87,8 @@ class VarianceScaling(Random):
         if mode not in ("fan_in", "fan_out", "fan_avg"):
             raise ValueError(f"mode must be 'fan_in', 'fan_out' or 'fan_avg', got {mode!r}")
         if distribution not in ("truncated_normal", "untruncated_normal", "uniform"):
-            raise ValueError(
-                "distribution must be 'truncated_normal', 'untruncated_normal' or 'uniform', "
-                f"got {distribution!r}"
-            )
+            known = "'truncated_normal', 'untruncated_normal' or 'uniform'"
+            raise ValueError(f"distribution must be {known}, got {distribution!r}")
         self.scale, self.mode, self.distribution = scale, mode, distribution
         super().__init__(seed)
 
@@ -112,40 +108,30 @@ class VarianceScaling(Random):
 class _Scaled(VarianceScaling):
     """Base: a VarianceScaling of which only the seed is free."""
 
-    settings: tuple[float, str, str]
+    settings: tuple[float, str, str] = (1.0, "fan_in", "truncated_normal")
 
     def __init__(self, seed: int | None = None):
         super().__init__(*self.settings, seed=seed)
 
 
-class GlorotNormal(_Scaled):
+class GlorotNormal(_Scaled, settings=(1.0, "fan_avg", "truncated_normal")):
     """Truncated normal with variance 2 / (fan_in + fan_out)."""
 
-    settings = (1.0, "fan_avg", "truncated_normal")
 
-
-class HeNormal(_Scaled):
+class HeNormal(_Scaled, settings=(2.0, "fan_in", "truncated_normal")):
     """Truncated normal with variance 2 / fan_in."""
 
-    settings = (2.0, "fan_in", "truncated_normal")
 
-
-class HeUniform(_Scaled):
+class HeUniform(_Scaled, settings=(2.0, "fan_in", "uniform")):
     """Uniform with variance 2 / fan_in."""
 
-    settings = (2.0, "fan_in", "uniform")
 
-
-class LecunNormal(_Scaled):
+class LecunNormal(_Scaled, settings=(1.0, "fan_in", "truncated_normal")):
     """Truncated normal with variance 1 / fan_in."""
 
-    settings = (1.0, "fan_in", "truncated_normal")
 
-
-class LecunUniform(_Scaled):
+class LecunUniform(_Scaled, settings=(1.0, "fan_in", "uniform")):
     """Uniform with variance 1 / fan_in."""
-
-    settings = (1.0, "fan_in", "uniform")
 
 
 class Orthogonal(Random):

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from minitl.naming import Configurable, look_up
+from minitl.naming import Configurable, look_up, with_fields
 from minitl.optimizers import SCHEDULES
 
 
@@ -19,18 +19,14 @@ class LearningRateSchedule(Configurable):
         raise NotImplementedError
 
 
+@with_fields
 class ExponentialDecay(LearningRateSchedule):
     """initial * decay_rate ^ (step / decay_steps); `staircase` rounds the exponent down."""
 
-    def __init__(
-        self,
-        initial_learning_rate: float,
-        decay_steps: int,
-        decay_rate: float,
-        staircase: bool = False,
-    ):
-        self.initial_learning_rate = initial_learning_rate
-        self.decay_steps, self.decay_rate, self.staircase = decay_steps, decay_rate, staircase
+    initial_learning_rate: float
+    decay_steps: int
+    decay_rate: float
+    staircase: bool = False
 
     def decays(self, step: int) -> float:
         """How many times the rate has decayed before this step."""
@@ -48,19 +44,15 @@ class InverseTimeDecay(ExponentialDecay):
         return self.initial_learning_rate / (1 + self.decay_rate * self.decays(step))
 
 
+@with_fields
 class PolynomialDecay(LearningRateSchedule):
     """From initial to end in decay_steps, along (1 - step/decay_steps)^power; then stays."""
 
-    def __init__(
-        self,
-        initial_learning_rate: float,
-        decay_steps: int,
-        end_learning_rate: float = 0.0001,
-        power: float = 1.0,
-        cycle: bool = False,
-    ):
-        self.initial_learning_rate, self.decay_steps = initial_learning_rate, decay_steps
-        self.end_learning_rate, self.power, self.cycle = end_learning_rate, power, cycle
+    initial_learning_rate: float
+    decay_steps: int
+    end_learning_rate: float = 0.0001
+    power: float = 1.0
+    cycle: bool = False
 
     def __call__(self, step: int) -> float:
         length = self.decay_steps
@@ -77,17 +69,16 @@ class PiecewiseConstantDecay(LearningRateSchedule):
     """values[i] up to and including step boundaries[i]; the last value after that."""
 
     def __init__(self, boundaries: Sequence[int], values: Sequence[float]):
+        got = f"{len(values)} and {len(boundaries)}"
         if len(values) != len(boundaries) + 1:
-            raise ValueError(
-                f"there is one value more than boundaries; got {len(values)} and {len(boundaries)}"
-            )
+            raise ValueError(f"there is one value more than boundaries; got {got}")
         self.boundaries, self.values = list(boundaries), list(values)
 
     def __call__(self, step: int) -> float:
-        for boundary, value in zip(self.boundaries, self.values, strict=False):
-            if step <= boundary:
-                return value
-        return self.values[-1]
+        return next(
+            (v for b, v in zip(self.boundaries, self.values, strict=False) if step <= b),
+            self.values[-1],
+        )
 
 
 class CosineDecay(LearningRateSchedule):
