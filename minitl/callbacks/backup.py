@@ -23,14 +23,14 @@ PLACE = ("seed", "epoch", "step", "rng", "logs")
 class BackupAndRestore(Callback):
     """A training that was killed goes on where it was, as if it had not been.
 
-    Every epoch, or every `save_freq` batches, all that decides how the training goes on is
-    written to `backup_dir`: weights, the optimizer's state, the losses, metrics and random numbers
-    of the epoch, the history, and what the other callbacks remember. Run the same program again
-    after a power cut: weights, history and callbacks end with the same bits as without it. For
-    that,
+    Every epoch, or every `save_freq` batches, all that decides how the training goes on is written
+    to `backup_dir`, a folder for this one training: weights, the optimizer's state, the losses,
+    metrics and random numbers of the epoch, the history, and what the other callbacks remember.
+    Run the same program again after a power cut: weights, history and callbacks end with the same
+    bits as without it. For that,
 
-    - the program must reach `fit` with the same model, data and optimizer. A backup of something
-      else is refused; a seed (`minitl.utils.set_random_seed`) is not needed;
+    - the program must reach `fit` with the same model, data and optimizer (a backup of something
+      else is refused; no seed is needed);
     - a callback of your own keeps its memory in plain attributes (see `Callback.get_state`): a
       function's local variables, or another object, cannot be kept;
     - an iterable of batches yields the same ones again (see `data/streams.py`).
@@ -38,13 +38,10 @@ class BackupAndRestore(Callback):
     A backup is written beside its place and renamed into it, so killing the process while it is
     written leaves the one before. When the training has ended, the backup is deleted.
 
-    Args:
-        backup_dir: a folder for the backups of this one training.
-        save_freq: 'epoch', or a number of batches.
-        double_checkpoint: keep the backup before the last one as well, and fall back to it if the
-            last is damaged (by a failing disk: an interruption does not damage it).
-        delete_checkpoint: False keeps the backup of the finished training: the program, run again,
-            does not train again.
+    `double_checkpoint` keeps the backup before the last one as well, and falls back to it if the
+    last is damaged (by a failing disk: an interruption does not damage it). Without
+    `delete_checkpoint` the backup of the finished training stays: the program, run again, does not
+    train again.
     """
 
     comes_last = True  # so that what the others remember is in the backup

@@ -59,17 +59,11 @@ class _Monitor(Callback):
 
 @with_fields
 class EarlyStopping(_Monitor):
-    """Stops when the monitored number has not improved for `patience` epochs.
+    """Stops when the monitored number has not improved by `min_delta` for `patience` epochs.
 
-    Args:
-        monitor: e.g. 'val_loss'.
-        min_delta: an improvement is larger than this.
-        patience: epochs without improvement after which training stops.
-        verbose: 1 says so.
-        mode: 'min', 'max', or 'auto' (by the name).
-        baseline: the number must be better than this to count at all.
-        restore_best_weights: go back to the best epoch's weights at the end.
-        start_from_epoch: do not watch before this epoch.
+    What is better, `mode` says: 'min', 'max', or 'auto' (by the name of what is monitored). Only a
+    number that is better than the `baseline` counts, and none before `start_from_epoch`. With
+    `restore_best_weights` the best epoch's weights are put back at the end. `verbose=1` says so.
     """
 
     monitor: str = "val_loss"
@@ -113,18 +107,13 @@ class EarlyStopping(_Monitor):
 
 @with_fields
 class ModelCheckpoint(_Monitor):
-    """Saves the model (or its weights) after every epoch, or only when it is the best so far.
+    """Saves the model, or with `save_weights_only` its weights, after every epoch.
 
-    Args:
-        filepath: ends in .h5; may hold '{epoch:02d}' and names of logs, e.g.
-            'm-{epoch:02d}-{val_loss:.2f}.h5', and '{batch}' where `save_freq` is a number.
-        monitor, mode: as for EarlyStopping.
-        verbose: 1 says when a file is written.
-        save_best_only: write only when the monitored number improved.
-        save_weights_only: weights without the architecture.
-        save_freq: 'epoch', or a number of batches (the monitored number is then that of the
-            epoch so far, and cannot be one of validation).
-        initial_value_threshold: what the first save must improve upon.
+    The name of the file ends in .h5 and may hold logs: 'm-{epoch:02d}-{val_loss:.2f}.h5', and
+    '{batch}' where `save_freq` is not 'epoch' but a number of batches (the monitored number is then
+    that of the epoch so far, and cannot be one of validation). `save_best_only` writes only when
+    the monitored number improved, at first upon `initial_value_threshold`; for `mode` see
+    EarlyStopping. `verbose=1` says when a file is written.
     """
 
     filepath: str | Path
@@ -180,14 +169,10 @@ class ModelCheckpoint(_Monitor):
 
 @with_fields
 class ReduceLROnPlateau(_Monitor):
-    """Multiplies the rate by `factor` when the monitored number has stopped improving.
+    """Multiplies the rate by `factor` (below 1) when the monitored number has stopped improving.
 
-    Args:
-        monitor, min_delta, mode: as for EarlyStopping.
-        factor: below 1.
-        patience: epochs without improvement before it acts.
-        cooldown: epochs to wait after acting.
-        min_lr: the rate is never set below it.
+    It acts after `patience` epochs without improvement (`min_delta`, `mode`: see EarlyStopping),
+    then waits for `cooldown` epochs, and never sets the rate below `min_lr`.
     """
 
     monitor: str = "val_loss"
@@ -257,10 +242,7 @@ class TerminateOnNaN(Callback):
     """Ends the training when the loss is no finite number, instead of TrainingDiverged.
 
     `fit` then returns the history of the whole epochs before, and the model has the last weights
-    that gave a finite loss. (In Keras its weights are NaN.)
-
-    Args:
-        raise_error: RuntimeError instead.
+    that gave a finite loss. (In Keras its weights are NaN.) `raise_error`: RuntimeError instead.
     """
 
     def __init__(self, raise_error: bool = False):

@@ -195,12 +195,10 @@ class FalseNegatives(_Counts, of=("false_negatives",)):
 
 
 class _Retrieval(_Counts):
-    """Base of Precision and Recall.
+    """Base of Precision and Recall, at one threshold (0.5 by default) or several.
 
-    Args:
-        thresholds: one or several; 0.5 by default.
-        top_k: the k largest outputs of a sample are its positives (above the threshold, if any).
-        class_id: look at one column only.
+    With `top_k` the k largest outputs of a sample are its positives (above the threshold, if any).
+    `class_id` looks at one column only.
     """
 
     def __init__(
@@ -225,11 +223,9 @@ class Recall(_Retrieval, of=("true_positives", "false_negatives")):
 class FBetaScore(Metric):
     """(1 + beta^2) P R / (beta^2 P + R) for each class, of precision P and recall R.
 
-    Args:
-        average: None (one number per class), 'macro' (their mean), 'weighted' (their mean, by the
-            number of true samples), 'micro' (over all classes' counts together).
-        beta: how many times as much recall counts as precision.
-        threshold: None takes the largest output as the prediction; else every output above it.
+    `average` is None (one number per class), 'macro' (their mean), 'weighted' (their mean, by the
+    number of true samples) or 'micro' (over all classes' counts together). Recall counts `beta`
+    times as much as precision. Predicted is every output above the `threshold`, or the largest.
     """
 
     def __init__(
@@ -291,11 +287,8 @@ class AUC(Metric):
     """Area under the ROC curve (or the precision-recall curve), from counts at fixed thresholds.
 
     Keras's approximation: `num_thresholds` thresholds evenly spaced in [0, 1] (the outer two just
-    outside, so that 0 and 1 themselves are counted), trapezoids between them.
-
-    Args:
-        num_thresholds: at least 2.
-        curve: 'ROC' or 'PR'.
+    outside, so that 0 and 1 themselves are counted), trapezoids between them. `curve` is 'ROC' or
+    'PR'.
     """
 
     def __init__(self, num_thresholds: int = 200, curve: str = "ROC", *, name: str | None = None):

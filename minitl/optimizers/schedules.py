@@ -69,29 +69,21 @@ class PiecewiseConstantDecay(LearningRateSchedule):
     """values[i] up to and including step boundaries[i]; the last value after that."""
 
     def __init__(self, boundaries: Sequence[int], values: Sequence[float]):
-        got = f"{len(values)} and {len(boundaries)}"
-        if len(values) != len(boundaries) + 1:
-            raise ValueError(f"there is one value more than boundaries; got {got}")
+        got = len(values), len(boundaries)
+        if got[0] != got[1] + 1:
+            raise ValueError("there is one value more than boundaries; got {} and {}".format(*got))
         self.boundaries, self.values = list(boundaries), list(values)
 
     def __call__(self, step: int) -> float:
-        return next(
-            (v for b, v in zip(self.boundaries, self.values, strict=False) if step <= b),
-            self.values[-1],
-        )
+        ends = (*self.boundaries, math.inf)
+        return next(v for end, v in zip(ends, self.values, strict=True) if step <= end)
 
 
 class CosineDecay(LearningRateSchedule):
-    """Half a cosine from the initial rate to alpha times it, after an optional linear warm-up.
+    """Half a cosine, `decay_steps` long, from the initial rate to `alpha` times it.
 
-    Args:
-        initial_learning_rate: at step 0.
-        decay_steps: length of the cosine, after the warm-up.
-        alpha: the end, as a fraction of the start of the cosine.
-        warmup_target: the rate after the warm-up, where the cosine starts; None is no warm-up.
-        warmup_steps: length of the warm-up.
-
-    Loshchilov & Hutter 2017 (arXiv 1608.03983).
+    If there is a `warmup_target`, the cosine starts from it instead, after `warmup_steps` along a
+    straight line from the initial rate. Loshchilov & Hutter 2017 (arXiv 1608.03983).
     """
 
     def __init__(
