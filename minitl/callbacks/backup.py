@@ -227,17 +227,7 @@ class BackupAndRestore(Callback):
         for (_, callback, _), (_, state) in zip(self.memories, backup["callbacks"], strict=True):
             callback.set_state(state)
         config.set_random_state(backup["random"])
-        self._go_on(backup["place"])
-        training, params = self.training, self.params or {}
-        if self.model.stop_training:  # some callback had ended it
-            training.epoch = max(training.epoch, params["epochs"])
-        if params["verbose"] and training.epoch < params["epochs"]:
-            within = f", step {training.step + 1}" if training.step else ""
-            print(f"Going on from a backup: epoch {training.epoch + 1}{within}.", flush=True)
-
-    def _go_on(self, place: dict[str, Any]) -> None:
-        """Be where `_place` was told."""
-        training = self.training
+        training, params, place = self.training, self.params or {}, backup["place"]
         for name in PLACE:
             setattr(training, name, place[name])
         for part, values in zip(training.tally.parts(), place["tally"], strict=True):
@@ -246,6 +236,11 @@ class BackupAndRestore(Callback):
         for source, key in ((training.source, "data"), (training.held_out, "held_out")):
             if hasattr(source, "restore"):
                 source.restore(place[key])
+        if self.model.stop_training:  # some callback had ended it
+            training.epoch = max(training.epoch, params["epochs"])
+        if params["verbose"] and training.epoch < params["epochs"]:
+            within = f", step {training.step + 1}" if training.step else ""
+            print(f"Going on from a backup: epoch {training.epoch + 1}{within}.", flush=True)
 
 
 def _data_identity(source: Any) -> list[str] | None:
@@ -269,9 +264,8 @@ def _changes(thing: Any, skip: tuple[str, ...] = ()) -> state_file.Changes:
 
 def _memory(callback: Callback) -> Callable[[], dict[str, Any]]:
     """What the callback remembers: its own account, else those attributes that have changed."""
-    if type(callback).get_state is not Callback.get_state:
-        return callback.get_state
-    return state_file.Changes(callback.get_state).now
+    own = type(callback).get_state is not Callback.get_state
+    return callback.get_state if own else state_file.Changes(callback.get_state).now
 
 
 def _described(part: Any) -> str:

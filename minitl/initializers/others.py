@@ -7,7 +7,7 @@ import numpy as np
 
 from minitl.autograd import Array
 from minitl.initializers import TABLE, Initializer, Random, Shape, fans, room, scaled
-from minitl.naming import public_names
+from minitl.naming import public_names, with_fields
 
 
 class Ones(Initializer):
@@ -64,6 +64,7 @@ class RandomUniform(Random):
         return self.uniform(shape, dtype, self.minval, self.maxval)
 
 
+@with_fields
 class VarianceScaling(Random):
     """Zero mean and variance scale / n, so that signals keep their size from layer to layer.
 
@@ -75,22 +76,20 @@ class VarianceScaling(Random):
     for scale = 1, fan_avg.
     """
 
-    def __init__(
-        self,
-        scale: float = 1.0,
-        mode: str = "fan_in",
-        distribution: str = "truncated_normal",
-        seed: int | None = None,
-    ):
-        if scale <= 0:
-            raise ValueError(f"scale must be positive, got {scale}")
-        if mode not in ("fan_in", "fan_out", "fan_avg"):
-            raise ValueError(f"mode must be 'fan_in', 'fan_out' or 'fan_avg', got {mode!r}")
-        if distribution not in ("truncated_normal", "untruncated_normal", "uniform"):
+    scale: float = 1.0
+    mode: str = "fan_in"
+    distribution: str = "truncated_normal"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale <= 0:
+            raise ValueError(f"scale must be positive, got {self.scale}")
+        if self.mode not in ("fan_in", "fan_out", "fan_avg"):
+            raise ValueError(f"mode must be 'fan_in', 'fan_out' or 'fan_avg', got {self.mode!r}")
+        if self.distribution not in ("truncated_normal", "untruncated_normal", "uniform"):
             known = "'truncated_normal', 'untruncated_normal' or 'uniform'"
-            raise ValueError(f"distribution must be {known}, got {distribution!r}")
-        self.scale, self.mode, self.distribution = scale, mode, distribution
-        super().__init__(seed)
+            raise ValueError(f"distribution must be {known}, got {self.distribution!r}")
+        super().__init__(self.seed)
 
     def values(self, shape: Shape, dtype: np.dtype) -> Array:
         fan_in, fan_out = fans(shape)

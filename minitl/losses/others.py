@@ -171,10 +171,7 @@ class Poisson(_Pointwise):
 
 
 class Hinge(_Pointwise):
-    """max(1 - t y, 0), averaged over the last axis: what a support vector machine minimises.
-
-    For targets -1 and 1, or 0 and 1.
-    """
+    """max(1 - t y, 0), averaged over the last axis, for targets t of -1 and 1, or 0 and 1."""
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         t = targets_like(y_true, y_pred)

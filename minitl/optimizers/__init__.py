@@ -66,10 +66,8 @@ class Optimizer(Configurable):
             raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
         if given and given[0] <= 0:
             raise ValueError(f"the bound of clipping must be positive, got {given[0]}")
-        self._rate = learning_rate
-        self.weight_decay = weight_decay
-        self.clipnorm, self.clipvalue = clipnorm, clipvalue
-        self.global_clipnorm = global_clipnorm
+        self._rate, self.weight_decay = learning_rate, weight_decay
+        self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
         self.name = name or snake_case(type(self).__name__)
         self.iterations = 0
         self.states: dict[Variable, dict[str, Array]] = {}  # of the weights that have moved
@@ -85,9 +83,8 @@ class Optimizer(Configurable):
 
     def apply(self, gradients: Sequence[Array], variables: Sequence[Variable]) -> None:
         """One step: move each variable, in place, by its gradient."""
-        gradients = self._clipped(gradients)
         rate = self.learning_rate
-        for variable, gradient in zip(variables, gradients, strict=True):
+        for variable, gradient in zip(variables, self._clipped(gradients), strict=True):
             if variable.rate_multiplier == 0:
                 continue
             own_rate = rate * variable.rate_multiplier
@@ -99,8 +96,7 @@ class Optimizer(Configurable):
 
     def apply_gradients(self, grads_and_vars: Any) -> None:
         """Keras's form of `apply`: pairs (gradient, variable)."""
-        gradients, variables = zip(*grads_and_vars, strict=True)
-        self.apply(gradients, variables)
+        self.apply(*zip(*grads_and_vars, strict=True))
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
         """Move w in place by its gradient g."""
@@ -118,10 +114,7 @@ class Optimizer(Configurable):
     def clone(self) -> Optimizer:
         """Another one with the same settings, and a copy of this one's state."""
         other = copy.copy(self)
-        other.states = {
-            variable: {name: a.copy() for name, a in state.items()}
-            for variable, state in self.states.items()
-        }
+        other.states = {v: {n: a.copy() for n, a in s.items()} for v, s in self.states.items()}
         return other
 
     def _clipped(self, gradients: Sequence[Array]) -> Sequence[Array]:

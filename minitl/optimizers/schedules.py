@@ -6,9 +6,8 @@ optimizer takes any such function as its learning_rate; only those here can be s
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from minitl.naming import Configurable, look_up, with_fields
+from minitl.naming import Configurable, with_fields
 from minitl.optimizers import SCHEDULES
 
 
@@ -112,8 +111,3 @@ class CosineDecay(LearningRateSchedule):
 SCHEDULES.register(
     ExponentialDecay, InverseTimeDecay, PolynomialDecay, PiecewiseConstantDecay, CosineDecay
 )
-
-
-def get(identifier: Any) -> Any:
-    """A schedule from its configuration; a number or a schedule is itself."""
-    return look_up(identifier, SCHEDULES, "learning rate schedule")
