@@ -118,7 +118,7 @@ def _softmax_losses(logits: Tensor, targets: Array) -> Tensor:
 
 class Crossentropy(Loss):
     """Base of losses of probabilities p. `from_logits`: y_pred is z, with p = softmax(z), or
-    sigmoid(z). `label_smoothing`, s in [0, 1]: t becomes (1 - s) t + s / m, with m = 2 of a sigmoid.
+    sigmoid(z). `label_smoothing`, s in [0, 1]: t becomes (1 - s) t + s / m (sigmoid: m = 2).
     """
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, **kwargs: Any):
