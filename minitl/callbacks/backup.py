@@ -62,8 +62,6 @@ class BackupAndRestore(Callback):
     def set_others(self, others: list[Callback]) -> None:
         self.others = [c for c in others if not c.comes_last]
 
-    # --- When ---
-
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         self.latest = self.backup_dir / "latest.backup"
@@ -115,8 +113,6 @@ class BackupAndRestore(Callback):
             elif self.training.finished:
                 self._save()
         del self.training  # and the arrays that it holds
-
-    # --- What ---
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a backup to be one of this training."""

@@ -109,11 +109,11 @@ def logits_beneath(y_pred: Tensor, made_by: str, from_logits: bool) -> Tensor | 
 
 def _softmax_losses(logits: Tensor, targets: Array) -> Tensor:
     """The cross-entropies (...) of softmax(logits) and targets, both (..., m)."""
-    m, rows = logits.shape[-1], logits.shape[:-1]
-    if len(rows) == 1:
+    if logits.ndim == 2:
         return ops.softmax_cross_entropy(logits, targets)
-    found = ops.softmax_cross_entropy(ops.reshape(logits, (-1, m)), targets.reshape(-1, m))
-    return ops.reshape(found, rows)
+    flat = (-1, logits.shape[-1])
+    found = ops.softmax_cross_entropy(ops.reshape(logits, flat), targets.reshape(flat))
+    return ops.reshape(found, logits.shape[:-1])
 
 
 class Crossentropy(Loss):

@@ -321,14 +321,11 @@ class AUC(Metric):
 
     def result(self) -> float:
         tp, fp = self.positives, self.negatives
-        if self.curve == "PR":
-            return self._area_pr(tp, fp)
-        recall, false_rate = _ratio(tp, self.all_positives), _ratio(fp, self.all_negatives)
-        return float(((false_rate[:-1] - false_rate[1:]) * (recall[:-1] + recall[1:]) / 2).sum())
-
-    def _area_pr(self, tp: Array, fp: Array) -> float:
-        """Interpolated in counts, not in precision: Davis & Goadrich 2006."""
-        p = tp + fp
+        if self.curve == "ROC":
+            recall, false_rate = _ratio(tp, self.all_positives), _ratio(fp, self.all_negatives)
+            areas = (false_rate[:-1] - false_rate[1:]) * (recall[:-1] + recall[1:]) / 2
+            return float(areas.sum())
+        p = tp + fp  # interpolated in counts, not in precision: Davis & Goadrich 2006
         d_tp, d_p = tp[:-1] - tp[1:], p[:-1] - p[1:]
         slope = _ratio(d_tp, np.maximum(d_p, 0))
         intercept = tp[1:] - slope * p[1:]

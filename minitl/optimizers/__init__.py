@@ -33,19 +33,15 @@ Rate: TypeAlias = float | Callable[[int], float]
 class Optimizer(Configurable):
     """Base class: the rate, clipping, weight decay, and the count of steps.
 
-    Before each step the gradients are clipped, then every weight is shrunk by
-    w -= rate * weight_decay * w (decoupled decay: Loshchilov & Hutter 2019, arXiv 1711.05101).
+    `learning_rate` is a number, or a schedule: a function of the number of steps done. The rate of
+    a weight is that times the `rate_multiplier` of its layer. It is the rate that is scaled, not
+    the gradient, to which Adam's step is all but indifferent. A weight whose multiplier is 0 is
+    left alone, and its state too.
 
-    The rate of a weight is learning_rate times the `rate_multiplier` of its layer. It is the rate
-    that is scaled, not the gradient, to which Adam's step is all but indifferent. A weight whose
-    multiplier is 0 is left alone, and its state too.
-
-    Args:
-        learning_rate: a number, or a schedule: a function of the number of steps done.
-        weight_decay: None or a positive number.
-        clipnorm: each gradient is scaled down to at most this L2 norm.
-        clipvalue: each number of a gradient is held within [-clipvalue, clipvalue].
-        global_clipnorm: all gradients together are scaled down to at most this L2 norm.
+    Before each step the gradients are clipped: each scaled down to at most the L2 norm `clipnorm`,
+    or all together to `global_clipnorm`, or each number held within [-clipvalue, clipvalue]. Then
+    every weight is shrunk by w -= rate * weight_decay * w (decoupled decay: Loshchilov & Hutter
+    2019, arXiv 1711.05101).
     """
 
     def __init__(
