@@ -62,7 +62,7 @@ class BinaryFocalCrossentropy(_Focal, BinaryCrossentropy):
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         entropies, t, logits = self.by_number(y_true, y_pred)
-        p = y_pred if logits is None else sigmoids.sigmoid(logits)
+        p = y_pred if logits is None else arrays.sigmoid(logits)
         q = p * t + (1 - p) * (1 - t)
         found = (1 - q) ** self.gamma * entropies
         if self.apply_class_balancing:
