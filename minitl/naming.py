@@ -16,9 +16,10 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MethodType, ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -205,14 +206,26 @@ class Configurable:
     read back, for a file, and a misspelt one is a TypeError that names the right one.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    def __init_subclass__(cls, **attributes: Any) -> None:
+        """`class HeNormal(Scaled, factor=2)` is short for a body that says `factor = 2`."""
+        complain_about_unknown(attributes, dir(cls), cls.__name__)
+        for name, value in attributes.items():
+            setattr(cls, name, value)
         if "__init__" in vars(cls):
-            cls.__init__ = check_keywords(  # type: ignore[method-assign]
-                cls.__init__, constructor_parameters(cls)
-            )
+            check_arguments(cls)
 
     get_config: Any = elsewhere("settings", "settings_of")
+
+
+def check_arguments(cls: F) -> F:
+    cls.__init__ = check_keywords(cls.__init__, constructor_parameters(cls))  # type: ignore
+    return cls
+
+
+@dataclass_transform(eq_default=False)
+def with_fields(cls: F) -> F:
+    """Decorator of a Configurable: its fields are its arguments; `__post_init__` checks them."""
+    return check_arguments(dataclass(eq=False, repr=False)(cls))  # type: ignore
 
 
 _names_given: Counter[str] = Counter()

@@ -10,15 +10,8 @@ from minitl.models.callbacks import Callback, CallbackList, History, Logs
 from minitl.naming import attributes_of
 
 if TYPE_CHECKING:
-    from minitl.callbacks.backup import BackupAndRestore
-    from minitl.callbacks.control import (
-        EarlyStopping,
-        LambdaCallback,
-        LearningRateScheduler,
-        ModelCheckpoint,
-        ReduceLROnPlateau,
-        TerminateOnNaN,
-    )
-    from minitl.callbacks.loggers import CSVLogger, ProgbarLogger, format_logs
+    from minitl.callbacks.backup import *
+    from minitl.callbacks.control import *
+    from minitl.callbacks.loggers import *
 
 __getattr__ = attributes_of(__name__)

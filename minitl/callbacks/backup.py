@@ -1,32 +1,36 @@
-"""A training that was killed goes on where it was, as if it had not been."""
+"""Backups of a training: what is kept, when it is written, how a training goes on from it."""
 
 import contextlib
+import functools
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from minitl import config
 from minitl.callbacks import Callback, Logs
-from minitl.callbacks.control import check_save_freq
+from minitl.callbacks.control import ModelCheckpoint
 from minitl.storage import state as state_file
 from minitl.storage.atomic import locked
 from minitl.storage.settings import serialize
+
+# The attributes of a training that say, with others, where it stands.
+PLACE = ("seed", "epoch", "step", "rng", "logs")
 
 
 class BackupAndRestore(Callback):
     """A training that was killed goes on where it was, as if it had not been.
 
-    Every epoch, or every `save_freq` batches, all that decides how the training goes on is
-    written to `backup_dir`: weights, the optimizer's state, the losses, metrics and random numbers
-    of the epoch, the history, and what the other callbacks remember. Run the same program again
-    after a power cut: weights, history and callbacks end with the same bits as without it. For
-    that,
+    Every epoch, or every `save_freq` batches, all that decides how the training goes on is written
+    to `backup_dir`, a folder for this one training: weights, the optimizer's state, the losses,
+    metrics and random numbers of the epoch, the history, and what the other callbacks remember.
+    Run the same program again after a power cut: weights, history and callbacks end with the same
+    bits as without it. For that,
 
-    - the program must reach `fit` with the same model, data and optimizer. A backup of something
-      else is refused; a seed (`minitl.utils.set_random_seed`) is not needed;
+    - the program must reach `fit` with the same model, data and optimizer (a backup of something
+      else is refused; no seed is needed);
     - a callback of your own keeps its memory in plain attributes (see `Callback.get_state`): a
       function's local variables, or another object, cannot be kept;
     - an iterable of batches yields the same ones again (see `data/streams.py`).
@@ -34,13 +38,10 @@ class BackupAndRestore(Callback):
     A backup is written beside its place and renamed into it, so killing the process while it is
     written leaves the one before. When the training has ended, the backup is deleted.
 
-    Args:
-        backup_dir: a folder for the backups of this one training.
-        save_freq: 'epoch', or a number of batches.
-        double_checkpoint: keep the backup before the last one as well, and fall back to it if the
-            last is damaged (by a failing disk: an interruption does not damage it).
-        delete_checkpoint: False keeps the backup of the finished training: the program, run again,
-            does not train again.
+    `double_checkpoint` keeps the backup before the last one as well, and falls back to it if the
+    last is damaged (by a failing disk: an interruption does not damage it). Without
+    `delete_checkpoint` the backup of the finished training stays: the program, run again, does not
+    train again.
     """
 
     comes_last = True  # so that what the others remember is in the backup
@@ -54,32 +55,24 @@ class BackupAndRestore(Callback):
     ):
         if not str(backup_dir):
             raise ValueError("backup_dir is empty: give the name of a folder")
-        self.backup_dir, self.save_freq = Path(backup_dir), check_save_freq(save_freq)
+        ModelCheckpoint.check_save_freq(save_freq)
+        self.backup_dir, self.save_freq = Path(backup_dir), save_freq
         self.double_checkpoint, self.delete_checkpoint = double_checkpoint, delete_checkpoint
 
     def set_others(self, others: list[Callback]) -> None:
         self.others = [c for c in others if not c.comes_last]
 
-    # --- When ---
-
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         self.latest = self.backup_dir / "latest.backup"
         self.previous = self.backup_dir / "previous.backup"
-        self.lock = contextlib.ExitStack()
-        self.lock.enter_context(
-            locked(
-                self.backup_dir / "training",
-                f"minitl: another process trains with the backup in {self.backup_dir}; waiting",
-            )
-        )
-        try:
+        waiting = f"minitl: another process trains with the backup in {self.backup_dir}; waiting"
+        with contextlib.ExitStack() as lock:
+            lock.enter_context(locked(self.backup_dir / "training", waiting))
             for left in self.backup_dir.glob(".*.part.backup"):  # by a process that was killed
                 left.unlink()
             self._begin()
-        except BaseException:
-            self.lock.close()
-            raise
+            self.lock = lock.pop_all()
 
     def _begin(self) -> None:
         self.training = self.model.fitting
@@ -90,18 +83,17 @@ class BackupAndRestore(Callback):
         self.weights = self.model.weights
         self.kept = {i for i, v in enumerate(self.weights) if v.trainable or not v.learnable}
         self.identity = self._identity()
-        self.layers = [state_file.Changes(_reader(x)) for x in _with_sublayers(self.model)]
-        self.settings = state_file.Changes(_reader(self.model.optimizer, skip=("states",)))
+        self.layers = [_changes(layer) for layer in _with_sublayers(self.model)]
+        self.settings = _changes(self.model.optimizer, skip=("states",))
         self.memories = [(type(c).__name__, c, _memory(c)) for c in self.others]
-        backup = self._read()
-        if backup is None:
-            self._save()  # at once: a seed that nobody chose must not be lost either
-        else:
+        if backup := self._read():
             self._restore(backup)
+        else:
+            self._save()  # at once: a seed that nobody chose must not be lost either
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self.batches += 1
-        if self.save_freq != "epoch" and self.batches >= self.save_freq:
+        if not isinstance(self.save_freq, str) and self.batches >= self.save_freq:
             self.batches = 0
             if not self.model.stop_training:  # then the epoch is at its end, though not all of it
                 self._save()
@@ -113,52 +105,51 @@ class BackupAndRestore(Callback):
     def on_train_end(self, logs: Logs | None = None) -> None:
         with self.lock:
             if self.training.finished and self.delete_checkpoint:
-                for path in (self.latest, self.previous, self.backup_dir / ".training.lock"):
+                ours = (self.latest, self.previous, self.backup_dir / ".training.lock")
+                # The folder stays if somebody keeps something else there.
+                for remove in (*(path.unlink for path in ours), self.backup_dir.rmdir):
                     with contextlib.suppress(OSError):
-                        path.unlink()
-                with contextlib.suppress(OSError):
-                    self.backup_dir.rmdir()  # unless somebody keeps something else there
+                        remove()
             elif self.training.finished:
                 self._save()
         del self.training  # and the arrays that it holds
 
-    # --- What ---
-
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a backup to be one of this training."""
-        model = self.model
+        model, training, compiled = self.model, self.training, self.model.compiled
         frozen = [v.storage for i, v in enumerate(self.weights) if i not in self.kept]
         try:
             architecture = model.to_json()
         except ValueError:  # a function of the user's
             architecture = str([(x.name, type(x).__name__) for x in _with_sublayers(model)])
         shapes = [(v.name, v.shape, v.trainable) for v in self.weights]
-        chosen = (
-            model.compiled.losses,
-            model.compiled.loss_weights,
-            model.compiled.metric_settings,
-        )
+        chosen = (compiled.losses, compiled.loss_weights, compiled.metric_settings)
         return {
             "architecture": state_file.fingerprint([architecture, shapes]),
             "frozen weights": state_file.fingerprint(frozen),
             "optimizer": _described(model.optimizer),
             "loss and metrics": [_described(part) for part in chosen],
-            **_identity_of(self.training),
+            "data": _data_identity(training.source),
+            "validation data": _data_identity(training.held_out),
+            "settings": {
+                "shuffle": training.shuffle,
+                "validation_freq": training.validation_freq,
+                "augment_copies": getattr(training.keeping, "copies", None),
+                "initial_epoch": training.first_epoch,
+            },
         }
 
     def _save(self) -> None:
         self.kept |= {i for i, v in enumerate(self.weights) if v.trainable}
-        optimizer = self.model.optimizer
+        states = self.model.optimizer.states
         backup = {
             "identity": self.identity,
-            "place": _state_of(self.training, self.weights),
+            "place": self._place(),
             "random": config.random_state(),
             "weights": {i: self.weights[i].storage for i in sorted(self.kept)},
             "trainable": [v.trainable for v in self.weights],
             "optimizer": self.settings.now(),
-            "optimizer state": {
-                i: optimizer.states[v] for i, v in enumerate(self.weights) if v in optimizer.states
-            },
+            "optimizer state": {i: states[v] for i, v in enumerate(self.weights) if v in states},
             "layers": [layer.now() for layer in self.layers],
             "callbacks": [(name, memory()) for name, _, memory in self.memories],
         }
@@ -166,13 +157,23 @@ class BackupAndRestore(Callback):
             os.replace(self.latest, self.previous)
         state_file.write_state(self.latest, backup)
 
+    def _place(self) -> dict[str, Any]:
+        """Where the training stands: what decides how it goes on, but for the model's own state."""
+        training, number = self.training, {id(v): i for i, v in enumerate(self.weights)}
+        data, held_out = (getattr(s, "state", None) for s in (training.source, training.held_out))
+        return {name: getattr(training, name) for name in PLACE} | {
+            "tally": [state_file.state_of(part) for part in training.tally.parts()],
+            "good": {number[id(v)]: values for v, values in training.good},
+            "data": (data and data(within=training.step > 0)) or {},
+            "held_out": held_out() if held_out else None,
+        }
+
     def _read(self) -> dict[str, Any] | None:
         """The last backup that is whole, checked to be one of this training; None without any."""
         damaged = []
         for path in (self.latest, self.previous):
             try:
-                backup = state_file.read_state(path)
-                found = backup["identity"]
+                found = (backup := state_file.read_state(path))["identity"]
             except FileNotFoundError:
                 continue
             except (state_file.DamagedState, KeyError, TypeError) as error:
@@ -217,15 +218,20 @@ class BackupAndRestore(Callback):
             optimizer.states.pop(variable, None)
             if i in states:
                 optimizer.state_of(variable).update(states[i])
-        layers = list(_with_sublayers(self.model))
-        for layer, state in zip(layers, backup["layers"], strict=True):
+        for layer, state in zip(_with_sublayers(self.model), backup["layers"], strict=True):
             state_file.restore(layer, state)
         for (_, callback, _), (_, state) in zip(self.memories, backup["callbacks"], strict=True):
             callback.set_state(state)
         config.set_random_state(backup["random"])
-        training = self.training
-        _go_on(training, self.weights, backup["place"])
-        params = self.params or {}
+        training, params, place = self.training, self.params or {}, backup["place"]
+        for name in PLACE:
+            setattr(training, name, place[name])
+        for part, values in zip(training.tally.parts(), place["tally"], strict=True):
+            state_file.restore(part, values)
+        training.good = [(self.weights[i], values) for i, values in place["good"].items()]
+        for source, key in ((training.source, "data"), (training.held_out, "held_out")):
+            if hasattr(source, "restore"):
+                source.restore(place[key])
         if self.model.stop_training:  # some callback had ended it
             training.epoch = max(training.epoch, params["epochs"])
         if params["verbose"] and training.epoch < params["epochs"]:
@@ -233,65 +239,13 @@ class BackupAndRestore(Callback):
             print(f"Going on from a backup: epoch {training.epoch + 1}{within}.", flush=True)
 
 
-# --- Where the training stands --------------------------------------------------------------------
-
-
-def _identity_of(training: Any) -> dict[str, Any]:
-    """What must be the same for a training to be the continuation of another."""
-    settings = {
-        "shuffle": training.shuffle,
-        "validation_freq": training.validation_freq,
-        "augment_copies": getattr(training.keeping, "copies", None),
-        "initial_epoch": training.first_epoch,
-    }
-    held_out = None if training.held_out is None else _data_identity(training.held_out)
-    return {
-        "data": _data_identity(training.source),
-        "validation data": held_out,
-        "settings": settings,
-    }
-
-
-def _data_identity(source: Any) -> list[str]:
+def _data_identity(source: Any) -> list[str] | None:
     """What tells these data from others: of arrays shapes, dtypes and a digest of every number."""
-    if hasattr(source, "identity"):
-        return source.identity()
+    if source is None or hasattr(source, "identity"):
+        return None if source is None else source.identity()
     arrays = [*source.x, *source.y, *([] if source.weight is None else [source.weight])]
     shapes = ", ".join(f"{a.shape} {a.dtype}" for a in arrays)
     return [shapes, f"batches of {source.batch_size}", state_file.fingerprint(arrays)]
-
-
-def _state_of(training: Any, weights: list[Any]) -> dict[str, Any]:
-    """All that decides how a training goes on, apart from model, optimizer and callbacks."""
-    number = {id(v): i for i, v in enumerate(weights)}
-    data = held_out = None
-    if hasattr(training.source, "state"):
-        data = training.source.state(within=training.step > 0)
-    if hasattr(training.held_out, "state"):
-        held_out = training.held_out.state()
-    return {
-        "seed": training.seed,
-        "epoch": training.epoch,
-        "step": training.step,
-        "rng": training.rng,
-        "tally": [state_file.state_of(part) for part in training.tally.parts()],
-        "logs": training.logs,
-        "good": {number[id(v)]: values for v, values in training.good},
-        "data": data or {},
-        "held_out": held_out,
-    }
-
-
-def _go_on(training: Any, weights: list[Any], state: dict[str, Any]) -> None:
-    """Be where `_state_of` was told."""
-    for name in ("seed", "epoch", "step", "rng", "logs"):
-        setattr(training, name, state[name])
-    for part, values in zip(training.tally.parts(), state["tally"], strict=True):
-        state_file.restore(part, values)
-    training.good = [(weights[i], values) for i, values in state["good"].items()]
-    for source, kept in ((training.source, state["data"]), (training.held_out, state["held_out"])):
-        if hasattr(source, "restore"):
-            source.restore(kept)
 
 
 def _with_sublayers(layer: Any) -> Iterator[Any]:
@@ -300,15 +254,14 @@ def _with_sublayers(layer: Any) -> Iterator[Any]:
         yield from _with_sublayers(inner)
 
 
-def _reader(thing: Any, skip: Sequence[str] = ()) -> Callable[[], dict[str, Any]]:
-    return lambda: state_file.state_of(thing, skip)
+def _changes(thing: Any, skip: tuple[str, ...] = ()) -> state_file.Changes:
+    return state_file.Changes(functools.partial(state_file.state_of, thing, skip))
 
 
 def _memory(callback: Callback) -> Callable[[], dict[str, Any]]:
     """What the callback remembers: its own account, else those attributes that have changed."""
-    if type(callback).get_state is not Callback.get_state:
-        return callback.get_state
-    return state_file.Changes(callback.get_state).now
+    own = type(callback).get_state is not Callback.get_state
+    return callback.get_state if own else state_file.Changes(callback.get_state).now
 
 
 def _described(part: Any) -> str:

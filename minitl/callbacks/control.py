@@ -11,16 +11,7 @@ from typing import Any
 import numpy as np
 
 from minitl.callbacks import Callback, Logs
-from minitl.naming import complain_about_unknown
-
-__all__ = [
-    "EarlyStopping",
-    "LambdaCallback",
-    "LearningRateScheduler",
-    "ModelCheckpoint",
-    "ReduceLROnPlateau",
-    "TerminateOnNaN",
-]
+from minitl.naming import complain_about_unknown, with_fields
 
 # Words in the names of what should rise, and of what should fall.
 RISING = {"acc", "accuracy", "auc", "precision", "recall", "f1", "score", "similarity"}
@@ -30,23 +21,26 @@ FALLING = {"loss", "error", "mse", "mae", "crossentropy", "entropy", "hinge"}
 class _Monitor(Callback):
     """Base of the callbacks that watch one number and know whether it got better."""
 
-    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0):
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(f"mode must be 'auto', 'min' or 'max', got {mode!r}")
-        self.monitor, self.mode, self.min_delta = monitor, mode, abs(min_delta)
+    monitor: str
+    mode: str
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("auto", "min", "max"):
+            raise ValueError(f"mode must be 'auto', 'min' or 'max', got {self.mode!r}")
+        self.min_delta = abs(self.min_delta)
 
     @property
     def rises(self) -> bool:
         """Whether larger is better: by `mode`, else by the words of the name."""
-        if self.mode != "auto":
-            return self.mode == "max"
         words = set(re.split(r"[\W_]+", self.monitor.lower()))
-        if bool(words & RISING) == bool(words & FALLING):
+        rises, falls = not words.isdisjoint(RISING), not words.isdisjoint(FALLING)
+        if self.mode == "auto" and rises == falls:
             raise ValueError(
                 f"{type(self).__name__} cannot tell whether {self.monitor!r} should rise or fall: "
                 f"pass mode='max' or mode='min'"
             )
-        return bool(words & RISING)
+        return rises if self.mode == "auto" else self.mode == "max"
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether value is better than best by more than min_delta; anything is than None."""
@@ -55,47 +49,31 @@ class _Monitor(Callback):
         return value - self.min_delta > best if self.rises else value + self.min_delta < best
 
     def value(self, logs: Logs | None) -> float | None:
-        logs = logs or {}
-        if self.monitor not in logs:
-            warnings.warn(
-                f"{type(self).__name__} watches {self.monitor!r}, which is not there; "
-                f"there are {', '.join(sorted(logs))}",
-                UserWarning,
-                stacklevel=2,
-            )
-            return None
-        return float(logs[self.monitor])
+        if self.monitor in (logs := logs or {}):
+            return float(logs[self.monitor])
+        there = f"which is not there; there are {', '.join(sorted(logs))}"
+        message = f"{type(self).__name__} watches {self.monitor!r}, {there}"
+        warnings.warn(message, UserWarning, stacklevel=2)
+        return None
 
 
+@with_fields
 class EarlyStopping(_Monitor):
-    """Stops when the monitored number has not improved for `patience` epochs.
+    """Stops when the monitored number has not improved by `min_delta` for `patience` epochs.
 
-    Args:
-        monitor: e.g. 'val_loss'.
-        min_delta: an improvement is larger than this.
-        patience: epochs without improvement after which training stops.
-        verbose: 1 says so.
-        mode: 'min', 'max', or 'auto' (by the name).
-        baseline: the number must be better than this to count at all.
-        restore_best_weights: go back to the best epoch's weights at the end.
-        start_from_epoch: do not watch before this epoch.
+    What is better, `mode` says: 'min', 'max', or 'auto' (by the name of what is monitored). Only a
+    number that is better than the `baseline` counts, and none before `start_from_epoch`. With
+    `restore_best_weights` the best epoch's weights are put back at the end. `verbose=1` says so.
     """
 
-    def __init__(
-        self,
-        monitor: str = "val_loss",
-        min_delta: float = 0,
-        patience: int = 0,
-        verbose: int = 0,
-        mode: str = "auto",
-        baseline: float | None = None,
-        restore_best_weights: bool = False,
-        start_from_epoch: int = 0,
-    ):
-        super().__init__(monitor, mode, min_delta)
-        self.patience, self.verbose, self.baseline = patience, verbose, baseline
-        self.restore_best_weights = restore_best_weights
-        self.start_from_epoch = start_from_epoch
+    monitor: str = "val_loss"
+    min_delta: float = 0
+    patience: int = 0
+    verbose: int = 0
+    mode: str = "auto"
+    baseline: float | None = None
+    restore_best_weights: bool = False
+    start_from_epoch: int = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.wait, self.stopped_epoch, self.best_epoch = 0, 0, 0
@@ -115,10 +93,8 @@ class EarlyStopping(_Monitor):
                 self.best_weights = self.model.get_weights()
             if self.baseline is None or self.better(value, self.baseline):
                 self.wait = 0
-            return
-        if self.wait >= self.patience and epoch > 0:
-            self.stopped_epoch = epoch
-            self.model.stop_training = True
+        elif self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch, self.model.stop_training = epoch, True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self.stopped_epoch and self.verbose:
@@ -129,45 +105,44 @@ class EarlyStopping(_Monitor):
             self.model.set_weights(self.best_weights)
 
 
+@with_fields
 class ModelCheckpoint(_Monitor):
-    """Saves the model (or its weights) after every epoch, or only when it is the best so far.
+    """Saves the model, or with `save_weights_only` its weights, after every epoch.
 
-    Args:
-        filepath: ends in .h5; may hold '{epoch:02d}' and names of logs, e.g.
-            'm-{epoch:02d}-{val_loss:.2f}.h5', and '{batch}' where `save_freq` is a number.
-        monitor, mode: as for EarlyStopping.
-        verbose: 1 says when a file is written.
-        save_best_only: write only when the monitored number improved.
-        save_weights_only: weights without the architecture.
-        save_freq: 'epoch', or a number of batches (the monitored number is then that of the
-            epoch so far, and cannot be one of validation).
-        initial_value_threshold: what the first save must improve upon.
+    The name of the file ends in .h5 and may hold logs: 'm-{epoch:02d}-{val_loss:.2f}.h5', and
+    '{batch}' where `save_freq` is not 'epoch' but a number of batches (the monitored number is then
+    that of the epoch so far, and cannot be one of validation). `save_best_only` writes only when
+    the monitored number improved, at first upon `initial_value_threshold`; for `mode` see
+    EarlyStopping. `verbose=1` says when a file is written.
     """
 
-    def __init__(
-        self,
-        filepath: str | Path,
-        monitor: str = "val_loss",
-        verbose: int = 0,
-        save_best_only: bool = False,
-        save_weights_only: bool = False,
-        mode: str = "auto",
-        save_freq: str | int = "epoch",
-        initial_value_threshold: float | None = None,
-    ):
-        super().__init__(monitor, mode)
-        self.save_freq = check_save_freq(save_freq)
-        self.filepath, self.verbose = str(filepath), verbose
-        self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
-        self.initial_value_threshold = initial_value_threshold
-        self.best, self.epoch, self.batches = initial_value_threshold, 0, 0
+    filepath: str | Path
+    monitor: str = "val_loss"
+    verbose: int = 0
+    save_best_only: bool = False
+    save_weights_only: bool = False
+    mode: str = "auto"
+    save_freq: str | int = "epoch"
+    initial_value_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_save_freq(self.save_freq)
+        self.filepath = str(self.filepath)
+        self.best, self.epoch, self.batches = self.initial_value_threshold, 0, 0
+
+    @staticmethod
+    def check_save_freq(save_freq: Any) -> None:
+        whole = isinstance(save_freq, (int, np.integer)) and not isinstance(save_freq, bool)
+        if save_freq != "epoch" and not (whole and save_freq >= 1):
+            raise ValueError(f"save_freq must be 'epoch' or a number of batches, got {save_freq!r}")
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self.batches += 1
-        if self.save_freq != "epoch" and self.batches >= self.save_freq:
+        if not isinstance(self.save_freq, str) and self.batches >= self.save_freq:
             self.batches = 0
             self._save({"batch": batch + 1} | (logs or {}))
 
@@ -179,56 +154,40 @@ class ModelCheckpoint(_Monitor):
     def _save(self, logs: Logs) -> None:
         if self.save_best_only:
             value = self.value(logs)  # without it every model is saved, as in Keras
-            if value is not None:
-                if not self.better(value, self.best):
-                    return
-                self.best = value
+            if value is not None and not self.better(value, self.best):
+                return
+            self.best = self.best if value is None else value
         try:
-            path = self.filepath.format(epoch=self.epoch + 1, **logs)
+            path = str(self.filepath).format(epoch=self.epoch + 1, **logs)
         except KeyError as missing:
-            raise ValueError(
-                f"filepath {self.filepath!r} uses {missing}, which is not among "
-                f"{', '.join(sorted(logs))}"
-            ) from None
+            there = f"which is not among {', '.join(sorted(logs))}"
+            raise ValueError(f"filepath {self.filepath!r} uses {missing}, {there}") from None
         (self.model.save_weights if self.save_weights_only else self.model.save)(path)
         if self.verbose:
             print(f"Epoch {self.epoch + 1}: saved {path}")
 
 
-def check_save_freq(save_freq: Any) -> Any:
-    whole = isinstance(save_freq, (int, np.integer)) and not isinstance(save_freq, bool)
-    if save_freq != "epoch" and not (whole and save_freq >= 1):
-        raise ValueError(f"save_freq must be 'epoch' or a number of batches, got {save_freq!r}")
-    return save_freq
-
-
+@with_fields
 class ReduceLROnPlateau(_Monitor):
-    """Multiplies the rate by `factor` when the monitored number has stopped improving.
+    """Multiplies the rate by `factor` (below 1) when the monitored number has stopped improving.
 
-    Args:
-        monitor, min_delta, mode: as for EarlyStopping.
-        factor: below 1.
-        patience: epochs without improvement before it acts.
-        cooldown: epochs to wait after acting.
-        min_lr: the rate is never set below it.
+    It acts after `patience` epochs without improvement (`min_delta`, `mode`: see EarlyStopping),
+    then waits for `cooldown` epochs, and never sets the rate below `min_lr`.
     """
 
-    def __init__(
-        self,
-        monitor: str = "val_loss",
-        factor: float = 0.1,
-        patience: int = 10,
-        verbose: int = 0,
-        mode: str = "auto",
-        min_delta: float = 1e-4,
-        cooldown: int = 0,
-        min_lr: float = 0.0,
-    ):
-        super().__init__(monitor, mode, min_delta)
-        if factor >= 1:
-            raise ValueError(f"factor must be below 1, got {factor}")
-        self.factor, self.patience, self.verbose = factor, patience, verbose
-        self.cooldown, self.min_lr = cooldown, min_lr
+    monitor: str = "val_loss"
+    factor: float = 0.1
+    patience: int = 10
+    verbose: int = 0
+    mode: str = "auto"
+    min_delta: float = 1e-4
+    cooldown: int = 0
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.factor >= 1:
+            raise ValueError(f"factor must be below 1, got {self.factor}")
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.best: float | None = None
@@ -238,19 +197,16 @@ class ReduceLROnPlateau(_Monitor):
         rate = self.model.optimizer.learning_rate
         if logs is not None:
             logs["learning_rate"] = rate
-        value = self.value(logs)
-        if value is None:
+        if (value := self.value(logs)) is None:
             return
         if self.cooldown_counter > 0:
-            self.cooldown_counter -= 1
-            self.wait = 0
+            self.cooldown_counter, self.wait = self.cooldown_counter - 1, 0
         if self.better(value, self.best):
             self.best, self.wait = value, 0
         elif self.cooldown_counter <= 0:
             self.wait += 1
             if self.wait >= self.patience and rate > self.min_lr:
-                rate = max(rate * self.factor, self.min_lr)
-                self.model.optimizer.learning_rate = rate
+                self.model.optimizer.learning_rate = rate = max(rate * self.factor, self.min_lr)
                 self.cooldown_counter, self.wait = self.cooldown, 0
                 if self.verbose:
                     print(f"Epoch {epoch + 1}: learning rate reduced to {rate:.3e}")
@@ -286,10 +242,7 @@ class TerminateOnNaN(Callback):
     """Ends the training when the loss is no finite number, instead of TrainingDiverged.
 
     `fit` then returns the history of the whole epochs before, and the model has the last weights
-    that gave a finite loss. (In Keras its weights are NaN.)
-
-    Args:
-        raise_error: RuntimeError instead.
+    that gave a finite loss. (In Keras its weights are NaN.) `raise_error`: RuntimeError instead.
     """
 
     def __init__(self, raise_error: bool = False):

@@ -24,9 +24,10 @@ def with_bar(source: Any, what: str) -> Any:
 class ProgbarLogger(Callback):
     """`verbose=1`: a progress bar per epoch; `verbose=2`: one printed line per epoch."""
 
+    bar: Any = None
+
     def __init__(self, verbose: int = 1):
         self.verbose = verbose
-        self.bar: Any = None
 
     def get_state(self) -> dict[str, Any]:
         return {}
@@ -47,8 +48,7 @@ class ProgbarLogger(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if self.bar is not None:
             self.bar.set_postfix_str(format_logs(logs))
-            self.bar.close()
-            self.bar = None
+            self.on_train_end()
         elif self.verbose == 2:
             print(f"{self.title} - {format_logs(logs)}", flush=True)
 
@@ -70,15 +70,11 @@ def format_logs(logs: Logs | None) -> str:
 
 
 class CSVLogger(Callback):
-    """One line an epoch in a CSV file: its number, from 0, then all logs by name.
+    """One line per epoch in a CSV file: its number, from 0, then all logs by name.
 
     The columns are those of the first epoch; if it was not validated, columns 'val_...' are added
-    for what comes later, and 'NA' stands where there is no value.
-
-    Args:
-        filename: of the CSV file.
-        separator: between values.
-        append: go on after what the file holds; else it is written anew.
+    for what comes later, and 'NA' stands where there is no value. `append` goes on after what the
+    file holds; else it is written anew.
     """
 
     def __init__(self, filename: str | Path, separator: str = ",", append: bool = False):
@@ -99,7 +95,10 @@ class CSVLogger(Callback):
                 self.keys += [f"val_{k}" for k in self.keys]
             if not self.before:
                 self._write(["epoch", *self.keys])
-        self._write([epoch, *(_as_cell(logs.get(k, "NA")) for k in self.keys)])
+        # Several numbers stand in brackets (with Keras's quotes around them).
+        cells = (logs.get(k, "NA") for k in self.keys)
+        several = '"[{}]"'.format
+        self._write([epoch, *(several(", ".join(map(str, c))) if np.ndim(c) else c for c in cells)])
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self.file is not None:
@@ -122,10 +121,3 @@ class CSVLogger(Callback):
         self.file.seek(0, os.SEEK_END)
         self.file.write(self.text.encode())
         self.file.flush()
-
-
-def _as_cell(value: Any) -> Any:
-    """A number as it is, several in brackets (with Keras's quotes around them)."""
-    if isinstance(value, str) or np.ndim(value) == 0:
-        return value
-    return '"[' + ", ".join(map(str, value)) + ']"'

@@ -7,7 +7,7 @@ import numpy as np
 
 from minitl.autograd import Array
 from minitl.initializers import TABLE, Initializer, Random, Shape, fans, room, scaled
-from minitl.naming import public_names
+from minitl.naming import public_names, with_fields
 
 
 class Ones(Initializer):
@@ -49,10 +49,8 @@ class RandomNormal(Random):
         return scaled(_normal(self, shape, dtype, self.truncated), self.stddev, self.mean)
 
 
-class TruncatedNormal(RandomNormal):
+class TruncatedNormal(RandomNormal, truncated=True):
     """Normal, drawn again where a number is more than two standard deviations from the mean."""
-
-    truncated = True
 
 
 class RandomUniform(Random):
@@ -66,6 +64,7 @@ class RandomUniform(Random):
         return self.uniform(shape, dtype, self.minval, self.maxval)
 
 
+@with_fields
 class VarianceScaling(Random):
     """Zero mean and variance scale / n, so that signals keep their size from layer to layer.
 
@@ -77,24 +76,20 @@ class VarianceScaling(Random):
     for scale = 1, fan_avg.
     """
 
-    def __init__(
-        self,
-        scale: float = 1.0,
-        mode: str = "fan_in",
-        distribution: str = "truncated_normal",
-        seed: int | None = None,
-    ):
-        if scale <= 0:
-            raise ValueError(f"scale must be positive, got {scale}")
-        if mode not in ("fan_in", "fan_out", "fan_avg"):
-            raise ValueError(f"mode must be 'fan_in', 'fan_out' or 'fan_avg', got {mode!r}")
-        if distribution not in ("truncated_normal", "untruncated_normal", "uniform"):
-            raise ValueError(
-                "distribution must be 'truncated_normal', 'untruncated_normal' or 'uniform', "
-                f"got {distribution!r}"
-            )
-        self.scale, self.mode, self.distribution = scale, mode, distribution
-        super().__init__(seed)
+    scale: float = 1.0
+    mode: str = "fan_in"
+    distribution: str = "truncated_normal"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale <= 0:
+            raise ValueError(f"scale must be positive, got {self.scale}")
+        if self.mode not in ("fan_in", "fan_out", "fan_avg"):
+            raise ValueError(f"mode must be 'fan_in', 'fan_out' or 'fan_avg', got {self.mode!r}")
+        if self.distribution not in ("truncated_normal", "untruncated_normal", "uniform"):
+            known = "'truncated_normal', 'untruncated_normal' or 'uniform'"
+            raise ValueError(f"distribution must be {known}, got {self.distribution!r}")
+        super().__init__(self.seed)
 
     def values(self, shape: Shape, dtype: np.dtype) -> Array:
         fan_in, fan_out = fans(shape)
@@ -112,40 +107,30 @@ class VarianceScaling(Random):
 class _Scaled(VarianceScaling):
     """Base: a VarianceScaling of which only the seed is free."""
 
-    settings: tuple[float, str, str]
+    settings: tuple[float, str, str] = (1.0, "fan_in", "truncated_normal")
 
     def __init__(self, seed: int | None = None):
         super().__init__(*self.settings, seed=seed)
 
 
-class GlorotNormal(_Scaled):
+class GlorotNormal(_Scaled, settings=(1.0, "fan_avg", "truncated_normal")):
     """Truncated normal with variance 2 / (fan_in + fan_out)."""
 
-    settings = (1.0, "fan_avg", "truncated_normal")
 
-
-class HeNormal(_Scaled):
+class HeNormal(_Scaled, settings=(2.0, "fan_in", "truncated_normal")):
     """Truncated normal with variance 2 / fan_in."""
 
-    settings = (2.0, "fan_in", "truncated_normal")
 
-
-class HeUniform(_Scaled):
+class HeUniform(_Scaled, settings=(2.0, "fan_in", "uniform")):
     """Uniform with variance 2 / fan_in."""
 
-    settings = (2.0, "fan_in", "uniform")
 
-
-class LecunNormal(_Scaled):
+class LecunNormal(_Scaled, settings=(1.0, "fan_in", "truncated_normal")):
     """Truncated normal with variance 1 / fan_in."""
 
-    settings = (1.0, "fan_in", "truncated_normal")
 
-
-class LecunUniform(_Scaled):
+class LecunUniform(_Scaled, settings=(1.0, "fan_in", "uniform")):
     """Uniform with variance 1 / fan_in."""
-
-    settings = (1.0, "fan_in", "uniform")
 
 
 class Orthogonal(Random):

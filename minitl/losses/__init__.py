@@ -34,10 +34,8 @@ EPSILON = 1e-7
 class Loss(Configurable):
     """Base class. A subclass gives `call`: per-sample losses, shape y_pred.shape[:-1].
 
-    Args:
-        name: shown in logs.
-        reduction: 'sum_over_batch_size' (the mean, see above), 'sum', 'mean_with_sample_weight'
-            (divides by the sum of the weights), or None (the losses themselves).
+    `reduction` is 'sum_over_batch_size' (the mean, see above), 'sum', 'mean_with_sample_weight'
+    (divides by the sum of the weights), or None (the losses themselves).
     """
 
     def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size"):
@@ -62,9 +60,8 @@ class Loss(Configurable):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         y_pred = as_tensor(y_pred)
         losses = self.call(np.asarray(y_true), y_pred)
-        if sample_weight is not None:
-            weights = weight_per_number(sample_weight, losses.shape, losses.dtype)
-            losses = losses * weights
+        weights = weight_per_number(sample_weight, losses.shape, losses.dtype)
+        losses = losses if sample_weight is None else losses * weights
         if self.reduction is None:
             return losses
         total = losses.sum()
@@ -112,19 +109,16 @@ def logits_beneath(y_pred: Tensor, made_by: str, from_logits: bool) -> Tensor | 
 
 def _softmax_losses(logits: Tensor, targets: Array) -> Tensor:
     """The cross-entropies (...) of softmax(logits) and targets, both (..., m)."""
-    m, rows = logits.shape[-1], logits.shape[:-1]
-    if len(rows) == 1:
+    if logits.ndim == 2:
         return ops.softmax_cross_entropy(logits, targets)
-    found = ops.softmax_cross_entropy(ops.reshape(logits, (-1, m)), targets.reshape(-1, m))
-    return ops.reshape(found, rows)
+    flat = (-1, logits.shape[-1])
+    found = ops.softmax_cross_entropy(ops.reshape(logits, flat), targets.reshape(flat))
+    return ops.reshape(found, logits.shape[:-1])
 
 
 class Crossentropy(Loss):
-    """Base of losses of probabilities p.
-
-    Args:
-        from_logits: the predictions are logits z, with p = softmax(z), or sigmoid(z).
-        label_smoothing: s in [0, 1]: t becomes (1 - s) t + s / m, of two classes (1 - s) t + s / 2.
+    """Base of losses of probabilities p. `from_logits`: y_pred is z, with p = softmax(z), or
+    sigmoid(z). `label_smoothing`, s in [0, 1]: t becomes (1 - s) t + s / m (sigmoid: m = 2).
     """
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, **kwargs: Any):
@@ -138,17 +132,14 @@ class CategoricalCrossentropy(Crossentropy):
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
         m = output_shape[-1]
         if y_true.ndim < len(output_shape) or y_true.shape[-1] != m:
+            text = f"{output_shape}, as the model's output; y has shape {y_true.shape}"
             if y_true.ndim == 1 or (y_true.ndim == 2 and y_true.shape[1] == 1 and m != 1):
-                raise ValueError(
-                    f"categorical_crossentropy takes one-hot targets of shape (N, {m}), but y "
-                    f"looks like integer labels (shape {y_true.shape}, {y_true.dtype}). Use "
-                    f"loss='sparse_categorical_crossentropy', or "
+                text = (
+                    f"(N, {m}), but y looks like integer labels (shape {y_true.shape}, "
+                    f"{y_true.dtype}). Use loss='sparse_categorical_crossentropy', or "
                     f"minitl.utils.to_categorical(y, {m})."
                 )
-            raise ValueError(
-                f"categorical_crossentropy takes one-hot targets of shape {output_shape}, as the "
-                f"model's output; y has shape {y_true.shape}"
-            )
+            raise ValueError(f"categorical_crossentropy takes one-hot targets of shape {text}")
         if not np.all((y_true >= 0) & np.isfinite(y_true)):
             raise ValueError("one-hot targets must be finite and not negative")
 

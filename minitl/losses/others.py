@@ -6,22 +6,13 @@ becomes a function as well: `mean_squared_error(y_true, y_pred)`, one number per
 """
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from minitl import ops
+from minitl import losses, ops
 from minitl.autograd import Array, Tensor, record
-from minitl.losses import (
-    EPSILON,
-    TABLE,
-    CategoricalCrossentropy,
-    Crossentropy,
-    Loss,
-    logits_beneath,
-    targets_like,
-)
+from minitl.losses import EPSILON, TABLE, CategoricalCrossentropy, Crossentropy, Loss, targets_like
 from minitl.naming import public_names, snake_case
 from minitl.ops import arrays
 
@@ -32,10 +23,8 @@ class BinaryCrossentropy(Crossentropy):
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
         super().check(y_true, output_shape)
         if not np.all((y_true >= 0) & (y_true <= 1)):
-            raise ValueError(
-                f"binary_crossentropy takes targets from 0 to 1, y has values from "
-                f"{y_true.min()} to {y_true.max()}"
-            )
+            values = f"values from {y_true.min()} to {y_true.max()}"
+            raise ValueError(f"binary_crossentropy takes targets from 0 to 1, y has {values}")
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         return ops.mean(self.by_number(y_true, y_pred)[0], axis=-1)
@@ -43,53 +32,46 @@ class BinaryCrossentropy(Crossentropy):
     def by_number(self, y_true: Array, y_pred: Tensor) -> tuple[Tensor, Array, Tensor | None]:
         """The losses and the targets, of y_pred's shape, and the logits if there are any."""
         t = targets_like(y_true, y_pred, self.label_smoothing, 0.5)
-        logits = logits_beneath(y_pred, "sigmoid", self.from_logits)
+        logits = losses.logits_beneath(y_pred, "sigmoid", self.from_logits)
         if logits is not None:
             return arrays.sigmoid_cross_entropy(logits, t), t, logits
         p = ops.clip(y_pred, EPSILON, 1 - EPSILON)
         return -(ops.log(p) * t + ops.log(1 - p) * (1 - t)), t, None
 
 
-class BinaryFocalCrossentropy(BinaryCrossentropy):
-    """Binary cross-entropy in which what is already right counts little.
-
-        (1 - q)^gamma * -log q,    q = p where t = 1, 1 - p where t = 0
-
-    averaged over the last axis; for classes of very different frequency. Lin et al. 2017 (arXiv
-    1708.02002).
-
-    Args:
-        apply_class_balancing: weigh the ones by alpha, the zeros by 1 - alpha.
-        gamma: 0 is plain cross-entropy.
-    """
-
-    def __init__(
-        self,
-        apply_class_balancing: bool = False,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
-        *args: Any,
-        **kwargs: Any,
-    ):
-        super().__init__(*args, **kwargs)
-        self.apply_class_balancing, self.alpha, self.gamma = apply_class_balancing, alpha, gamma
-
-    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
-        losses, t, logits = self.by_number(y_true, y_pred)
-        p = y_pred if logits is None else arrays.sigmoid(logits)
-        q = p * t + (1 - p) * (1 - t)
-        losses = (1 - q) ** self.gamma * losses
-        if self.apply_class_balancing:
-            losses = losses * (t * self.alpha + (1 - t) * (1 - self.alpha))
-        return ops.mean(losses, axis=-1)
-
-
-class CategoricalFocalCrossentropy(Crossentropy):
-    """-alpha sum_j (1 - p_j)^gamma t_j log p_j, for one-hot targets t (N, m). Lin et al. 2017."""
+class _Focal(Crossentropy):
+    """Base of focal losses (Lin et al. 2017, arXiv 1708.02002). `gamma` = 0 is cross-entropy."""
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.alpha, self.gamma = alpha, gamma
+
+
+class BinaryFocalCrossentropy(_Focal, BinaryCrossentropy):
+    """Binary cross-entropy in which what is already right counts little.
+
+        (1 - q)^gamma * -log q,    q = p where t = 1, 1 - p where t = 0
+
+    averaged over the last axis; for classes of very different frequency. `apply_class_balancing`
+    weighs the ones by alpha, the zeros by 1 - alpha.
+    """
+
+    def __init__(self, apply_class_balancing: bool = False, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.apply_class_balancing = apply_class_balancing
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        entropies, t, logits = self.by_number(y_true, y_pred)
+        p = y_pred if logits is None else arrays.sigmoid(logits)
+        q = p * t + (1 - p) * (1 - t)
+        found = (1 - q) ** self.gamma * entropies
+        if self.apply_class_balancing:
+            found = found * (t * self.alpha + (1 - t) * (1 - self.alpha))
+        return ops.mean(found, axis=-1)
+
+
+class CategoricalFocalCrossentropy(_Focal):
+    """-alpha sum_j (1 - p_j)^gamma t_j log p_j, for one-hot targets t (N, m). Lin et al. 2017."""
 
     check = CategoricalCrossentropy.check
 
@@ -189,10 +171,7 @@ class Poisson(_Pointwise):
 
 
 class Hinge(_Pointwise):
-    """max(1 - t y, 0), averaged over the last axis: what a support vector machine minimises.
-
-    For targets -1 and 1, or 0 and 1.
-    """
+    """max(1 - t y, 0), averaged over the last axis, for targets t of -1 and 1, or 0 and 1."""
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         t = targets_like(y_true, y_pred)
@@ -243,28 +222,22 @@ class CosineSimilarity(_AlongLast):
         return -ops.sum(ops.normalize(y_pred, EPSILON) * t.storage, axis=-1)
 
 
-TABLE.register(
-    *public_names(__name__).values(),
-    mse=MeanSquaredError,
-    mae=MeanAbsoluteError,
-    mape=MeanAbsolutePercentageError,
-    msle=MeanSquaredLogarithmicError,
-    kld=KLDivergence,
-)
+short = {"mse": MeanSquaredError, "mae": MeanAbsoluteError, "kld": KLDivergence}
+short |= {"mape": MeanAbsolutePercentageError, "msle": MeanSquaredLogarithmicError}
+TABLE.register(*public_names(__name__).values(), **short)
 
 
-def _function_of(cls: type[Loss]) -> Callable[..., Tensor]:
-    def losses(y_true: Any, y_pred: Any, *args: Any, **settings: Any) -> Tensor:
+def _function_of(cls: type[Loss]) -> Any:
+    def function(y_true: Any, y_pred: Any, *args: Any, **settings: Any) -> Tensor:
         return cls(*args, **settings, reduction=None)(y_true, y_pred)  # type: ignore[misc]
 
-    both, own = inspect.signature(losses).parameters, inspect.signature(cls).parameters
-    settings = [own[n] for n in own if n not in ("reduction", "name")]
-    losses.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [both["y_true"], both["y_pred"], *settings]
-    )
-    losses.__name__ = snake_case(cls.__name__)
-    losses.__doc__ = f"Per-sample losses of `{cls.__name__}`, without reduction."
-    return losses
+    both, own = inspect.signature(function).parameters, inspect.signature(cls).parameters
+    taken = [both["y_true"], both["y_pred"]]
+    taken += [own[n] for n in own if n not in ("reduction", "name")]
+    described: Any = function
+    described.__signature__, described.__name__ = inspect.Signature(taken), snake_case(cls.__name__)
+    described.__doc__ = f"Per-sample losses of `{cls.__name__}`, without reduction."
+    return described
 
 
 globals().update({snake_case(cls.__name__): _function_of(cls) for cls in set(TABLE.values())})

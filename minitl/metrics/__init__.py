@@ -61,8 +61,7 @@ class Mean(Metric):
         self.total, self.count = 0.0, 0.0
 
     def update_state(self, y_true: Any, y_pred: Any = None, sample_weight: Any = None) -> None:
-        found = self.values(np.asarray(y_true), np.asarray(y_pred))
-        values = np.asarray(found, dtype=np.float64)
+        values = np.asarray(self.values(np.asarray(y_true), np.asarray(y_pred)), np.float64)
         weights = losses.weight_per_number(sample_weight, values.shape)
         self.total += float((values * weights).sum())
         self.count += float(weights.sum())

@@ -6,14 +6,14 @@ once, is in `minitl.judging.evaluation`.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from minitl import losses
 from minitl.autograd import Array
 from minitl.metrics import TABLE, LossMetric, Mean, Metric, true_labels
-from minitl.naming import snake_case
+from minitl.naming import public_names, snake_case
 
 
 class Sum(Mean):
@@ -60,37 +60,29 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
 class _OfLoss(LossMetric):
     """Base: a loss with its defaults, under the metric's name."""
 
-    loss_type: type[losses.Loss]
+    loss_type: Callable[..., losses.Loss] = losses.Loss
 
     def __init__(self, name: str | None = None):
         super().__init__(self.loss_type(), name or snake_case(type(self).__name__))
 
 
-class MeanSquaredError(_OfLoss):
+class MeanSquaredError(_OfLoss, loss_type=losses.MeanSquaredError):
     """The mean of (t - y)^2."""
 
-    loss_type = losses.MeanSquaredError
 
-
-class RootMeanSquaredError(_OfLoss):
+class RootMeanSquaredError(_OfLoss, loss_type=losses.MeanSquaredError):
     """The root of the mean of (t - y)^2, in the targets' own unit."""
-
-    loss_type = losses.MeanSquaredError
 
     def result(self) -> float:
         return super().result() ** 0.5
 
 
-class MeanAbsoluteError(_OfLoss):
+class MeanAbsoluteError(_OfLoss, loss_type=losses.MeanAbsoluteError):
     """The mean of |t - y|."""
 
-    loss_type = losses.MeanAbsoluteError
 
-
-class CosineSimilarity(_OfLoss):
+class CosineSimilarity(_OfLoss, loss_type=losses.CosineSimilarity):
     """The mean of <t, y> / (|t| |y|): 1 for vectors of one direction. The loss has a minus."""
-
-    loss_type = losses.CosineSimilarity
 
     def values(self, y_true: Array, y_pred: Array) -> Array:
         return -super().values(y_true, y_pred)
@@ -99,25 +91,21 @@ class CosineSimilarity(_OfLoss):
 class _SmoothedCrossentropy(LossMetric):
     """Base: the loss of the same name, as a metric."""
 
-    loss_type: Callable[[bool, float], losses.Loss]
+    loss_type: Callable[..., losses.Loss] = losses.Loss
 
     def __init__(
         self, name: str | None = None, *, from_logits: bool = False, label_smoothing: float = 0
     ):
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
-        super().__init__(type(self).loss_type(from_logits, label_smoothing), name)
+        super().__init__(self.loss_type(from_logits, label_smoothing), name)
 
 
-class BinaryCrossentropy(_SmoothedCrossentropy):
+class BinaryCrossentropy(_SmoothedCrossentropy, loss_type=losses.BinaryCrossentropy):
     """The loss of that name, as a metric."""
 
-    loss_type = losses.BinaryCrossentropy
 
-
-class CategoricalCrossentropy(_SmoothedCrossentropy):
+class CategoricalCrossentropy(_SmoothedCrossentropy, loss_type=losses.CategoricalCrossentropy):
     """The loss of that name, as a metric."""
-
-    loss_type = losses.CategoricalCrossentropy
 
 
 class SparseCategoricalCrossentropy(LossMetric):
@@ -143,8 +131,7 @@ class _Counts(Metric):
 
     top_k: int | None = None
     class_id: int | None = None
-    # Which count is the result; of two, the first as a share of both.
-    of: ClassVar[tuple[str, ...]]
+    of: tuple[str, ...] = ()  # which count is the result; of two, the first as a share of both
 
     def __init__(self, thresholds: Any = None, name: str | None = None):
         self.thresholds = thresholds
@@ -191,37 +178,27 @@ class _Counts(Metric):
         return float(found[0]) if len(found) == 1 else found
 
 
-class TruePositives(_Counts):
+class TruePositives(_Counts, of=("true_positives",)):
     """How many positives were found."""
 
-    of = ("true_positives",)
 
-
-class TrueNegatives(_Counts):
+class TrueNegatives(_Counts, of=("true_negatives",)):
     """How many negatives were left alone."""
 
-    of = ("true_negatives",)
 
-
-class FalsePositives(_Counts):
+class FalsePositives(_Counts, of=("false_positives",)):
     """How many negatives were taken for positives."""
 
-    of = ("false_positives",)
 
-
-class FalseNegatives(_Counts):
+class FalseNegatives(_Counts, of=("false_negatives",)):
     """How many positives were missed."""
-
-    of = ("false_negatives",)
 
 
 class _Retrieval(_Counts):
-    """Base of Precision and Recall.
+    """Base of Precision and Recall, at one threshold (0.5 by default) or several.
 
-    Args:
-        thresholds: one or several; 0.5 by default.
-        top_k: the k largest outputs of a sample are its positives (above the threshold, if any).
-        class_id: look at one column only.
+    With `top_k` the k largest outputs of a sample are its positives (above the threshold, if any).
+    `class_id` looks at one column only.
     """
 
     def __init__(
@@ -235,26 +212,20 @@ class _Retrieval(_Counts):
         super().__init__(thresholds, name)
 
 
-class Precision(_Retrieval):
+class Precision(_Retrieval, of=("true_positives", "false_positives")):
     """TP / (TP + FP): how many of the positives found are ones."""
 
-    of = ("true_positives", "false_positives")
 
-
-class Recall(_Retrieval):
+class Recall(_Retrieval, of=("true_positives", "false_negatives")):
     """TP / (TP + FN): how many of the positives were found."""
-
-    of = ("true_positives", "false_negatives")
 
 
 class FBetaScore(Metric):
     """(1 + beta^2) P R / (beta^2 P + R) for each class, of precision P and recall R.
 
-    Args:
-        average: None (one number per class), 'macro' (their mean), 'weighted' (their mean, by the
-            number of true samples), 'micro' (over all classes' counts together).
-        beta: how many times as much recall counts as precision.
-        threshold: None takes the largest output as the prediction; else every output above it.
+    `average` is None (one number per class), 'macro' (their mean), 'weighted' (their mean, by the
+    number of true samples) or 'micro' (over all classes' counts together). Recall counts `beta`
+    times as much as precision. Predicted is every output above the `threshold`, or the largest.
     """
 
     def __init__(
@@ -265,18 +236,16 @@ class FBetaScore(Metric):
         name: str | None = "fbeta_score",
     ):
         if average not in (None, "macro", "micro", "weighted"):
-            raise ValueError(
-                f"average must be None, 'macro', 'micro' or 'weighted', got {average!r}"
-            )
+            known = "None, 'macro', 'micro' or 'weighted'"
+            raise ValueError(f"average must be {known}, got {average!r}")
         if not beta > 0:
             raise ValueError(f"beta must be positive, got {beta}")
         self.average, self.beta, self.threshold = average, beta, threshold
         super().__init__(name)
 
     def reset_state(self) -> None:
-        self.true_positives: Any = 0.0  # arrays (m,) after the first batch
-        self.found: Any = 0.0
-        self.there: Any = 0.0
+        zeros: Any = (0.0, 0.0, 0.0)  # arrays (m,) after the first batch
+        self.true_positives, self.found, self.there = zeros
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_pred, y_true = np.asarray(y_pred), np.asarray(y_true)
@@ -306,10 +275,7 @@ class FBetaScore(Metric):
 
 
 class F1Score(FBetaScore):
-    """2 P R / (P + R) for each class: the harmonic mean of precision and recall.
-
-    The arguments are those of FBetaScore.
-    """
+    """2 P R / (P + R) for each class, the harmonic mean of the two. Arguments as for FBetaScore."""
 
     def __init__(
         self, average: str | None = None, threshold: float | None = None, name: str | None = None
@@ -321,11 +287,8 @@ class AUC(Metric):
     """Area under the ROC curve (or the precision-recall curve), from counts at fixed thresholds.
 
     Keras's approximation: `num_thresholds` thresholds evenly spaced in [0, 1] (the outer two just
-    outside, so that 0 and 1 themselves are counted), trapezoids between them.
-
-    Args:
-        num_thresholds: at least 2.
-        curve: 'ROC' or 'PR'.
+    outside, so that 0 and 1 themselves are counted), trapezoids between them. `curve` is 'ROC' or
+    'PR'.
     """
 
     def __init__(self, num_thresholds: int = 200, curve: str = "ROC", *, name: str | None = None):
@@ -345,13 +308,11 @@ class AUC(Metric):
         # In float32, as Keras does: which side of a threshold a number falls on must not differ.
         scores = np.clip(np.asarray(y_pred, dtype=np.float32), 0, 1)
         truth = np.asarray(y_true, dtype=np.float64).reshape(scores.shape).ravel()
-        w, levels = (
-            losses.weight_per_number(sample_weight, scores.shape).ravel(),
-            self.num_thresholds,
-        )
+        w = losses.weight_per_number(sample_weight, scores.shape).ravel()
+        levels = self.num_thresholds
         # Above how many thresholds, less one: 0.5 of three (0, 0.5, 1) is above the first only.
-        bucket = np.ceil(scores.ravel() * np.float32(levels - 1)).astype(np.int64) - 1
-        bucket = np.maximum(bucket, 0)
+        above = np.ceil(scores.ravel() * np.float32(levels - 1)).astype(np.int64)
+        bucket = np.maximum(above - 1, 0)
         # A target between 0 and 1 counts as a part of each side.
         for side, counts in ((truth * w, self.positives), ((1 - truth) * w, self.negatives)):
             counts += np.cumsum(np.bincount(bucket, side, levels)[::-1])[::-1]
@@ -360,14 +321,11 @@ class AUC(Metric):
 
     def result(self) -> float:
         tp, fp = self.positives, self.negatives
-        if self.curve == "PR":
-            return self._area_pr(tp, fp)
-        recall, false_rate = _ratio(tp, self.all_positives), _ratio(fp, self.all_negatives)
-        return float(((false_rate[:-1] - false_rate[1:]) * (recall[:-1] + recall[1:]) / 2).sum())
-
-    def _area_pr(self, tp: Array, fp: Array) -> float:
-        """Interpolated in counts, not in precision: Davis & Goadrich 2006."""
-        p = tp + fp
+        if self.curve == "ROC":
+            recall, false_rate = _ratio(tp, self.all_positives), _ratio(fp, self.all_negatives)
+            areas = (false_rate[:-1] - false_rate[1:]) * (recall[:-1] + recall[1:]) / 2
+            return float(areas.sum())
+        p = tp + fp  # interpolated in counts, not in precision: Davis & Goadrich 2006
         d_tp, d_p = tp[:-1] - tp[1:], p[:-1] - p[1:]
         slope = _ratio(d_tp, np.maximum(d_p, 0))
         intercept = tp[1:] - slope * p[1:]
@@ -377,25 +335,6 @@ class AUC(Metric):
         return float(_ratio(area, self.all_positives).sum())
 
 
-TABLE.register(
-    FBetaScore,
-    F1Score,
-    Accuracy,
-    BinaryAccuracy,
-    TopKCategoricalAccuracy,
-    SparseTopKCategoricalAccuracy,
-    MeanSquaredError,
-    RootMeanSquaredError,
-    MeanAbsoluteError,
-    CosineSimilarity,
-    TruePositives,
-    TrueNegatives,
-    FalsePositives,
-    FalseNegatives,
-    Precision,
-    Recall,
-    AUC,
-    mse=MeanSquaredError,
-    mae=MeanAbsoluteError,
-)
+ours = public_names(__name__).values()
+TABLE.register(*(c for c in ours if c is not Sum), mse=MeanSquaredError, mae=MeanAbsoluteError)
 TABLE.update({name: loss for name, loss in losses.TABLE.items() if name not in TABLE})

@@ -33,19 +33,15 @@ Rate: TypeAlias = float | Callable[[int], float]
 class Optimizer(Configurable):
     """Base class: the rate, clipping, weight decay, and the count of steps.
 
-    Before each step the gradients are clipped, then every weight is shrunk by
-    w -= rate * weight_decay * w (decoupled decay: Loshchilov & Hutter 2019, arXiv 1711.05101).
+    `learning_rate` is a number, or a schedule: a function of the number of steps done. The rate of
+    a weight is that times the `rate_multiplier` of its layer. It is the rate that is scaled, not
+    the gradient, to which Adam's step is all but indifferent. A weight whose multiplier is 0 is
+    left alone, and its state too.
 
-    The rate of a weight is learning_rate times the `rate_multiplier` of its layer. It is the rate
-    that is scaled, not the gradient, to which Adam's step is all but indifferent. A weight whose
-    multiplier is 0 is left alone, and its state too.
-
-    Args:
-        learning_rate: a number, or a schedule: a function of the number of steps done.
-        weight_decay: None or a positive number.
-        clipnorm: each gradient is scaled down to at most this L2 norm.
-        clipvalue: each number of a gradient is held within [-clipvalue, clipvalue].
-        global_clipnorm: all gradients together are scaled down to at most this L2 norm.
+    Before each step the gradients are clipped: each scaled down to at most the L2 norm `clipnorm`,
+    or all together to `global_clipnorm`, or each number held within [-clipvalue, clipvalue]. Then
+    every weight is shrunk by w -= rate * weight_decay * w (decoupled decay: Loshchilov & Hutter
+    2019, arXiv 1711.05101).
     """
 
     def __init__(
@@ -66,10 +62,8 @@ class Optimizer(Configurable):
             raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
         if given and given[0] <= 0:
             raise ValueError(f"the bound of clipping must be positive, got {given[0]}")
-        self._rate = learning_rate
-        self.weight_decay = weight_decay
-        self.clipnorm, self.clipvalue = clipnorm, clipvalue
-        self.global_clipnorm = global_clipnorm
+        self._rate, self.weight_decay = learning_rate, weight_decay
+        self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
         self.name = name or snake_case(type(self).__name__)
         self.iterations = 0
         self.states: dict[Variable, dict[str, Array]] = {}  # of the weights that have moved
@@ -85,9 +79,8 @@ class Optimizer(Configurable):
 
     def apply(self, gradients: Sequence[Array], variables: Sequence[Variable]) -> None:
         """One step: move each variable, in place, by its gradient."""
-        gradients = self._clipped(gradients)
         rate = self.learning_rate
-        for variable, gradient in zip(variables, gradients, strict=True):
+        for variable, gradient in zip(variables, self._clipped(gradients), strict=True):
             if variable.rate_multiplier == 0:
                 continue
             own_rate = rate * variable.rate_multiplier
@@ -99,8 +92,7 @@ class Optimizer(Configurable):
 
     def apply_gradients(self, grads_and_vars: Any) -> None:
         """Keras's form of `apply`: pairs (gradient, variable)."""
-        gradients, variables = zip(*grads_and_vars, strict=True)
-        self.apply(gradients, variables)
+        self.apply(*zip(*grads_and_vars, strict=True))
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
         """Move w in place by its gradient g."""
@@ -118,10 +110,7 @@ class Optimizer(Configurable):
     def clone(self) -> Optimizer:
         """Another one with the same settings, and a copy of this one's state."""
         other = copy.copy(self)
-        other.states = {
-            variable: {name: a.copy() for name, a in state.items()}
-            for variable, state in self.states.items()
-        }
+        other.states = {v: {n: a.copy() for n, a in s.items()} for v, s in self.states.items()}
         return other
 
     def _clipped(self, gradients: Sequence[Array]) -> Sequence[Array]:

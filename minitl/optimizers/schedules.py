@@ -6,9 +6,8 @@ optimizer takes any such function as its learning_rate; only those here can be s
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from minitl.naming import Configurable, look_up
+from minitl.naming import Configurable, with_fields
 from minitl.optimizers import SCHEDULES
 
 
@@ -19,18 +18,14 @@ class LearningRateSchedule(Configurable):
         raise NotImplementedError
 
 
+@with_fields
 class ExponentialDecay(LearningRateSchedule):
     """initial * decay_rate ^ (step / decay_steps); `staircase` rounds the exponent down."""
 
-    def __init__(
-        self,
-        initial_learning_rate: float,
-        decay_steps: int,
-        decay_rate: float,
-        staircase: bool = False,
-    ):
-        self.initial_learning_rate = initial_learning_rate
-        self.decay_steps, self.decay_rate, self.staircase = decay_steps, decay_rate, staircase
+    initial_learning_rate: float
+    decay_steps: int
+    decay_rate: float
+    staircase: bool = False
 
     def decays(self, step: int) -> float:
         """How many times the rate has decayed before this step."""
@@ -48,19 +43,15 @@ class InverseTimeDecay(ExponentialDecay):
         return self.initial_learning_rate / (1 + self.decay_rate * self.decays(step))
 
 
+@with_fields
 class PolynomialDecay(LearningRateSchedule):
     """From initial to end in decay_steps, along (1 - step/decay_steps)^power; then stays."""
 
-    def __init__(
-        self,
-        initial_learning_rate: float,
-        decay_steps: int,
-        end_learning_rate: float = 0.0001,
-        power: float = 1.0,
-        cycle: bool = False,
-    ):
-        self.initial_learning_rate, self.decay_steps = initial_learning_rate, decay_steps
-        self.end_learning_rate, self.power, self.cycle = end_learning_rate, power, cycle
+    initial_learning_rate: float
+    decay_steps: int
+    end_learning_rate: float = 0.0001
+    power: float = 1.0
+    cycle: bool = False
 
     def __call__(self, step: int) -> float:
         length = self.decay_steps
@@ -77,30 +68,21 @@ class PiecewiseConstantDecay(LearningRateSchedule):
     """values[i] up to and including step boundaries[i]; the last value after that."""
 
     def __init__(self, boundaries: Sequence[int], values: Sequence[float]):
-        if len(values) != len(boundaries) + 1:
-            raise ValueError(
-                f"there is one value more than boundaries; got {len(values)} and {len(boundaries)}"
-            )
+        got = len(values), len(boundaries)
+        if got[0] != got[1] + 1:
+            raise ValueError("there is one value more than boundaries; got {} and {}".format(*got))
         self.boundaries, self.values = list(boundaries), list(values)
 
     def __call__(self, step: int) -> float:
-        for boundary, value in zip(self.boundaries, self.values, strict=False):
-            if step <= boundary:
-                return value
-        return self.values[-1]
+        ends = (*self.boundaries, math.inf)
+        return next(v for end, v in zip(ends, self.values, strict=True) if step <= end)
 
 
 class CosineDecay(LearningRateSchedule):
-    """Half a cosine from the initial rate to alpha times it, after an optional linear warm-up.
+    """Half a cosine, `decay_steps` long, from the initial rate to `alpha` times it.
 
-    Args:
-        initial_learning_rate: at step 0.
-        decay_steps: length of the cosine, after the warm-up.
-        alpha: the end, as a fraction of the start of the cosine.
-        warmup_target: the rate after the warm-up, where the cosine starts; None is no warm-up.
-        warmup_steps: length of the warm-up.
-
-    Loshchilov & Hutter 2017 (arXiv 1608.03983).
+    If there is a `warmup_target`, the cosine starts from it instead, after `warmup_steps` along a
+    straight line from the initial rate. Loshchilov & Hutter 2017 (arXiv 1608.03983).
     """
 
     def __init__(
@@ -129,8 +111,3 @@ class CosineDecay(LearningRateSchedule):
 SCHEDULES.register(
     ExponentialDecay, InverseTimeDecay, PolynomialDecay, PiecewiseConstantDecay, CosineDecay
 )
-
-
-def get(identifier: Any) -> Any:
-    """A schedule from its configuration; a number or a schedule is itself."""
-    return look_up(identifier, SCHEDULES, "learning rate schedule")
