@@ -214,6 +214,27 @@ def augmentation_sheet(
     _save(figure, path, title)
 
 
+def rate_test_plot(test: Any, path: Path, title: str | None = None) -> None:
+    """Draw the losses of a `rate_range.learning_rate_range_test` over the rate, and its suggestion.
+
+    The rate's axis is logarithmic. Losses beyond four times the lowest smoothed one run out of the
+    picture, so that where the loss falls can be seen.
+    """
+    figure = _figure(6.4, 4.2)
+    axes = figure.add_subplot()
+    axes.plot(test.rates, test.losses, ".", color=GRAY, markersize=4, label="loss of a batch")
+    axes.plot(test.rates, test.smoothed, "-", color=BLUE, linewidth=2, label="running mean")
+    suggestion = f"suggested: {test.suggestion:.1e}"
+    axes.axvline(test.suggestion, color=RED, linestyle="--", linewidth=1.5, label=suggestion)
+    axes.set_xscale("log")
+    low, start = float(np.min(test.smoothed)), float(test.smoothed[0])
+    axes.set_ylim(min(0.0, low), max(1.3 * start, min(4 * low, float(np.max(test.smoothed)))))
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False, fontsize=9)
+    _plain_axes(axes, "learning rate")
+    _save(figure, path, title or ("the loss ran away" if test.diverged else None))
+
+
 def _check_names(class_names: Sequence[str], classes: int) -> None:
     if len(class_names) != classes:
         raise ValueError(f"{len(class_names)} class names for {classes} classes")

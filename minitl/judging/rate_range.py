@@ -3,7 +3,7 @@
 A short training in which the rate grows from step to step, by the same factor each time: the loss
 stands still, then falls, then runs away; a good rate lies well below that at which it was lowest.
 The test trains the model itself, with a clone of its optimizer, and puts back what it moved, also
-after an error or Ctrl-C at any moment.
+after an error or Ctrl-C at any moment. `plots.rate_test_plot` draws what is returned.
 """
 
 import itertools

@@ -16,6 +16,7 @@ import inspect
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -213,25 +214,9 @@ class Stage(Configurable):
         self.learning_rate, self.multiplier = learning_rate, multiplier
 
 
-def fine_tune(
-    model: Model,
-    data: Any,
-    validation_data: Any = None,
-    *,
-    stages: Sequence[str | Layer | Stage],
-    base: str | Layer | None = None,
-    head_epochs: int = 50,
-    epochs: int = 5,
-    learning_rate: Rate = 1e-5,
-    rate_decay: float = 1 / 2.6,
-    warmup: float = 0.1,
-    patience: int = 5,
-    monitor: str | None = None,
-    batch_norm: bool = False,
-    prove: bool = False,
-    **fit: Any,
-) -> list[tuple[str, History]]:
-    """Train the head with the base frozen, then unfreeze the base from the top, stage by stage.
+@dataclass(frozen=True)
+class Pace:
+    """How far and how fast the stages of `fine_tune` go; its arguments by these names.
 
         rate of the head in a stage:               r(t)
         rate of what the k-th stage unfroze:       r(t) * rate_decay^k       (k = 1, 2, ...)
@@ -239,57 +224,87 @@ def fine_tune(
     r(t) climbs linearly to `learning_rate` over the first `warmup` (from 0 to below 1) of a stage's
     steps and falls along half a cosine to nothing.
 
+    head_epochs               at most so many; 0 leaves the head as it is, the best so far on
+                              held-out data
+    epochs, learning_rate     of a stage that does not say otherwise
+    patience                  a stage ends when there was no improvement for so many epochs
+    batch_norm                as for `unfreeze_from`
+    """
+
+    head_epochs: int = 50
+    epochs: int = 5
+    learning_rate: Rate = 1e-5
+    rate_decay: float = 1 / 2.6
+    warmup: float = 0.1
+    patience: int = 5
+    batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("head_epochs", self.head_epochs, 0)
+        check_count("epochs", self.epochs)
+        if not 0 <= self.warmup < 1:
+            given = f"got {self.warmup!r}"
+            raise ValueError(f"warmup is a share of the steps, from 0 to below 1, {given}")
+
+
+def fine_tune(
+    model: Model,
+    data: Any,
+    validation_data: Any = None,
+    *,
+    stages: Sequence[str | Layer | Stage],
+    base: str | Layer | None = None,
+    monitor: str | None = None,
+    prove: bool = False,
+    **settings: Any,
+) -> list[tuple[str, History]]:
+    """Train the head with the base frozen, then unfreeze the base from the top, stage by stage.
+
     Args:
         model: compiled. Its optimizer trains the head; each stage has a fresh one like it.
         data, validation_data: (x, y), (x, y, sample_weight), or an iterable of batches.
         stages: from the top down: layers or blocks ('block5', 'block4'), or a Stage for each.
         base: what is pretrained: a model inside `model`, or one whose layers `model` is made of.
             When None: the only model with weights inside `model`, else what is frozen now.
-        head_epochs: at most so many; 0 leaves the head as it is, the best so far on held-out data.
-        epochs, learning_rate: of a stage that does not say otherwise.
-        patience, monitor: a stage ends when `monitor` ('val_loss' when None, or 'loss' where
-            nothing is held out) has not improved for so many epochs.
-        batch_norm, prove: as for `unfreeze_from`; print `proof_of_freezing` after every stage.
-        fit: more arguments of `Model.fit`. Of cache_features='F.h5' the stages make F-stage-1.h5,
-            F-stage-2.h5, ... With BackupAndRestore among the callbacks, the same program goes on
-            after a power cut, to the same bits; finished stages are not trained again.
+        monitor: what should improve; 'val_loss' when None, or 'loss' where nothing is held out.
+        prove: print `proof_of_freezing` after every stage.
+        settings: those of `Pace`, and more arguments of `Model.fit`. Of cache_features='F.h5' the
+            stages make F-stage-1.h5, F-stage-2.h5, ... With BackupAndRestore among the callbacks,
+            the same program goes on after a power cut, to the same bits; finished stages are not
+            trained again.
 
     The best weights by `monitor` are carried on, and the model's in the end: a stage that does not
     improve on them is undone. Returns (name of the stage, History) for each. Raises ValueError
     before anything has changed: for unknown names or bases, or a stage that unfreezes nothing.
     """
     known = {*inspect.signature(fine_tune).parameters, *inspect.signature(Model.fit).parameters}
-    complain_about_unknown(fit, known - {"x", "y"}, "fine_tune")
+    of_pace = {field.name for field in fields(Pace)}
+    complain_about_unknown(settings, (known | of_pace) - {"x", "y", "settings"}, "fine_tune")
     model.need_compile("fine_tune")
-    check_count("head_epochs", head_epochs, 0)
-    check_count("epochs", epochs)
-    if not 0 <= warmup < 1:
-        raise ValueError(f"warmup is a share of the steps, from 0 to below 1, got {warmup!r}")
+    pace = Pace(**{name: settings[name] for name in settings.keys() & of_pace})
+    fit = {name: settings[name] for name in settings if name not in of_pace}
     pretrained = _base_layers(model, base)
-    plan = _plan(model, pretrained, stages, batch_norm)
+    plan = _plan(model, pretrained, stages, pace.batch_norm)
     held_out = validation_data is not None or fit.get("validation_split")
     monitor = monitor or ("val_loss" if held_out else "loss")
-    best = _Best(monitor, patience=patience, restore_best_weights=True)
-    training = _Training(model, data, fit | {"validation_data": validation_data}, best, warmup)
+    best = _Best(monitor, patience=pace.patience, restore_best_weights=True)
+    fit["validation_data"] = validation_data
+    training = _Training(model, data, fit, best, pace.warmup)
     for each in pretrained:
         each.trainable = False
-    if head_epochs:
-        training.run("head", head_epochs, None, prove)
+    if pace.head_epochs:
+        training.run("head", pace.head_epochs, None, prove)
     else:
         best.carried = training.as_it_is()
     for k, (stage, layers) in enumerate(plan, start=1):
         _unfreeze(model, layers)
+        multiplier = pace.rate_decay**k if stage.multiplier is None else stage.multiplier
         for each in layers:
-            each.rate_multiplier = rate_decay**k if stage.multiplier is None else stage.multiplier
+            each.rate_multiplier = multiplier
         where = stage.unfreeze if isinstance(stage.unfreeze, str) else stage.unfreeze.name
-        rate = learning_rate if stage.learning_rate is None else stage.learning_rate
-        training.run(f"{where} unfrozen", stage.epochs or epochs, rate, prove)
-    for callback in training.fit["callbacks"]:
-        if isinstance(callback, BackupAndRestore) and callback.delete_checkpoint:
-            for folder in callback.backup_dir.glob("stage-*"):
-                shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                callback.backup_dir.rmdir()  # unless somebody keeps something else there
+        rate = pace.learning_rate if stage.learning_rate is None else stage.learning_rate
+        training.run(f"{where} unfrozen", stage.epochs or pace.epochs, rate, prove)
+    training.remove_backups()
     return training.histories
 
 
@@ -383,6 +398,15 @@ class _Training:
             print(self.best.report(), flush=True)
         if rate is not None:
             model.optimizer.learning_rate = rate
+
+    def remove_backups(self) -> None:
+        """Those of the stages, which are needed until all have been trained."""
+        for callback in self.fit["callbacks"]:
+            if isinstance(callback, BackupAndRestore) and callback.delete_checkpoint:
+                for folder in callback.backup_dir.glob("stage-*"):
+                    shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    callback.backup_dir.rmdir()  # unless somebody keeps something else there
 
     def as_it_is(self) -> tuple[float, list[np.ndarray]] | None:
         """(what is monitored, weights) before anything learns; None of streams: they may change."""

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from minitl.judging import plots as report
+from minitl.judging.rate_range import RateTest
 
 matplotlib = pytest.importorskip("matplotlib")
 pytest.importorskip("matplotlib.figure")
@@ -156,6 +157,20 @@ def test_prediction_sheet_refuses_preprocessed_and_misaligned_images(tmp_path):
     with pytest.raises(ValueError, match="1 class names for 2 classes"):
         report.prediction_sheet(np.zeros((1, 8, 8, 3)), [0], [0.5], ["a"], tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("diverged", [False, True])
+def test_rate_test_plot(tmp_path, figures, diverged):
+    rates = np.geomspace(1e-4, 1, 9)
+    losses = np.array([2, 2, 1.9, 1.5, 1, 0.8, 1.2, 5, 500])
+    report.rate_test_plot(RateTest(rates, losses, losses, 4e-3, diverged), tmp_path / "rates.png")
+    axes = figures[0].axes[0]
+    assert axes.get_xscale() == "log" and axes.get_xlabel() == "learning rate"
+    low, high = axes.get_ylim()
+    assert low <= 0.8 and 2 < high < 5  # where it runs away must not flatten the rest
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "suggested: 4.0e-03" in texts
+    assert (figures[0].get_suptitle() == "the loss ran away") is diverged
 
 
 def test_a_plot_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
