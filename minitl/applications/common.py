@@ -7,8 +7,6 @@ from minitl import activations
 from minitl.applications.vgg16 import SMALLEST
 from minitl.layers.base import SymbolicTensor
 
-__all__ = ["check", "check_shape"]
-
 
 def check(network: str, *arguments: Any) -> None:
     """Raise ValueError or TypeError for a network's arguments that do not go together."""
@@ -28,19 +26,14 @@ def check(network: str, *arguments: Any) -> None:
     if input_tensor is not None and not isinstance(input_tensor, SymbolicTensor):
         raise TypeError("input_tensor is a symbolic tensor, from Input(...) or a layer")
     shape = input_shape if input_tensor is None else input_tensor.shape[1:]
-    if shape is not None:
-        check_shape(network, tuple(shape), include_top, weights == "imagenet")
-
-
-def check_shape(network: str, shape: tuple, include_top: bool, published: bool) -> None:
-    """Raise ValueError for images (H, W, C) that a network, or its published weights, cannot."""
+    if shape is None:
+        return
+    shape, published = tuple(shape), weights == "imagenet"  # (H, W, C)
     if len(shape) != 3:
         raise ValueError(f"{network} takes images: input_shape=(H, W, 3), got {shape}")
     if published and shape[2] != 3:
-        raise ValueError(
-            f"the ImageNet weights of {network} take 3 channels (RGB), got input_shape={shape}; "
-            f"gray images become RGB with minitl.data.to_rgb(x)"
-        )
+        got = f"got input_shape={shape}; gray images become RGB with minitl.data.to_rgb(x)"
+        raise ValueError(f"the ImageNet weights of {network} take 3 channels (RGB), {got}")
     if include_top and published and shape[:2] != (224, 224):
         got = f"got {shape}; use include_top=False for other sizes"
         raise ValueError(f"with its ImageNet top {network} takes (224, 224, 3), {got}")

@@ -245,9 +245,7 @@ class Object:
 
     def _few_or_many(self, kind: int, info_kind: int, counter: int) -> Iterator[bytes]:
         """Messages of a kind that are in the header while they are few, then in a fractal heap.
-
-        `counter` is the size of a number that the message about the heap may have in front.
-        """
+        The message about it may begin with a number of `counter` bytes."""
         yield from (data for data, _ in self.messages.get(kind, []))
         for data, _ in self.messages.get(info_kind, []):
             info = _Bytes(data)

@@ -29,7 +29,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,8 +65,8 @@ class WeightFile:
 
     path: Path
     layers: Inventory
-    attributes: dict[str, Any] = field(default_factory=dict)
-    layout: str = "legacy"  # or "keras3"
+    attributes: dict[str, Any]
+    layout: str  # "legacy" or "keras3"
 
 
 def read_weights(path: Target) -> WeightFile:
@@ -109,10 +109,9 @@ def _read_hdf5(path: Path, source: IO[bytes]) -> WeightFile:
             layers, layout = reader.keras3(root), "keras3"
         else:
             found = ", ".join(repr(name) for name in list(root.links)[:5]) or "nothing"
-            raise WeightFileError(
-                f"{path} is an HDF5 file, but not one of Keras's weights: expected the "
-                f"attribute 'layer_names' or a group 'model_weights' or 'layers', found {found}"
-            )
+            expected = "the attribute 'layer_names' or a group 'model_weights' or 'layers'"
+            text = f"{path} is an HDF5 file, but not one of Keras's weights: expected {expected}"
+            raise WeightFileError(f"{text}, found {found}")
     except Hdf5Error as error:
         if str(error).startswith("truncated"):
             raise WeightFileError(f"{path} is {error}; copy or download it again") from None

@@ -222,8 +222,7 @@ def from_bytes(data: bytes) -> Model:
 def _without_values(size: int) -> Iterator[None]:
     """Within the block weights are made without values: those of the file are to be copied there.
 
-    A file that describes a model has its weights, too: a description of more than `size` bytes of
-    them lies. Raises MemoryError then.
+    A description of more than `size` bytes of weights, the file's, lies: MemoryError.
     """
     left = size
 
