@@ -29,12 +29,13 @@ from minitl.naming import snake_case
 from minitl.storage import keras_config
 from minitl.storage import keras_files as files
 from minitl.storage.keras_config import class_name, layer_from, to_json
+from minitl.storage.keras_config import describe as describe  # for `naming.part("files")`
+from minitl.storage.keras_config import from_json as from_json
+from minitl.storage.keras_config import model_from_config as model_from_config
+from minitl.storage.keras_config import model_of_class as model_of_class
 from minitl.storage.settings import serialize
 from minitl.storage.weight_matching import numbered, plan
 
-# Asked of this file by `naming.part("files")`.
-describe, from_json = keras_config.describe, keras_config.from_json
-model_from_config, model_of_class = keras_config.model_from_config, keras_config.model_of_class
 # Layers that a published file calls otherwise than the network does now: ResNet50's top. (Keras,
 # which reads by order, does not see it.)
 PUBLISHED_AS = {"probs": "predictions", "fc1000": "predictions"}
