@@ -39,8 +39,7 @@ def download(url: str, path: Path, md5: str) -> None:
             if attempt == ATTEMPTS - 1 or _size(part) <= before:
                 raise
             say(f"the connection broke ({reason(error)}); going on at byte {_size(part):,}")
-    found = file_digest(part, "md5")
-    if found != md5:
+    if (found := file_digest(part, "md5")) != md5:
         part.unlink()
         if resumed:
             say("the parts do not fit together; downloading again from the start")
@@ -54,10 +53,9 @@ def _receive(url: str, part: Path) -> None:
     """Append to `part` what is missing of `url`, or begin again if the host wants it so."""
     have = _size(part)
     headers = {"User-Agent": "minitl"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(url, headers=headers)
     try:
-        response = urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
-        )
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing behind our part: it is complete, or no part of this file
             return
@@ -67,10 +65,8 @@ def _receive(url: str, part: Path) -> None:
         have = have if response.status == 206 and goes_on else 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with (
-            part.open("ab" if have else "wb") as file,
-            progress_bar(total, f"downloading {url.rpartition('/')[2]}", initial=have) as bar,
-        ):
+        bar = progress_bar(total, f"downloading {url.rpartition('/')[2]}", initial=have)
+        with part.open("ab" if have else "wb") as file, bar:
             while piece := response.read(1 << 16):
                 file.write(piece)
                 bar.update(len(piece))

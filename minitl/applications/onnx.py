@@ -1,10 +1,9 @@
 """The arrays of an ONNX file, read without the onnx package.
 
-An ONNX file is one protobuf message. Protobuf is simple enough to read by hand: a message is a
-row of fields; a field is a key, (number << 3 | wire type), and a value. Wire type 0 is a varint
-(7 bits per byte, lowest first, the high bit says that more follow), 1 is 8 bytes, 5 is 4 bytes,
-and 2 is a length and so many bytes: a string, raw data, or another message. Three messages are on
-the way to a weight, with these field numbers (onnx.proto):
+An ONNX file is one protobuf message: a row of fields, each a key, (number << 3 | wire type), and a
+value. Wire type 0 is a varint (7 bits per byte, lowest first, the high bit says that more follow),
+1 is 8 bytes, 5 is 4 bytes, and 2 is a length and so many bytes: a string, raw data, or another
+message. Three messages are on the way to a weight, with these field numbers (onnx.proto):
 
     ModelProto.graph = 7 -> GraphProto.initializer = 5 -> TensorProto: dims = 1, data_type = 2,
     float_data = 4, name = 8, raw_data = 9, double_data = 10, data_location = 14
@@ -29,19 +28,18 @@ def read_initializers(source: str | os.PathLike[str] | bytes) -> dict[str, np.nd
     `source` is a path or the file's bytes. Raises ValueError when it is not an ONNX model, is
     cut short, or keeps its arrays in other files.
     """
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if isinstance(source, bytes):
+        data, what, verb = source, "these bytes", "are"
+    else:
+        data, what, verb = Path(source).read_bytes(), os.fspath(source), "is"
     arrays: dict[str, np.ndarray] = {}
     try:
         for graph in _messages(memoryview(data), 7):
-            for tensor in _messages(graph, 5):
-                name, array = _tensor(tensor)
-                if array is not None:
-                    arrays[name] = array
+            named = (_tensor(tensor) for tensor in _messages(graph, 5))
+            arrays |= {name: array for name, array in named if array is not None}
     except (ValueError, IndexError) as error:
-        what = "these bytes are" if isinstance(source, bytes) else f"{os.fspath(source)} is"
-        raise ValueError(f"{what} not a whole ONNX model: {error}") from error
+        raise ValueError(f"{what} {verb} not a whole ONNX model: {error}") from error
     if not arrays:
-        what = "these bytes" if isinstance(source, bytes) else os.fspath(source)
         raise ValueError(f"{what}: expected an ONNX model with weights, found no weights")
     return arrays
 
@@ -62,12 +60,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             integer, at = _varint(data, at)
             yield number, integer
             continue
-        if wire_type == 2:
-            length, at = _varint(data, at)
-        elif wire_type in (1, 5):
-            length = 8 if wire_type == 1 else 4
-        else:
+        if wire_type not in (1, 2, 5):
             raise ValueError(f"wire type {wire_type} at byte {at}")
+        length, at = _varint(data, at) if wire_type == 2 else (8 if wire_type == 1 else 4, at)
         if length > len(data) - at:
             raise ValueError(f"a field of {length:,} bytes where {len(data) - at:,} are left")
         yield number, data[at : at + length]
@@ -88,13 +83,16 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 def _tensor(data: memoryview) -> tuple[str, np.ndarray | None]:
     """Name and array of one TensorProto; None for integers, strings and the like."""
-    name = ""
+    name, shape = "", list[int]()
     dtype: np.dtype | None = None
-    shape: list[int] = []
     contents: memoryview | None = None
     for number, value in _fields(data):
         if number == 1:
-            shape += _integers(value)
+            at = 0  # a single value, or several packed into bytes
+            shape += [value] if isinstance(value, int) else []
+            while isinstance(value, memoryview) and at < len(value):
+                integer, at = _varint(value, at)
+                shape.append(integer)
         elif number == 2:
             dtype = DTYPES.get(value) if isinstance(value, int) else None
         elif number == 8 and isinstance(value, memoryview):
@@ -107,18 +105,6 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray | None]:
         return name, None
     expected, found = math.prod(shape) * dtype.itemsize, len(contents or b"")
     if found != expected:
-        raise ValueError(
-            f"{name}: expected {expected:,} bytes for shape {tuple(shape)}, found {found:,}"
-        )
+        sizes = f"expected {expected:,} bytes for shape {tuple(shape)}, found {found:,}"
+        raise ValueError(f"{name}: {sizes}")
     return name, np.frombuffer(contents or b"", dtype).reshape(shape)
-
-
-def _integers(value: int | memoryview) -> list[int]:
-    """A repeated integer: one value, or several packed into bytes."""
-    if isinstance(value, int):
-        return [value]
-    values, at = [], 0
-    while at < len(value):
-        integer, at = _varint(value, at)
-        values.append(integer)
-    return values

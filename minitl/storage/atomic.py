@@ -34,9 +34,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     When the block raises (Ctrl-C included) the new file is removed and `path` is as it was. The
     yielded name ends like `path`, because some writers choose their format by it. Missing
     folders are made. A symbolic link stays one: the file that it points to is replaced.
-
-    >>> with replacing("results.json") as part:            # doctest: +SKIP
-    ...     part.write_text("{}")
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
@@ -92,10 +89,7 @@ def _try_lock(file: BinaryIO) -> bool:
 
 
 def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
-    """The hexadecimal digest of a file, read in pieces; `algorithm` as `hashlib` names it.
-
-    A file of more than 200 MB shows a progress bar when stderr is a terminal.
-    """
+    """The hexadecimal digest of a file, read in pieces, with a progress bar where it is large."""
     total = os.path.getsize(path)
     digest = hashlib.new(algorithm, usedforsecurity=False)
     text, hidden = f"checking {Path(path).name}", total < PROGRESS_FROM
@@ -109,16 +103,8 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 def progress_bar(
     total: int | None, text: str, initial: int = 0, hidden: bool = False, unit: str = "B"
 ) -> Any:
-    """A tqdm bar on stderr, of bytes or another unit; silent when `hidden` or when stderr is no
-    terminal."""
+    """A tqdm bar on stderr, of bytes or another unit; silent if `hidden` or no terminal."""
     from tqdm import tqdm
 
-    return tqdm(
-        total=total,
-        initial=initial,
-        desc=f"minitl: {text}",
-        unit=unit,
-        unit_scale=unit == "B",
-        leave=False,
-        disable=True if hidden else None,  # None: tqdm looks whether this is a terminal
-    )
+    how = {"unit": unit, "unit_scale": unit == "B", "leave": False, "disable": hidden or None}
+    return tqdm(total=total, initial=initial, desc=f"minitl: {text}", **how)

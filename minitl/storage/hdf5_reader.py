@@ -1,15 +1,14 @@
 """The plain part of HDF5, read byte by byte: groups, arrays, and attributes of numbers and strings.
 
-Weight files come from strangers, and the HDF5 library trusts what it reads: a few flipped bits make
-it crash or hang, a crafted string makes it take gigabytes, a link leads it to another file. So it
-is never shown them. `File(source).root` is the first group; groups have `links`, arrays `read()`,
-both have `attributes`. Read is what h5py writes unless told otherwise, which is all that Keras's
-files consist of. The rest is refused by name: links to elsewhere, arrays that are kept outside,
-compressed or in chunks. The format's specification, version 3.0, in short:
+Weight files come from strangers, and the HDF5 library trusts what it reads: flipped bits make it
+crash or hang, a crafted string makes it take gigabytes, a link leads it to another file. So it is
+never shown them. `File(source).root` is the first group; groups have `links`, arrays `read()`, both
+have `attributes`. Read is what h5py writes unless told otherwise; the rest is refused by name. The
+format's specification, version 3.0, in short:
 
     superblock          sizes, and the address of the root's header
-    object header       messages: of a group where its links are, of an array its type, shape and
-                        place, of either its attributes
+    object header       messages: where a group's links are; an array's type, shape and place;
+                        attributes
     group               a B-tree of nodes of (name, address), and a heap with the names; or, in
                         newer files, one message per link
     many links          more than eight links, or attributes, are messages in a 'fractal heap'; a
@@ -22,8 +21,10 @@ has a limit, so that a file cannot send the reader around for ever. All numbers 
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -38,14 +39,16 @@ NOWHERE = 2**64 - 1  # the address of what has no place
 # Kinds of messages in a header.
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL, LAYOUT = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08
 FILTERS, ATTRIBUTE, CONTINUED, SYMBOL_TABLE, ATTRIBUTE_INFO = 0x0B, 0x0C, 0x10, 0x11, 0x15
-# Classes of types, and what follows of a floating-point type of some bytes: where its number begins
-# and how many bits it has; where its exponent is, and of how many; its mantissa; its bias.
+# Classes of types. A floating-point type of some bytes says where its number begins, and its bits;
+# where its exponent and its mantissa are, and the bits of each; its bias; and where its sign is.
 INTEGER, FLOAT, STRING, ENUM, VARIABLE = 0, 1, 3, 8, 9
 IEEE = {
-    2: (0, 16, 10, 5, 0, 10, 15),
-    4: (0, 32, 23, 8, 0, 23, 127),
-    8: (0, 64, 52, 11, 0, 52, 1023),
+    2: (0, 16, 10, 5, 0, 10, 15, 15),
+    4: (0, 32, 23, 8, 0, 23, 127, 31),
+    8: (0, 64, 52, 11, 0, 52, 1023, 63),
 }
+# By version, what follows of a superblock: sizes, base and end, up to the address of the root.
+SUPERBLOCK = ("4x2s9xQ8xQ16x", "4x2s13xQ8xQ16x", "2sxQ8xQ", "2sxQ8xQ")
 
 
 class Hdf5Error(ValueError):
@@ -67,28 +70,27 @@ class _Bytes:
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
 
+    def fields(self, layout: str) -> tuple[Any, ...]:
+        """Values, as `struct` writes their sizes: B is 1 byte, H 2, I 4, Q 8, x one to skip."""
+        return struct.unpack(f"<{layout}", self.take(struct.calcsize(f"<{layout}")))
+
     @property
     def left(self) -> int:
         return len(self.data) - self.at
 
 
 class File:
-    """An open file; `root` is its first group.
+    """An open file; `root` is its first group. Raises Hdf5Error, as all that comes from it does.
 
     With `checked`, only the newer form is read, and the checksums that it has of the superblock
     and of every header are compared.
-
-    Raises Hdf5Error, here and in all that comes from it, and nothing else.
     """
 
     def __init__(self, source: IO[bytes], checked: bool = False):
         self.source, self.checked = source, checked
         self.size = source.seek(0, 2)
-        self._left = {
-            "arrays": self.size + SPARE,
-            "structure": min(4 * self.size, STRUCTURE) + 2**16,
-            "headers": CHECKED,
-        }
+        self._left = {"arrays": self.size + SPARE, "headers": CHECKED}
+        self._left["structure"] = min(4 * self.size, STRUCTURE) + 2**16
         self._heaps: dict[int, dict[int, bytes]] = {}
         start = self.piece(0, min(self.size, 128))
         if start.take(8) != SIGNATURE:
@@ -96,11 +98,7 @@ class File:
         version = start.number(1)
         if version > 3:
             raise Hdf5Error(f"its superblock has version {version}; known are 0 to 3")
-        start.take(4 if version < 2 else 0)
-        sizes = start.take(2)
-        start.take({0: 9, 1: 13}.get(version, 1))
-        base, _, end = start.number(8), start.number(8), start.number(8)
-        start.take(16 if version < 2 else 0)
+        sizes, base, end = start.fields(SUPERBLOCK[version])
         if checked:
             if version < 2:
                 raise Hdf5Error(f"its superblock has version {version}, without a checksum")
@@ -124,9 +122,8 @@ class File:
         """Take `count` bytes from what may be read in all."""
         self._left[what] -= count
         if self._left[what] < 0:
-            raise Hdf5Error(
-                f"its {what} would be larger than its {self.size:,} bytes: it leads around"
-            )
+            size = f"its {what} would be larger than its {self.size:,} bytes"
+            raise Hdf5Error(f"{size}: it leads around")
 
     def check(self, at: int, count: int, what: str) -> None:
         """Compare the checksum of these bytes with the one that stands behind them."""
@@ -151,26 +148,24 @@ class File:
 
     def heap_string(self, reference: _Bytes) -> bytes:
         """What a reference to a string of any length stands for."""
-        length, at, index = reference.number(4), reference.number(8), reference.number(4)
+        length, at, index = reference.fields("IQI")
         if at in (0, NOWHERE):
             return b""
         if at not in self._heaps:
-            self._heaps[at] = dict(self._heap(at))
-        found = self._heaps[at].get(index)
-        if found is None or length > len(found):
+            found: dict[int, bytes] = {}
+            heap = self.piece(at, self.piece(at + 8, 8).number(8), b"GCOL")
+            heap.take(12)
+            while heap.left >= 16:
+                number, size = heap.fields("H6xQ")
+                if number == 0:
+                    break  # the rest is free
+                found[number] = heap.take(size)
+                heap.take(min(-size % 8, heap.left))
+            self._heaps[at] = found
+        string = self._heaps[at].get(index)
+        if string is None or length > len(string):
             raise Hdf5Error(f"the string at byte {at:,}, number {index}, is damaged")
-        return found[:length]
-
-    def _heap(self, at: int) -> Iterator[tuple[int, bytes]]:
-        size = self.piece(at + 8, 8).number(8)
-        heap = self.piece(at, size, b"GCOL")
-        heap.take(12)
-        while heap.left >= 16:
-            index, _, size = heap.number(2), heap.number(6), heap.number(8)
-            if index == 0:
-                return  # the rest is free
-            yield index, heap.take(size)
-            heap.take(min(-size % 8, heap.left))
+        return string[:length]
 
 
 class Object:
@@ -178,10 +173,9 @@ class Object:
 
     def __init__(self, file: File, address: int, path: str):
         self.file, self.address, self.path = file, address, path
-        self.messages: dict[int, list[tuple[_Bytes, bool]]] = {}
+        self.messages: dict[int, list[tuple[bytes, bool]]] = {}  # by kind; whether it is shared
         for kind, shared, data in _messages(file, address):
             self.messages.setdefault(kind, []).append((data, shared))
-        self._links: dict[str, int] | None = None
 
     @property
     def is_array(self) -> bool:
@@ -191,21 +185,15 @@ class Object:
         found = self.messages.get(kind, [])
         if len(found) != 1 or found[0][1]:
             raise Hdf5Error(f"{self.path} has no {what} of its own")
-        return _Bytes(found[0][0].data)
+        return _Bytes(found[0][0])
 
-    # --- Groups ---
-
-    @property
+    @functools.cached_property
     def links(self) -> dict[str, int]:
         """Name: address of the header, or NOWHERE for a link to elsewhere. Sorted by name."""
-        if self._links is None:
-            if self.is_array:
-                raise Hdf5Error(f"{self.path} is not a group")
-            found = dict(
-                self._symbols() if SYMBOL_TABLE in self.messages else self._link_messages()
-            )
-            self._links = dict(sorted(found.items()))
-        return self._links
+        if self.is_array:
+            raise Hdf5Error(f"{self.path} is not a group")
+        found = self._symbols() if SYMBOL_TABLE in self.messages else self._linked()
+        return dict(sorted(dict(found).items()))
 
     def __contains__(self, name: str) -> bool:
         return not self.is_array and name in self.links
@@ -225,41 +213,31 @@ class Object:
     def _symbols(self) -> Iterator[tuple[str, int]]:
         """The links of a group that keeps them in a B-tree."""
         table = self._only(SYMBOL_TABLE, "table of links")
-        tree, heap_at = table.number(8), table.number(8)
-        heap = self.file.piece(heap_at, 32, b"HEAP")
-        heap.take(4)
-        length, _, start = heap.number(8), heap.number(8), heap.number(8)
+        tree, heap = table.fields("QQ")
+        length, start = self.file.piece(heap, 32, b"HEAP").fields("4xQ8xQ")
         names = self.file.read(start, length)
         seen: set[int] = set()
         nodes = [tree]
         while nodes:
-            at = nodes.pop()
-            if at in seen:
+            if (at := nodes.pop()) in seen:
                 raise Hdf5Error(f"the links of {self.path} run in a circle")
             seen.add(at)
             if self.file.read(at, 4) == b"TREE":
-                node = self.file.piece(at, 8, b"TREE")
-                node.take(2)
-                count = node.number(2)
-                children = self.file.piece(at + 24, 8 + 16 * count)
-                for _ in range(count):
-                    children.take(8)  # a key; the order of names is not needed
-                    nodes.append(children.number(8))
+                (count,) = self.file.piece(at, 8, b"TREE").fields("2xH")
+                # Pairs of a key and a child; the order of names is not needed.
+                children = self.file.read(at + 24, 8 + 16 * count)
+                nodes += [child for (child,) in struct.iter_unpack("<8xQ", children[: 16 * count])]
                 continue
             count = self.file.piece(at + 6, 2).number(2)
             node = self.file.piece(at, 8 + 40 * count, b"SNOD")
-            node.take(4)
-            for _ in range(count):
-                name, address, kind = node.number(8), node.number(8), node.number(4)
-                node.take(20)
+            for name, address, kind in struct.iter_unpack("<QQI20x", node.data[8:]):
                 text = names[name : names.find(b"\0", name)]
                 yield self.file.text(text), NOWHERE if kind == 2 else address
 
-    def _link_messages(self) -> Iterator[tuple[str, int]]:
+    def _linked(self) -> Iterator[tuple[str, int]]:
         for data in self._few_or_many(LINK, LINK_INFO, 8):
             link = _Bytes(data)
-            link.take(1)
-            flags = link.number(1)
+            (flags,) = link.fields("xB")
             kind = link.number(1) if flags & 8 else 0
             link.take((8 if flags & 4 else 0) + (1 if flags & 16 else 0))
             name = self.file.text(link.take(link.number(1 << (flags & 3))))
@@ -267,21 +245,17 @@ class Object:
 
     def _few_or_many(self, kind: int, info_kind: int, counter: int) -> Iterator[bytes]:
         """Messages of a kind that are in the header while they are few, then in a fractal heap.
-
-        `counter` is the size of a number that the message about the heap may have in front.
-        """
-        yield from (data.data for data, _ in self.messages.get(kind, []))
+        The message about it may begin with a number of `counter` bytes."""
+        yield from (data for data, _ in self.messages.get(kind, []))
         for data, _ in self.messages.get(info_kind, []):
-            info = _Bytes(data.data)
-            info.take(1)
-            info.take(counter if info.number(1) & 1 else 0)
-            heap, tree = info.number(8), info.number(8)
+            info = _Bytes(data)
+            info.take(counter if info.fields("xB")[0] & 1 else 0)
+            heap, tree = info.fields("QQ")
             if heap != NOWHERE:
-                pieces = _FractalHeap(self.file, heap)
-                for record in _records(self.file, tree):
-                    yield pieces.piece(record[4:] if kind == LINK else record)
-
-    # --- Attributes ---
+                skipped = 4 if kind == LINK else 0
+                yield from _pieces(
+                    self.file, heap, (r[skipped:] for r in _records(self.file, tree))
+                )
 
     @property
     def attributes(self) -> dict[str, np.ndarray | None]:
@@ -290,29 +264,24 @@ class Object:
 
     def _attribute(self, data: bytes) -> tuple[str, np.ndarray | None]:
         message = _Bytes(data)
-        version, shared = message.number(1), message.number(1)
-        sizes = [message.number(2) for _ in range(3)]
+        version, shared, *sizes = message.fields("BBHHH")
         message.take(1 if version == 3 else 0)
         padded = [-(-n // 8) * 8 if version == 1 else n for n in sizes]
         name, kind, space = (message.take(n) for n in padded)
         text = self.file.text(name[: sizes[0]].rstrip(b"\0"))
         dtype, shape = _datatype(_Bytes(kind)), _dataspace(_Bytes(space))
-        if shared & 3 and version > 1:
-            dtype = None
-        if dtype is None or shape is None:
+        if dtype is None or shape is None or (shared & 3 and version > 1):
             return text, None
         count = math.prod(shape)
         if dtype == "string":
             if count * 16 > message.left:
                 raise Hdf5Error(f"attribute {text!r} of {self.path} is shorter than it says")
-            strings = [self.file.text(self.file.heap_string(message)) for _ in range(count)]
-            return text, np.array(strings, dtype=object)
-        values = np.frombuffer(message.take(count * dtype.itemsize), dtype)
-        if dtype.kind == "S":
-            return text, np.array([self.file.text(value) for value in values], dtype=object)
-        return text, values.astype(dtype.newbyteorder("="))
-
-    # --- Arrays ---
+            values: Any = (self.file.heap_string(message) for _ in range(count))
+        else:
+            values = np.frombuffer(message.take(count * dtype.itemsize), dtype)
+            if dtype.kind != "S":
+                return text, values.astype(dtype.newbyteorder("="))
+        return text, np.array([self.file.text(value) for value in values], dtype=object)
 
     def shape_and_dtype(self) -> tuple[tuple[int, ...], np.dtype]:
         if not self.is_array:
@@ -344,105 +313,84 @@ class Object:
     def _whole(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int | None, int, bytes]:
         """Where the array is and its number of bytes; or None, and the bytes from the header."""
         layout = self._only(LAYOUT, "place")
-        version, kind = layout.number(1), layout.number(1)
+        version, kind = layout.fields("BB")
         if EXTERNAL in self.messages or kind == 3:
-            raise Hdf5Error(
-                f"{self.path} keeps its values in another file (a virtual or external data set); "
-                f"expected the values themselves"
-            )
+            where = "in another file (a virtual or external data set)"
+            raise Hdf5Error(f"{self.path} keeps its values {where}; expected the values themselves")
         if FILTERS in self.messages:
             # Inflating can take a thousand times the file's size; Keras never compresses.
-            raise Hdf5Error(
-                f"{self.path} is compressed; unpack the file with: h5repack -f NONE in.h5 out.h5"
-            )
+            remedy = "unpack the file with: h5repack -f NONE in.h5 out.h5"
+            raise Hdf5Error(f"{self.path} is compressed; {remedy}")
         if version not in (3, 4) or kind > 1:
-            raise Hdf5Error(
-                f"{self.path} is kept in chunks; put it together with: "
-                f"h5repack -l CONTI in.h5 out.h5"
-            )
+            remedy = "put it together with: h5repack -l CONTI in.h5 out.h5"
+            raise Hdf5Error(f"{self.path} is kept in chunks; {remedy}")
         if kind == 0:
             place, stored, data = 0, layout.number(2), layout.data[layout.at :]
         else:
-            place, stored, data = layout.number(8), layout.number(8), b""
+            (place, stored), data = layout.fields("QQ"), b""
             stored = 0 if place == NOWHERE else min(stored, max(self.file.size - place, 0))
         declared = math.prod(shape) * dtype.itemsize
         if declared > stored:
-            raise Hdf5Error(
-                f"{self.path} declares {declared:,} bytes (shape {shape}), but the file holds "
-                f"{stored:,} of them"
-            )
-        if kind == 0 or not declared:
-            return None, declared, data[:declared]
-        return place, declared, b""
+            size = f"{declared:,} bytes (shape {shape})"
+            raise Hdf5Error(f"{self.path} declares {size}, but the file holds {stored:,} of them")
+        return (place if kind and declared else None), declared, data[:declared]
 
 
-class _FractalHeap:
-    """Pieces of any size, each found by an identifier that holds its offset and its length.
+def _pieces(file: File, address: int, records: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces of a fractal heap; each record begins with an identifier: offset and length.
 
     Blocks of the heap stand in rows of `width`; those of the first two rows are of size `start`,
     of each row after that twice as large. Blocks of more than `largest` are tables of such rows
     themselves. Offsets count through all blocks in order.
     """
+    header = file.piece(address, 144, b"FRHP").fields("xHH101xHQQH2xQH")
+    id_size, filtered, width, start, largest, offset_bits, root, root_rows = header
+    offset_size = -(-offset_bits // 8)
+    if filtered or not 0 < width <= 1024 or not 0 < start <= largest < 2**32:
+        raise Hdf5Error(f"the heap at byte {address:,} is of a kind that is not read here")
 
-    def __init__(self, file: File, address: int):
-        self.file = file
-        header = file.piece(address, 144, b"FRHP")
-        header.take(1)
-        self.id_size, filtered = header.number(2), header.number(2)
-        header.take(1 + 4 + 12 * 8)
-        self.width, self.start, self.largest = (header.number(n) for n in (2, 8, 8))
-        self.offset_size = -(-header.number(2) // 8)
-        header.take(2)
-        self.root, self.rows = header.number(8), header.number(2)
-        if filtered or not 0 < self.width <= 1024 or not 0 < self.start <= self.largest < 2**32:
-            raise Hdf5Error(f"the heap at byte {address:,} is of a kind that is not read here")
-
-    def piece(self, record: bytes) -> bytes:
-        """The piece whose identifier a record begins with."""
-        identifier = _Bytes(record[: self.id_size])
-        if identifier.number(1) & 0x30:
-            raise Hdf5Error("a piece of a fractal heap is too large to be read here")
-        offset, length = identifier.number(self.offset_size), identifier.number(identifier.left)
-        address, rows = self.root, self.rows
-        for _ in range(64):
-            if rows == 0:  # no table: the block itself
-                return self.file.read(address + offset, length)
-            address, rows, offset = self._step(address, rows, offset)
-        raise Hdf5Error("a fractal heap runs in a circle")
-
-    def _step(self, table: int, rows: int, offset: int) -> tuple[int, int, int]:
+    def step(table: int, rows: int, offset: int) -> tuple[int, int, int]:
         """The block of a table that has this offset: its address, its rows, the offset in it."""
         for row in range(min(rows, 64)):
-            size = self.start << max(row - 1, 0)
-            if offset < self.width * size:
+            size = start << max(row - 1, 0)
+            if offset < width * size:
                 column, inside = divmod(offset, size)
-                at = table + 13 + self.offset_size + 8 * (row * self.width + column)
-                inner = (
-                    (size // (self.start * self.width)).bit_length() if size > self.largest else 0
-                )
-                return self.file.piece(at, 8).number(8), inner, inside
-            offset -= self.width * size
+                at = table + 13 + offset_size + 8 * (row * width + column)
+                inner = (size // (start * width)).bit_length() if size > largest else 0
+                return file.piece(at, 8).number(8), inner, inside
+            offset -= width * size
         raise Hdf5Error("a fractal heap has no such piece")
+
+    for record in records:
+        identifier = _Bytes(record[:id_size])
+        if identifier.number(1) & 0x30:
+            raise Hdf5Error("a piece of a fractal heap is too large to be read here")
+        offset, length = identifier.number(offset_size), identifier.number(identifier.left)
+        block, rows, steps = root, root_rows, 0
+        while rows:  # else it is no table, but the block itself
+            block, rows, offset = step(block, rows, offset)
+            steps += 1
+            if steps == 64:
+                raise Hdf5Error("a fractal heap runs in a circle")
+        yield file.read(block + offset, length)
 
 
 def _records(file: File, tree: int) -> Iterator[bytes]:
     """All records of a B-tree of the second version."""
-    header = file.piece(tree, 38, b"BTHD")
-    header.take(2)
-    node_size, size, depth = (header.number(n) for n in (4, 2, 2))
-    header.take(2)
-    nodes = [(header.number(8), header.number(2), depth)]
+    header = file.piece(tree, 38, b"BTHD").fields("2xIHH2xQH")
+    node_size, size, depth, root, root_records = header
+    nodes = [(root, root_records, depth)]
     if not 0 < size < node_size - 10 or node_size > 2**20 or depth > 16:
         raise Hdf5Error(f"the B-tree at byte {tree:,} is damaged")
     # How many records a node of each level holds, alone and with those below, and so how many
     # bytes such a number takes in a pointer to a node.
-    most = [(node_size - 10) // size]
-    below, counter, totals = most[0], _bytes_for(most[0]), [0]
+    most = [below := (node_size - 10) // size]
+    counter, totals = max(1, -(-below.bit_length() // 8)), [0]
     for _ in range(depth):
         pointer = 8 + counter + totals[-1]
         most.append(max((node_size - 10 - pointer) // (size + pointer), 0))
         below = (most[-1] + 1) * below + most[-1]
-        totals.append(_bytes_for(below))
+        totals.append(max(1, -(-below.bit_length() // 8)))
     seen: set[int] = set()
     while nodes:
         at, count, level = nodes.pop()
@@ -458,17 +406,11 @@ def _records(file: File, tree: int) -> Iterator[bytes]:
             nodes.append((child, records, level - 1))
 
 
-def _bytes_for(largest: int) -> int:
-    """How many bytes a number up to `largest` takes."""
-    return max(1, -(-largest.bit_length() // 8))
-
-
-def _messages(file: File, address: int) -> Iterator[tuple[int, bool, _Bytes]]:
+def _messages(file: File, address: int) -> Iterator[tuple[int, bool, bytes]]:
     """(kind, whether it only points to a shared one, contents) of an object header's messages."""
     if file.read(address, 4) == b"OHDR":
         start = file.piece(address, min(64, file.size - address), b"OHDR")
-        start.take(1)
-        flags = start.number(1)
+        (flags,) = start.fields("xB")
         start.take((16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0))
         length = start.number(1 << (flags & 3))
         chunks, new, ordered = [(address + start.at, length)], True, flags & 4
@@ -477,11 +419,10 @@ def _messages(file: File, address: int) -> Iterator[tuple[int, bool, _Bytes]]:
     elif file.checked:
         raise Hdf5Error(f"expected a header with a checksum at byte {address:,}")
     else:
-        start = file.piece(address, 16)
-        if start.number(1) != 1:
+        version, length = file.piece(address, 16).fields("B7xI4x")
+        if version != 1:
             raise Hdf5Error(f"expected an object's header at byte {address:,}")
-        start.take(7)
-        chunks, new, ordered = [(address + 16, start.number(4))], False, 0
+        chunks, new, ordered = [(address + 16, length)], False, 0
     seen: set[int] = set()
     while chunks:
         at, length = chunks.pop(0)
@@ -490,14 +431,14 @@ def _messages(file: File, address: int) -> Iterator[tuple[int, bool, _Bytes]]:
         seen.add(at)
         chunk = file.piece(at, length)
         while chunk.left >= (4 if new else 8):
-            kind, size, flags = chunk.number(1 if new else 2), chunk.number(2), chunk.number(1)
-            chunk.take((2 if ordered else 0) if new else 3)
+            kind, size, flags = chunk.fields("BHB" if new else "HHB3x")
+            chunk.take(2 if ordered else 0)
             if size > chunk.left:
                 raise Hdf5Error(f"a message of the header at byte {address:,} is too long")
-            message = _Bytes(chunk.take(size))
+            message = chunk.take(size)
             file.spend(THING)
             if kind == CONTINUED:
-                place, count = message.number(8), message.number(8)
+                place, count = _Bytes(message).fields("QQ")
                 # A new-style chunk has a signature before and a checksum after its messages.
                 if file.checked:
                     file.check(place, count - 4, "header")
@@ -508,38 +449,36 @@ def _messages(file: File, address: int) -> Iterator[tuple[int, bool, _Bytes]]:
 
 def checksum(data: bytes) -> int:
     """Of HDF5's headers: lookup3, which Bob Jenkins put into the public domain (2006)."""
+
+    def turned(n: int, by: int) -> int:  # 32 bits, to the left
+        return (n << by | n >> 32 - by) & 0xFFFFFFFF
+
     a = b = c = 0xDEADBEEF + len(data)
     words = [int(w) for w in np.frombuffer(data + bytes(-len(data) % 12), "<u4")]
     for i in range(0, len(words), 3):
         a, b, c = (n & 0xFFFFFFFF for n in (a + words[i], b + words[i + 1], c + words[i + 2]))
         if i + 3 < len(words):
             for turn in (4, 6, 8, 16, 19, 4):
-                a = (a - c & 0xFFFFFFFF) ^ _turned(c, turn)
+                a = (a - c & 0xFFFFFFFF) ^ turned(c, turn)
                 a, b, c = b, c + b & 0xFFFFFFFF, a
     for turn in (14, 11, 25, 16, 4, 14, 24) if words else ():
-        c = (c ^ b) - _turned(b, turn) & 0xFFFFFFFF
+        c = (c ^ b) - turned(b, turn) & 0xFFFFFFFF
         a, b, c = b, c, a
     return b & 0xFFFFFFFF
 
 
-def _turned(n: int, by: int) -> int:
-    """32 bits, turned to the left."""
-    return (n << by | n >> 32 - by) & 0xFFFFFFFF
-
-
 def _datatype(message: _Bytes) -> Any:
     """A NumPy dtype, 'string' for strings of any length, None for what is not read here."""
-    kind, bits, size = message.number(1) & 15, message.number(3), message.number(4)
+    head, size = message.fields("II")
+    kind, bits = head & 15, head >> 8
     order = ">" if bits & 1 else "<"
     if kind == INTEGER and size in (1, 2, 4, 8):
-        begin, length = message.number(2), message.number(2)
-        dtype = np.dtype(f"{order}{'i' if bits & 8 else 'u'}{size}")
-        return dtype if (begin, length) == (0, 8 * size) else None
+        usual = message.fields("HH") == (0, 8 * size)
+        return np.dtype(f"{order}{'i' if bits & 8 else 'u'}{size}") if usual else None
     if kind == FLOAT and size in IEEE:
-        layout = tuple(message.number(n) for n in (2, 2, 1, 1, 1, 1, 4))
-        sign, mixed_order = bits >> 8 & 255, bits & 64
-        usual = layout == IEEE[size] and sign == 8 * size - 1 and not mixed_order
-        return np.dtype(f"{order}f{size}") if usual else None
+        layout = (*message.fields("HHBBBBI"), bits >> 8 & 255)
+        mixed_order = bits & 64
+        return np.dtype(f"{order}f{size}") if layout == IEEE[size] and not mixed_order else None
     if kind == STRING and 0 < size < 2**16:
         return np.dtype(f"S{size}")
     if kind == ENUM and message.left and message.data[message.at] & 15 == INTEGER:  # h5py's bool
@@ -549,15 +488,14 @@ def _datatype(message: _Bytes) -> Any:
 
 def _dataspace(message: _Bytes) -> tuple[int, ...] | None:
     """The shape; None for an object without values."""
-    version, rank, _ = message.number(1), message.number(1), message.number(1)
-    kind = message.number(1)
+    version, rank, kind = message.fields("BBxB")
     if version == 1:
         message.take(4)
     elif version != 2 or kind == 2:
         return None
     if rank > 32:
         raise Hdf5Error(f"expected at most 32 axes, found {rank}")
-    shape = tuple(message.number(8) for _ in range(rank))
+    shape = message.fields(f"{rank}Q")
     if math.prod(n or 1 for n in shape) >= 2**59:  # NumPy refuses it, even where an axis is 0
         raise Hdf5Error(f"no array has the shape {shape}")
     return shape

@@ -41,9 +41,13 @@ def model_of_class(cls: type, settings: Mapping[str, Any]) -> Layer:
     return layer_from(cls.__name__, settings)
 
 
+def _described(layer: Layer) -> dict[str, Any]:
+    return {"class_name": class_name(layer), "config": layer.get_config()}
+
+
 def to_json(model: Model) -> str:
     """The description of a model or a Sequential, with its class, as text."""
-    return json.dumps({"class_name": class_name(model), "config": model.get_config()})
+    return json.dumps(_described(model))
 
 
 def from_json(text: str) -> Layer:
@@ -81,13 +85,8 @@ def describe(model: Model) -> dict[str, Any]:
     }
 
 
-def _described(layer: Layer) -> dict[str, Any]:
-    return {"class_name": class_name(layer), "config": layer.get_config()}
-
-
 def for_keras3(described: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a layer or model, and of all inside it, with the modules in which Keras 3
-    looks for the classes."""
+    """The description of a layer or model with the modules in which Keras 3 looks for classes."""
     name, settings = described["class_name"], dict(described["config"])
     if "layers" in settings:
         settings["layers"] = [for_keras3(each) for each in settings["layers"]]
@@ -113,10 +112,8 @@ def layer_from(kind: str, settings: Mapping[str, Any]) -> Layer:
     public = {name: getattr(layers, name) for name in layers.__all__}
     known = {n: v for n, v in public.items() if isinstance(v, type) and issubclass(v, Layer)}
     if kind not in known:
-        raise ValueError(
-            f"the file uses the layer {kind!r}, which minitl does not have. "
-            f"{did_you_mean(kind, known)}"
-        )
+        hint = did_you_mean(kind, known)
+        raise ValueError(f"the file uses the layer {kind!r}, which minitl does not have. {hint}")
     return known[kind].from_config(dict(settings))
 
 
@@ -127,12 +124,16 @@ def model_from_config(settings: Mapping[str, Any]) -> Model:
     are there.
     """
     if "output_layers" not in settings:
-        return _chain(settings)
+        chain = [layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
+        model = Sequential(chain, name=settings["name"])
+        if settings.get("build_input_shape") and not model.outputs:
+            model.build(settings["build_input_shape"])
+        return model
     if isinstance(settings["output_layers"], dict):
+        names = ", ".join(sorted(settings["output_layers"]))
         raise ValueError(
-            f"its model gives its outputs as a dict, by the names "
-            f"{', '.join(sorted(settings['output_layers']))}; minitl's give a list. Build the "
-            f"model with a list of outputs, and load the weights"
+            f"its model gives its outputs as a dict, by the names {names}; minitl's give a list. "
+            f"Build the model with a list of outputs, and load the weights"
         )
     tensors: dict[Place, list[SymbolicTensor]] = {}  # what the layers' calls gave
     waiting: list[_Call] = []
@@ -151,8 +152,8 @@ def model_from_config(settings: Mapping[str, Any]) -> Model:
     while waiting:
         late = [call for call in waiting if not call.repeat(tensors, first)]
         if len(late) == len(waiting):
-            names = sorted({call.place[0] for call in late})
-            raise ValueError(f"graph disconnected: no inputs for the layers {', '.join(names)}")
+            lost = ", ".join(sorted({call.place[0] for call in late}))
+            raise ValueError(f"graph disconnected: no inputs for the layers {lost}")
         waiting = late
     first_output = _first_numbers(_references(settings["output_layers"]), calls, functional)
 
@@ -160,19 +161,17 @@ def model_from_config(settings: Mapping[str, Any]) -> Model:
         name, number, index = reference[:3]
         return tensors[name, number - first_output.get(name, 0)][index]
 
-    inputs, outputs = (_ends(settings[f"{end}_layers"], look) for end in ("input", "output"))
-    model = Model(inputs, outputs, name=settings["name"])
+    def ends(places: Any) -> Any:
+        if isinstance(places, dict):
+            return {name: look(place) for name, place in places.items()}
+        found = [look(place) for place in _references(places)]
+        return found[0] if len(found) == 1 else found
+
+    inputs, outputs = ends(settings["input_layers"]), ends(settings["output_layers"])
+    graph = Model(inputs, outputs, name=settings["name"])
     # Whether each layer learns came with the layer; this is the flag of the model itself.
-    model.mark_trainable(bool(settings.get("trainable", True)))
-    return model
-
-
-def _chain(settings: Mapping[str, Any]) -> Sequential:
-    chain = [layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
-    model = Sequential(chain, name=settings["name"])
-    if settings.get("build_input_shape") and not model.outputs:
-        model.build(settings["build_input_shape"])
-    return model
+    graph.mark_trainable(bool(settings.get("trainable", True)))
+    return graph
 
 
 @dataclass
@@ -226,14 +225,6 @@ def _first_numbers(
         name: int(0 not in found and (name in from_1 or max(found) >= max(calls[name], 1)))
         for name, found in numbers.items()
     }
-
-
-def _ends(places: Any, look: Any) -> Any:
-    """The model's inputs or outputs."""
-    if isinstance(places, dict):
-        return {name: look(place) for name, place in places.items()}
-    found = [look(place) for place in _references(places)]
-    return found[0] if len(found) == 1 else found
 
 
 def _references(places: Any) -> list[Any]:

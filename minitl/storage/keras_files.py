@@ -14,13 +14,12 @@ The first two are HDF5, trees of groups with arrays at their ends and attributes
                     /layers/conv2d/vars/0   an array; 0 is the kernel, 1 the bias
     `.keras`        a zip archive: the latter as `model.weights.h5`, beside `config.json`
 
-A list of names of more than 64,512 bytes is split into `layer_names0`, `layer_names1`, ...
-
-A weight file comes from strangers. Nothing in it is unpickled, nothing is followed out of it, and
-what it declares is held against its size before memory is taken (`hdf5_reader.py`). Which array
-goes into which weight is planned in `weight_matching.py`.
+A list of names of more than 64,512 bytes is split into `layer_names0`, `layer_names1`, ... A weight
+file comes from strangers. Nothing in it is unpickled, nothing is followed out of it, and what it
+declares is held against its size before memory is taken (`hdf5_reader.py`).
 """
 
+import itertools
 import json
 import lzma
 import os
@@ -30,7 +29,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,26 +39,20 @@ from minitl.naming import nearest
 from minitl.storage.atomic import replacing
 from minitl.storage.hdf5_reader import SIGNATURE, SPARE, File, Hdf5Error, Object
 from minitl.storage.keras_weights import Inventory, WeightFileError
-from minitl.storage.weight_matching import (
-    Layers,
-    not_finite_numbers,
-    plan,
-    refuse_twice,
-)
-
-__all__ = [
-    "WeightFile",
-    "WeightFileError",
-    "plan",
-    "read_weights",
-    "write_archive",
-    "write_keras3",
-    "write_weights",
-]
+from minitl.storage.weight_matching import Layers, not_finite_numbers, refuse_twice
+from minitl.storage.weight_matching import plan as plan
 
 ATTRIBUTE_LIMIT = 64512  # bytes: an HDF5 object header holds no larger attribute
 DEEPEST = 64  # models within models: what is nested deeper is no model
 LONGEST_CONFIG = 8_000_000  # characters of JSON, which take 25 times the memory when they are read
+# What reading a damaged archive raises: RuntimeError where it is encrypted.
+BROKEN_ARCHIVE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
+    *(RuntimeError, NotImplementedError, OverflowError),
+)
+Target = str | os.PathLike[str]
+About = Mapping[str, Any]  # attributes
+Arrays = list[tuple[str, np.ndarray]]
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 
 
@@ -72,18 +65,15 @@ class WeightFile:
 
     path: Path
     layers: Inventory
-    attributes: dict[str, Any] = field(default_factory=dict)
-    layout: str = "legacy"  # or "keras3"
+    attributes: dict[str, Any]
+    layout: str  # "legacy" or "keras3"
 
 
-# --- Reading -------------------------------------------------------------------------------------
+def read_weights(path: Target) -> WeightFile:
+    """Read every array of a Keras weight file: `.h5`, `.weights.h5` or `.keras`, by its contents.
 
-
-def read_weights(path: str | os.PathLike[str]) -> WeightFile:
-    """Read every array of a Keras weight file: `.h5`, `.weights.h5` or `.keras`.
-
-    The layout is told by the contents, not by the name. Layers without weights are listed, with
-    an empty list. In the `.weights.h5` layout arrays have numbers for names ('dense/0').
+    Layers without weights are listed, with an empty list. In the `.weights.h5` layout arrays have
+    numbers for names ('dense/0').
 
     Raises FileNotFoundError, or WeightFileError for a file that is truncated, damaged, of
     another kind, that leads out of itself, or that declares more than it holds.
@@ -92,37 +82,40 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
     if path.is_dir():
         raise WeightFileError(f"{path} is a folder; expected a weight file (.h5)")
     if not path.exists():
-        raise FileNotFoundError(f"there is no weight file {path}{_similar_files(path)}")
+        hint = f" (nor a folder {path.parent})"
+        if path.parent.is_dir():
+            names = (other.name for other in path.parent.iterdir())
+            near = nearest(path.name, names, cutoff=0.7)
+            hint = f"; is it {near!r}?" if near else ""
+        raise FileNotFoundError(f"there is no weight file {path}{hint}")
     with path.open("rb") as file:
-        if file.read(4) == b"PK\x03\x04":
-            return _read_archive(path)
-        return _read_hdf5(path, file)
+        archived = file.read(4) == b"PK\x03\x04"
+        return _read_archive(path) if archived else _read_hdf5(path, file)
 
 
 def _read_hdf5(path: Path, source: IO[bytes]) -> WeightFile:
     """Take the inventory of an open file."""
     source.seek(0)
     _expect_hdf5(path, source.read(512))
+    layout, reader = "legacy", _Reader()
     try:
         root = File(source).root
         attributes = root.attributes
         if _split_names(attributes, "layer_names"):
-            layers, layout = _Reader().legacy(root), "legacy"
+            layers = reader.legacy(root)
         elif "model_weights" in root:
-            layers, layout = _Reader().legacy(root["model_weights"]), "legacy"
+            layers = reader.legacy(root["model_weights"])
         elif "layers" in root or "_layer_checkpoint_dependencies" in root:
-            layers, layout = _Reader().keras3(root), "keras3"
+            layers, layout = reader.keras3(root), "keras3"
         else:
             found = ", ".join(repr(name) for name in list(root.links)[:5]) or "nothing"
-            raise WeightFileError(
-                f"{path} is an HDF5 file, but not one of Keras's weights: expected the "
-                f"attribute 'layer_names' or a group 'model_weights' or 'layers', found {found}"
-            )
+            expected = "the attribute 'layer_names' or a group 'model_weights' or 'layers'"
+            text = f"{path} is an HDF5 file, but not one of Keras's weights: expected {expected}"
+            raise WeightFileError(f"{text}, found {found}")
     except Hdf5Error as error:
-        text = str(error)
-        again = "; copy or download it again" if text.startswith("truncated") else ""
-        link = " is" if text.startswith("truncated") else ":"
-        raise WeightFileError(f"{path}{link} {text}{again}") from None
+        if str(error).startswith("truncated"):
+            raise WeightFileError(f"{path} is {error}; copy or download it again") from None
+        raise WeightFileError(f"{path}: {error}") from None
     single = {
         name: values[0] if isinstance(values[0], str) else values[0].item()
         for name, values in attributes.items()
@@ -153,7 +146,7 @@ class _Reader:
             layers.append((extra, more))
         return layers
 
-    def weights(self, group: Object, layer: str) -> list[tuple[str, np.ndarray]]:
+    def weights(self, group: Object, layer: str) -> Arrays:
         names = _names(self.once(group), "weight_names")
         refuse_twice(names, f"weight of layer {layer!r}")
         return [(name, self.once(group[name]).read()) for name in names]
@@ -167,18 +160,15 @@ class _Reader:
         """
         if "layers" not in root:
             _layer_name(root["_layer_checkpoint_dependencies"], None)
-        found = []
         layers = root["layers"]
+        found = []
         for key in layers.links:
-            group = layers[key]
-            name = _layer_name(group, None)
-            found.append((*self.collect(group, name), name))
+            name = _layer_name(layers[key], None)
+            found.append((*self.collect(layers[key], name), name))
         refuse_twice([name for _, _, name in found], "layer")
         return [(name, weights) for _, weights, name in sorted(found, key=lambda f: f[0])]
 
-    def collect(
-        self, group: Object, owner: str, depth: int = 0
-    ) -> tuple[int, list[tuple[str, np.ndarray]]]:
+    def collect(self, group: Object, owner: str, depth: int = 0) -> tuple[int, Arrays]:
         """Where the weights of `group` and of all inside it begin, and the weights."""
         if depth > DEEPEST:
             raise Hdf5Error(f"{group.path[:80]}... is nested too deeply")
@@ -188,10 +178,11 @@ class _Reader:
             if child.is_array or name == "seed_generator":  # a dropout's state, no weight
                 continue
             if name == "vars":
-                numbers = sorted(child.links, key=_as_number)
-                arrays = [self.once(child[number]) for number in numbers]
-                weights = [(f"{owner}/{n}", a.read()) for n, a in zip(numbers, arrays, strict=True)]
-                blocks.append((arrays[0].address if arrays else 0, weights))
+                if wrong := [n for n in child.links if not n.isdecimal()]:
+                    raise Hdf5Error(f"expected numbers for the names of arrays, found {wrong[0]!r}")
+                arrays = {n: self.once(child[n]) for n in sorted(child.links, key=int)}
+                weights = [(f"{owner}/{n}", array.read()) for n, array in arrays.items()]
+                blocks.append((next((a.address for a in arrays.values()), 0), weights))
                 continue
             for key in child.links if name == "layers" else (name,):
                 inner = child[key] if name == "layers" else child
@@ -202,34 +193,23 @@ class _Reader:
         return place, [weight for _, weights in blocks for weight in weights]
 
 
-def _as_number(text: str) -> int:
-    if not text.isdecimal():
-        raise Hdf5Error(f"expected numbers for the names of arrays, found {text!r}")
-    return int(text)
-
-
 def _layer_name(group: Object, fallback: str | None) -> str:
     holder = "vars" if "vars" in group else ""
     name = (group[holder] if holder else group).attributes.get("name")
     if name is not None and name.size == 1 and isinstance(name[0], str):
         return str(name[0])
     if fallback is None:
-        raise Hdf5Error(
-            "this .weights.h5 keeps no layer names (an early Keras 3 wrote it), so its "
-            "arrays cannot be told apart; load it in Keras and write it again with "
-            "model.save('weights.h5')"
-        )
+        what = "this .weights.h5 keeps no layer names (an early Keras 3 wrote it), so its arrays "
+        remedy = "load it in Keras and write it again with model.save('weights.h5')"
+        raise Hdf5Error(f"{what}cannot be told apart; {remedy}")
     return fallback
 
 
 def _split_names(attributes: Mapping[str, Any], attribute: str) -> list[str]:
     """The attributes in which a list of names is kept: itself, or `<attribute>0`, `..1`, ..."""
-    if attribute in attributes:
-        return [attribute]
-    pieces: list[str] = []
-    while f"{attribute}{len(pieces)}" in attributes:
-        pieces.append(f"{attribute}{len(pieces)}")
-    return pieces
+    pieces = (f"{attribute}{i}" for i in itertools.count())
+    found = list(itertools.takewhile(attributes.__contains__, pieces))
+    return [attribute] if attribute in attributes else found
 
 
 def _names(group: Object, attribute: str) -> list[str]:
@@ -253,9 +233,8 @@ def _read_archive(path: Path) -> WeightFile:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as weights:
             members = archive.namelist()
             if WEIGHTS not in members:
-                raise WeightFileError(
-                    f"{path} is a zip archive without {WEIGHTS!r}, so not a .keras file"
-                )
+                kind = f"a zip archive without {WEIGHTS!r}, so not a .keras file"
+                raise WeightFileError(f"{path} is {kind}")
             for name in {WEIGHTS, CONFIG} & set(members):
                 size = archive.getinfo(name).file_size
                 if size > (limit if name == WEIGHTS else LONGEST_CONFIG):
@@ -266,17 +245,7 @@ def _read_archive(path: Path) -> WeightFile:
             if CONFIG in members:
                 found.attributes["model_config"] = archive.read(CONFIG).decode("utf-8", "replace")
             return found
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        RuntimeError,  # encrypted
-        NotImplementedError,
-        OverflowError,
-        struct.error,
-        lzma.LZMAError,
-    ) as error:
+    except BROKEN_ARCHIVE as error:
         raise WeightFileError(f"{path} is a damaged zip archive ({error})") from error
 
 
@@ -295,33 +264,20 @@ def _expect_hdf5(path: Path, start: bytes) -> None:
     raise WeightFileError(f"{path} is not an HDF5 file: it {kind}")
 
 
-def _similar_files(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" (nor a folder {path.parent})"
-    near = nearest(path.name, (other.name for other in path.parent.iterdir()), cutoff=0.7)
-    return f"; is it {near!r}?" if near else ""
-
-
-# --- Writing -------------------------------------------------------------------------------------
-
 # A place in a `.weights.h5`: the path of its group, the name of what it belongs to, its arrays.
 Places = Sequence[tuple[str, str, Sequence[Any]]]
 # A group of a file: its path, its attributes, its arrays by name.
-Group = tuple[str, Mapping[str, Any], Mapping[str, Any]]
+Group = tuple[str, About, Mapping[str, Any]]
 
 
 def write_weights(
-    path: str | os.PathLike[str],
-    layers: Layers,
-    attributes: Mapping[str, Any] | None = None,
-    group: str | None = None,
+    path: Target, layers: Layers, attributes: About | None = None, group: str | None = None
 ) -> None:
     """Write an inventory as Keras's legacy HDF5, beside its place and renamed into it.
 
-    Keras reads such a file by the order of `layers`: give them in the model's order, those
-    without weights as an empty list or not at all. Weight names are kept as they are; Keras's
-    own are 'layer/kernel'. `attributes` (strings, numbers) are put on the root. A whole-model file
-    has its weights in a `group` 'model_weights'; alone they are at the root.
+    Keras reads such a file by the order of `layers`: give them in the model's order. Weight names
+    are kept as they are; Keras's own are 'layer/kernel'. `attributes` (strings, numbers) are put on
+    the root. A whole-model file has its weights in a `group` 'model_weights'.
 
     Raises WeightFileError for a name that is given twice or is not a path inside the file, and
     for arrays that are not finite numbers; nothing is written then.
@@ -335,9 +291,8 @@ def write_weights(
                 problems.append(f"{name!r} cannot be a name in an HDF5 file")
             elif len(name.encode("utf-8")) > ATTRIBUTE_LIMIT:
                 problems.append(f"the name {name[:40]!r}... is longer than {ATTRIBUTE_LIMIT} bytes")
-    _refuse_unless_finite(
-        [(f"{layer}: {name}", a) for layer, weights in layers for name, a in weights], problems
-    )
+    named = [(f"{layer}: {name}", a) for layer, weights in layers for name, a in weights]
+    _refuse_unless_finite(named, problems)
     root = group or ""
     # Keras 2 converts what older versions wrote, and takes a file without a version for one. The
     # backend says how kernels lie: HWIO, not flipped.
@@ -347,13 +302,10 @@ def write_weights(
     for layer, weights in layers:
         names = _split("weight_names", [name for name, _ in weights])
         groups.append((f"{root}/{layer}", names, dict(weights)))
-    with replacing(path) as part:
-        _write(part, [*groups, ("/", attributes or {}, {})])
+    _write(path, [*groups, ("/", attributes or {}, {})])
 
 
-def write_keras3(
-    path: str | os.PathLike[str], places: Places, attributes: Mapping[str, Any] | None = None
-) -> None:
+def write_keras3(path: Target, places: Places, attributes: About | None = None) -> None:
     """Write `.weights.h5`, where `places` say what lies where: ('layers/dense', 'fc1', arrays).
 
     Raises WeightFileError for arrays that are not finite numbers; nothing is written then.
@@ -363,11 +315,10 @@ def write_keras3(
         (f"{inside}/vars", {"name": name}, {str(i): array for i, array in enumerate(arrays)})
         for inside, name, arrays in places
     ]
-    with replacing(path) as part:
-        _write(part, [*groups, ("/", attributes or {}, {})])
+    _write(path, [*groups, ("/", attributes or {}, {})])
 
 
-def write_archive(path: str | os.PathLike[str], places: Places, config: str) -> None:
+def write_archive(path: Target, places: Places, config: str) -> None:
     """Write `.keras`: a zip archive, nothing compressed, of the model's description and weights."""
     with (
         replacing(path) as part,
@@ -383,10 +334,10 @@ def write_archive(path: str | os.PathLike[str], places: Places, config: str) -> 
             shutil.copyfileobj(source, member)
 
 
-def _write(path: Path, groups: Sequence[Group]) -> None:
+def _write(path: Target, groups: Sequence[Group]) -> None:
     import h5py
 
-    with h5py.File(path, "w") as file:
+    with replacing(path) as part, h5py.File(part, "w") as file:
         for name, attributes, arrays in groups:
             group = file.require_group(name)  # 'a' may be there already, because of 'a/b'
             for key, value in attributes.items():
@@ -398,13 +349,13 @@ def _write(path: Path, groups: Sequence[Group]) -> None:
 def _split(attribute: str, names: Sequence[str]) -> dict[str, np.ndarray]:
     """A list of names as attributes: one, or as many as it takes for each to be small enough."""
     encoded = np.array([name.encode("utf-8") for name in names] or [b""], dtype=np.bytes_)
-    encoded = encoded[: len(names)]
-    pieces = 1
-    while any(p.nbytes > ATTRIBUTE_LIMIT for p in np.array_split(encoded, pieces)):
-        pieces += 1
-    if pieces == 1:
-        return {attribute: encoded}
-    return {f"{attribute}{i}": p for i, p in enumerate(np.array_split(encoded, pieces))}
+    for count in itertools.count(1):
+        pieces = np.array_split(encoded[: len(names)], count)
+        if all(piece.nbytes <= ATTRIBUTE_LIMIT for piece in pieces):
+            break
+    if count == 1:
+        return {attribute: pieces[0]}
+    return {f"{attribute}{i}": piece for i, piece in enumerate(pieces)}
 
 
 def _refuse_unless_finite(named: Sequence[tuple[str, Any]], problems: Sequence[str] = ()) -> None:

@@ -26,35 +26,15 @@ from minitl.models.model import Model
 from minitl.models.opened import named_layers
 from minitl.models.sequential import Sequential
 from minitl.naming import snake_case
+from minitl.storage import keras_config
 from minitl.storage import keras_files as files
-from minitl.storage.keras_config import (
-    class_name,
-    describe,
-    for_keras3,
-    from_json,
-    layer_from,
-    model_from_config,
-    model_of_class,
-    to_json,
-)
+from minitl.storage.keras_config import class_name, layer_from, to_json
+from minitl.storage.keras_config import describe as describe  # for `naming.part("files")`
+from minitl.storage.keras_config import from_json as from_json
+from minitl.storage.keras_config import model_from_config as model_from_config
+from minitl.storage.keras_config import model_of_class as model_of_class
 from minitl.storage.settings import serialize
 from minitl.storage.weight_matching import numbered, plan
-
-__all__ = [
-    "describe",
-    "from_bytes",
-    "from_json",
-    "layer_from",
-    "load_model",
-    "load_weights",
-    "model_from_config",
-    "model_of_class",
-    "named_layers",
-    "save_model",
-    "save_weights",
-    "to_bytes",
-    "to_json",
-]
 
 # Layers that a published file calls otherwise than the network does now: ResNet50's top. (Keras,
 # which reads by order, does not see it.)
@@ -68,23 +48,18 @@ def inventory(model: Model, frozen_last: bool = False) -> list[tuple[str, list[A
     `frozen_last` what is trainable now comes first within a layer (a nested base, say): so Keras
     expects it beside a description of the model that says what is frozen.
     """
+
+    def named(layer: Layer) -> list[tuple[str, Variable]]:
+        """('dense/kernel', variable) ...; each layer's own with what can learn first."""
+        found = [(v.name, v) for v in sorted(layer.own_weights, key=lambda v: not v.learnable)]
+        found += [item for inner in layer.sublayers() for item in named(inner)]
+        return [(f"{layer.name}/{path}", v) for path, v in found]
+
     last = "trainable" if frozen_last else "learnable"
     return [
-        (layer.name, sorted(_named_weights(layer), key=lambda item: not getattr(item[1], last)))
+        (layer.name, sorted(named(layer), key=lambda item: not getattr(item[1], last)))
         for layer in model.all_layers
     ]
-
-
-def _named_weights(layer: Layer) -> list[tuple[str, Variable]]:
-    """('dense/kernel', variable) ...; each layer's own with what can learn first."""
-    own = sorted(layer.own_weights, key=lambda v: not v.learnable)
-    found = [(f"{layer.name}/{v.name}", v) for v in own]
-    for inner in layer.sublayers():
-        found += [(f"{layer.name}/{path}", v) for path, v in _named_weights(inner)]
-    return found
-
-
-# --- Weights -------------------------------------------------------------------------------------
 
 
 def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> None:
@@ -95,9 +70,9 @@ def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> 
     and refuses them: load first there, and freeze then, or use '.weights.h5'.
     """
     path = _target(filepath, overwrite)
-    notes = {"minitl": json.dumps(_notes(model))}
+    notes = {"minitl": _notes(model)}
     if path.name.endswith(".weights.h5"):
-        files.write_keras3(path, keras3_places(model), notes)
+        files.write_keras3(path, list(_places(model, "", set())), notes)
     else:
         files.write_weights(path, _arrays(inventory(model)), notes)
 
@@ -134,10 +109,8 @@ def _renumbered(stored: files.Inventory, model: Model) -> files.Inventory:
     with_weights = [layer for layer in model.all_layers if layer.weights]
     ours, theirs = [layer.name for layer in with_weights], [name for name, w in stored if w]
     for kind in {snake_case(class_name(layer)) for layer in with_weights}:
-        here, there = (
-            sorted((name for name in names if numbered(name)[0] == kind), key=numbered)
-            for names in (ours, theirs)
-        )
+        of_kind = ([n for n in names if numbered(n)[0] == kind] for names in (ours, theirs))
+        here, there = (sorted(names, key=numbered) for names in of_kind)
         if len(here) == len(there):
             new_names |= dict(zip(there, here, strict=True))
     return [(new_names.get(name, name), weights) for name, weights in stored]
@@ -147,16 +120,12 @@ def _arrays(of: list[tuple[str, list[Any]]]) -> list[tuple[str, list[tuple[str, 
     return [(name, [(path, v.storage) for path, v in weights]) for name, weights in of]
 
 
-def keras3_places(layer: Layer, path: str = "") -> list[tuple[str, str, list[Any]]]:
+def _places(layer: Layer, path: str, seen: set[int]) -> Iterator[tuple[str, str, list[Any]]]:
     """Where Keras 3 keeps the weights of a model: (group, name of the layer, its own arrays).
 
     The groups of a model's layers are named by their class and numbered in order. A layer that
     belongs to several models is kept in the first.
     """
-    return list(_places(layer, path, set()))
-
-
-def _places(layer: Layer, path: str, seen: set[int]) -> Iterator[tuple[str, str, list[Any]]]:
     if id(layer) in seen:
         return
     seen.add(id(layer))
@@ -179,18 +148,13 @@ def _places(layer: Layer, path: str, seen: set[int]) -> Iterator[tuple[str, str,
 
 
 def _target(filepath: str | Path, overwrite: bool, *endings: str) -> Path:
-    path = Path(filepath)
-    if path.suffix not in (".h5", ".hdf5", *endings):
-        known = " or ".join((".h5", *endings))
-        raise ValueError(
-            f"minitl writes HDF5 files: the name must end in {known}, got {path.name!r}"
-        )
+    path, known = Path(filepath), (".h5", *endings)
+    if path.suffix not in (".hdf5", *known):
+        expected = f"the name must end in {' or '.join(known)}, got {path.name!r}"
+        raise ValueError(f"minitl writes HDF5 files: {expected}")
     if not overwrite and path.exists():
         raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
     return path
-
-
-# --- Whole models --------------------------------------------------------------------------------
 
 
 def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> None:
@@ -198,14 +162,14 @@ def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> No
     if not model.outputs:
         raise ValueError(f"{model.name!r} has no shapes yet; build it, or fit it, before saving")
     path = _target(filepath, overwrite, ".keras")
-    notes = json.dumps(_notes(model))
+    notes = _notes(model)
     if path.suffix == ".keras":
-        described = json.dumps(for_keras3(json.loads(to_json(model)) | {"minitl": notes}))
-        files.write_archive(path, keras3_places(model), described)
-        return
-    attributes = {"model_config": to_json(model), "minitl": notes}
-    arrays = _arrays(inventory(model, frozen_last=True))
-    files.write_weights(path, arrays, attributes, group="model_weights")
+        described = keras_config.for_keras3(json.loads(to_json(model)) | {"minitl": notes})
+        files.write_archive(path, list(_places(model, "", set())), json.dumps(described))
+    else:
+        attributes = {"model_config": to_json(model), "minitl": notes}
+        arrays = _arrays(inventory(model, frozen_last=True))
+        files.write_weights(path, arrays, attributes, group="model_weights")
 
 
 def load_model(filepath: str | Path, compile: bool = True) -> Model:
@@ -216,10 +180,8 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
     """
     stored = files.read_weights(filepath)
     if "model_config" not in stored.attributes:
-        raise files.WeightFileError(
-            f"{filepath} holds weights without an architecture; build the model and call "
-            f"model.load_weights"
-        )
+        advice = "build the model and call model.load_weights"
+        raise files.WeightFileError(f"{filepath} holds weights without an architecture; {advice}")
     numbers = sum(array.size for _, weights in stored.layers for _, array in weights)
     with _described_well(filepath):
         described = _json(stored.attributes["model_config"], filepath)
@@ -229,11 +191,10 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
         if not isinstance(model, Model):
             raise ValueError(f"it describes a {described['class_name']}, no model")
         model.metadata = dict(notes.get("metadata", {}))
-        ranges = notes.get("input_ranges", {})
+        ranges, multipliers = notes.get("input_ranges", {}), notes.get("rate_multipliers", {})
         for layer in input_layers(model):
             if layer.name in ranges:
                 layer.inspect = InputRange(*ranges[layer.name])
-        multipliers = notes.get("rate_multipliers", {})
         for place, inner in named_layers(model):
             inner.rate_multiplier = multipliers.get(place, 1.0)
         settings = notes.get("compile")
@@ -262,8 +223,7 @@ def from_bytes(data: bytes) -> Model:
 def _without_values(size: int) -> Iterator[None]:
     """Within the block weights are made without values: those of the file are to be copied there.
 
-    A file that describes a model has its weights, too: a description of more than `size` bytes of
-    them lies. Raises MemoryError then.
+    A description of more than `size` bytes of weights, the file's, lies: MemoryError.
     """
     left = size
 
@@ -290,54 +250,40 @@ def _described_well(filepath: str | Path) -> Iterator[None]:
     except files.WeightFileError:
         raise
     except MemoryError as error:
-        raise files.WeightFileError(
-            f"{filepath} describes a model of more weights than it holds ({error})"
-        ) from None
+        text = f" describes a model of more weights than it holds ({error})"
+        raise files.WeightFileError(f"{filepath}{text}") from None
     except ValueError as error:
         raise files.WeightFileError(f"{filepath}: {error}") from error
     except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise files.WeightFileError(
-            f"{filepath}: its description of the model is damaged ({type(error).__name__}: {error})"
-        ) from error
+        text = f"its description of the model is damaged ({type(error).__name__}: {error})"
+        raise files.WeightFileError(f"{filepath}: {text}") from error
 
 
 def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
     if isinstance(text, str) and len(text) > files.LONGEST_CONFIG:
-        raise files.WeightFileError(
-            f"{filepath}: its description of the model has {len(text):,} characters, more than "
-            f"any network needs"
-        )
-    try:
+        length = f"{len(text):,} characters, more than any network needs"
+        raise files.WeightFileError(f"{filepath}: its description of the model has {length}")
+    value = None
+    with suppress(TypeError, ValueError, RecursionError):
         value = json.loads(text)
-    except (TypeError, ValueError, RecursionError):
-        value = None
     if not isinstance(value, dict):
         raise files.WeightFileError(f"{filepath}: its description of the model is damaged")
     return value
 
 
-def _notes(model: Model) -> dict[str, Any]:
-    """What minitl keeps beside what Keras's layout has a place for."""
-    ranges = {
-        layer.name: [layer.inspect.low, layer.inspect.high, layer.inspect.remedy]
-        for layer in input_layers(model)
-        if isinstance(layer.inspect, InputRange)
-    }
-    multipliers = {
-        path: layer.rate_multiplier
-        for path, layer in named_layers(model)
-        if layer.rate_multiplier != 1
-    }
+def _notes(model: Model) -> str:
+    """What minitl keeps beside what Keras's layout has a place for, as JSON."""
+    found = {layer.name: layer.inspect for layer in input_layers(model)}
+    known = {name: r for name, r in found.items() if isinstance(r, InputRange)}
+    ranges = {name: [r.low, r.high, r.remedy] for name, r in known.items()}
+    multipliers = {path: layer.rate_multiplier for path, layer in named_layers(model)}
+    multipliers = {path: by for path, by in multipliers.items() if by != 1}
     compiled = None
     if model.compiled is not None:
         with suppress(ValueError):  # a function of the user's: whoever loads the model compiles it
             compiled = serialize(model.compiled.settings)
-    return {
-        "metadata": model.metadata,
-        "rate_multipliers": multipliers,
-        "input_ranges": ranges,
-        "compile": compiled,
-    }
+    notes = {"metadata": model.metadata, "rate_multipliers": multipliers}
+    return json.dumps(notes | {"input_ranges": ranges, "compile": compiled})
 
 
 def input_layers(layer: Layer) -> Iterable[InputLayer]:

@@ -72,9 +72,6 @@ def assign(model: Any, layers: Inventory, source: str | os.PathLike[str]) -> Non
             variable.assign(array)
 
 
-# --- Published weights ---------------------------------------------------------------------------
-
-
 def array_digest(array: np.ndarray) -> str:
     """sha256 of an array's values as little-endian float32 in C order (its shape left out)."""
     return hashlib.sha256(np.ascontiguousarray(array, dtype="<f4").data).hexdigest()
@@ -123,8 +120,7 @@ def cache_folder(*parts: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
-            f"cannot make the cache folder {folder} ({error.strerror}); "
-            f"set MINITL_HOME to a folder that can be written"
-        ) from error
+        remedy = "set MINITL_HOME to a folder that can be written"
+        text = f"cannot make the cache folder {folder} ({error.strerror}); {remedy}"
+        raise OSError(text) from error
     return folder

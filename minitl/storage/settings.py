@@ -51,8 +51,7 @@ def configured(described: Mapping[str, Any], table: Registry, what: str) -> Any:
 
 def layer_settings(layer: Any) -> dict[str, Any]:
     """`Layer.get_config`: the constructor's arguments, from which `from_config` makes it again."""
-    base = {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype}
-    return base | settings_of(layer)
+    return {n: getattr(layer, n) for n in ("name", "trainable", "dtype")} | settings_of(layer)
 
 
 def layer_configured(cls: type, settings: Mapping[str, Any]) -> Any:

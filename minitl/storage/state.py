@@ -41,9 +41,6 @@ class DamagedState(ValueError):
     """A file that is not, or no longer, what `write_state` wrote."""
 
 
-# --- Plain values as JSON and a list of arrays ---------------------------------------------------
-
-
 def encode(value: Any, arrays: list[np.ndarray]) -> Any:
     """`value` as JSON can hold it; its arrays are appended to `arrays`. Raises NotPlain."""
     if value is None or type(value) in (bool, int, float, str):
@@ -81,8 +78,7 @@ def decode(value: Any, arrays: list[np.ndarray]) -> Any:
         return {k: decode(v, arrays) for k, v in value.items()}
     kind = value[TAG]
     if kind in ("array", "number"):
-        array = arrays[value["at"]]
-        return array if kind == "array" else array[()]
+        return arrays[value["at"]] if kind == "array" else arrays[value["at"]][()]
     if kind == "generator":
         state = decode(value["state"], arrays)
         if state["bit_generator"] not in GENERATORS:
@@ -101,12 +97,8 @@ def fingerprint(value: Any) -> str:
     return arrays_digest(arrays, tree, "{dtype}{shape}")
 
 
-# --- The state of an object ----------------------------------------------------------------------
-
-
 def state_of(thing: Any, skip: Iterable[str] = (), largest: float = math.inf) -> dict[str, Any]:
-    """The attributes of an object that are plain, without those in `skip` and those that hold
-    more than `largest` bytes of arrays."""
+    """The plain attributes but those in `skip` or of more than `largest` bytes of arrays."""
     found = {}
     for name, value in getattr(thing, "__dict__", {}).items():
         arrays: list[np.ndarray] = []
@@ -148,9 +140,6 @@ class Changes:
         return {n: v for n, v in state.items() if fingerprint(v) != self.start.get(n)}
 
 
-# --- Files ---------------------------------------------------------------------------------------
-
-
 def write_state(path: str | os.PathLike[str], value: Any) -> None:
     """Write a plain value, beside its place and renamed into it, and wait until the disk has it."""
     arrays: list[np.ndarray] = []
@@ -174,14 +163,12 @@ def read_state(path: str | os.PathLike[str]) -> Any:
     """Read what `write_state` wrote. Raises DamagedState, or FileNotFoundError."""
     data = bytearray(Path(path).read_bytes())
     if not is_state(data[: len(MAGIC)]):
-        raise DamagedState(
-            f"{path} is no file of minitl's state: it begins with {bytes(data[:8])!r}"
-        )
+        start = bytes(data[:8])
+        raise DamagedState(f"{path} is no file of minitl's state: it begins with {start!r}")
     body = memoryview(data)[:-32]
     if len(data) < len(MAGIC) + 40 or hashlib.sha256(body).digest() != data[-32:]:
-        raise DamagedState(
-            f"{path} is damaged: its {len(data):,} bytes are not those that were written"
-        )
+        size = f"its {len(data):,} bytes"
+        raise DamagedState(f"{path} is damaged: {size} are not those that were written")
     try:
         at = len(MAGIC) + 8
         end = at + int.from_bytes(body[len(MAGIC) : at], "little")
@@ -195,15 +182,8 @@ def read_state(path: str | os.PathLike[str]) -> Any:
             arrays.append(np.ndarray(tuple(shape), dtype, body, end).copy())
             end += arrays[-1].nbytes
         return decode(header["tree"], arrays)
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        ArithmeticError,
-        AttributeError,
-        RecursionError,
-    ) as e:
-        raise DamagedState(f"{path} cannot be understood: {e!r}") from None
+    except NONSENSE as error:
+        raise DamagedState(f"{path} cannot be understood: {error!r}") from None
 
 
 def is_state(start: bytes | bytearray) -> bool:

@@ -1,14 +1,13 @@
 """Which array of a file goes into which weight of a model: all is checked before any of it moves.
 
-`plan` lays two inventories, the file's and the model's, over each other: layers by name, weights
-within a layer by position and shape. What does not fit is told in one error that lists every
-missing, surplus, misshapen and non-finite array, with near misses and likely causes. It is what
-`keras_weights.assign` does for the published file, for files of all kinds.
+`plan` lays two inventories, the file's and the model's, over each other. What does not fit is told
+in one error, with near misses and likely causes. It is what `keras_weights.assign` does for the
+published file, for files of all kinds.
 """
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ import numpy as np
 from minitl.naming import nearest
 from minitl.storage.keras_weights import WeightFileError
 
-Layers = Sequence[tuple[str, Sequence[tuple[str, Any]]]]
+Weights = Sequence[tuple[str, Any]]
+Layers = Sequence[tuple[str, Weights]]
 
 
 def refuse_twice(names: Sequence[str], what: str) -> None:
@@ -39,14 +39,14 @@ def plan(
     Args:
         file_layers: what `read_weights` gave: [(layer, [(weight, array), ...]), ...].
         model_layers: the same with slots for arrays: anything with `shape` and `dtype`, or a tuple
-            that is the shape (float32 then). Layers without weights are not in question.
+            that is the shape (float32 then).
         rename: {name in the file: name in the model}.
         by_name: as in Keras: only layers that both sides have.
         source: of the file layers, for the error.
 
-    Layers are matched by name. Inside a layer weights are matched by position and must have the
-    same shape; a nested model's weights are first sorted by the inner layer that owns them, where
-    both sides name the same owners. Neither the order of layers nor freezing matters.
+    Layers are matched by name, those without weights left out. Inside a layer weights are matched
+    by position and must have the same shape; a nested model's weights are first sorted by the inner
+    layer that owns them, where both sides name the same owners.
 
     The arrays come in the slot's dtype, finite and C-contiguous; where nothing had to be
     converted they are the inventory's own, so copy them into the slots. Raises ONE
@@ -61,56 +61,48 @@ def plan(
 
     missing = [] if by_name else [name for name in in_model if name not in in_file]
     surplus = [] if by_name else [name for name in in_file if name not in in_model]
-    for name in missing:
-        shapes, hint = _shapes(in_model[name]), _is_it(name, surplus)
-        problems.append(f"layer {name!r}: expected in the file ({shapes}), found nothing{hint}")
-    for name in surplus:
-        shapes, hint = _shapes(in_file[name]), _is_it(name, missing)
-        problems.append(f"layer {name!r}: found in the file ({shapes}), not in the model{hint}")
-    if hint := _explain_top(missing, surplus):
-        problems.append(hint)
+    sides = (
+        (missing, in_model, surplus, "expected in the file ({}), found nothing"),
+        (surplus, in_file, missing, "found in the file ({}), not in the model"),
+    )
+    for names, weights_of, others, text in sides:
+        for name in names:
+            shapes = ", ".join(_shape(slot) for _, slot in weights_of[name])
+            near = nearest(name, others, cutoff=0.7)
+            hint = f"; is it {near!r}?" if near else ""
+            problems.append(f"layer {name!r}: {text.format(shapes)}{hint}")
+    problems += _explain_top(missing, surplus)
     for name in in_model:
         if name in in_file:
-            _match_layer(name, in_file[name], in_model[name], pairs, problems)
+            _match(name, in_file[name], in_model[name], pairs, problems)
     if not pairs and not problems and (in_file or in_model):  # else there is nothing to load
         problems.append("not one layer of the file is in the model")
     if problems:
-        raise WeightFileError(
-            f"the weights in {source} do not fit the model; nothing was changed:", problems
-        )
+        headline = f"the weights in {source} do not fit the model; nothing was changed:"
+        raise WeightFileError(headline, problems)
     return pairs
 
 
-def _match_layer(
-    layer: str,
-    stored: Sequence[tuple[str, Any]],
-    slots: Sequence[tuple[str, Any]],
-    pairs: list[tuple[Any, np.ndarray]],
-    problems: list[str],
-) -> None:
+def _match(layer: str, stored: Weights, slots: Weights, pairs: list, problems: list) -> None:
     """Match the weights of one layer; add to `pairs` what fits and to `problems` what does not."""
-    owners, others = ([_owner(name) for name, _ in side] for side in (stored, slots))
-    rank, other_rank = _ranks(owners), _ranks(others)
-    if set(rank.values()) == set(other_rank.values()):
+    ranks, other_ranks = _ranks(stored), _ranks(slots)
+    if set(ranks.values()) == set(other_ranks.values()):
         # Sorting is stable, so within an owner the position decides. Keras writes a nested
         # model's frozen weights behind the others, but a layer's own always in one order.
-        stored = sorted(stored, key=lambda item: rank[_owner(item[0])])
-        slots = sorted(slots, key=lambda item: other_rank[_owner(item[0])])
+        stored = sorted(stored, key=lambda item: ranks[item[0]])
+        slots = sorted(slots, key=lambda item: other_ranks[item[0]])
     if len(stored) != len(slots):
-        problems.append(
-            f"layer {layer!r}: expected {_listing(slots)}, found {_listing(stored)} in the file"
-        )
+        expected, found = _listing(slots), _listing(stored)
+        problems.append(f"layer {layer!r}: expected {expected}, found {found} in the file")
         return
     for (name, slot), (stored_name, array) in zip(slots, stored, strict=True):
-        expected, found = _shape_of(slot), _shape_of(array)
         where = f"{layer}: {name}"
         if stored_name != name:
             where += f" ({stored_name} in the file)"
-        if expected != found:
-            cause = _likely_cause(expected, found)
-            problems.append(
-                f"{where}: expected shape {_shape(expected)}, found {_shape(found)}{cause}"
-            )
+        if _shape_of(slot) != _shape_of(array):
+            cause = _likely_cause(_shape_of(slot), _shape_of(array))
+            shapes = f"expected shape {_shape(slot)}, found {_shape(array)}"
+            problems.append(f"{where}: {shapes}{cause}")
         elif array.dtype.kind != "f":
             problems.append(f"{where}: expected floating-point numbers, found {array.dtype}")
         else:
@@ -122,27 +114,23 @@ def _match_layer(
             pairs.append((slot, cast))
 
 
-def _owner(weight_name: str) -> str:
-    """'head/dense/kernel:0' -> 'dense': the inner layer that a weight belongs to.
-
-    Keras's recurrent layers keep theirs in a cell: 'both/forward_lstm/lstm_cell/kernel' is
-    forward_lstm's.
-    """
-    path = weight_name.split("/")[:-1]
-    while len(path) > 1 and path[-1] in ("lstm_cell", "gru_cell"):
-        path.pop()
-    return path[-1] if path else ""
-
-
-def _ranks(owners: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """Names as (kind, which of its kind): 'dense_4' and 'dense_7' are the first and the second
-    'dense'. Automatic names go on counting when a model is built again."""
+def _ranks(weights: Weights) -> dict[str, tuple[str, int]]:
+    """By weight the inner layer that owns it, as (kind, which of its kind): 'head/dense_4/bias' and
+    'head/dense_7/bias' belong to the first and the second 'dense'. Automatic names go on counting
+    when a model is built again."""
+    owners = {}
+    for name, _ in weights:
+        path = ["", *name.split("/")[:-1]]
+        # Keras's recurrent layers keep theirs in a cell, 'both/forward_lstm/lstm_cell/kernel'.
+        while len(path) > 2 and path[-1] in ("lstm_cell", "gru_cell"):
+            path.pop()
+        owners[name] = path[-1]
     ranks: dict[str, tuple[str, int]] = {}
     seen: Counter[str] = Counter()
-    for (kind, _), name in sorted((numbered(name), name) for name in set(owners)):
-        ranks[name] = kind, seen[kind]
+    for (kind, _), owner in sorted((numbered(owner), owner) for owner in set(owners.values())):
+        ranks[owner] = kind, seen[kind]
         seen[kind] += 1
-    return ranks
+    return {name: ranks[owner] for name, owner in owners.items()}
 
 
 def numbered(name: str) -> tuple[str, int]:
@@ -158,10 +146,9 @@ def not_finite_numbers(array: np.ndarray) -> str:
     if finite.all():
         return ""
     first = tuple(int(i) for i in np.argwhere(~finite)[0])
-    return (
-        f"expected finite numbers, found {np.count_nonzero(~finite):,} of {array.size:,} that "
-        f"are not (the first, {array[first]}, at {_shape(first)})"
-    )
+    count = f"{np.count_nonzero(~finite):,} of {array.size:,}"
+    where = f"the first, {array[first]}, at {_shape(first)}"
+    return f"expected finite numbers, found {count} that are not ({where})"
 
 
 def _likely_cause(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
@@ -181,39 +168,31 @@ def _likely_cause(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
     return ""
 
 
-def _explain_top(missing: Sequence[str], surplus: Sequence[str]) -> str:
+def _explain_top(missing: Sequence[str], surplus: Sequence[str]) -> list[str]:
     """Say so when the two sides differ by the classifier of a published network."""
     tops = {"fc1", "fc2", "fc1000", "probs", "predictions"}
     if tops & set(surplus):
-        return (
+        return [
             "likely cause: the file has the classifier on top and the model was built with "
             "include_top=False; take the file without top ('_notop'), or pass by_name=True"
-        )
+        ]
     if tops & set(missing):
-        return (
+        return [
             "likely cause: the file has no classifier on top and the model was built with "
             "include_top=True; take the file with top, or build with include_top=False"
-        )
-    return ""
-
-
-def _is_it(name: str, others: Iterable[str]) -> str:
-    near = nearest(name, others, cutoff=0.7)
-    return f"; is it {near!r}?" if near else ""
+        ]
+    return []
 
 
 def _shape_of(slot: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in (slot if isinstance(slot, tuple | list) else slot.shape))
 
 
-def _shape(shape: Sequence[int]) -> str:
+def _shape(slot: Any) -> str:
+    shape = _shape_of(slot)
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
-def _shapes(weights: Sequence[tuple[str, Any]]) -> str:
-    return ", ".join(_shape(_shape_of(slot)) for _, slot in weights)
-
-
-def _listing(weights: Sequence[tuple[str, Any]]) -> str:
-    names = ", ".join(f"{name} {_shape(_shape_of(slot))}" for name, slot in weights)
-    return f"{len(weights)} weights ({names})" if len(weights) != 1 else f"1 weight ({names})"
+def _listing(weights: Weights) -> str:
+    names = ", ".join(f"{name} {_shape(slot)}" for name, slot in weights)
+    return f"{len(weights)} weight{'s' * (len(weights) != 1)} ({names})"

