@@ -71,9 +71,6 @@ class ArrayData:
         return ArrayData(*first[:3], self.batch_size), ArrayData(*last[:3], self.batch_size)
 
 
-# --- Arrays from what a user gives ----------------------------------------------------------------
-
-
 def make_arrays(
     x: Any, y: Any, weight: Any, input_names: Sequence[str], output_names: Sequence[str]
 ) -> Batch:

@@ -99,9 +99,6 @@ def _still_read(result: Any, outputs: Sequence[Any], unread: Counter[int]) -> di
     return {id(t): value for t, value in zip(outputs, results, strict=True) if unread[id(t)]}
 
 
-# --- Finding a graph ------------------------------------------------------------------------------
-
-
 def graph_between(
     inputs: Sequence[SymbolicTensor], starts: Sequence[Layer], outputs: Sequence[SymbolicTensor]
 ) -> tuple[Graph, list[Layer]]:

@@ -103,9 +103,6 @@ def with_bar(source: Any, what: str, show: bool) -> Any:
     return part("progress").with_bar(source, what)
 
 
-# --- Sources of batches from what a user gives ----------------------------------------------------
-
-
 def source_of(
     model: Any,
     x: Any,

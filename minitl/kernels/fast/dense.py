@@ -84,9 +84,6 @@ def product(a: Array, b: Array) -> Array:
     return c
 
 
-# --- Forward -------------------------------------------------------------------------------------
-
-
 def forward(x: Array, kernel: Array) -> Array:
     """x @ kernel. A job is a range of the kernel's lines by a range of its panels."""
     (rows, depth), columns = x.shape, kernel.shape[1]
@@ -169,9 +166,6 @@ def _pack_panel(b, first, depth, columns, left, panel):
         else:
             for j in range(2 * vector):
                 panel[at + j] = b[source + j] if left + j < columns else 0
-
-
-# --- Gradients -----------------------------------------------------------------------------------
 
 
 def input_gradient(g: Array, kernel: Array) -> Array:

@@ -112,9 +112,6 @@ def conv2d_kernel_gradient(x, g, geometry):
     return added_up(sums).reshape(*geometry.window, channels, filters)
 
 
-# --- Columns -------------------------------------------------------------------------------------
-
-
 def _columns(x: Array, geometry: Geometry, first: int, last: int) -> Array:
     """What the windows of the lines first ... last-1 see, one row each: (lines*OW, KH*KW*C).
 
@@ -174,9 +171,6 @@ def _corner(line, ow, geometry):
     n, oh = divmod(line, geometry.out_size[0])
     top, left = geometry.pads[0], geometry.pads[2]
     return n, oh * geometry.strides[0] - top, ow * geometry.strides[1] - left
-
-
-# --- Blocks --------------------------------------------------------------------------------------
 
 
 def _longest_block(geometry: Geometry, row_bytes: int) -> int:

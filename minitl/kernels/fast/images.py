@@ -50,9 +50,6 @@ def gaussian_noise(x, deviation, seeds):
     return y
 
 
-# --- Loops ---------------------------------------------------------------------------------------
-
-
 @inner
 def _folded(at, length, mode):
     """`reference._folded`, for a coordinate that is not in [0, length - 1]."""

@@ -69,9 +69,6 @@ def _over_images(work, g: Array, geometry: Geometry, *inputs: Array) -> Array:
     return dx
 
 
-# --- Loops ---------------------------------------------------------------------------------------
-
-
 @inner
 def _inside(line, ow, geometry):
     """The window at (line, ow): its image n, row oh, first row and column of the image, top and

@@ -35,8 +35,6 @@ _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 
 
-# --- Cutting work into parts ---------------------------------------------------------------------
-
 # At least so many parts, where there is enough to share out. A constant, because the order in
 # which partial sums are added, and the edges at which BLAS changes its inner loop, follow it.
 PARTS = 8
@@ -100,9 +98,6 @@ def cut_product(
         else:
             break
     return [(*rows, *columns) for rows in cut(lines, blocks) for columns in cut(width, panels)]
-
-
-# --- Running them --------------------------------------------------------------------------------
 
 
 def thread_count() -> int:
@@ -182,8 +177,6 @@ def _forget_workers() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_workers)
 
-
-# --- BLAS ----------------------------------------------------------------------------------------
 
 _depth = 0  # how many kernels are inside `_one_blas_thread` now
 # What sets the threads of each BLAS, and how many it had before the first of them.
