@@ -79,7 +79,7 @@ def demo(arguments: argparse.Namespace) -> None:
     print("\n--- 5. Fine-tuning: block5 unfrozen, at a small rate", flush=True)
     for layer in base.layers:
         layer.trainable = layer.name.startswith("block5")
-    upper.get_layer("standardise").trainable = False  # 16 images a batch are too few for means
+    upper.get_layer("standardise").trainable = False  # 16 images per batch are too few for means
     second, after = train(upper, maps, cells, 1e-5, epochs, epochs=epochs, batch_size=16)
 
     print("\n--- 6. Evaluation on the test cells", flush=True)

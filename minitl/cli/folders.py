@@ -66,10 +66,9 @@ def scratch(shape: tuple[int, ...]) -> np.ndarray:
     folder, size = tempfile.gettempdir(), 4 * math.prod(shape)
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise OSError(
-            f"the images need {size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.1f} MB are "
-            f"free; set TMPDIR to a folder with more room, or give a smaller --size"
-        )
+        fault = f"the images need {size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.1f} MB are"
+        advice = "set TMPDIR to a folder with more room, or give a smaller --size"
+        raise OSError(f"{fault} free; {advice}")
     with tempfile.TemporaryFile() as file:
         return np.memmap(file, np.float32, "w+", shape=shape)
 

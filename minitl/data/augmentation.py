@@ -36,7 +36,7 @@ def augment(
     seed     of all views; `view` is the number of this one
     first    the number of images[0]: view v of image i is the same in every call that agrees on
              the seed and the layers, whether it is computed with others or alone
-    compose  False resamples once a layer, exactly as the same layers in a model would
+    compose  False resamples once per layer, exactly as the same layers in a model would
 
     Returns (N, OH, OW, C) or (N, OH, OW). Raises TypeError for what is no augmentation layer and
     ValueError for images of other shapes.

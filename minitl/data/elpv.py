@@ -30,10 +30,8 @@ def load_data(kind: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarr
     try:
         from elpv_dataset.utils import load_dataset
     except ImportError as error:
-        raise ImportError(
-            "the solar-cell images are in the package elpv-dataset, which is not installed: "
-            "python -m pip install 'minitl[demo]'"
-        ) from error
+        text = "the solar-cell images are in the package elpv-dataset, which is not installed:"
+        raise ImportError(f"{text} python -m pip install 'minitl[demo]'") from error
     images, probability, types = load_dataset()
     if kind is None:
         return images, probability, types

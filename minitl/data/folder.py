@@ -198,7 +198,15 @@ def image_dataset_from_directory(
     and where there are no sub-folders, no images, or no images left in a part.
     """
     images.check_data_format(data_format)
-    _check_split(validation_split, subset, shuffle, seed)
+    images.check_choice("subset", subset, ("training", "validation", "both", None))
+    if (validation_split is None) != (subset is None):
+        both = f"{validation_split=}, {subset=}"
+        raise ValueError(f"validation_split and subset go together, got {both}")
+    if validation_split is not None and not 0 < validation_split < 1:
+        raise ValueError(f"validation_split must be between 0 and 1, got {validation_split}")
+    if validation_split is not None and shuffle and seed is None:
+        why = "without it the training and the validation part, made by two calls, would overlap"
+        raise ValueError(f"validation_split with shuffle=True needs a seed: {why}")
     if crop_to_aspect_ratio and pad_to_aspect_ratio:
         raise ValueError("set crop_to_aspect_ratio or pad_to_aspect_ratio, not both")
     if seed is None:  # NumPy's global generator, as in Keras: a script that seeds it is repeatable
@@ -304,11 +312,9 @@ def _index(
             text = f"no images ({', '.join(ENDINGS)}) for class {', '.join(empty)} in {directory}"
             warnings.warn(text, stacklevel=3)
         if len(names) == 1:
-            warnings.warn(
-                f"{directory} has one class only, {names[0]!r}: each sub-folder is taken as a "
-                f"class; did you mean {os.path.join(directory, names[0])}?",
-                stacklevel=3,
-            )
+            text = f"{directory} has one class only, {names[0]!r}: each sub-folder is taken as a"
+            text += f" class; did you mean {os.path.join(directory, names[0])}?"
+            warnings.warn(text, stacklevel=3)
         targets = np.repeat(np.arange(len(names), dtype=np.int32), [len(each) for each in files])
         return paths, targets, names
     if len(labels) != len(paths):
@@ -326,10 +332,8 @@ def _class_folders(directory: str, class_names: Sequence[str] | None) -> list[st
         entry.name for entry in os.scandir(directory) if entry.is_dir() and entry.name[0] != "."
     )
     if not folders:
-        raise ValueError(
-            f"{directory} has no sub-folders, and labels='inferred' takes one for each class; "
-            "for images without classes pass labels=None"
-        )
+        text = "has no sub-folders, and labels='inferred' takes one for each class"
+        raise ValueError(f"{directory} {text}; for images without classes pass labels=None")
     if class_names is None:
         return folders
     names = list(class_names)
@@ -350,20 +354,3 @@ def _image_files(directory: str, follow_links: bool) -> list[str]:
         for name in sorted(files)
         if name.lower().endswith(ENDINGS)
     ]
-
-
-def _check_split(validation_split: Any, subset: Any, shuffle: bool, seed: Any) -> None:
-    """Raise ValueError where these arguments do not go together."""
-    images.check_choice("subset", subset, ("training", "validation", "both", None))
-    if (validation_split is None) != (subset is None):
-        both = f"{validation_split=}, {subset=}"
-        raise ValueError(f"validation_split and subset go together, got {both}")
-    if validation_split is None:
-        return
-    if not 0 < validation_split < 1:
-        raise ValueError(f"validation_split must be between 0 and 1, got {validation_split}")
-    if shuffle and seed is None:
-        raise ValueError(
-            "validation_split with shuffle=True needs a seed: without it the training and the "
-            "validation part, made by two calls, would overlap"
-        )

@@ -119,10 +119,8 @@ def array_to_img(
 
     gray = x.shape[2] == 1
     if x.min() < 0 or (x.max() > 255 and not gray):
-        raise ValueError(
-            f"pixels must lie in 0-255, got {x.min():g} to {x.max():g}; "
-            "scale=True stretches any range to 0-255"
-        )
+        found = f"{x.min():g} to {x.max():g}; scale=True stretches any range to 0-255"
+        raise ValueError(f"pixels must lie in 0-255, got {found}")
     pixels = (x[:, :, 0] if gray else x).astype(np.int32 if x.max() > 255 else np.uint8)
     return Image.fromarray(pixels)
 
@@ -149,10 +147,8 @@ def save_img(
     ending = ending if file_format is None else f".{file_format}"
     pillow_format = Image.registered_extensions().get(ending.lower())
     if pillow_format not in Image.SAVE:
-        raise ValueError(
-            f"cannot tell the image format from {path!r}: end the name in .png or .jpg, "
-            "or give file_format='png'"
-        )
+        advice = "end the name in .png or .jpg, or give file_format='png'"
+        raise ValueError(f"cannot tell the image format from {path!r}: {advice}")
     if img.mode == "RGBA" and pillow_format == "JPEG":
         warnings.warn("JPEG has no alpha channel: it is left out", stacklevel=2)
         img = img.convert("RGB")
@@ -313,11 +309,9 @@ def _convert(img: Image.Image, mode: str, path: Source) -> Image.Image:
         pixels = np.asarray(img)
         low, high = pixels.min(), pixels.max()
         if not (low >= 0 and high <= 255):  # also for NaN
-            raise OSError(
-                f"cannot read {_name(path)} as an 8-bit image: its values run from {low:g} to "
-                f"{high:g}, and a file with 32 bits a pixel does not say which is white; scale "
-                "it to 0-255 first"
-            )
+            values = f"its values run from {low:g} to {high:g}, and a file with 32 bits per pixel"
+            advice = "does not say which is white; scale it to 0-255 first"
+            raise OSError(f"cannot read {_name(path)} as an 8-bit image: {values} {advice}")
     elif img.mode == "P" and "transparency" in img.info:
         img = img.convert("RGBA")  # straight to RGB, Pillow warns
     return img if img.mode == mode else img.convert(mode)
@@ -362,7 +356,5 @@ def check_size(argument: str, size: Any) -> tuple[int, int]:
 def check_data_format(data_format: str | None) -> None:
     """Raise ValueError for any layout but Keras's default."""
     if data_format not in (None, "channels_last"):
-        raise ValueError(
-            "minitl keeps images as (H, W, C), data_format='channels_last'; "
-            f"got {data_format!r} (to convert an array: np.moveaxis(x, -3, -1))"
-        )
+        found = f"got {data_format!r} (to convert an array: np.moveaxis(x, -3, -1))"
+        raise ValueError(f"minitl keeps images as (H, W, C), data_format='channels_last'; {found}")

@@ -83,10 +83,8 @@ def _codes(labels: Any, fraction: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """Labels (N,) of any kind as integers 0..m-1, and the m names; checks the fraction, too."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or len(labels) == 0:
-        raise ValueError(
-            f"expected one label a row, (N,), got shape {labels.shape}; for several labels a "
-            "row use strata(first, second)"
-        )
+        advice = "for several labels a row use strata(first, second)"
+        raise ValueError(f"expected one label a row, (N,), got shape {labels.shape}; {advice}")
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
     names, codes = np.unique(labels, return_inverse=True)

@@ -69,12 +69,8 @@ class StreamData:
             count += 1
             yield batch
         if count == 0:
-            raise ValueError(
-                "the data set yielded no batch; a generator can be walked over once only, while a "
-                "list of batches starts again every epoch"
-            )
-
-    # --- For a backup of the training (callbacks/backup.py) ---
+            why = "a generator can be walked over once only, while a list of batches starts again"
+            raise ValueError(f"the data set yielded no batch; {why} every epoch")
 
     def identity(self) -> list[str]:
         """What can be told of a stream without taking anything from it."""

@@ -52,10 +52,9 @@ def dataset_from_directory(
     strangers = [name for name in synsets if not re.fullmatch(r"n\d{8}", name)]
     if strangers or not synsets:
         found = ", ".join(map(repr, strangers[:5])) or "no sub-folders"
-        raise ValueError(
-            f"expected sub-folders of {folder} that are named by synsets (n01440764), found "
-            f"{found}; other folders are read by image_dataset_from_directory"
-        )
+        text = f"expected sub-folders of {folder} that are named by synsets (n01440764), found"
+        advice = "other folders are read by image_dataset_from_directory"
+        raise ValueError(f"{text} {found}; {advice}")
     settings = ("rgb", batch_size, image_size, shuffle, seed)
     dataset = image_dataset_from_directory(
         directory, "inferred", label_mode, synsets, *settings, verbose=verbose

@@ -60,10 +60,9 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     with opened(path) as (file, at_most):
         start = file.read(4)
         if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES:
-            raise DataFileError(
-                f"{path} is not an IDX file: it begins with {start!r}, expected two zeros, a type "
-                f"and the number of axes (b'\\x00\\x00\\x08\\x03' for images)"
-            )
+            form = "two zeros, a type and the number of axes (b'\\x00\\x00\\x08\\x03' for images)"
+            fault = f"is not an IDX file: it begins with {start!r}"
+            raise DataFileError(f"{path} {fault}, expected {form}")
         dtype, axes = np.dtype(TYPES[start[2]]), start[3]
         sizes = file.read(4 * axes)
         if len(sizes) < 4 * axes:

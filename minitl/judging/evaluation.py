@@ -262,10 +262,9 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
         rows = np.flatnonzero(~np.isfinite(p).all(axis=1))
         raise ValueError(f"probabilities hold NaN or infinity in {len(rows)} rows, first {rows[0]}")
     if p.min() < 0 or p.max() > 1 + 1e-3:
-        raise ValueError(
-            f"probabilities must be 0 to 1, got {p.min():.4g} to {p.max():.4g}; if these are "
-            "logits, put them through a softmax (or sigmoid) first"
-        )
+        advice = "if these are logits, put them through a softmax (or sigmoid) first"
+        found = f"{p.min():.4g} to {p.max():.4g}"
+        raise ValueError(f"probabilities must be 0 to 1, got {found}; {advice}")
     if p.shape[1] == 1:
         return np.hstack([1 - p, p])
     sums = p.sum(axis=1)

@@ -64,7 +64,7 @@ def check_gradients(
 
 
 def print_graph(y: Tensor, file: Any = None) -> None:
-    """Print how y was computed, one line a tensor, every tensor after those it depends on.
+    """Print how y was computed, one line per tensor, every tensor after those it depends on.
 
     >>> a = Tensor([1.0, 2.0], requires_grad=True)
     >>> print_graph((a * a).sum())

@@ -72,9 +72,8 @@ def learning_rate_range_test(
     check_count("steps", steps, 3)
     data = source_of(model, x, y, sample_weight, batch_size)
     rates = np.geomspace(lowest, highest, steps)
-    return _undone(
-        lambda: _train(model, data, rates, seed, cache_features), model, not is_stream(x)
-    )
+    keep = not is_stream(x)
+    return _undone(lambda: _train(model, data, rates, seed, cache_features), model, keep)
 
 
 def _train(model: Model, data: Any, rates: np.ndarray, seed: int, cache_features: bool) -> RateTest:

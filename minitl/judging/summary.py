@@ -76,7 +76,7 @@ def _table(model: Model, layers: list[Layer], expand: bool, line_length: int | N
     lines += [f" {what} params: {_params(n, model.dtype)}" for what, n in counts.items()]
     lines.append(f" Multiply-adds per sample: {model.multiply_adds():,}")
     if learns and (cut := find_cut(model)) is not None:
-        size = f"{cut.width * cut.dtype.itemsize:,} bytes a sample"
+        size = f"{cut.width * cut.dtype.itemsize:,} bytes per sample"
         lines.append(f" Kept by fit: {cut.describe()}, {size}; saves {cut.share()} of them")
     return "\n".join(lines)
 
@@ -95,16 +95,9 @@ def _rows(model: Model, expand: bool, layers: list[Layer], indent: str = "") -> 
         learning = sum(v.storage.size for v in layer.trainable_weights)
         partly = isinstance(layer, Model) and learning != layer.count_params()
         trainable = ("part" if partly else "yes") if learning else "no" if layer.weights else "-"
-        rows.append(
-            [
-                f"{indent}{layer.name} ({kind})",
-                str(shape),
-                f"{layer.count_params():,}",
-                f"{work:,}",
-                trainable,
-                ", ".join(t.name for t in call.inputs) if call else "-",
-            ]
-        )
+        name, parameters = f"{indent}{layer.name} ({kind})", f"{layer.count_params():,}"
+        inputs = ", ".join(t.name for t in call.inputs) if call else "-"
+        rows.append([name, str(shape), parameters, f"{work:,}", trainable, inputs])
         if expand and isinstance(layer, Model):
             rows += _rows(layer, expand, layer.all_layers, indent + "  ")
     return rows
