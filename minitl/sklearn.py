@@ -2,9 +2,8 @@
 
     pipeline = make_pipeline(FeatureExtractor("vgg16", pooling="avg"), StandardScaler(), SVC())
 
-`FeatureExtractor` makes images into rows of features, by `transfer/features.py`; `SoftmaxHead` is
-the head P = softmax(W^T F + b), brought to its optimum by `transfer/optimum.py`. Both pass
-scikit-learn's own `check_estimator`. Needs the extra `sklearn`.
+Both estimators, `FeatureExtractor` and `SoftmaxHead`, pass scikit-learn's own `check_estimator`.
+Needs the extra `sklearn`.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError(
-        "minitl.sklearn needs scikit-learn 1.6 or newer: python -m pip install 'minitl[sklearn]'"
-    ) from error
+    text = "minitl.sklearn needs scikit-learn 1.6 or newer:"
+    raise ImportError(f"{text} python -m pip install 'minitl[sklearn]'") from error
 
 from minitl import applications
 from minitl.data.images import resize_images, to_rgb
@@ -50,11 +48,9 @@ class FeatureExtractor(
         value_range: (black, white), the numbers in X that become 0 and 255; None leaves them.
         size: (H, W) that images are resized to; None for 224 x 224 with a named model, and for no
             resizing with one's own.
-        preprocess: 'auto' is the named model's own `preprocess_input` (none, with a Model); or a
-            function of batches, or None.
+        preprocess: 'auto' (the named model's `preprocess_input`), a function of batches, or None.
 
-    Raises, in `fit`, ValueError for images that do not fit the model, and what the fetching of
-    weights raises.
+    `fit` raises ValueError for images that do not fit the model, and what fetching weights raises.
     """
 
     model: Any = "vgg16"

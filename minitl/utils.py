@@ -1,7 +1,6 @@
 """`minitl.utils`: what scripts take from `keras.utils`, with Keras's names, arguments and results.
 
 Images and folders of images are read in `data/`; the seed of all randomness is kept in `config.py`.
-Here are labels as one-hot vectors, vectors of length 1, and the session that starts anew.
 """
 
 from typing import Any
@@ -32,8 +31,7 @@ def clear_session(free_memory: bool = True) -> None:
 def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
     """Turn integer labels (...) into one-hot vectors (..., m), float64.
 
-    m is `num_classes`, or the largest label + 1. A last axis of length 1 is dropped first, so
-    (N, 1) becomes (N, m).
+    m is `num_classes`, or the largest label + 1. A last axis of 1 is dropped: (N, 1) gives (N, m).
 
     >>> to_categorical([0, 2, 1]).tolist()
     [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]

@@ -54,8 +54,7 @@ def _tell(what: object) -> None:
 def warmup(arguments: argparse.Namespace) -> None:
     """Compile the kernels ahead of their first use.
 
-    Every kernel is compiled now and kept, so that the first training or prediction does not have
-    to.
+    All are compiled now and kept, so that the first training or prediction need not do it.
     """
     started = time.perf_counter()
     for dtype in ("float32", "float64"):

@@ -100,9 +100,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     names = about["class_names"]
     place, strict = arguments.directory, arguments.strict
     pictures, labels, _ = read_folder(place, about["size"], strict, names, about)
-    found = evaluation.evaluate_predictions(
-        labels, probabilities(model, about, pictures.pixels), names
-    )
+    p = probabilities(model, about, pictures.pixels)
+    found = evaluation.evaluate_predictions(labels, p, names)
     if arguments.json:
         print(json.dumps(found.to_dict() | {"unreadable": len(pictures.faults)}, indent=1))
     else:

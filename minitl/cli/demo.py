@@ -2,12 +2,10 @@
 
 1. a pretrained model: VGG16 with its ImageNet weights;
 2. data: electroluminescence images of solar cells, sound or defective (`data/elpv.py`);
-3. features: the frozen base is run once over every image, and its output kept on disk;
+3. features: the frozen base is run once over every image, and the output of block4 kept on disk;
 4. layers of one's own on top: P = softmax(W^T F + b);
 5. training: the head alone, on F; then block5 is unfrozen and trained with it at a small rate;
 6. evaluation: accuracy, F1, confusion matrix, before and after.
-
-What is frozen in both stages (blocks 1 to 4) never runs twice: its output is what is kept.
 """
 
 import argparse
@@ -124,12 +122,10 @@ def read_cells(count: int | None, seed: int) -> Cells:
         images, labels, kinds = images[chosen], labels[chosen], kinds[chosen]
     rest, test = splits.stratified_split(kinds, 0.25, seed)
     inner, validation = splits.stratified_split(labels[rest], 0.2, next_seed())
-    cells = Cells(images, labels, rest[inner], rest[validation], test)
     counts = ", ".join(f"{n} {name}" for n, name in zip(np.bincount(labels), NAMES, strict=True))
     print(f"{len(images)} solar cells: {counts}.")
-    train, held_out = len(cells.train), len(cells.validation)
-    print(f"{train} to train on, {held_out} to validate, {len(test)} to test.")
-    return cells
+    print(f"{len(inner)} to train on, {len(validation)} to validate, {len(test)} to test.")
+    return Cells(images, labels, rest[inner], rest[validation], test)
 
 
 def build(base: Model, classes: int) -> tuple[Model, Model, Model]:
@@ -161,8 +157,7 @@ def maps_of(cells: np.ndarray, base: Model, name: str) -> np.ndarray:
         return preprocess_input(resize_images(to_rgb(some), (SIDE, SIDE), "bilinear"))
 
     how: dict[str, Any] = {"preprocess": prepare, "batch_size": 16, "verbose": 1}
-    file = cache_folder("features") / name
-    return extract_features(base, cells, "block4_pool", out=file, **how)
+    return extract_features(base, cells, "block4_pool", out=cache_folder("features") / name, **how)
 
 
 def train(

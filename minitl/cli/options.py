@@ -1,8 +1,6 @@
 """Options of the commands: how they are declared, and what may be typed for them.
 
-`add_command` gives the program a command: a function that takes the parsed arguments and whose
-docstring is the command's help. `option` and `flag` give the command options. The functions at the
-end turn what was typed into a value, or refuse it, which ends the program with exit code 2.
+The functions at the end turn what was typed into a value, or refuse it: exit code 2.
 """
 
 import argparse
@@ -24,11 +22,9 @@ def add_command(commands: Any, run: Callable[..., None], name: str = "") -> Pars
     """
     summary, _, rest = (inspect.getdoc(run) or "").partition("\n\n")
     description, found, example = rest.partition("example:")
+    text = f"{summary} {description}"
     parser: Parser = commands.add_parser(
-        name or run.__name__,
-        help=summary,
-        description=f"{summary} {description}",
-        epilog=found + example or None,
+        name or run.__name__, help=summary, description=text, epilog=found + example or None
     )
     parser.set_defaults(run=run)
     return parser

@@ -1,10 +1,8 @@
 """`minitl train`: a classifier of your own pictures, on a pretrained VGG16.
 
-`train` reads the images and holds some out, adds augmented views if asked for, trains a head on
-the frozen base, unfreezes blocks and trains them with it, evaluates on what was held out, and
-saves. The base runs once over every image: `fit` keeps its features in a folder beside the output,
-where a backup is written after each epoch as well. The same command, run again after it was
-killed, goes on there and ends with the same bits. `demo.py` takes its steps from here, too.
+The base runs once over every image: `fit` keeps its features in a folder beside the output, where
+a backup is written after each epoch as well. The same command, run again after it was killed, goes
+on there and ends with the same bits. `demo.py` takes its steps from here, too.
 """
 
 import argparse
@@ -51,8 +49,7 @@ def add_to(commands: Any) -> None:
         option(parser, f"--{name}", "N", text, default, type=options.count)
     option(parser, "--seed", "N", "of all that is random", 0, type=int)
     held_out = "a share of every class, or a folder of its own"
-    kind = options.share_or_folder
-    option(parser, "--validation", "SHARE_OR_DIR", held_out, 0.2, type=kind)
+    option(parser, "--validation", "SHARE_OR_DIR", held_out, 0.2, type=options.share_or_folder)
     shown = "while it trains, 0: nothing, 1: a bar, 2: one line per epoch"
     option(parser, "--verbose", None, shown, 1, type=int, choices=(0, 1, 2))
     options.add_augmentation(parser)

@@ -16,8 +16,7 @@ from minitl.naming import public_names
 def warm_up(dtype: str = "float32") -> None:
     """Compile every kernel that training and prediction use, by running tiny ones of each.
 
-    A test sees to it that none is left out. Those of `use_kernels("precise")` are left to whoever
-    asks for them.
+    A test sees to it that none is left out, but those of `use_kernels("precise")`.
     """
     settings: Any = {"dtype": dtype}
     same: Any = {"padding": "same", **settings}
@@ -46,8 +45,7 @@ def warm_up(dtype: str = "float32") -> None:
     # 8 images of 12x12 are 72 tiles of 4x4: enough for Winograd's gradients.
     images = np.random.default_rng(0).standard_normal((8, 12, 12, 3))
     labels = np.eye(4)[np.arange(8) % 4]
-    momentum = optimizers.SGD(0.01, momentum=0.9)
-    for optimizer in (optimizers.SGD(0.01), momentum, optimizers.Adam()):
+    for optimizer in (optimizers.SGD(0.01), optimizers.SGD(0.01, momentum=0.9), optimizers.Adam()):
         model.compile(optimizer, losses.CategoricalCrossentropy())
         model.fit(images, labels, verbose=0)
     model.predict(images, verbose=0)

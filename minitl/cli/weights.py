@@ -58,10 +58,7 @@ def path(arguments: argparse.Namespace) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    """Check files against the published digests.
-
-    Every file is checked, also after one that is not as published.
-    """
+    """Check files against the published digests, every one, also after one that differs."""
     files = [Path(file) for file in arguments.files]
     if not files:
         files = sorted(cache_folder("weights").glob("*.h5"))

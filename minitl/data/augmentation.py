@@ -3,7 +3,6 @@
 `augment` takes images and the layers of `minitl.layers`; each sample gets seeds of its own, so that
 view 3 of image 17 is the same whatever is computed with it. Neighbouring layers that move pixels
 become one: their matrices are multiplied, and the image is resampled once, which keeps it sharper.
-`augmentation_layers` makes the usual layers from the command line's options.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,22 +58,15 @@ def augment(
     for start in range(0, max(len(x), 1), CHUNK):
         part = x[start : start + CHUNK, ..., np.newaxis] if gray else x[start : start + CHUNK]
         numbers = np.arange(first + start, first + start + len(part))
-        parts.append(_in_dtype(_view(part, stack, seed, view, numbers, compose), x.dtype))
+        place = 0
+        while place < len(stack):
+            run = _run(stack[place:], part.shape[1:3]) if compose else [stack[place]]
+            seeds = [view_seeds(seed, view, numbers, place + i) for i in range(len(run))]
+            place += len(run)
+            part = _at_once(part, run, seeds) if len(run) > 1 else run[0].with_seeds(part, seeds[0])
+        parts.append(_in_dtype(part, x.dtype))
     y = np.concatenate(parts)
     return y[..., 0] if gray else y
-
-
-def _view(
-    x: np.ndarray, stack: Sequence[Any], seed: int, view: int, numbers: np.ndarray, compose: bool
-) -> np.ndarray:
-    """One chunk (N, H, W, C) through all layers."""
-    place = 0
-    while place < len(stack):
-        run = _run(stack[place:], x.shape[1:3]) if compose else [stack[place]]
-        seeds = [view_seeds(seed, view, numbers, place + i) for i in range(len(run))]
-        place += len(run)
-        x = _at_once(x, run, seeds) if len(run) > 1 else run[0].with_seeds(x, seeds[0])
-    return x
 
 
 def _run(stack: Sequence[Any], size: tuple[int, ...]) -> list[Any]:
@@ -108,8 +100,7 @@ def _at_once(x: np.ndarray, run: Sequence[Any], seeds: Sequence[np.ndarray]) -> 
         total = total @ layer.matrices(own, size)
         size = layer.out_size(size)
     filling = next((layer for layer in run if isinstance(layer, Resampling)), run[0])
-    x = np.asarray(x, filling.dtype)
-    return filling.transform(as_tensor(x), total, size).storage
+    return filling.transform(as_tensor(np.asarray(x, filling.dtype)), total, size).storage
 
 
 def _in_dtype(y: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -2,11 +2,10 @@
 
 `image_dataset_from_directory` behaves like Keras's: same arguments, same order of classes, files
 and labels (for the same seed, `file_paths` is Keras's list), same pixels up to the JPEG decoder.
-It returns an `ImageDataset`, which yields batches and holds one batch at a time in memory; its
-`arrays()` reads the whole folder at once. How a single file becomes pixels is in `images.py`.
+How a single file becomes pixels is in `images.py`.
 
 Where Keras is silent, this file speaks: one unreadable image stops the run with a list of ALL of
-them, and an empty class folder, or a class without images to train on, gives a warning.
+them, and an empty class folder, a single class, or one without images to train on gives a warning.
 """
 
 from __future__ import annotations
@@ -119,8 +118,7 @@ class ImageDataset:
     def arrays(self, verbose: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
         """Read everything: x (N, H, W, C) float32 and y, or None, in the order of `file_paths`.
 
-        Needs 4 N H W C bytes. `verbose` shows a progress bar. Raises OSError that names every
-        unreadable file.
+        Needs 4 N H W C bytes. `verbose` shows a bar. Raises OSError naming all unreadable files.
         """
         rows = np.arange(len(self.file_paths))
         x = np.empty((len(rows), *self.image_shape), np.float32)
@@ -237,10 +235,7 @@ def image_dataset_from_directory(
 def _subset(
     found: ImageDataset, validation_split: float, subset: str | None, inferred: bool, verbose: bool
 ) -> Any:
-    """The front or the tail of what was found, or both, as `subset` says.
-
-    Warns of classes whose every image falls into the tail, the validation part.
-    """
+    """The front or the tail of what was found, or both, as `subset` says."""
     rows = np.arange(len(found.file_paths))
     kept = len(rows) - int(validation_split * len(rows))
     if kept == len(rows):
@@ -284,10 +279,7 @@ def fit_image(
 def _index(
     directory: str, labels: Any, class_names: Sequence[str] | None, follow_links: bool
 ) -> tuple[list[str], np.ndarray | None, list[str] | None]:
-    """Paths, labels (N,) int32 and class names, in Keras's order: class, folder, file name.
-
-    Warns of classes without images, and of a single class.
-    """
+    """Paths, labels (N,) int32 and class names, in Keras's order: class, folder, file name."""
     if not os.path.isdir(directory):
         what = "is a file, not a folder" if os.path.exists(directory) else "does not exist"
         raise NotADirectoryError(f"{directory} {what}")

@@ -2,14 +2,12 @@
 
 A network wants float32 arrays (N, H, W, 3) in RGB, 0-255; this file makes them of whatever lies
 on the disk. The functions that `keras.utils` has too behave like Keras's, and like them do not
-apply the EXIF orientation: a photograph is seen as its pixels are stored. Folders are read by
-`folder.py`.
+apply the EXIF orientation: a photograph is seen as its pixels are stored.
 
-As in Keras there are two ways of resizing, and shrunk images differ. Both weigh the input pixels
-near the centre of each output pixel with a kernel. Pillow (`load_img`) widens it by the factor of
-shrinking, so that every pixel counts, and rounds to integers. TensorFlow (`resize_images`, folders)
-keeps its width: 'bilinear' mixes 2 x 2 pixels however much the image shrinks, so fine texture
-aliases; `antialias=True` widens the kernel there too.
+As in Keras there are two ways of resizing, and shrunk images differ. Pillow (`load_img`) widens its
+kernel by the factor of shrinking, so that every pixel counts, and rounds to integers. TensorFlow
+(`resize_images`, folders) does not, without `antialias=True`: 'bilinear' mixes 2 x 2 pixels however
+much the image shrinks, so fine texture aliases.
 """
 
 from __future__ import annotations
@@ -295,8 +293,7 @@ def open_image(path: Source) -> Image.Image:
 
 def decode(path: Source, color_mode: str) -> np.ndarray:
     """Read an image file into uint8 (H, W, C), C = 1, 3 or 4 by `color_mode`; see `load_img`."""
-    img = _convert(open_image(path), PILLOW_MODES[color_mode], path)
-    return img_to_array(img, dtype=np.uint8)
+    return img_to_array(_convert(open_image(path), PILLOW_MODES[color_mode], path), dtype=np.uint8)
 
 
 def _convert(img: Image.Image, mode: str, path: Source) -> Image.Image:

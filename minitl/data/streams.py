@@ -17,9 +17,8 @@ SMALL = 2**20  # bytes: larger arrays in a data set are its data, not its state
 class StreamData:
     """An iterable of batches: x, (x, y) or (x, y, sample_weight).
 
-    A one-shot generator goes on where the last epoch stopped; any other iterable begins anew.
-
-    To take up an interrupted training, the batches that it had taken from a one-shot generator are
+    A one-shot generator goes on where the last epoch stopped; any other iterable begins anew. To
+    take up an interrupted training, the batches that it had taken from a one-shot generator are
     taken again and dropped. Another iterable begins the epoch again, after what has changed in its
     plain attributes (a counter of epochs, a random generator) has been put back.
 

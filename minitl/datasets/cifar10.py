@@ -2,8 +2,7 @@
 
 A file is records, each the label (CIFAR-100: coarse, then fine) in one byte, and 32 x 32 pixels,
 all red ones first, then all green, then all blue, row by row. The files are read out of the
-published archive, or from a folder into which it was unpacked; the versions made with pickle are
-not touched. `cifar100.py` reads with `load_pairs`, too; the archive comes by `sources.py`.
+published archive, or from a folder into which it was unpacked; none is made with pickle.
 
 Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """
@@ -35,8 +34,7 @@ def load_data(path: Place = None) -> tuple[Pair, Pair]:
     N is 50,000 and 10,000. `path` is the archive, or a folder with it or with the unpacked files;
     when None the archive is taken from the cache folder, after a download (170 MB).
 
-    Raises FetchError where there is no network, with what to put where; DataFileError for a
-    damaged file.
+    Raises FetchError, with what to put where, without a network; DataFileError for damaged files.
     """
     return load_pairs(SOURCE, path, "cifar-10-batches-bin", FILES, labels=[10])
 

@@ -41,8 +41,7 @@ def dataset_from_directory(
     `class_names` of the result are the words ('tench'); with 'folders' those of the folders, where
     the words are known, else synsets.
 
-    Raises NotADirectoryError for a missing folder, ValueError for sub-folders that are no
-    synsets, or are not among the 1,000.
+    Raises NotADirectoryError for a missing folder, ValueError for sub-folders of other names.
     """
     check_choice("labels", labels, ("imagenet", "folders"))
     folder = Path(directory)
@@ -53,8 +52,7 @@ def dataset_from_directory(
     if strangers or not synsets:
         found = ", ".join(map(repr, strangers[:5])) or "no sub-folders"
         text = f"expected sub-folders of {folder} that are named by synsets (n01440764), found"
-        advice = "other folders are read by image_dataset_from_directory"
-        raise ValueError(f"{text} {found}; {advice}")
+        raise ValueError(f"{text} {found}; other folders are read by image_dataset_from_directory")
     settings = ("rgb", batch_size, image_size, shuffle, seed)
     dataset = image_dataset_from_directory(
         directory, "inferred", label_mode, synsets, *settings, verbose=verbose

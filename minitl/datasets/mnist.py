@@ -4,9 +4,6 @@
     size of each axis       4 bytes each, the most significant first
     the numbers             in C order, the most significant byte first
 
-`read_idx` reads one such file, `load_pairs` the four of a data set in MNIST's form, such as
-`fashion_mnist.py`. Where the files come from is in `sources.py`.
-
 LeCun, Bottou, Bengio & Haffner 1998, "Gradient-Based Learning Applied to Document Recognition",
 Proceedings of the IEEE 86(11). The digits are NIST's; licence of the collection: CC BY-SA 3.0.
 """
@@ -43,8 +40,7 @@ def load_data(path: Place = None) -> tuple[Pair, Pair]:
     N is 60,000 and 10,000. `path` is a folder with the four IDX files, packed (.gz) or not; when
     None they are taken from the cache folder, after a download (11 MB) where they are not there.
 
-    Raises FetchError where there is no network, with what to put where; DataFileError for a
-    damaged file.
+    Raises FetchError, with what to put where, without a network; DataFileError for damaged files.
     """
     return load_pairs(SOURCE, path)
 
@@ -83,7 +79,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def load_pairs(source: Source, path: Place) -> tuple[Pair, Pair]:
-    """((x_train, y_train), (x_test, y_test)) from the four files of a data set like MNIST."""
+    """((x_train, y_train), (x_test, y_test)) of a data set in four files, as `fashion_mnist.py`."""
     folder = source.folder(path)
     found = {}
     for name in source.files:  # packed or not; some unpackers write 'train-images.idx3-ubyte'

@@ -1,9 +1,6 @@
 """Where a data set's original files are: in the user's folder, in the cache, or on the network.
 
-Each data set's module has a `Source`: the names and digests of its files, and the addresses under
-which its makers publish them. `folder` says where the files lie, after bringing what the cache
-lacks; `opened` opens one, packed or not, and turns what is wrong with it into a `DataFileError`.
-What is in the files is read by `mnist.py` and `cifar10.py`.
+Each data set's module has a `Source`, and itself reads what is in the files.
 """
 
 import gzip
@@ -35,7 +32,7 @@ class DataFileError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """A data set's files {name: md5} and the addresses, ending in '/', of their folders."""
+    """A data set's files {name: md5} and where its makers have them: addresses that end in '/'."""
 
     name: str
     title: str
@@ -77,8 +74,7 @@ class Source:
                 return download(address + file, place, self.files[file])
             except (OSError, http.client.HTTPException, DigestError) as error:
                 tried.append(f"  - {address}{file}: {reason(error)}")
-        lines = [f"could not get {self.title}. Tried:", *tried, self.by_hand()]
-        raise FetchError("\n".join(lines))
+        raise FetchError("\n".join([f"could not get {self.title}. Tried:", *tried, self.by_hand()]))
 
     def missing(self, folder: Path, names: Sequence[str]) -> FileNotFoundError:
         """The error for a folder without these files."""
@@ -91,8 +87,7 @@ class Source:
 def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """(the file, unpacked on the way if it is in gzip, and the most bytes that it can hold).
 
-    Whether it is packed is told by the contents. What gzip, zlib and tarfile raise on damaged
-    files becomes a DataFileError.
+    Whether it is packed is told by the contents. What a damaged file raises becomes DataFileError.
     """
     try:
         with path.open("rb") as plain:

@@ -80,11 +80,8 @@ class Evaluation:
         lines += ["", f"accuracy           {self.accuracy:.4f}"]
         if self.weighted_accuracy is not None:
             lines.append(f"weighted accuracy  {self.weighted_accuracy:.4f}")
-        lines += [
-            f"weighted F1        {self.weighted_f1:.4f}",
-            f"ROC AUC            {auc}",
-            f"calibration error  {self.calibration_error:.4f}",
-        ]
+        lines += [f"weighted F1        {self.weighted_f1:.4f}", f"ROC AUC            {auc}"]
+        lines.append(f"calibration error  {self.calibration_error:.4f}")
         if len(self.class_names) > 20:  # no screen is wide enough for the matrix
             return "\n".join(lines)
         short = [name if len(name) <= 12 else name[:11] + "…" for name in self.class_names]
@@ -150,8 +147,7 @@ def evaluate_predictions(
 def confusion_matrix(
     y_true: Any, y_pred: Any, num_classes: int, sample_weight: Any = None
 ) -> np.ndarray:
-    """Counts (m, m): entry [i, j] is the number of images of class i that were taken for j, or,
-    with weights (N,), the sum of theirs.
+    """Counts (m, m): [i, j] is how many images of class i were taken for j, or their weights' sum.
 
     >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]

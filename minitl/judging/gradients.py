@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl.autograd import Tensor, backward, no_grad
-
-Array = np.ndarray
+from minitl.autograd import Array, Tensor, backward, no_grad
 
 
 def gradient_errors(
@@ -25,8 +23,7 @@ def gradient_errors(
 
     are computed in float64, the right one as a central difference with `step`; returned is
     |left - right| / (|c| |f(x + h d) - f(x - h d)| / 2h), the gap relative to the size of what is
-    compared. A cotangent of ones cannot see a gradient whose entries are permuted. `f` takes one
-    Tensor per input and returns a Tensor.
+    compared. A cotangent of ones cannot see a gradient whose entries are permuted.
     """
     arrays = [np.array(a, dtype=np.float64) for a in inputs]
     rng = np.random.default_rng(seed)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 BLUE, RED, GRAY = "#0072B2", "#D55E00", "#666666"
 RING: dict[str, Any] = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
-DOTS_PER_INCH = 150
 
 Path = str | os.PathLike[str]
 
@@ -102,8 +101,7 @@ def confusion_matrix_plot(
 ) -> None:
     """Draw a confusion matrix (m, m): counts, and the share of each row's class, as shades.
 
-    Rows are the true classes, columns the predicted. Raises ValueError when it is not square or
-    the number of names is not m.
+    Rows are the true classes, columns the predicted. Raises ValueError for other shapes.
     """
     matrix = np.asarray(confusion)
     m = len(matrix)
@@ -272,11 +270,9 @@ def _figure(width: float, height: float) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "plots need matplotlib, which is not installed: python -m pip install 'minitl[plot]'"
-        ) from error
-    more: dict[str, Any] = {"dpi": DOTS_PER_INCH, "layout": "constrained", "facecolor": "white"}
-    figure = Figure(figsize=(width, height), **more)
+        text = "plots need matplotlib, which is not installed:"
+        raise ImportError(f"{text} python -m pip install 'minitl[plot]'") from error
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
