@@ -20,7 +20,7 @@ from minitl.ops import recurrence
 __all__ = ["GRU", "LSTM"]
 
 
-class Recurrent(RandomLayer):
+class Recurrent(RandomLayer, input_rank=3):
     """What LSTM and GRU share: arguments, weights, dropout, and the way in and out.
 
     Args:
@@ -44,8 +44,7 @@ class Recurrent(RandomLayer):
     a state of zeros (no initial_state), and there are four activations.
     """
 
-    input_rank = 3
-    gates: int
+    gates: int = 0
     # From z (T, N, G*U) and masks of the state: h of all steps (T, N, U), and the last states.
     _loop: Callable[[Tensor, Array | None], tuple[Tensor, list[Tensor]]]
     _bias: Callable[[], tuple[tuple[int, ...], Any]]  # b's shape, and its initializer
@@ -183,15 +182,13 @@ class Recurrent(RandomLayer):
         return self.bias
 
 
-class LSTM(Recurrent):
+class LSTM(Recurrent, gates=4):
     """Long short-term memory over a sequence (N, T, D); the formulas are in `ops.lstm`.
 
     kernel (D, 4U), recurrent_kernel (U, 4U) and bias (4U,) hold the gates side by side: input,
     forget, candidate, output. `unit_forget_bias` starts the forget gate's bias at 1, so that at
     first all is remembered; the others are those of `Recurrent`. Returns the last h (N, U).
     """
-
-    gates = 4
 
     def __init__(
         self,
@@ -228,7 +225,7 @@ class LSTM(Recurrent):
         return y[:steps], states
 
 
-class GRU(Recurrent):
+class GRU(Recurrent, gates=3):
     """Gated recurrent unit over a sequence (N, T, D); the formulas are in `ops.gru`.
 
     kernel (D, 3U) and recurrent_kernel (U, 3U) hold the gates side by side: update, reset,
@@ -236,8 +233,6 @@ class GRU(Recurrent):
     whether the reset gate acts after the product of the state with its kernel. The other arguments
     are those of `Recurrent`. Returns the last h (N, U).
     """
-
-    gates = 3
 
     def __init__(self, *args: Any, reset_after: bool = True, **kwargs: Any):
         super().__init__(*args, **kwargs)
