@@ -44,8 +44,7 @@ class Reshape(Layer):
         known = math.prod(size for size in self.target_shape if size != -1)
         target = tuple(total // known if size == -1 else size for size in self.target_shape)
         if math.prod(target) != total:
-            given = f"{rest} ({total} numbers)"
-            raise ValueError(f"{self} cannot put {given} into {self.target_shape}")
+            raise ValueError(f"{self} cannot put {rest} ({total} numbers) into {self.target_shape}")
         return (n, *target)
 
 
@@ -64,8 +63,7 @@ class Permute(Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != (count := len(self.dims)) + 1:
-            expected = f"{count} axes after the batch"
-            raise ValueError(f"{self} orders {expected}, got shape {input_shape}")
+            raise ValueError(f"{self} orders {count} axes after the batch, got shape {input_shape}")
         return (input_shape[0], *(input_shape[d] for d in self.dims))
 
 

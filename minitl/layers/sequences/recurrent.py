@@ -117,8 +117,7 @@ class Recurrent(RandomLayer, input_rank=3):
     def build(self, input_shape: Shape) -> None:
         d, u, g = input_shape[-1], self.units, self.gates
         if d is None:
-            expected = "inputs (N, T, D) with a known D"
-            raise ValueError(f"{self} needs {expected}, got {input_shape}")
+            raise ValueError(f"{self} needs inputs (N, T, D) with a known D, got {input_shape}")
         for name, rows, of in (("kernel", d, "kernel"), ("recurrent_kernel", u, "recurrent")):
             start, penalty = getattr(self, f"{of}_initializer"), getattr(self, f"{of}_regularizer")
             setattr(self, name, self.add_weight(name, (rows, g * u), start, regularizer=penalty))

@@ -122,7 +122,7 @@ def _keeps_averages(layer: Layer) -> bool:
     return own or any(_keeps_averages(inner) for inner in layer.sublayers())
 
 
-class Bidirectional(_Wrapper):
+class Bidirectional(_Wrapper, inner=("forward_layer", "backward_layer")):
     """A recurrent layer forwards, and one like it backwards, side by side.
 
     Args:
@@ -135,8 +135,6 @@ class Bidirectional(_Wrapper):
     With `return_state` a list: the output, the states of the forward, then of the backward layer.
     Schuster & Paliwal 1997.
     """
-
-    inner = ("forward_layer", "backward_layer")
 
     def __init__(
         self,
