@@ -16,7 +16,7 @@ pixels, 0-255: see `minitl.data.augment`.
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -32,13 +32,12 @@ __all__ += ["RandomRotation", "RandomTranslation", "RandomTurn", "RandomZoom"]
 INTERPOLATIONS = ("bilinear", "nearest")
 
 
-class Augmentation(RandomLayer):
+class Augmentation(RandomLayer, input_rank=4):
     """Base of these layers. Outside training they return what they are given.
 
     Called directly, `layer(images)`, they augment, as Keras's do; say `training=False` otherwise.
     """
 
-    input_rank: ClassVar[int | None] = 4
     _training_unless_told = True
     # Of x (N, ...) and seeds (N,): x augmented, sample n by what seeds[n] says.
     change: Callable[[Tensor, Array], Tensor]
@@ -417,13 +416,12 @@ class RandomContrast(Tone):
         return contrast, np.zeros(len(seeds))
 
 
-class GaussianNoise(Augmentation):
+class GaussianNoise(Augmentation, input_rank=None):
     """y = x + stddev * (a normal number for every value), not clipped.
 
     stddev is in the units of the images: 10 is much for 0-255. (Keras allows at most 1.)
     """
 
-    input_rank = None
     _training_unless_told = False  # in Keras it is no layer of preprocessing, and waits for fit
 
     def __init__(self, stddev: float, *args: Any, **kwargs: Any):

@@ -220,8 +220,7 @@ class LSTM(Recurrent, gates=4):
         steps = z.shape[0]
         how = (self.activation, self.recurrent_activation, masks)
         y = recurrence.lstm(z, self.recurrent_kernel, *how)
-        states = [y[steps - 1], y[steps]] if self.return_state else []
-        return y[:steps], states
+        return y[:steps], [y[steps - 1], y[steps]] if self.return_state else []
 
 
 class GRU(Recurrent, gates=3):
