@@ -185,28 +185,25 @@ class BackupAndRestore(Callback):
                 if found.get(name) != mine
             ]
             if differs:
-                raise ValueError(
-                    f"the backup in {self.backup_dir} is of another training:{''.join(differs)}\n"
-                    f"Delete it to begin anew, or keep the new ones in another folder."
-                )
+                what = f"the backup in {self.backup_dir} is of another training:{''.join(differs)}"
+                how = "Delete it to begin anew, or keep the new ones in another folder."
+                raise ValueError(f"{what}\n{how}")
             if damaged:
                 warnings.warn(f"{damaged[0]}; going on from {path}", UserWarning, stacklevel=2)
             return backup
         if damaged:
-            raise state_file.DamagedState(
-                f"{'; '.join(damaged)}. Delete {self.backup_dir} to begin anew "
-                f"(double_checkpoint=True would have kept an earlier backup)."
-            )
+            how = f"Delete {self.backup_dir} to begin anew"
+            hint = "(double_checkpoint=True would have kept an earlier backup)."
+            raise state_file.DamagedState(f"{'; '.join(damaged)}. {how} {hint}")
         return None
 
     def _restore(self, backup: dict[str, Any]) -> None:
         mine = [name for name, _, _ in self.memories]
         theirs = [name for name, _ in backup["callbacks"]]
         if mine != theirs:
-            raise ValueError(
-                f"the backup in {self.backup_dir} was made with the callbacks {theirs}, now there "
-                f"are {mine}. Delete it to begin anew, or give the same callbacks."
-            )
+            what = f"the backup in {self.backup_dir} was made with the callbacks {theirs}"
+            how = "Delete it to begin anew, or give the same callbacks."
+            raise ValueError(f"{what}, now there are {mine}. {how}")
         for i, values in backup["weights"].items():
             self.weights[i].assign(values)
         self.kept |= set(backup["weights"])

@@ -36,10 +36,8 @@ class _Monitor(Callback):
         words = set(re.split(r"[\W_]+", self.monitor.lower()))
         rises, falls = not words.isdisjoint(RISING), not words.isdisjoint(FALLING)
         if self.mode == "auto" and rises == falls:
-            raise ValueError(
-                f"{type(self).__name__} cannot tell whether {self.monitor!r} should rise or fall: "
-                f"pass mode='max' or mode='min'"
-            )
+            what = f"{type(self).__name__} cannot tell whether {self.monitor!r} should rise or fall"
+            raise ValueError(f"{what}: pass mode='max' or mode='min'")
         return rises if self.mode == "auto" else self.mode == "max"
 
     def better(self, value: float, best: float | None) -> bool:

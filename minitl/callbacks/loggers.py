@@ -17,8 +17,7 @@ def with_bar(source: Any, what: str) -> Any:
     """The batches of a source, with a progress bar."""
     from tqdm import tqdm
 
-    total = len(source) or None
-    return tqdm(source.batches(), total=total, desc=what, unit="batch", leave=False)
+    return tqdm(source.batches(), total=len(source) or None, desc=what, unit="batch", leave=False)
 
 
 class ProgbarLogger(Callback):

@@ -16,7 +16,7 @@ pixels, 0-255: see `minitl.data.augment`.
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -32,13 +32,12 @@ __all__ += ["RandomRotation", "RandomTranslation", "RandomTurn", "RandomZoom"]
 INTERPOLATIONS = ("bilinear", "nearest")
 
 
-class Augmentation(RandomLayer):
+class Augmentation(RandomLayer, input_rank=4):
     """Base of these layers. Outside training they return what they are given.
 
     Called directly, `layer(images)`, they augment, as Keras's do; say `training=False` otherwise.
     """
 
-    input_rank: ClassVar[int | None] = 4
     _training_unless_told = True
     # Of x (N, ...) and seeds (N,): x augmented, sample n by what seeds[n] says.
     change: Callable[[Tensor, Array], Tensor]
@@ -74,10 +73,8 @@ def as_range(name: str, value: Any) -> tuple[float, float]:
     numbers = [value] if np.ndim(value) == 0 else list(value)
     fits = all(isinstance(n, (int, float, np.number)) and -1 <= n <= 1 for n in numbers)
     if not fits or len(numbers) not in (1, 2):
-        raise ValueError(
-            f"{name} is a number f from -1 to 1, standing for (-f, f), or a pair (lower, upper); "
-            f"got {value!r}"
-        )
+        allowed = "a number f from -1 to 1, standing for (-f, f), or a pair (lower, upper)"
+        raise ValueError(f"{name} is {allowed}; got {value!r}")
     ends = sorted(float(n) for n in numbers)
     return (ends[0], ends[1]) if len(ends) == 2 else (-abs(ends[0]), abs(ends[0]))
 
@@ -198,10 +195,8 @@ class RandomTurn(Geometric):
         height, width = input_shape[1:3]
         square = height == width or None in (height, width)
         if not square and any(turn % 2 for turn in self.turns):
-            raise ValueError(
-                f"{self.name!r} turns by 90 degrees, for which images must be square, got "
-                f"{height} x {width} pixels; turns=(0, 2) suits any"
-            )
+            what = f"{self.name!r} turns by 90 degrees, for which images must be square"
+            raise ValueError(f"{what}, got {height} x {width} pixels; turns=(0, 2) suits any")
 
     def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
         self.build((None, *size))  # looks again: it may not have known the size
@@ -353,10 +348,9 @@ class Tone(Augmentation):
         except (TypeError, ValueError):
             ordered = False
         if not ordered:
-            raise ValueError(
-                "value_range is (lowest, highest) of the values that images can have, as numbers "
-                f"or by channel, such as (0, 255); got {value_range!r}"
-            )
+            what = "value_range is (lowest, highest) of the values that images can have"
+            how = "as numbers or by channel, such as (0, 255)"
+            raise ValueError(f"{what}, {how}; got {value_range!r}")
         self.value_range = tuple(np.asarray(end).tolist() for end in value_range)
         self._low, self._high, self._looked = low, high, False
 
@@ -379,12 +373,10 @@ class Tone(Augmentation):
         least, most, span = float(x.min()), float(x.max()), float((high - low).max())
         outside = least < low.min() - span / 4 or most > high.max() + span / 4
         if outside or (span > 2 and least >= 0 and 0 < most <= 1):
-            said = (
-                f"{self.name!r} works on values from {low.min():g} to {high.max():g}, but its "
-                f"images have {least:.4g} to {most:.4g}: tell it their value_range, or augment "
-                "before preprocessing"
-            )
-            warnings.warn(said, UserWarning, stacklevel=2)
+            what = f"{self.name!r} works on values from {low.min():g} to {high.max():g}"
+            found = f"its images have {least:.4g} to {most:.4g}"
+            how = "tell it their value_range, or augment before preprocessing"
+            warnings.warn(f"{what}, but {found}: {how}", UserWarning, stacklevel=2)
 
 
 class RandomBrightness(Tone):
@@ -414,10 +406,9 @@ class RandomContrast(Tone):
         lower, upper = factor if np.ndim(factor) == 1 and len(factor) == 2 else (factor, factor)
         numbers = all(isinstance(n, (int, float, np.number)) for n in (lower, upper))
         if not numbers or not 0 <= 1 - lower <= 1 + upper:
-            raise ValueError(
-                "factor is a number from 0 to 1, or a pair (lower, upper) for contrasts from "
-                f"1 - lower, at least 0, to 1 + upper; got {factor!r}"
-            )
+            ends = "contrasts from 1 - lower, at least 0, to 1 + upper"
+            allowed = f"a number from 0 to 1, or a pair (lower, upper) for {ends}"
+            raise ValueError(f"factor is {allowed}; got {factor!r}")
         self.factor = (lower, upper)
 
     def settings(self, seeds: Array) -> tuple[Array, Array]:
@@ -425,13 +416,12 @@ class RandomContrast(Tone):
         return contrast, np.zeros(len(seeds))
 
 
-class GaussianNoise(Augmentation):
+class GaussianNoise(Augmentation, input_rank=None):
     """y = x + stddev * (a normal number for every value), not clipped.
 
     stddev is in the units of the images: 10 is much for 0-255. (Keras allows at most 1.)
     """
 
-    input_rank = None
     _training_unless_told = False  # in Keras it is no layer of preprocessing, and waits for fit
 
     def __init__(self, stddev: float, *args: Any, **kwargs: Any):

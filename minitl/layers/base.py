@@ -137,10 +137,9 @@ class Layer(naming.Configurable, metaclass=LayerType):
     def __setattr__(self, name: str, value: Any) -> None:
         if self._sealed and not hasattr(self, name):
             known = [n for n in dir(self) if not n.startswith("_")]
-            raise AttributeError(
-                f"{self} has no attribute {name!r}. {naming.did_you_mean(name, known)} "
-                f"(Attributes of your own layers are declared in __init__ or build.)"
-            )
+            hint = naming.did_you_mean(name, known)
+            where = "(Attributes of your own layers are declared in __init__ or build.)"
+            raise AttributeError(f"{self} has no attribute {name!r}. {hint} {where}")
         object.__setattr__(self, name, value)
 
     def build(self, input_shape: Any) -> None:
@@ -312,9 +311,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
     def _as_input(self, x: Any) -> Tensor:
         x = as_tensor(x, self.dtype)
         if x.dtype != self.dtype:
-            raise TypeError(
-                f"{self.name!r} computes in {self.dtype}, but its input is a Tensor of {x.dtype}"
-            )
+            given = f"its input is a Tensor of {x.dtype}"
+            raise TypeError(f"{self.name!r} computes in {self.dtype}, but {given}")
         return x
 
     def prepare(self, shape: Any) -> None:
@@ -366,9 +364,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
     def input(self) -> Any:
         """The symbolic input of this layer's only call (a list when it has several)."""
         if (calls := len(self.symbolic_calls)) > 1:
-            raise AttributeError(
-                f"{self.name!r} was called {calls} times, so it has no single input"
-            )
+            why = f"was called {calls} times, so it has no single input"
+            raise AttributeError(f"{self.name!r} {why}")
         return self._of_first_call("inputs")
 
     @property

@@ -43,7 +43,7 @@ def slide_shape(input_shape: Shape, window: Pair, strides: Pair, padding: str) -
     return (oh if h else None, ow if w else None)
 
 
-class Conv2D(Weighted):
+class Conv2D(Weighted, input_rank=4):
     """Slides F filters of KH x KW over images (N, H, W, C): y (N, OH, OW, F).
 
     y = activation(x * kernel + b); the equation stands at `ops.conv2d`. The kernel is
@@ -56,8 +56,6 @@ class Conv2D(Weighted):
         data_format, dilation_rate, groups: only Keras's defaults are there.
         The others are those of `Weighted`, in its order; 'relu' is fused into the convolution.
     """
-
-    input_rank = 4
 
     def __init__(
         self,
@@ -102,12 +100,11 @@ class Conv2D(Weighted):
         return math.prod(n or 1 for n in shape)
 
 
-class Pooling2D(Layer):
+class Pooling2D(Layer, input_rank=4):
     """Base of the pools with a window; see MaxPooling2D for the arguments."""
 
-    input_rank = 4
-    sides: Any = staticmethod(pair)
-    pool: ClassVar[Callable[..., Tensor]]  # of images
+    sides: ClassVar[Callable[[Any, str], Any]] = pair
+    pool: ClassVar[Callable[..., Tensor]] = ops.max_pool2d  # of images
 
     def __init__(
         self,
@@ -120,8 +117,8 @@ class Pooling2D(Layer):
     ):
         super().__init__(name=name, **kwargs)
         channels_last(data_format)
-        self.pool_size = self.sides(pool_size, "pool_size")
-        self.strides = self.pool_size if strides is None else self.sides(strides, "strides")
+        self.pool_size = type(self).sides(pool_size, "pool_size")
+        self.strides = self.pool_size if strides is None else type(self).sides(strides, "strides")
         self.padding = valid_or_same(padding)
 
     def call(self, x: Tensor) -> Tensor:
@@ -142,8 +139,6 @@ class MaxPooling2D(Pooling2D):
         strides: rows and columns that it moves at a time; None means its own size.
         padding: 'valid' or 'same'; padding never wins.
     """
-
-    pool = staticmethod(ops.max_pool2d)
 
     def fused_after(self, before: Layer) -> Callable[[Tensor], Any] | None:
         """With the 3x3 convolution before it, a 2x2 pool is one pass."""

@@ -87,11 +87,9 @@ class InputRange:
         low, high = float(x.min()), float(x.max())
         scaled, outside = low >= -1 and high <= 1, low < self.low - 1 or high > self.high + 1
         if scaled or outside or low >= 0:
-            said = (
-                f"the images given to {name!r} have values from {low:.4g} to {high:.4g}, but its "
-                f"pretrained weights expect about {self.low:.4g} to {self.high:.4g}. {self.remedy}"
-            )
-            warnings.warn(said, UserWarning, stacklevel=2)
+            given = f"the images given to {name!r} have values from {low:.4g} to {high:.4g}"
+            due = f"its pretrained weights expect about {self.low:.4g} to {self.high:.4g}"
+            warnings.warn(f"{given}, but {due}. {self.remedy}", UserWarning, stacklevel=2)
 
 
 def Input(
@@ -173,10 +171,9 @@ class Dense(Weighted):
 
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) < 2 or input_shape[-1] is None:
-            raise ValueError(
-                f"{self} needs inputs (N, ..., D) with a known D, got {input_shape}. "
-                f"After a base without fixed image size, put GlobalAveragePooling2D first."
-            )
+            needs = f"{self} needs inputs (N, ..., D) with a known D, got {input_shape}"
+            how = "After a base without fixed image size, put GlobalAveragePooling2D first."
+            raise ValueError(f"{needs}. {how}")
         self.add_kernel((input_shape[-1], self.units))
 
     def call(self, x: Tensor) -> Tensor:

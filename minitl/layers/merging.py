@@ -12,10 +12,8 @@ from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
 
 
-class _Several(Layer):
+class _Several(Layer, several_inputs=True):
     """Base of the layers that are called on two or more inputs."""
-
-    several_inputs = True
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         if len(input_shape) < 2:
@@ -26,7 +24,7 @@ class _Several(Layer):
 class _Merge(_Several):
     """Base of the layers that combine inputs of one shape, place by place."""
 
-    combine: Callable[[Any, Any], Tensor]
+    combine: Callable[[Any, Any], Tensor] = ops.add
 
     def call(self, x: list[Tensor]) -> Tensor:
         self.compute_output_shape([t.shape for t in x])  # raises where sizes differ
@@ -39,16 +37,12 @@ class _Merge(_Several):
         return first
 
 
-class Add(_Merge):
+class Add(_Merge, combine=ops.add):
     """y = x1 + x2 + ..., for a list of inputs of one shape: a residual connection."""
 
-    combine = staticmethod(ops.add)
 
-
-class Subtract(_Merge):
+class Subtract(_Merge, combine=ops.subtract):
     """y = x1 - x2, for a list of two inputs of one shape."""
-
-    combine = staticmethod(ops.subtract)
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         if len(input_shape) != 2:
@@ -56,10 +50,8 @@ class Subtract(_Merge):
         return super().compute_output_shape(input_shape)
 
 
-class Multiply(_Merge):
+class Multiply(_Merge, combine=ops.multiply):
     """y = x1 * x2 * ..., place by place."""
-
-    combine = staticmethod(ops.multiply)
 
 
 class Average(Add):
@@ -69,10 +61,8 @@ class Average(Add):
         return super().call(x) / len(x)
 
 
-class Maximum(_Merge):
+class Maximum(_Merge, combine=ops.maximum):
     """y = the largest of x1, x2, ..., place by place. Of equal ones the first gets the gradient."""
-
-    combine = staticmethod(ops.maximum)
 
 
 class Minimum(_Merge):

@@ -36,7 +36,7 @@ class UnitNormalization(Layer):
         return ops.normalize(x, 1e-12)
 
 
-class LayerNormalization(UnitNormalization):
+class LayerNormalization(UnitNormalization, idle_settings=frozenset({"rms_scaling"})):
     """Normalises each vector along the last axis by its own mean and variance.
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
@@ -50,8 +50,6 @@ class LayerNormalization(UnitNormalization):
         center, scale: whether there is a beta, a gamma.
         beta_initializer, gamma_initializer: how they start.
     """
-
-    idle_settings = frozenset({"rms_scaling"})
 
     def __init__(
         self,
@@ -85,7 +83,7 @@ class LayerNormalization(UnitNormalization):
         return y if self.beta is None else y + self.beta
 
 
-class BatchNormalization(LayerNormalization):
+class BatchNormalization(LayerNormalization, idle_settings=frozenset({"renorm_momentum"})):
     """Normalises each channel, then scales and shifts it by learned numbers.
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
@@ -96,8 +94,6 @@ class BatchNormalization(LayerNormalization):
     its averages, so a frozen base computes the same thing for ever. Ioffe & Szegedy 2015. Arguments
     as for LayerNormalization; momentum in [0, 1], and `moving_..._initializer`: how averages start.
     """
-
-    idle_settings = frozenset({"renorm_momentum"})
 
     def __init__(
         self,

@@ -14,13 +14,11 @@ from minitl.layers.convolution import Pooling2D, slide_shape
 from minitl.layers.core import channels_last, positive
 
 
-class AveragePooling2D(Pooling2D):
+class AveragePooling2D(Pooling2D, pool=ops.average_pool2d):
     """The mean under each window, channel by channel; padding does not count.
 
     (N, H, W, C) -> (N, OH, OW, C). Arguments as for MaxPooling2D.
     """
-
-    pool = staticmethod(ops.average_pool2d)
 
 
 def _single(value: Any, what: str) -> int:
@@ -29,11 +27,8 @@ def _single(value: Any, what: str) -> int:
     return positive(value[0] if alone else value, what)
 
 
-class _Pooling1D(Pooling2D):
+class _Pooling1D(Pooling2D, input_rank=3, sides=_single):
     """Base of the two pools over sequences (N, T, C): those over images, of one column."""
-
-    input_rank = 3
-    sides = staticmethod(_single)
 
     def __init__(self, pool_size: Any = 2, *args: Any, **kwargs: Any):
         super().__init__(pool_size, *args, **kwargs)
@@ -50,22 +45,18 @@ class _Pooling1D(Pooling2D):
         return (n, slide_shape((n, t, 1, c), *how)[0], c)
 
 
-class MaxPooling1D(_Pooling1D):
+class MaxPooling1D(_Pooling1D, pool=ops.max_pool2d):
     """The largest number under each window of a sequence: (N, T, C) -> (N, OT, C)."""
 
-    pool = staticmethod(ops.max_pool2d)
 
-
-class AveragePooling1D(_Pooling1D):
+class AveragePooling1D(_Pooling1D, pool=ops.average_pool2d):
     """The mean under each window of a sequence: (N, T, C) -> (N, OT, C)."""
-
-    pool = staticmethod(ops.average_pool2d)
 
 
 class _GlobalPooling(Layer):
     """Base: reduces all axes between the batch and the channels."""
 
-    reduce: ClassVar[Callable[..., Tensor]]
+    reduce: ClassVar[Callable[..., Tensor]] = ops.mean
 
     def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
@@ -81,28 +72,20 @@ class _GlobalPooling(Layer):
         return ops.reshape(y, (x.shape[0], *self.compute_output_shape(x.shape)[1:]))  # type: ignore
 
 
-class GlobalAveragePooling2D(_GlobalPooling):
+class GlobalAveragePooling2D(_GlobalPooling, input_rank=4, reduce=ops.mean):
     """The mean over all places: (N, H, W, C) -> (N, C), for any H and W."""
 
-    input_rank, reduce = 4, staticmethod(ops.mean)
 
-
-class GlobalMaxPooling2D(_GlobalPooling):
+class GlobalMaxPooling2D(_GlobalPooling, input_rank=4, reduce=ops.max):
     """The maximum over all places: (N, H, W, C) -> (N, C), for any H and W."""
 
-    input_rank, reduce = 4, staticmethod(ops.max)
 
-
-class GlobalAveragePooling1D(_GlobalPooling):
+class GlobalAveragePooling1D(_GlobalPooling, input_rank=3, reduce=ops.mean):
     """The mean over all steps: (N, T, C) -> (N, C)."""
 
-    input_rank, reduce = 3, staticmethod(ops.mean)
 
-
-class GlobalMaxPooling1D(_GlobalPooling):
+class GlobalMaxPooling1D(_GlobalPooling, input_rank=3, reduce=ops.max):
     """The maximum over all steps: (N, T, C) -> (N, C)."""
-
-    input_rank, reduce = 3, staticmethod(ops.max)
 
 
 MaxPool1D = MaxPooling1D

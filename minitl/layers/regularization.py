@@ -20,14 +20,12 @@ from minitl.layers.core import channels_last
 __all__ = ["Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D"]
 
 
-class RandomLayer(Layer):
+class RandomLayer(Layer, random=True):
     """Base of the layers that draw random numbers in training.
 
     `seed` is that of the layer's own generator, for calls outside `fit`; None takes the next one
     of `minitl.utils.set_random_seed`.
     """
-
-    random = True
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -71,10 +69,8 @@ class Dropout(_Disturbing):
         return ops.dropout(x, self.rate, rng)
 
 
-class SpatialDropout1D(_Disturbing):
+class SpatialDropout1D(_Disturbing, input_rank=3):
     """Dropout of whole features of a sequence (N, T, C): what lies side by side says the same."""
-
-    input_rank = 3
 
     def __init__(
         self, rate: float, seed: Any = None, name: Any = None, dtype: Any = None, **kwargs: Any
@@ -90,10 +86,8 @@ class SpatialDropout1D(_Disturbing):
         return {k: v for k, v in super().get_config().items() if k != "trainable"}
 
 
-class SpatialDropout2D(SpatialDropout1D):
+class SpatialDropout2D(SpatialDropout1D, input_rank=4):
     """Dropout of whole channels of images (N, H, W, C). Tompson et al. 2015 (arXiv 1411.4280)."""
-
-    input_rank = 4
 
     def __init__(self, rate: float, data_format: str | None = None, *args: Any, **kwargs: Any):
         super().__init__(rate, *args, **kwargs)

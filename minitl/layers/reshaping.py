@@ -44,8 +44,7 @@ class Reshape(Layer):
         known = math.prod(size for size in self.target_shape if size != -1)
         target = tuple(total // known if size == -1 else size for size in self.target_shape)
         if math.prod(target) != total:
-            given = f"{rest} ({total} numbers)"
-            raise ValueError(f"{self} cannot put {given} into {self.target_shape}")
+            raise ValueError(f"{self} cannot put {rest} ({total} numbers) into {self.target_shape}")
         return (n, *target)
 
 
@@ -64,15 +63,12 @@ class Permute(Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != (count := len(self.dims)) + 1:
-            expected = f"{count} axes after the batch"
-            raise ValueError(f"{self} orders {expected}, got shape {input_shape}")
+            raise ValueError(f"{self} orders {count} axes after the batch, got shape {input_shape}")
         return (input_shape[0], *(input_shape[d] for d in self.dims))
 
 
-class RepeatVector(Layer):
+class RepeatVector(Layer, input_rank=2):
     """(N, D) -> (N, n, D): the same row n times."""
-
-    input_rank = 2
 
     def __init__(self, n: int, **kwargs: Any):
         super().__init__(**kwargs)
@@ -95,13 +91,11 @@ def _sides(value: Any, what: str) -> tuple[Pair, Pair]:
     return found[0], found[1]
 
 
-class ZeroPadding2D(Layer):
+class ZeroPadding2D(Layer, input_rank=4):
     """Rows and columns of zeros around images (N, H, W, C).
 
     `padding` is n (all four sides), (rows, columns), or ((top, bottom), (left, right)).
     """
-
-    input_rank = 4
 
     def __init__(self, padding: Any = (1, 1), data_format: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -116,10 +110,8 @@ class ZeroPadding2D(Layer):
         return (n, h and h + sum(self.padding[0]), w and w + sum(self.padding[1]), c)
 
 
-class Cropping2D(Layer):
+class Cropping2D(Layer, input_rank=4):
     """Takes rows and columns away from images (N, H, W, C): as many as ZeroPadding2D would add."""
-
-    input_rank = 4
 
     def __init__(
         self, cropping: Any = ((0, 0), (0, 0)), data_format: str | None = None, **kwargs: Any
@@ -142,10 +134,8 @@ class Cropping2D(Layer):
         return (n, h and h - rows, w and w - columns, c)
 
 
-class UpSampling2D(Layer):
+class UpSampling2D(Layer, input_rank=4):
     """Every place of images (N, H, W, C) becomes a block of size[0] x size[1] equal ones."""
-
-    input_rank = 4
 
     def __init__(
         self,

@@ -53,9 +53,8 @@ class Loss(Configurable):
         """Raise ValueError, in the user's words, unless y_true can be compared with the outputs."""
         wanted = output_shape[1:]
         if y_true.shape[1:] != wanted and not (wanted[-1:] == (1,) and y_true.ndim == len(wanted)):
-            raise ValueError(
-                f"the targets have shape {y_true.shape}, but the model's output is {output_shape}"
-            )
+            output = f"the model's output is {output_shape}"
+            raise ValueError(f"the targets have shape {y_true.shape}, but {output}")
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         y_pred = as_tensor(y_pred)
@@ -98,12 +97,9 @@ def logits_beneath(y_pred: Tensor, made_by: str, from_logits: bool) -> Tensor | 
     if operation != made_by:
         return y_pred if from_logits else None
     if from_logits:
-        warnings.warn(
-            "from_logits=True, but the predictions come from a softmax or sigmoid. The logits "
-            "beneath it are used; drop from_logits=True, or the activation.",
-            UserWarning,
-            stacklevel=4,
-        )
+        said = "from_logits=True, but the predictions come from a softmax or sigmoid"
+        how = "The logits beneath it are used; drop from_logits=True, or the activation."
+        warnings.warn(f"{said}. {how}", UserWarning, stacklevel=4)
     return beneath
 
 
@@ -134,11 +130,9 @@ class CategoricalCrossentropy(Crossentropy):
         if y_true.ndim < len(output_shape) or y_true.shape[-1] != m:
             text = f"{output_shape}, as the model's output; y has shape {y_true.shape}"
             if y_true.ndim == 1 or (y_true.ndim == 2 and y_true.shape[1] == 1 and m != 1):
-                text = (
-                    f"(N, {m}), but y looks like integer labels (shape {y_true.shape}, "
-                    f"{y_true.dtype}). Use loss='sparse_categorical_crossentropy', or "
-                    f"minitl.utils.to_categorical(y, {m})."
-                )
+                found = f"y looks like integer labels (shape {y_true.shape}, {y_true.dtype})"
+                other = f"'sparse_categorical_crossentropy', or minitl.utils.to_categorical(y, {m})"
+                text = f"(N, {m}), but {found}. Use loss={other}."
             raise ValueError(f"categorical_crossentropy takes one-hot targets of shape {text}")
         if not np.all((y_true >= 0) & np.isfinite(y_true)):
             raise ValueError("one-hot targets must be finite and not negative")
@@ -162,20 +156,17 @@ class SparseCategoricalCrossentropy(Loss):
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
         m, rank = output_shape[-1] or 0, len(output_shape)
         if y_true.ndim == rank and y_true.shape[-1] == m and m > 1:
-            raise ValueError(
-                f"sparse_categorical_crossentropy takes integer labels of shape (N,), but y looks "
-                f"one-hot (shape {y_true.shape}). Use loss='categorical_crossentropy', or "
-                f"y.argmax(axis=-1)."
-            )
+            takes = "sparse_categorical_crossentropy takes integer labels of shape (N,)"
+            use = "Use loss='categorical_crossentropy', or y.argmax(axis=-1)."
+            raise ValueError(f"{takes}, but y looks one-hot (shape {y_true.shape}). {use}")
         if y_true.ndim != rank - 1 and not (y_true.ndim == rank and y_true.shape[-1] == 1):
             raise ValueError(f"integer labels have shape (N,), y has shape {y_true.shape}")
         if not np.all(np.isfinite(y_true) & (y_true == np.floor(y_true))):
             raise ValueError(f"labels must be integers from 0 to {m - 1}, y has {y_true.dtype}")
         if not np.all((y_true >= 0) & (y_true < m)):
-            raise ValueError(
-                f"labels must be from 0 to {m - 1} for an output of {m} classes; "
-                f"y has labels from {int(y_true.min())} to {int(y_true.max())}"
-            )
+            what = f"labels must be from 0 to {m - 1} for an output of {m} classes"
+            found = f"y has labels from {int(y_true.min())} to {int(y_true.max())}"
+            raise ValueError(f"{what}; {found}")
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         labels = y_true.reshape(y_pred.shape[:-1]).astype(np.int64)

@@ -70,10 +70,8 @@ class BinaryFocalCrossentropy(_Focal, BinaryCrossentropy):
         return ops.mean(found, axis=-1)
 
 
-class CategoricalFocalCrossentropy(_Focal):
+class CategoricalFocalCrossentropy(_Focal, check=CategoricalCrossentropy.check):
     """-alpha sum_j (1 - p_j)^gamma t_j log p_j, for one-hot targets t (N, m). Lin et al. 2017."""
-
-    check = CategoricalCrossentropy.check
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         t = targets_like(y_true, y_pred, self.label_smoothing, 1 / y_pred.shape[-1])

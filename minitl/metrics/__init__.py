@@ -73,6 +73,8 @@ class Mean(Metric):
 class LossMetric(Mean):
     """A loss, as a metric."""
 
+    loss_type: Callable[..., losses.Loss] = losses.Loss  # of those that make it themselves
+
     def __init__(self, loss: losses.Loss, name: str | None = None):
         self.loss = loss
         super().__init__(name or loss.name)

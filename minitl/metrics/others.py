@@ -5,7 +5,6 @@
 once, is in `minitl.judging.evaluation`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,8 +59,6 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
 class _OfLoss(LossMetric):
     """Base: a loss with its defaults, under the metric's name."""
 
-    loss_type: Callable[..., losses.Loss] = losses.Loss
-
     def __init__(self, name: str | None = None):
         super().__init__(self.loss_type(), name or snake_case(type(self).__name__))
 
@@ -90,8 +87,6 @@ class CosineSimilarity(_OfLoss, loss_type=losses.CosineSimilarity):
 
 class _SmoothedCrossentropy(LossMetric):
     """Base: the loss of the same name, as a metric."""
-
-    loss_type: Callable[..., losses.Loss] = losses.Loss
 
     def __init__(
         self, name: str | None = None, *, from_logits: bool = False, label_smoothing: float = 0
@@ -151,10 +146,8 @@ class _Counts(Metric):
         y_pred = y_pred if y_pred.dtype.kind == "f" else y_pred.astype(np.float32)
         truth = np.asarray(y_true)
         if truth.ndim == 1 and y_pred.ndim == 2 and y_pred.shape[1] > 1:
-            raise ValueError(
-                f"{type(self).__name__} takes one-hot targets {y_pred.shape} or class_id; "
-                f"y_true has shape {truth.shape}"
-            )
+            takes = f"{type(self).__name__} takes one-hot targets {y_pred.shape} or class_id"
+            raise ValueError(f"{takes}; y_true has shape {truth.shape}")
         truth = truth.reshape(y_pred.shape) != 0
         w = losses.weight_per_number(sample_weight, truth.shape)
         if self.top_k:

@@ -155,8 +155,7 @@ def batch_norm_inference(
         return kernels.bias_gradient(g * kernels.scale_shift(a, inv_std, -mean * inv_std))
 
     dx = (x, lambda g: kernels.scale_shift(g, scale, np.zeros_like(scale)))
-    edges = [dx, (gamma, dgamma), (beta, kernels.bias_gradient)]
-    return record("batch_norm_inference", y, *edges)
+    return record("batch_norm_inference", y, dx, (gamma, dgamma), (beta, kernels.bias_gradient))
 
 
 def normalize(x: Any, epsilon: float) -> Tensor:

@@ -104,10 +104,8 @@ def _operation(
     z, gates = as_tensor(z), kind.gates
     width = gates * kernel.shape[0]
     if z.ndim != 3 or kernel.shape[1:] != (width,) or z.shape[2] != width:
-        raise ValueError(
-            f"{op} takes z (T, N, {gates}U) and a recurrent kernel (U, {gates}U), got {z.shape} "
-            f"and {kernel.shape}"
-        )
+        takes = f"{op} takes z (T, N, {gates}U) and a recurrent kernel (U, {gates}U)"
+        raise ValueError(f"{takes}, got {z.shape} and {kernel.shape}")
     walk = kind(z.storage, kernel.storage, None if bias is None else bias.storage, *args, **how)
     kernels.on_one_core(walk.forward)
 

@@ -108,6 +108,5 @@ class CosineDecay(LearningRateSchedule):
         return top * ((1 - self.alpha) * cosine + self.alpha)
 
 
-SCHEDULES.register(
-    ExponentialDecay, InverseTimeDecay, PolynomialDecay, PiecewiseConstantDecay, CosineDecay
-)
+SCHEDULES.register(ExponentialDecay, InverseTimeDecay, PolynomialDecay)
+SCHEDULES.register(PiecewiseConstantDecay, CosineDecay)

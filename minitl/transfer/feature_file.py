@@ -171,8 +171,7 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
     def _read(self, name: str, first: int, last: int) -> np.ndarray:
         """Bytes of rows; not through a memory map, whose pages would count as memory."""
         count = (last - first) * self._layout.size(name)
-        place = self._layout.place(name, first)
-        found = np.fromfile(self.path, np.uint8, count, offset=place)
+        found = np.fromfile(self.path, np.uint8, count, offset=self._layout.place(name, first))
         if len(found) < count:
             raise FeatureFileError(f"{self.path} is damaged: it ends too early; delete it")
         return found

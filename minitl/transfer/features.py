@@ -24,6 +24,7 @@ from minitl.storage.digests import arrays_digest, digest_of, sample_digests
 from minitl.transfer.cut import architecture
 from minitl.transfer.feature_file import FeatureFile, FeatureFileError
 
+Chosen = str | Layer | Sequence[str | Layer] | None  # layers, by themselves or by their names
 POOLING = {None: "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
 
 
@@ -31,7 +32,7 @@ POOLING = {None: "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPo
 def extract_features(
     model: Model,
     images: Any,
-    layers: str | Layer | Sequence[str | Layer] | None = None,
+    layers: Chosen = None,
     pooling: str | None = None,
     batch_size: int = 32,
     verbose: Any = "auto",
@@ -162,11 +163,7 @@ def _counted(chunks: Iterable[np.ndarray], bar: Any) -> Iterator[np.ndarray]:
         bar.update(len(chunk))
 
 
-def feature_model(
-    model: Model,
-    layers: str | Layer | Sequence[str | Layer] | None = None,
-    pooling: str | None = None,
-) -> Model:
+def feature_model(model: Model, layers: Chosen = None, pooling: str | None = None) -> Model:
     """The model from the same inputs to rows of features, with the same layers; where one is called
     several times, its last call counts. Raises ValueError as `extract_features`."""
     if len(model.inputs) != 1:

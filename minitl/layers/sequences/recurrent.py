@@ -20,7 +20,7 @@ from minitl.ops import recurrence
 __all__ = ["GRU", "LSTM"]
 
 
-class Recurrent(RandomLayer):
+class Recurrent(RandomLayer, input_rank=3):
     """What LSTM and GRU share: arguments, weights, dropout, and the way in and out.
 
     Args:
@@ -44,8 +44,7 @@ class Recurrent(RandomLayer):
     a state of zeros (no initial_state), and there are four activations.
     """
 
-    input_rank = 3
-    gates: int
+    gates: int = 0
     # From z (T, N, G*U) and masks of the state: h of all steps (T, N, U), and the last states.
     _loop: Callable[[Tensor, Array | None], tuple[Tensor, list[Tensor]]]
     _bias: Callable[[], tuple[tuple[int, ...], Any]]  # b's shape, and its initializer
@@ -118,8 +117,7 @@ class Recurrent(RandomLayer):
     def build(self, input_shape: Shape) -> None:
         d, u, g = input_shape[-1], self.units, self.gates
         if d is None:
-            expected = "inputs (N, T, D) with a known D"
-            raise ValueError(f"{self} needs {expected}, got {input_shape}")
+            raise ValueError(f"{self} needs inputs (N, T, D) with a known D, got {input_shape}")
         for name, rows, of in (("kernel", d, "kernel"), ("recurrent_kernel", u, "recurrent")):
             start, penalty = getattr(self, f"{of}_initializer"), getattr(self, f"{of}_regularizer")
             setattr(self, name, self.add_weight(name, (rows, g * u), start, regularizer=penalty))
@@ -183,15 +181,13 @@ class Recurrent(RandomLayer):
         return self.bias
 
 
-class LSTM(Recurrent):
+class LSTM(Recurrent, gates=4):
     """Long short-term memory over a sequence (N, T, D); the formulas are in `ops.lstm`.
 
     kernel (D, 4U), recurrent_kernel (U, 4U) and bias (4U,) hold the gates side by side: input,
     forget, candidate, output. `unit_forget_bias` starts the forget gate's bias at 1, so that at
     first all is remembered; the others are those of `Recurrent`. Returns the last h (N, U).
     """
-
-    gates = 4
 
     def __init__(
         self,
@@ -224,11 +220,10 @@ class LSTM(Recurrent):
         steps = z.shape[0]
         how = (self.activation, self.recurrent_activation, masks)
         y = recurrence.lstm(z, self.recurrent_kernel, *how)
-        states = [y[steps - 1], y[steps]] if self.return_state else []
-        return y[:steps], states
+        return y[:steps], [y[steps - 1], y[steps]] if self.return_state else []
 
 
-class GRU(Recurrent):
+class GRU(Recurrent, gates=3):
     """Gated recurrent unit over a sequence (N, T, D); the formulas are in `ops.gru`.
 
     kernel (D, 3U) and recurrent_kernel (U, 3U) hold the gates side by side: update, reset,
@@ -236,8 +231,6 @@ class GRU(Recurrent):
     whether the reset gate acts after the product of the state with its kernel. The other arguments
     are those of `Recurrent`. Returns the last h (N, U).
     """
-
-    gates = 3
 
     def __init__(self, *args: Any, reset_after: bool = True, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -31,10 +31,17 @@ class _Wrapper(Layer):
         return any(getattr(layer, "random", False) for layer in self.sublayers())
 
     def get_config(self) -> dict[str, Any]:
+        """With the layers inside as Keras 3 reads them, and only it writes: with a module, and with
+        the places of a single input or output without a list around them."""
         settings = super().get_config()
-        for value in settings.values():
-            if isinstance(value, dict) and "class_name" in value:
-                _as_keras_describes(value)
+        described = (v for v in settings.values() if isinstance(v, dict) and "class_name" in v)
+        for inner in described:
+            inner["module"] = "keras" if inner["class_name"] == "Sequential" else "keras.layers"
+            if inner["class_name"] == "Model":
+                inner |= {"class_name": "Functional", "module": "keras.src.models.functional"}
+                for what in ("input_layers", "output_layers"):
+                    places = inner["config"][what]
+                    inner["config"][what] = places[0] if len(places) == 1 else places
         return settings
 
     @classmethod
@@ -44,17 +51,6 @@ class _Wrapper(Layer):
             if isinstance(value, dict) and "class_name" in value and name != "dtype":
                 settings = settings | {name: layer_from(value["class_name"], value["config"])}
         return super().from_config(settings)
-
-
-def _as_keras_describes(inner: dict[str, Any]) -> None:
-    """The description of a wrapped layer as Keras 3 reads it, and only it writes: with a module,
-    and with the places of a single input or output without a list around them."""
-    inner["module"] = "keras" if inner["class_name"] == "Sequential" else "keras.layers"
-    if inner["class_name"] == "Model":
-        inner |= {"class_name": "Functional", "module": "keras.src.models.functional"}
-        for what in ("input_layers", "output_layers"):
-            places = inner["config"][what]
-            inner["config"][what] = places[0] if len(places) == 1 else places
 
 
 class TimeDistributed(_Wrapper):
@@ -122,7 +118,7 @@ def _keeps_averages(layer: Layer) -> bool:
     return own or any(_keeps_averages(inner) for inner in layer.sublayers())
 
 
-class Bidirectional(_Wrapper):
+class Bidirectional(_Wrapper, inner=("forward_layer", "backward_layer")):
     """A recurrent layer forwards, and one like it backwards, side by side.
 
     Args:
@@ -135,8 +131,6 @@ class Bidirectional(_Wrapper):
     With `return_state` a list: the output, the states of the forward, then of the backward layer.
     Schuster & Paliwal 1997.
     """
-
-    inner = ("forward_layer", "backward_layer")
 
     def __init__(
         self,
