@@ -18,9 +18,9 @@ def choose(
 ) -> ModuleType:
     """The module to take for conv2d, or for its gradient to the 'input' or the 'kernel'.
 
-    Winograd's gradients transform the filters each time, so they want 64 tiles or more. A map only
-    one or two places wide has half tiles only: 24 multiplications for 8 places. The gradient of few
-    channels to the kernel is made image by image, so small ones do not pay.
+    Winograd's gradients transform the filters each time, so they want 64 tiles or more; a map one
+    or two places wide has half tiles only. The gradient of few channels to the kernel is made image
+    by image, so small ones do not pay.
     """
     if current_kernels() == "direct":
         return im2col

@@ -4,8 +4,7 @@ im2col writes down what every window sees, KH*KW*C numbers each, only for a matr
 it. Where C is small, as for images of 3 colours, that costs more than the product. But a window
 lies in memory as KH runs of KW*C neighbouring numbers, one in each row of the padded image, and
 the product in `gemm.py` takes rows that are made of runs. So this file only pads a few lines of
-an image at a time, tells the product where each window begins, and has the convolution; bias and
-ReLU happen while the sums are still in registers.
+an image at a time, and tells the product where each window begins.
 
     y[place, f] = bias[f] + sum over k of window[place, k] * kernel[k, f]      k = (kh, kw, c)
 
@@ -52,12 +51,8 @@ def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=Fals
 
 
 def conv2d_kernel_gradient(x, g, geometry):
-    """`reference.conv2d_kernel_gradient`.
-
-        dkernel[k, f] = sum over places of window[place, k] * g[place, f]
-
-    The sum is cut into ranges of lines that depend on the shapes only, and those into blocks.
-    """
+    """`reference.conv2d_kernel_gradient`: dkernel[k, f] = sum over places of window[place, k] *
+    g[place, f], cut into ranges of lines that depend on the shapes only, and those into blocks."""
     (images, oh, ow, filters), (kh, kw), channels = g.shape, geometry.window, x.shape[3]
     taps, columns = kh * kw * channels, gemm.round_up(filters, gemm.panel_width(x.dtype))
     lines, rows = _block(geometry, columns)
@@ -77,7 +72,7 @@ def conv2d_kernel_gradient(x, g, geometry):
 def _sum_lines(x, g, geometry, first, last, lines, memory, total):
     """total (K, columns) += windows.T @ g, for g (places, F), over the lines first ... last-1;
     `memory` is for rows of the padded image, a block of g in panels, and what it adds."""
-    (oh, ow), (_, kw), (sh, sw) = geometry.out_size, geometry.window, geometry.strides
+    ow, kw, (sh, sw) = geometry.out_size[1], geometry.window[1], geometry.strides
     channels, filters, (taps, columns) = x.shape[3], g.shape[1], total.shape
     row, width = _row_length(geometry, channels), 2 * lanes(g)
     rows = np.empty(taps, np.int64)  # where each tap of the first window lies
@@ -85,9 +80,7 @@ def _sum_lines(x, g, geometry, first, last, lines, memory, total):
         rows[i] = i // (kw * channels) * row + i % (kw * channels)
     (image, packed, share), line = memory, first
     while line < last:
-        n, h = line // oh, line % oh
-        count = min(lines, last - line, oh - h)
-        _pad(x, n, h, count, geometry, image)
+        count = _pad(x, line, min(lines, last - line), geometry, image)
         places = count * ow
         panels = packed[: places * columns].reshape(columns // width, places, width)
         for p in range(columns // width):
@@ -122,13 +115,11 @@ def _row_length(geometry, channels):
 @compiled
 def _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image, y):
     """y for the lines first ... last-1; `image` is memory for rows of the padded image."""
-    (oh, ow), (kh, _), (sh, sw) = geometry.out_size, geometry.window, geometry.strides
+    ow, kh, (sh, sw) = geometry.out_size[1], geometry.window[0], geometry.strides
     channels, filters, out = x.shape[3], y.shape[3], y.reshape(-1)
     row, line = _row_length(geometry, channels), first
     while line < last:
-        n, h = line // oh, line % oh
-        count = min(lines, last - line, oh - h)
-        _pad(x, n, h, count, geometry, image)
+        count = _pad(x, line, min(lines, last - line), geometry, image)
         places = np.empty(count * ow, np.int64)  # where each window begins
         for i in range(count):
             for j in range(ow):
@@ -140,15 +131,18 @@ def _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image
 
 
 @inner
-def _pad(x, n, line, lines, geometry, image):
-    """What the windows of some lines of image n see, zeros included, row by row."""
-    _, height, width, channels = x.shape
-    at, row = 0, _row_length(geometry, channels)
-    for i in range((lines - 1) * geometry.strides[0] + geometry.window[0]):
-        h = line * geometry.strides[0] + i - geometry.pads[0]
+def _pad(x, line, lines, geometry, image):
+    """What the windows of some lines see, zeros included, row by row; returns how many lines, since
+    they end where an image does."""
+    (_, height, width, channels), oh = x.shape, geometry.out_size[0]
+    n, first, at, row = line // oh, line % oh, 0, _row_length(geometry, channels)
+    count = min(lines, oh - first)
+    for i in range((count - 1) * geometry.strides[0] + geometry.window[0]):
+        h = first * geometry.strides[0] + i - geometry.pads[0]
         for j in range(row // channels):
             w = j - geometry.pads[2]
             seen = 0 <= h < height and 0 <= w < width
             for c in range(channels):
                 image[at + c] = x[n, h, w, c] if seen else 0
             at += channels
+    return count

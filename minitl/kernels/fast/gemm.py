@@ -2,9 +2,8 @@
 and dense layers run on.
 
 A core can start two fused multiply-adds per cycle, of eight float32 each (sixteen with AVX-512),
-but load only two or three vectors. A product is fast when each number, once loaded, is used
-several times. So `tile` computes 6 rows by 2 vectors of C = A @ B at once and keeps all of it in
-registers:
+but load only two or three vectors. So each number, once loaded, is used several times: `tile`
+computes 6 rows by 2 vectors of C = A @ B at once and keeps all of it in registers:
 
     12 accumulators + 2 vectors of B + 1 broadcast element of A = 15 of the 16 vector registers
 
@@ -14,9 +13,8 @@ straight on; A is read where it lies. `multiply` holds a panel of B in the cache
 pass, and meanwhile has the next panel sent from memory. Goto & van de Geijn 2008, 'Anatomy of
 High-Performance Matrix Multiplication', is the source of the plan.
 
-Each addition rounds by up to half a unit in the last place of the sum so far. In one sum of K
-products that mounts up with sqrt(K); so a sum is made of partial sums of 64 products, whose errors
-mount up with sqrt(64 + K/64), which halves the error of Winograd's convolution (Castaldo, Whaley &
+Rounding errors of one sum of K products mount up with sqrt(K); so a sum is made of partial sums of
+64, whose errors mount up with sqrt(64 + K/64): half for Winograd's convolution (Castaldo, Whaley &
 Chronopoulos 2008, 'Reducing Floating Point Error in Dot Product Using the Superblock Family of
 Algorithms').
 """
@@ -35,8 +33,7 @@ SHALLOW = 48  # depth of products that wait for C most
 
 
 class Rows(NamedTuple):
-    """A, where it lies in memory: number i of run k of row r is values[starts[r] + k*run_step +
-    i*step].
+    """A, where it lies: number i of run k of row r is values[starts[r] + k*run_step + i*step].
 
     A matrix row by row has starts 0, K, 2K ..., step 1 and one run; a transposed one starts 0, 1,
     2 ... and its row length as step; a convolution's windows have a run for each of their rows.
@@ -93,8 +90,7 @@ def floor_of(activation: str | None, dtype: np.dtype) -> Array:
 def shift_of(bias: Array | None, columns: int, dtype: np.dtype) -> Array:
     """What is `added` to a product of so many columns, with zeros up to full panels."""
     shift = np.zeros(round_up(columns, panel_width(dtype)), dtype)
-    if bias is not None:
-        shift[:columns] = bias
+    shift[:columns] = 0 if bias is None else bias
     return shift
 
 
@@ -165,10 +161,9 @@ def multiply(a, panels, following, added, added_step, floor, c, columns):
 
     A is `Rows`. B comes packed: panels (count, runs * depth, width); the panel that will be wanted
     after the last one is `following` elements from the first. C is flat, rows of `columns`
-    elements. `added` is flat, with rows added_step apart (0: the same row for all, such as a bias),
-    and must be readable up to full tiles; `floor` is an array of one element (0 for ReLU). Either
-    may be None. Partial sums begin at the same products whatever tile a row is in, so the bits of C
-    do not depend on how a product is cut.
+    elements; so is `added`, with rows added_step apart (0: the same for all, such as a bias), and
+    readable up to full tiles; `floor` is an array of one element (0 for ReLU). Either may be None.
+    The bits of C do not depend on how a product is cut: partial sums begin at the same products.
     """
     count, depth, width = panels.shape
     b, run, rows = panels.reshape(-1), depth // a.runs, a.starts

@@ -1,10 +1,9 @@
 """Convolution as a matrix product (im2col), for any window, stride and padding.
 
 Write the KH*KW*C numbers that a window sees as one row, for all places of the window one below
-the other, and convolution is `columns @ kernel`, a product for BLAS. (The matrix got its name where
-each window was a column.) All of it would be KH*KW times the size of the input, so it is made and
-used up in blocks of a few MB, which stay in the cache. Both gradients are products with the same
-matrix or into it:
+the other (or as columns, hence the name), and convolution is `columns @ kernel`. That is KH*KW
+times the size of the input, so it is made and used up in blocks that stay in the cache. Both
+gradients are products with the same matrix or into it:
 
     y       = columns(x) @ kernel              (rows, K) @ (K, F)       rows = N*OH*OW
     dkernel = columns(x).T @ g                 (K, rows) @ (rows, F)    K = KH*KW*C
@@ -64,8 +63,7 @@ def conv2d_input_gradient(g, kernel, geometry, cache=None):
     dx = np.zeros((images, *geometry.size, channels), g.dtype)
     rows = g.reshape(-1, filters)  # (N*OH*OW, F), a view
     longest = _longest_block(geometry, kernel[..., 0].size * g.itemsize)
-    depth = filters * geometry.window[0] * geometry.window[1]
-    tiles = cut_product(images, oh * ow, depth, channels, max(1, longest // oh))
+    tiles = cut_product(images, oh * ow, kernel[:, :, 0].size, channels, max(1, longest // oh))
 
     def tile(index: int) -> None:
         first_image, last_image, left, right = tiles[index]
@@ -120,10 +118,8 @@ def _columns(x: Array, geometry: Geometry, first: int, last: int) -> Array:
 
 @compiled
 def _copy_columns(x, geometry, first, last, columns):
-    """columns[row, kh, kw, c] = padded[n, oh*SH + kh, ow*SW + kw, c], row = one (n, oh, ow).
-
-    With all indices written out, the innermost loop becomes one block copy, five times as fast.
-    """
+    """columns[row, kh, kw, c] = padded[n, oh*SH + kh, ow*SW + kw, c], row = one (n, oh, ow); with
+    all indices written out, the innermost loop becomes one block copy, five times as fast."""
     for line in range(first, last):
         for ow in range(geometry.out_size[1]):
             row = (line - first) * geometry.out_size[1] + ow

@@ -27,9 +27,8 @@ and filters is one matrix product, (tiles, C) @ (C, F):
 
     u[plane] = G k G^T (C, F)    v[plane] = B^T d B (tiles, C)    m[plane] = v[plane] @ u[plane]
 
-Lavin & Gray 2016 (arXiv 1509.09308) saw this. The gradients are the same kind of sum. dL/dx is
-the convolution of g with the kernel turned around, C and F swapped. dL/dkernel is the third way to
-read the trilinear form above:
+Lavin & Gray 2016 (arXiv 1509.09308) saw this. dL/dx is the convolution of g with the kernel turned
+around, C and F swapped. dL/dkernel is the third way to read the trilinear form above:
 
     dkernel = G^T (sum over tiles of (B^T d B) * (A g A^T)) G        again 36 matrix products
 
@@ -50,10 +49,6 @@ square, relative); 0, +-5/8, +-3/2, infinity, used here for tiles of 4, by 7e-7;
 2.8e-6; direct summation by 2e-7. Alam et al. 2022 (arXiv 2201.10369) search for such points. To
 decide as float64 does (`precise`), u, v and m can be float64: x is widened where its transform
 loads it, y is rounded where it is stored.
-
-**Speed.** A job takes a block of tiles all the way: transform (`winograd_tiles.py`), products
-(`gemm.py`), transform back, all within one compiled loop, so that nothing but x, u and y passes
-through memory.
 """
 
 from functools import lru_cache
@@ -82,7 +77,8 @@ PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits de
 
 @compiled
 def _correlate_blocks(x, tiling, blocks, u, slices, bias, floor, side, y, memory):
-    """y for some blocks of tiles and, slice after slice, for the panels in `slices`."""
+    """y for some blocks of tiles and, slice after slice, for the panels in `slices`; a block goes
+    all the way at once, so that nothing but x, u and y passes through memory."""
     (planes, _, channels, width), (v, m, work, strip) = u.shape, memory
     padded = -(-channels // simd.lanes(u)) * simd.lanes(u)
     for start, stop in blocks:
@@ -94,8 +90,8 @@ def _correlate_blocks(x, tiling, blocks, u, slices, bias, floor, side, y, memory
             columns = (right - left) * width
             for plane in range(planes):
                 first, last = tiles.tiles_of_plane(tiling, plane, starts)
-                a, c = gemm.Rows(v[plane], rows[first:last], 1, 1, 0), m[plane][first * columns :]
-                b = u[plane][left:right]
+                a, b = gemm.Rows(v[plane], rows[first:last], 1, 1, 0), u[plane][left:right]
+                c = m[plane][first * columns :]
                 gemm.multiply(a, b, u[plane].size, None, 0, None, c, columns)
             filters = tiles.Channels(left * width, min(columns, y.shape[3] - left * width))
             done = tiles.Planes(m, columns, width)
@@ -133,10 +129,8 @@ def _kernel_block(x, g, tiling, first, last, step, channels, filters, dkernel, m
 
 @compiled
 def _filter_block(kernel, turned, size, first, last, u, patch, work):
-    """Panels first ... last-1 of u (planes, panels, C, width) = G k G^T for tiles of `size`.
-
-    `turned`: of the kernel turned by 180 degrees, with C and F swapped.
-    """
+    """Panels first ... last-1 of u (planes, panels, C, width) = G k G^T for tiles of `size`;
+    `turned`: of the kernel turned by 180 degrees, with C and F swapped."""
     (_, _, channels, width), sizes, plane = u.shape, (3, size + 2), u[0].size
     filters = kernel.shape[2] if turned else kernel.shape[3]
     patch[:] = 0
@@ -178,11 +172,9 @@ def conv2d_input_gradient(g, kernel, geometry, cache=None):
 
 
 def conv2d_kernel_gradient(x, g, geometry):
-    """`reference.conv2d_kernel_gradient` for a 3x3 window with stride 1.
-
-    The sum over tiles is cut into parts that depend on the shapes only, and C and F into sides; a
-    part and two sides make a job, with its own sum in the transformed domain.
-    """
+    """`reference.conv2d_kernel_gradient` for a 3x3 window with stride 1: the sum over tiles is cut
+    into parts that depend on the shapes only, and C and F into sides; a part and two sides make a
+    job, with its own sum in the transformed domain."""
     channels, filters, width = x.shape[3], g.shape[3], gemm.panel_width(x.dtype)
     tiling, count = _tiling(x.shape[0], geometry, 4)
     tiling = tiling._replace(last_row=4, last_column=4)
@@ -197,14 +189,10 @@ def conv2d_kernel_gradient(x, g, geometry):
         first, last = parts[part]
         step = min(TILES[4], last - first)
         deep, wide = gemm.round_up(c_end - c, width // 2), gemm.round_up(f_end - f, width)
-        memory = scratch_arrays(
-            x.dtype,
-            (36, _plane(step * (deep + width))),  # v
-            (36, _plane(step * wide)),  # z
-            (36, _plane(gemm.round_up(deep, gemm.ROWS) * wide)),  # u
-            (tiles.STRIP_MEMORY * max(deep, wide),),
-            (tiles.WORK_MEMORY * width // 2,),
-        )
+        v, z = (36, _plane(step * (deep + width))), (36, _plane(step * wide))
+        u = (36, _plane(gemm.round_up(deep, gemm.ROWS) * wide))
+        strip, work = (tiles.STRIP_MEMORY * max(deep, wide),), (tiles.WORK_MEMORY * width // 2,)
+        memory = scratch_arrays(x.dtype, v, z, u, strip, work)
         some, others = tiles.Channels(c, c_end - c), tiles.Channels(f, f_end - f)
         _kernel_block(x, g, tiling, first, last, step, some, others, sums[part], memory)
 
@@ -246,7 +234,10 @@ def _plan(images, geometry, u_shape, threads):
     memory. Made once for each shape, because all cores wait while Python makes it."""
     planes, panels, channels, width = u_shape
     tiling, count = _tiling(images, geometry, isqrt(planes) - 2)
-    blocks = _blocks(count, threads, TILES[tiling.size])
+    # Every block reads all filters; where there are few tiles, the filters are shared out instead.
+    wanted = gemm.round_up(-(-count // TILES[tiling.size]), threads) if count >= FEW_TILES else 1
+    fours = cut(-(-count // simd.SHORT_ROWS), wanted)
+    blocks = [(a * simd.SHORT_ROWS, min(b * simd.SHORT_ROWS, count)) for a, b in fours]
     groups = [  # of panels: as many as it takes to give each thread something to do
         cut(stop - start, -(-(stop - start) * width // FILTERS), start)
         for start, stop in cut(panels, -(-threads // max(1, len(blocks))))
@@ -262,10 +253,8 @@ def _plan(images, geometry, u_shape, threads):
 
 
 def _transformed(kernel, dtype, size, cache, turned, lasting):
-    """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache.
-
-    `lasting`: for many calls, as in predicting; those of trained layers, until the next update.
-    """
+    """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache; until
+    the next update of trained layers, or, `lasting`, for many calls, as in predicting."""
     key = ("winograd", turned, size, dtype)
     if cache is not None and key in cache:
         return cache[key]
@@ -285,12 +274,8 @@ def _transformed(kernel, dtype, size, cache, turned, lasting):
 
 
 def tile_size(out_size: Pair, channels: int, filters: int) -> int:
-    """6 or 4: of the tiles that y (N, OH, OW, F) is cut into.
-
-    It does not depend on N: an image has the same bits alone and in a batch.
-    """
-    large = min(out_size) >= LARGE_MAP and channels * filters <= FEW_FILTERS
-    return 6 if large else 4
+    """6 or 4: of the tiles of y. Without N: an image has the same bits alone and in a batch."""
+    return 6 if min(out_size) >= LARGE_MAP and channels * filters <= FEW_FILTERS else 4
 
 
 def _tiling(images: int, geometry: Geometry, size: int) -> tuple[tiles.Tiling, int]:
@@ -299,14 +284,6 @@ def _tiling(images: int, geometry: Geometry, size: int) -> tuple[tiles.Tiling, i
     last = [size - -places % size // 2 * 2 for places in geometry.out_size]  # even, and enough
     top, _, left, _ = geometry.pads
     return tiles.Tiling(size, rows, columns, top, left, *last), images * rows * columns
-
-
-def _blocks(tiles: int, threads: int, step: int) -> list[tuple[int, int]]:
-    """All tiles in blocks of about `step`, as many for each thread; in one, if there are few: every
-    block reads all filters, and sharing out the filters instead reads them once."""
-    count = gemm.round_up(-(-tiles // step), threads) if tiles >= FEW_TILES else 1
-    fours = cut(-(-tiles // simd.SHORT_ROWS), count)
-    return [(first * simd.SHORT_ROWS, min(last * simd.SHORT_ROWS, tiles)) for first, last in fours]
 
 
 def _plane(size: int) -> int:

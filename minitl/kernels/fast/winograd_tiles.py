@@ -17,8 +17,7 @@ from minitl.kernels.machine.memory import ALIGNMENT
 
 STRIP = 32  # places side by side whose tiles are transformed together
 STREAMED = 2**21  # bytes of a y from which on it is written past the caches
-
-# What callers bring along, for the time of a call.
+# Memory that callers bring along:
 STRIP_MEMORY = 2 * 8 * (STRIP + 2)  # numbers per channel: a strip, and what it is made from
 WORK_MEMORY = 64 + 64  # vectors: between the two axes, and a tile that is done
 
@@ -62,10 +61,8 @@ kernel_axis = _one_of({4: simd.linear(_G.T)})
 
 @part
 def both_axes(axis, key, sizes, x, at, step, y, out, out_step, work):
-    """`axis` along each column of a square of vectors in x, then along each row, into y.
-
-    `sizes` are places along a side of it in x and in y; neighbours in a row are a step apart.
-    """
+    """`axis` along each column of a square of vectors in x, then along each row, into y; `sizes`
+    are places along a side of it in x and y, and neighbours in a row are a step apart."""
     (inputs, outputs), vector = sizes, simd.lanes(y)
     for j in range(inputs):
         axis(key, x, at + j * step, inputs * step, work, j * vector, inputs * vector)
@@ -111,10 +108,10 @@ class Planes(NamedTuple):
 
 
 @part
-def _place(tiling, tile):
-    """Image, and first row and column in y, of a tile."""
-    line, size = tile // tiling.columns, tiling.size
-    return line // tiling.rows, line % tiling.rows * size, tile % tiling.columns * size
+def _place(tiling, tile, side):
+    """Image, and first row and column in it, of a tile that has side x side places there."""
+    line = tile // tiling.columns
+    return line // tiling.rows, line % tiling.rows * side, tile % tiling.columns * side
 
 
 @part
@@ -156,10 +153,8 @@ def tiles_of_plane(tiling, plane, starts):
 
 @inner
 def _fetch(x, n, h, w, channels, rows, columns, patch, padded):
-    """patch[i, j, :channels] = x[n, h + i, w + j, those channels], with zeros outside of x.
-
-    By vectors: of a plain loop Numba makes gathers, element by element.
-    """
+    """patch[i, j, :channels] = x[n, h + i, w + j, those channels], with zeros outside of x; by
+    vectors, because of a plain loop Numba makes gathers, element by element."""
     _, height, width, depth = x.shape
     vector, c, count = simd.lanes(patch), channels.first, channels.size
     whole = count // vector * vector
@@ -183,7 +178,7 @@ def _along_columns(axis, size, side, x, tiling, tile, columns, channels, strip, 
     _, height, width, depth = x.shape
     vector = simd.lanes(strip)
     padded = -(-channels.size // vector) * vector
-    n, h, w = _place(tiling, tile)
+    n, h, w = _place(tiling, tile, size)
     h, w = h - tiling.top, w - tiling.left
     high, _ = _computed(tiling, tile)
     row, flat = columns * padded, x.reshape(-1)
@@ -279,12 +274,10 @@ def _from_planes(axis, size, planes, tiles, filters, bias, floor, side, y, work)
     streaming = lines and depth % vector == 0 and y.size * y.itemsize >= STREAMED
     done = work[points * points * vector :]
     for tile in range(tiles.first, tiles.last):
-        n, h, w = _place(tiling, tile)
-        h, w = h // size * side, w // size * side
+        n, h, w = _place(tiling, tile, side)
         rows, places_in_row = min(side, height - h), min(side, width - w)
         high, wide = _computed(tiling, tile)
-        next_n, next_h, next_w = _place(tiling, tile + 1)
-        next_h, next_w = next_h // size * side, next_w // size * side
+        next_n, next_h, next_w = _place(tiling, tile + 1, side)
         ahead = ((next_n * height + next_h) * width + next_w) * depth + filters.first
         for k in range(0, filters.size, vector):
             at, f = places[tile - tiles.first] * planes.tile_step + k, filters.first + k
@@ -314,10 +307,8 @@ def _from_planes(axis, size, planes, tiles, filters, bias, floor, side, y, work)
 
 @inner
 def output_tiles(planes, tiles, filters, bias, floor, side, y, work):
-    """y = max(A^T m A + bias, floor) for some tiles and filters, of which the planes m are.
-
-    side x side of a tile's places go to y: all, or half as many each way for the maxima of 2x2.
-    """
+    """y = max(A^T m A + bias, floor) for some tiles and filters, of which the planes m are; side x
+    side of a tile's places go to y: all, or half as many each way for the maxima of 2x2."""
     if tiles.tiling.size == 4:
         _from_planes(output_axis, 4, planes, tiles, filters, bias, floor, side, y, work)
     else:
