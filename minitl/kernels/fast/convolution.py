@@ -1,9 +1,7 @@
 """The fast convolutions, and which of them suits which shapes.
 
-winograd      3x3, stride 1: a quarter of the multiplications or less, but the tiles, and for
-              training the filters, have to be transformed
-few_channels  few channels: no columns, which would cost more than the product; it has no gradient
-              to the input
+winograd      3x3, stride 1: a quarter of the multiplications or less, but there are transforms
+few_channels  few channels: no columns, which would cost more; no gradient to the input
 im2col        everything else: columns of what each window sees, and a matrix product by BLAS
 """
 
@@ -20,10 +18,9 @@ def choose(
 ) -> ModuleType:
     """The module to take for conv2d, or for its gradient to the 'input' or the 'kernel'.
 
-    Winograd's gradients pay for the transform of the filters each time, so they want 64 tiles or
-    more (512 -> 512 at 7x7, an image of 8: 27.9 ms as against 27.4 by im2col). A map only one or
-    two places wide has half tiles only: 24 multiplications for 8 places. The gradient of few
-    channels to the kernel is made image by image, so small ones do not pay.
+    Winograd's gradients transform the filters each time, so they want 64 tiles or more; a map one
+    or two places wide has half tiles only. The gradient of few channels to the kernel is made image
+    by image, so small ones do not pay.
     """
     if current_kernels() == "direct":
         return im2col

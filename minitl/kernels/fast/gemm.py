@@ -2,24 +2,21 @@
 and dense layers run on.
 
 A core can start two fused multiply-adds per cycle, of eight float32 each (sixteen with AVX-512),
-but load only two or three vectors. A product is fast when each number, once loaded, is used
-several times. So `tile` computes 6 rows by 2 vectors of C = A @ B at once and keeps all of it in
-registers:
+but load only two or three vectors. So each number, once loaded, is used several times: `tile`
+computes 6 rows by 2 vectors of C = A @ B at once and keeps all of it in registers:
 
     12 accumulators + 2 vectors of B + 1 broadcast element of A = 15 of the 16 vector registers
 
 and one step along the depth costs 8 loads for 12 multiply-adds. AVX-512 has 32 registers, for
 tiles of 12 rows. B is packed beforehand into panels, 2 vectors wide, in which the tile reads
-straight on; A is read where it lies. Which tiles follow each other decides what stays in which
-cache: `multiply` holds a panel of B and lets all rows pass, and meanwhile has the next panel sent
-from memory. Goto & van de Geijn 2008, 'Anatomy of High-Performance Matrix Multiplication', is the
-source of the plan; it runs at 158 to 169 GFLOP/s on one core with AVX-512.
+straight on; A is read where it lies. `multiply` holds a panel of B in the cache and lets all rows
+pass, and meanwhile has the next panel sent from memory. Goto & van de Geijn 2008, 'Anatomy of
+High-Performance Matrix Multiplication', is the source of the plan.
 
-Each addition rounds by up to half a unit in the last place of the sum so far. In one sum of K
-products that mounts up with sqrt(K); so a sum is made of partial sums of 64 products, whose errors
-mount up with sqrt(64 + K/64). It costs 2 per cent of the time and halves the error of Winograd's
-convolution. Castaldo, Whaley & Chronopoulos 2008, 'Reducing Floating Point Error in Dot Product
-Using the Superblock Family of Algorithms', is about such sums.
+Rounding errors of one sum of K products mount up with sqrt(K); so a sum is made of partial sums of
+64, whose errors mount up with sqrt(64 + K/64): half for Winograd's convolution (Castaldo, Whaley &
+Chronopoulos 2008, 'Reducing Floating Point Error in Dot Product Using the Superblock Family of
+Algorithms').
 """
 
 from typing import NamedTuple
@@ -36,12 +33,10 @@ SHALLOW = 48  # depth of products that wait for C most
 
 
 class Rows(NamedTuple):
-    """A, where it lies in memory: number i of run k of row r is values[starts[r] + k*run_step +
-    i*step].
+    """A, where it lies: number i of run k of row r is values[starts[r] + k*run_step + i*step].
 
-    A matrix that lies row by row has starts 0, K, 2K ..., step 1 and one run; a transposed one
-    starts 0, 1, 2 ... and its row length as step; a convolution's windows have a run for each of
-    their rows.
+    A matrix row by row has starts 0, K, 2K ..., step 1 and one run; a transposed one starts 0, 1,
+    2 ... and its row length as step; a convolution's windows have a run for each of their rows.
     """
 
     values: Array
@@ -95,8 +90,7 @@ def floor_of(activation: str | None, dtype: np.dtype) -> Array:
 def shift_of(bias: Array | None, columns: int, dtype: np.dtype) -> Array:
     """What is `added` to a product of so many columns, with zeros up to full panels."""
     shift = np.zeros(round_up(columns, panel_width(dtype)), dtype)
-    if bias is not None:
-        shift[:columns] = bias
+    shift[:columns] = 0 if bias is None else bias
     return shift
 
 
@@ -130,13 +124,8 @@ def tile(a, places, first, depth, b, at, ahead, pace):
 @simd.inlined
 def rows_by_panel(a, r, places, b, panel, added, added_step, floor, out):
     """One tile of C, from row r on; `places` are its rows in A. The others as in `multiply`."""
-    count, width, c, columns, left = (
-        len(places),
-        2 * simd.lanes(b),
-        out.values,
-        out.columns,
-        panel.left,
-    )
+    count, width, left = len(places), 2 * simd.lanes(b), panel.left
+    c, columns = out.values, out.columns
     # The lines of C are sent for one tile ahead where they are waited for most: by shallow products
     # and by sums that go on, to which C is added (Winograd's gradients of kernels: 10 per cent).
     if a.runs * panel.depth <= SHALLOW or added_step > 0:
@@ -172,11 +161,9 @@ def multiply(a, panels, following, added, added_step, floor, c, columns):
 
     A is `Rows`. B comes packed: panels (count, runs * depth, width); the panel that will be wanted
     after the last one is `following` elements from the first. C is flat, rows of `columns`
-    elements. `added` is flat, with rows added_step apart (0: the same row for all, such as a bias),
-    and must be readable up to full tiles; `floor` is an array of one element (0 for ReLU). Either
-    may be None, which costs nothing: in products 64 deep, zeros and -inf instead took 2 per cent
-    more. Partial sums begin at the same products whatever tile a row is in, so the bits of C do not
-    depend on how a product is cut.
+    elements; so is `added`, with rows added_step apart (0: the same for all, such as a bias), and
+    readable up to full tiles; `floor` is an array of one element (0 for ReLU). Either may be None.
+    The bits of C do not depend on how a product is cut: partial sums begin at the same products.
     """
     count, depth, width = panels.shape
     b, run, rows = panels.reshape(-1), depth // a.runs, a.starts
@@ -186,9 +173,8 @@ def multiply(a, panels, following, added, added_step, floor, c, columns):
     for p in range(count):
         # While the rows pass, the next panel comes from memory, a little with each: all of it
         # at once is more than may be on its way (batch 1 of VGG16: 3 per cent slower).
-        last = p + 1 == count
+        last, at = p + 1 == count, p * depth * width
         pace = 0 if last and following == 0 else evenly
-        at = p * depth * width
         ahead, r = following if last else at + depth * width, 0
         while r + ROWS <= len(rows):
             places = simd.full_tile(rows, r)

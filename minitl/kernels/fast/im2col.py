@@ -1,10 +1,9 @@
 """Convolution as a matrix product (im2col), for any window, stride and padding.
 
 Write the KH*KW*C numbers that a window sees as one row, for all places of the window one below
-the other, and convolution is `columns @ kernel`, a product for BLAS. (The matrix got its name where
-each window was a column.) All of it would be KH*KW times the size of the input, so it is made and
-used up in blocks of a few MB, which stay in the cache. Both gradients are products with the same
-matrix or into it:
+the other (or as columns, hence the name), and convolution is `columns @ kernel`. That is KH*KW
+times the size of the input, so it is made and used up in blocks that stay in the cache. Both
+gradients are products with the same matrix or into it:
 
     y       = columns(x) @ kernel              (rows, K) @ (K, F)       rows = N*OH*OW
     dkernel = columns(x).T @ g                 (K, rows) @ (rows, F)    K = KH*KW*C
@@ -41,11 +40,10 @@ def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=Fals
         return in_float64(conv2d, x, kernel, bias, geometry, activation)
     filters, (oh, ow) = kernel.shape[3], geometry.out_size
     weights = kernel.reshape(-1, filters)  # (K, F)
-    lines = x.shape[0] * oh
     y = empty((x.shape[0], oh, ow, filters), x.dtype)
     rows = y.reshape(-1, filters)  # (N*OH*OW, F), a view
     longest = _longest_block(geometry, weights.shape[0] * x.itemsize)
-    tiles = cut_product(lines, ow, weights.shape[0], filters, longest)
+    tiles = cut_product(x.shape[0] * oh, ow, weights.shape[0], filters, longest)
 
     def tile(index: int) -> None:
         first, last, left, right = tiles[index]
@@ -59,16 +57,13 @@ def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=Fals
 
 
 def conv2d_input_gradient(g, kernel, geometry, cache=None):
-    """`reference.conv2d_input_gradient`; `cache` is not used.
-
-    Windows overlap, so a tile has whole images (or a range of their channels) to itself.
-    """
+    """`reference.conv2d_input_gradient`; `cache` is not used. Windows overlap, so a tile has whole
+    images (or a range of their channels) to itself."""
     (images, oh, ow, filters), channels = g.shape, kernel.shape[2]
     dx = np.zeros((images, *geometry.size, channels), g.dtype)
     rows = g.reshape(-1, filters)  # (N*OH*OW, F), a view
     longest = _longest_block(geometry, kernel[..., 0].size * g.itemsize)
-    depth = filters * geometry.window[0] * geometry.window[1]
-    tiles = cut_product(images, oh * ow, depth, channels, max(1, longest // oh))
+    tiles = cut_product(images, oh * ow, kernel[:, :, 0].size, channels, max(1, longest // oh))
 
     def tile(index: int) -> None:
         first_image, last_image, left, right = tiles[index]
@@ -85,11 +80,8 @@ def conv2d_input_gradient(g, kernel, geometry, cache=None):
 
 
 def conv2d_kernel_gradient(x, g, geometry):
-    """`reference.conv2d_kernel_gradient`.
-
-    The sum over all rows is cut into a few ranges of lines, each with a sum of its own, which are
-    added in a fixed order at the end.
-    """
+    """`reference.conv2d_kernel_gradient`: the sum over all rows is cut into a few ranges of lines,
+    whose sums are added in a fixed order at the end."""
     (images, oh, ow, filters), channels = g.shape, x.shape[3]
     rows = g.reshape(-1, filters)  # (N*OH*OW, F), a view
     depth = geometry.window[0] * geometry.window[1] * channels  # K
@@ -113,11 +105,8 @@ def conv2d_kernel_gradient(x, g, geometry):
 
 
 def _columns(x: Array, geometry: Geometry, first: int, last: int) -> Array:
-    """What the windows of the lines first ... last-1 see, one row each: (lines*OW, KH*KW*C).
-
-    The array is this thread's scratch, good until the next call; for a 1x1 window with stride 1
-    it is a view of x, which needs no copy.
-    """
+    """What the windows of the lines first ... last-1 see, one row each: (lines*OW, KH*KW*C); this
+    thread's scratch, good until the next call, or, for a 1x1 window with stride 1, a view of x."""
     ow, channels = geometry.out_size[1], x.shape[3]
     if geometry.window == (1, 1) and geometry.out_size == geometry.size:
         return x.reshape(-1, channels)[first * ow : last * ow]
@@ -129,11 +118,8 @@ def _columns(x: Array, geometry: Geometry, first: int, last: int) -> Array:
 
 @compiled
 def _copy_columns(x, geometry, first, last, columns):
-    """columns[row, kh, kw, c] = padded[n, oh*SH + kh, ow*SW + kw, c], row = one (n, oh, ow).
-
-    Plain loops with all indices written out: the compiler turns the innermost into one block
-    copy, at 20-30 GB/s; copying slices of flat arrays was five times slower.
-    """
+    """columns[row, kh, kw, c] = padded[n, oh*SH + kh, ow*SW + kw, c], row = one (n, oh, ow); with
+    all indices written out, the innermost loop becomes one block copy, five times as fast."""
     for line in range(first, last):
         for ow in range(geometry.out_size[1]):
             row = (line - first) * geometry.out_size[1] + ow

@@ -27,62 +27,45 @@ and filters is one matrix product, (tiles, C) @ (C, F):
 
     u[plane] = G k G^T (C, F)    v[plane] = B^T d B (tiles, C)    m[plane] = v[plane] @ u[plane]
 
-Lavin & Gray 2016 (arXiv 1509.09308) saw this. The gradients are the same kind of sum. dL/dx is
-the convolution of g with the kernel turned around, C and F swapped. dL/dkernel is the third way to
-read the trilinear form above:
+Lavin & Gray 2016 (arXiv 1509.09308) saw this. dL/dx is the convolution of g with the kernel turned
+around, C and F swapped. dL/dkernel is the third way to read the trilinear form above:
 
     dkernel = G^T (sum over tiles of (B^T d B) * (A g A^T)) G        again 36 matrix products
 
-**Larger tiles.** Nothing above depends on the 4: M outputs want M + 2 points. With M = 6, 64
-multiplications give 36 outputs, 1.78 per output instead of 2.25. The price is rounding, and filters
-u that are 64/36 as large and have to be read for each block of tiles. So tiles of 6 are for large
-maps, which have many tiles and few filters, see `tile_size`; and not for outputs of which a
-gradient will be asked, because rounding decides what passes ReLU. (So a large map that is recorded
-and the same one in `predict` differ by rounding.)
+**Larger tiles.** M outputs want M + 2 points. With M = 6, 64 multiplications give 36 outputs, 1.78
+per output instead of 2.25. The price is rounding, and filters u that are 64/36 as large and are
+read for each block of tiles. So tiles of 6 are for large maps, which have many tiles and few
+filters; and not for outputs of which a gradient will be asked, because rounding decides what passes
+ReLU. (So a large map that is recorded and the same one in `predict` differ by rounding.)
 
 **Edges.** 14 places are three and a half tiles of 4. Where only n places of a tile are wanted along
-an axis, n even, n + 2 points do: 0, the first pairs +-p and infinity. The filters that are there
-serve as they are: G divided k(p) by the product over the points q that are left out of (p - q) as
-well, so the columns of B for the finite points p are multiplied by it. At 14x14 that saves about a
-sixth of the products. (The gradient to the kernel has whole tiles of 4 only.)
+an axis, n even, n + 2 points do: 0, the first pairs +-p and infinity. The filters stay as they are:
+G divided k(p) by the product over the points q that are left out of (p - q) as well, so the columns
+of B for the finite points p are multiplied by it. (The kernel's gradient has whole tiles only.)
 
-**Accuracy.** Large terms cancel in A^T, and most of what is left is the rounding of the sums over
-channels, which `gemm.py` halves. It depends on the points, too. Points 0, +-1, +-2 of the paper
-need no multiplications in B, but in float32 and for C = 256 err by 1.5e-6 (root mean square,
-relative); 0, +-5/8, +-3/2, infinity, used here for tiles of 4, by 7e-7; direct summation by 2e-7.
-All are exact in binary. Alam et al. 2022 (arXiv 2201.10369) search for such points. Tiles of 6 err
-by 2.8e-6, most of which is gone two layers on. To decide as float64 does (`precise`), u, v and m
-can be float64: x is widened where its transform loads it, y is rounded where it is stored.
-
-**Speed.** A job takes a block of tiles all the way: transform (`winograd_tiles.py`), products
-(`gemm.py`), transform back, all within one compiled loop, so that nothing but x, u and y passes
-through memory. VGG16 at 224x224, batch 8, two cores with AVX-512, takes 31 ms per image.
+**Accuracy.** Large terms cancel in A^T, and how much is lost depends on the points. 0, +-1, +-2 of
+the paper need no multiplications in B, but in float32 and for C = 256 err by 1.5e-6 (root mean
+square, relative); 0, +-5/8, +-3/2, infinity, used here for tiles of 4, by 7e-7; tiles of 6 by
+2.8e-6; direct summation by 2e-7. Alam et al. 2022 (arXiv 2201.10369) search for such points. To
+decide as float64 does (`precise`), u, v and m can be float64: x is widened where its transform
+loads it, y is rounded where it is stored.
 """
 
 from functools import lru_cache
 from math import isqrt
-from typing import NamedTuple
 
 import numpy as np
 
 from minitl.kernels.fast import gemm
 from minitl.kernels.fast import winograd_tiles as tiles
-from minitl.kernels.geometry import Array, Geometry, Pair
+from minitl.kernels.geometry import Geometry, Pair
 from minitl.kernels.machine import simd
 from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty, scratch_arrays
-from minitl.kernels.machine.threads import (
-    Range,
-    cut,
-    cut_at_most,
-    cut_falling,
-    share_out,
-    thread_count,
-)
+from minitl.kernels.machine.threads import cut, cut_at_most, cut_falling, share_out, thread_count
 
-# Measured on VGG16's layers with AVX-512 and 2 MB of second cache per core: 48 to 108 tiles of 4
-# at a time differ by less than 5 per cent, and so do 128 to 512 filters; 24 to 72 tiles of 6 by no
-# more than the noise.
+# With 2 MB of second cache per core, 48 to 108 tiles of 4 at a time differ by less than 5 per cent,
+# and so do 128 to 512 filters.
 TILES = {4: 72, 6: 48}  # by their size
 FEW_TILES = 96  # of which there are no blocks: the filters are shared out instead
 FILTERS = 256  # whose products are kept before they are transformed back
@@ -92,53 +75,43 @@ FEW_FILTERS = 256 * 256  # channels * filters at most, of such
 PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
 
 
-# --- Blocks: all the way from x to y, on one core ------------------------------------------------
-
-
 @compiled
 def _correlate_blocks(x, tiling, blocks, u, slices, bias, floor, side, y, memory):
-    """y for some blocks of tiles and, slice after slice, for the panels in `slices`.
-
-    `memory` is for v and m, and for what the transforms need; see `_Plan`.
-    """
+    """y for some blocks of tiles and, slice after slice, for the panels in `slices`; a block goes
+    all the way at once, so that nothing but x, u and y passes through memory."""
     (planes, _, channels, width), (v, m, work, strip) = u.shape, memory
     padded = -(-channels // simd.lanes(u)) * simd.lanes(u)
     for start, stop in blocks:
         places, starts = tiles.in_order(tiling, start, stop)
-        block = tiles.Tiles(tiling, start, stop, places)
-        all_channels = tiles.Channels(0, channels)
-        tiles.input_tiles(x, block, all_channels, tiles.Planes(v, padded, width), strip)
+        block, seen = tiles.Tiles(tiling, start, stop, places), tiles.Planes(v, padded, width)
+        tiles.input_tiles(x, block, tiles.Channels(0, channels), seen, strip)
         rows = np.arange(stop - start) * padded
         for left, right in slices:
             columns = (right - left) * width
             for plane in range(planes):
                 first, last = tiles.tiles_of_plane(tiling, plane, starts)
-                a, c = gemm.Rows(v[plane], rows[first:last], 1, 1, 0), m[plane][first * columns :]
-                b = u[plane][left:right]
+                a, b = gemm.Rows(v[plane], rows[first:last], 1, 1, 0), u[plane][left:right]
+                c = m[plane][first * columns :]
                 gemm.multiply(a, b, u[plane].size, None, 0, None, c, columns)
-            f = left * width
-            filters = tiles.Channels(f, min(columns, y.shape[3] - f))
+            filters = tiles.Channels(left * width, min(columns, y.shape[3] - left * width))
             done = tiles.Planes(m, columns, width)
             tiles.output_tiles(done, block, filters, bias, floor, side, y, work)
 
 
 @compiled
 def _kernel_block(x, g, tiling, first, last, step, channels, filters, dkernel, memory):
-    """dkernel (3, 3, C, F) from the tiles first ... last-1, `step` at a time, for some channels and
-    filters of it."""
+    """dkernel (3, 3, C, F) of the tiles first ... last-1, `step` at a time, for some C and F."""
     vector, (v, z, u, strip, work) = simd.lanes(x), memory
     deep = -(-channels.size // vector) * vector + 2 * vector
     wide = -(-filters.size // (2 * vector)) * 2 * vector
-    rows = np.arange(channels.size)
+    rows, width = np.arange(channels.size), 2 * vector
     plain = tiles.Tiling(4, tiling.rows, tiling.columns, 0, 0, 4, 4)
     u[:] = 0
     for start in range(first, last, step):
         stop = min(start + step, last)
-        count = stop - start
-        places, width = np.arange(count), 2 * vector
-        seen = tiles.Planes(v, deep, width)
+        count, places = stop - start, np.arange(stop - start)
+        seen, packed = tiles.Planes(v, deep, width), tiles.Planes(z, width, width * count)
         tiles.input_tiles(x, tiles.Tiles(tiling, start, stop, places), channels, seen, strip)
-        packed = tiles.Planes(z, width, width * count)
         tiles.gradient_tiles(g, tiles.Tiles(plain, start, stop, places), filters, packed, strip)
         for plane in range(36):
             panels = z[plane][: count * wide].reshape(wide // width, count, width)
@@ -156,13 +129,10 @@ def _kernel_block(x, g, tiling, first, last, step, channels, filters, dkernel, m
 
 @compiled
 def _filter_block(kernel, turned, size, first, last, u, patch, work):
-    """Panels first ... last-1 of u (planes, panels, C, width) = G k G^T for tiles of `size`.
-
-    `turned`: of the kernel turned by 180 degrees, with C and F swapped.
-    """
-    (_, _, channels, width), sizes = u.shape, (3, size + 2)
+    """Panels first ... last-1 of u (planes, panels, C, width) = G k G^T for tiles of `size`;
+    `turned`: of the kernel turned by 180 degrees, with C and F swapped."""
+    (_, _, channels, width), sizes, plane = u.shape, (3, size + 2), u[0].size
     filters = kernel.shape[2] if turned else kernel.shape[3]
-    plane = u[0].size
     patch[:] = 0
     for panel in range(first, last):
         used = min(width, filters - panel * width)
@@ -173,13 +143,8 @@ def _filter_block(kernel, turned, size, first, last, u, patch, work):
                         f, at = panel * width + k, (3 * i + j) * width + k
                         patch[at] = kernel[2 - i, 2 - j, f, c] if turned else kernel[i, j, c, f]
             for k in range(0, width, simd.lanes(u)):
-                out = (panel * channels + c) * width + k
-                tiles.both_axes(
-                    tiles.filter_axis, size, sizes, patch, k, width, u, out, plane, work
-                )
-
-
-# --- The three kernels ---------------------------------------------------------------------------
+                axis, out = tiles.filter_axis, (panel * channels + c) * width + k
+                tiles.both_axes(axis, size, sizes, patch, k, width, u, out, plane, work)
 
 
 def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=False, precise=False):
@@ -199,8 +164,7 @@ def conv2d_max_pool2d(x, kernel, bias, geometry, activation=None, cache=None):
 
 def conv2d_input_gradient(g, kernel, geometry, cache=None):
     """`reference.conv2d_input_gradient` for a 3x3 window with stride 1; `cache` as in `conv2d`."""
-    top, bottom, left, right = geometry.pads
-    pads = (2 - top, 2 - bottom, 2 - left, 2 - right)
+    pads = tuple(2 - pad for pad in geometry.pads)
     back = geometry._replace(size=geometry.out_size, pads=pads, out_size=geometry.size)
     size = tile_size(back.out_size, *kernel.shape[2:])
     u = _transformed(kernel, g.dtype, size, cache, turned=True, lasting=False)
@@ -208,11 +172,9 @@ def conv2d_input_gradient(g, kernel, geometry, cache=None):
 
 
 def conv2d_kernel_gradient(x, g, geometry):
-    """`reference.conv2d_kernel_gradient` for a 3x3 window with stride 1.
-
-    The sum over tiles is cut into parts that depend on the shapes only, and C and F into sides; a
-    part and two sides make a job, with its own sum in the transformed domain.
-    """
+    """`reference.conv2d_kernel_gradient` for a 3x3 window with stride 1: the sum over tiles is cut
+    into parts that depend on the shapes only, and C and F into sides; a part and two sides make a
+    job, with its own sum in the transformed domain."""
     channels, filters, width = x.shape[3], g.shape[3], gemm.panel_width(x.dtype)
     tiling, count = _tiling(x.shape[0], geometry, 4)
     tiling = tiling._replace(last_row=4, last_column=4)
@@ -227,14 +189,10 @@ def conv2d_kernel_gradient(x, g, geometry):
         first, last = parts[part]
         step = min(TILES[4], last - first)
         deep, wide = gemm.round_up(c_end - c, width // 2), gemm.round_up(f_end - f, width)
-        memory = scratch_arrays(
-            x.dtype,
-            (36, _plane(step * (deep + width))),  # v
-            (36, _plane(step * wide)),  # z
-            (36, _plane(gemm.round_up(deep, gemm.ROWS) * wide)),  # u
-            (tiles.STRIP_MEMORY * max(deep, wide),),
-            (tiles.WORK_MEMORY * width // 2,),
-        )
+        v, z = (36, _plane(step * (deep + width))), (36, _plane(step * wide))
+        u = (36, _plane(gemm.round_up(deep, gemm.ROWS) * wide))
+        strip, work = (tiles.STRIP_MEMORY * max(deep, wide),), (tiles.WORK_MEMORY * width // 2,)
+        memory = scratch_arrays(x.dtype, v, z, u, strip, work)
         some, others = tiles.Channels(c, c_end - c), tiles.Channels(f, f_end - f)
         _kernel_block(x, g, tiling, first, last, step, some, others, sums[part], memory)
 
@@ -254,38 +212,32 @@ def conv2d_kernel_gradient(x, g, geometry):
 
 
 def _correlate(x, u, bias, activation, geometry, filters, pool=1):
-    """x slid over with the transformed filters u, then bias and activation: (N, OH, OW, F).
-
-    With pool=2, the maximum of each 2x2 of that.
-    """
-    plan = _plan(len(x), geometry, u.shape, thread_count())
+    """x slid over with the transformed filters u, then bias and activation: (N, OH, OW, F), or,
+    with pool=2, the maximum of each 2x2 of that."""
+    tiling, jobs, shapes = _plan(len(x), geometry, u.shape, thread_count())
     (oh, ow), floor = geometry.out_size, gemm.floor_of(activation, u.dtype)
     y = empty((len(x), oh // pool, ow // pool, filters), x.dtype)
-    side, shift = plan.tiling.size // pool, gemm.shift_of(bias, filters, u.dtype)
+    side, shift = tiling.size // pool, gemm.shift_of(bias, filters, u.dtype)
 
     def job(index: int) -> None:
-        blocks, slices = plan.jobs[index]
-        memory = scratch_arrays(u.dtype, *plan.memory)
-        _correlate_blocks(x, plan.tiling, blocks, u, slices, shift, floor, side, y, memory)
+        blocks, slices = jobs[index]
+        memory = scratch_arrays(u.dtype, *shapes)
+        _correlate_blocks(x, tiling, blocks, u, slices, shift, floor, side, y, memory)
 
-    share_out(job, len(plan.jobs))
+    share_out(job, len(jobs))
     return y
 
 
-class _Plan(NamedTuple):
-    """How a correlation is cut, and the memory that a job takes."""
-
-    tiling: tiles.Tiling
-    jobs: list[tuple[Array, Array]]  # blocks of tiles, slices of panels: ranges (n, 2)
-    memory: tuple[tuple[int, ...], ...]  # shapes: v, m, and what the transforms need
-
-
 @lru_cache(1024)
-def _plan(images: int, geometry: Geometry, u_shape: tuple[int, ...], threads: int) -> _Plan:
-    """Made once for each shape: Python makes it, while all cores wait."""
+def _plan(images, geometry, u_shape, threads):
+    """The tiling; jobs: blocks of tiles and slices of panels, ranges (n, 2); the shapes of a job's
+    memory. Made once for each shape, because all cores wait while Python makes it."""
     planes, panels, channels, width = u_shape
     tiling, count = _tiling(images, geometry, isqrt(planes) - 2)
-    blocks = _blocks(count, threads, TILES[tiling.size])
+    # Every block reads all filters; where there are few tiles, the filters are shared out instead.
+    wanted = gemm.round_up(-(-count // TILES[tiling.size]), threads) if count >= FEW_TILES else 1
+    fours = cut(-(-count // simd.SHORT_ROWS), wanted)
+    blocks = [(a * simd.SHORT_ROWS, min(b * simd.SHORT_ROWS, count)) for a, b in fours]
     groups = [  # of panels: as many as it takes to give each thread something to do
         cut(stop - start, -(-(stop - start) * width // FILTERS), start)
         for start, stop in cut(panels, -(-threads // max(1, len(blocks))))
@@ -294,31 +246,22 @@ def _plan(images: int, geometry: Geometry, u_shape: tuple[int, ...], threads: in
     step = max((stop - start for start, stop in blocks), default=0)
     padded = gemm.round_up(channels, width // 2)
     columns = width * max((b - a for slices in groups for a, b in slices), default=0)
-    memory = (
-        (planes, _plane(step * padded)),
-        (planes, _plane(step * columns)),
-        (tiles.WORK_MEMORY * width // 2,),
-        (tiles.STRIP_MEMORY * padded,),
-    )
+    v, m = (planes, _plane(step * padded)), (planes, _plane(step * columns))
+    work, strip = (tiles.WORK_MEMORY * width // 2,), (tiles.STRIP_MEMORY * padded,)
     jobs = [(some, slices) for slices in map(np.array, groups) for some in ranges]
-    return _Plan(tiling, jobs, memory)
+    return tiling, jobs, (v, m, work, strip)
 
 
-def _transformed(
-    kernel: Array, dtype: np.dtype, size: int, cache: dict | None, turned: bool, lasting: bool
-) -> Array:
-    """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache.
-
-    `lasting`: for many calls, as in predicting; those of trained layers, until the next update.
-    """
+def _transformed(kernel, dtype, size, cache, turned, lasting):
+    """u (planes, panels, C, width) of the kernel, or of the turned one, kept in the cache; until
+    the next update of trained layers, or, `lasting`, for many calls, as in predicting."""
     key = ("winograd", turned, size, dtype)
     if cache is not None and key in cache:
         return cache[key]
     filters, channels = kernel.shape[2:] if turned else kernel.shape[:1:-1]
     width = gemm.panel_width(dtype)
     shape = ((size + 2) ** 2, -(-filters // width), channels, width)
-    u = empty(shape, dtype, lasting and cache is not None)
-    jobs = cut(u.shape[1], PARTS)
+    u, jobs = empty(shape, dtype, lasting and cache is not None), cut(shape[1], PARTS)
 
     def job(index: int) -> None:
         memory = scratch_arrays(dtype, (9 * width,), (tiles.WORK_MEMORY * width // 2,))
@@ -330,18 +273,9 @@ def _transformed(
     return u
 
 
-# --- Cutting -------------------------------------------------------------------------------------
-
-
 def tile_size(out_size: Pair, channels: int, filters: int) -> int:
-    """6 or 4: of the tiles that y (N, OH, OW, F) is cut into.
-
-    It does not depend on N: an image has the same bits alone and in a batch. Filters u for tiles of
-    6 are read for each block of tiles; 512 -> 512 would take 67 MB, instead of 38. (56x56, 256 ->
-    256, batch 8: 5.8 ms per image in tiles of 4, 4.8 in tiles of 6.)
-    """
-    large = min(out_size) >= LARGE_MAP and channels * filters <= FEW_FILTERS
-    return 6 if large else 4
+    """6 or 4: of the tiles of y. Without N: an image has the same bits alone and in a batch."""
+    return 6 if min(out_size) >= LARGE_MAP and channels * filters <= FEW_FILTERS else 4
 
 
 def _tiling(images: int, geometry: Geometry, size: int) -> tuple[tiles.Tiling, int]:
@@ -350,17 +284,6 @@ def _tiling(images: int, geometry: Geometry, size: int) -> tuple[tiles.Tiling, i
     last = [size - -places % size // 2 * 2 for places in geometry.out_size]  # even, and enough
     top, _, left, _ = geometry.pads
     return tiles.Tiling(size, rows, columns, top, left, *last), images * rows * columns
-
-
-def _blocks(tiles: int, threads: int, step: int) -> list[Range]:
-    """All tiles in blocks of about `step`, as many for each thread; in one, if there are few.
-
-    All filters are read for every block. Where there are few tiles, sharing out the filters
-    instead reads them once.
-    """
-    count = gemm.round_up(-(-tiles // step), threads) if tiles >= FEW_TILES else 1
-    fours = cut(-(-tiles // simd.SHORT_ROWS), count)
-    return [(first * simd.SHORT_ROWS, min(last * simd.SHORT_ROWS, tiles)) for first, last in fours]
 
 
 def _plane(size: int) -> int:

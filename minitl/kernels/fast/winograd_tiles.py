@@ -17,21 +17,17 @@ from minitl.kernels.machine.memory import ALIGNMENT
 
 STRIP = 32  # places side by side whose tiles are transformed together
 STREAMED = 2**21  # bytes of a y from which on it is written past the caches
-
-# What callers bring along, for the time of a call.
+# Memory that callers bring along:
 STRIP_MEMORY = 2 * 8 * (STRIP + 2)  # numbers per channel: a strip, and what it is made from
 WORK_MEMORY = 64 + 64  # vectors: between the two axes, and a tile that is done
 
-# A function that stays a function of its own in compiled code would be handed the axis and the size
-# of the tiles as arguments. As a part of its caller it knows them while it is compiled.
+# As a part of its caller, a function knows the axis and the size of tiles while it is compiled.
 part = njit(forceinline=True, error_model="numpy")
 
 
-# --- One axis: vectors along a column or row, from `step` to `step` ------------------------------
-
-
 def _one_of(axes: dict[int, Any]) -> Any:
-    """axis(key, ...), which does axes[key](...), or the last of them for any other key."""
+    """axis(key, ...): axes[key], or the last of them for any other key, acts on vectors along a
+    column or row of x, `step` apart."""
     (key, chosen), *others = axes.items()
     other = _one_of(dict(others)) if others else None
 
@@ -65,19 +61,13 @@ kernel_axis = _one_of({4: simd.linear(_G.T)})
 
 @part
 def both_axes(axis, key, sizes, x, at, step, y, out, out_step, work):
-    """`axis` along each column of a square of vectors in x, then along each row, into y.
-
-    `sizes` are places along a side of it in x and in y; neighbours in a row are a step apart, and
-    rows follow each other.
-    """
+    """`axis` along each column of a square of vectors in x, then along each row, into y; `sizes`
+    are places along a side of it in x and y, and neighbours in a row are a step apart."""
     (inputs, outputs), vector = sizes, simd.lanes(y)
     for j in range(inputs):
         axis(key, x, at + j * step, inputs * step, work, j * vector, inputs * vector)
     for i in range(outputs):
         axis(key, work, i * inputs * vector, vector, y, out + i * outputs * out_step, out_step)
-
-
-# --- Tiles ---------------------------------------------------------------------------------------
 
 
 class Tiling(NamedTuple):
@@ -118,10 +108,10 @@ class Planes(NamedTuple):
 
 
 @part
-def _place(tiling, tile):
-    """Image, and first row and column in y, of a tile."""
-    line, size = tile // tiling.columns, tiling.size
-    return line // tiling.rows, line % tiling.rows * size, tile % tiling.columns * size
+def _place(tiling, tile, side):
+    """Image, and first row and column in it, of a tile that has side x side places there."""
+    line = tile // tiling.columns
+    return line // tiling.rows, line % tiling.rows * side, tile % tiling.columns * side
 
 
 @part
@@ -135,19 +125,14 @@ def _computed(tiling, tile):
 
 @inner
 def in_order(tiling, first, last):
-    """A place for each of the tiles, by their kind, and the places at which the kinds begin and,
-    last, their number.
-
-    The kinds are: low and narrow (a tile at the edge that is not computed whole), narrow, whole,
-    low. So the tiles that have a certain plane lie side by side; see `tiles_of_plane`.
-    """
+    """A place for each of the tiles, by kind, and the places at which the kinds begin and the last
+    ends: low and narrow (a tile at the edge that is not computed whole), narrow, whole, low. So the
+    tiles that have a certain plane lie side by side; see `tiles_of_plane`."""
     kinds, starts = np.empty(last - first, np.int64), np.zeros(5, np.int64)
     for i in range(last - first):
         high, wide = _computed(tiling, first + i)
-        if wide < tiling.size:
-            kinds[i] = 0 if high < tiling.size else 1
-        else:
-            kinds[i] = 3 if high < tiling.size else 2
+        low, narrow = high < tiling.size, wide < tiling.size
+        kinds[i] = (0 if low else 1) if narrow else (3 if low else 2)
         starts[kinds[i] + 1] += 1
     starts = np.cumsum(starts)
     free, places = starts.copy(), np.empty(last - first, np.int64)
@@ -163,20 +148,13 @@ def tiles_of_plane(tiling, plane, starts):
     points = tiling.size + 2
     row = tiling.last_row < plane // points < points - 1  # whether low tiles lack it
     column = tiling.last_column < plane % points < points - 1  # whether narrow tiles lack it
-    first = 2 if column else 1 if row else 0
-    last = 3 if row else 4
-    return starts[first], starts[last]
-
-
-# --- From x to planes ----------------------------------------------------------------------------
+    return starts[2 if column else 1 if row else 0], starts[3 if row else 4]
 
 
 @inner
 def _fetch(x, n, h, w, channels, rows, columns, patch, padded):
-    """patch[i, j, :channels] = x[n, h + i, w + j, those channels], with zeros outside of x.
-
-    By vectors: of a plain loop Numba makes gathers, element by element.
-    """
+    """patch[i, j, :channels] = x[n, h + i, w + j, those channels], with zeros outside of x; by
+    vectors, because of a plain loop Numba makes gathers, element by element."""
     _, height, width, depth = x.shape
     vector, c, count = simd.lanes(patch), channels.first, channels.size
     whole = count // vector * vector
@@ -200,7 +178,7 @@ def _along_columns(axis, size, side, x, tiling, tile, columns, channels, strip, 
     _, height, width, depth = x.shape
     vector = simd.lanes(strip)
     padded = -(-channels.size // vector) * vector
-    n, h, w = _place(tiling, tile)
+    n, h, w = _place(tiling, tile, size)
     h, w = h - tiling.top, w - tiling.left
     high, _ = _computed(tiling, tile)
     row, flat = columns * padded, x.reshape(-1)
@@ -267,9 +245,6 @@ def gradient_tiles(g, tiles, filters, planes, strip):
     _to_planes(gradient_axis, 4, 4, g, tiles, filters, planes, strip)
 
 
-# --- From planes to y ----------------------------------------------------------------------------
-
-
 @part
 def _largest_of_four(places, size):
     """Of size x size vectors, the largest of each 2x2, IN PLACE: they are the first ones then."""
@@ -284,33 +259,25 @@ def _largest_of_four(places, size):
 
 
 @part
-def _streams(y, vector):
-    """Whether y is large and made of whole cache lines, each of which a vector fills: then it is
-    written past the caches, and no line has to come first (64 -> 128 channels at 112x112, the whole
-    layer: 9 per cent less for 8 images)."""
-    lines = vector * y.itemsize == ALIGNMENT and y.ctypes.data % ALIGNMENT == 0
-    return lines and y.shape[3] % vector == 0 and y.size * y.itemsize >= STREAMED
-
-
-@part
 def _from_planes(axis, size, planes, tiles, filters, bias, floor, side, y, work):
     """See `output_tiles`; `axis` is A^T for tiles of `size`, a constant to the compiler.
 
-    A store waits until its cache line has come from memory. A tile's lines lie scattered over its
-    rows, which no processor foresees: so each is sent for one tile ahead (64 channels at 224x224:
-    0.67 ms per image instead of 1.11).
+    A store waits until its cache line has come from memory. So a large y of whole cache lines, each
+    of which a vector fills, is written past the caches (64 -> 128 channels at 112x112: 9 per cent
+    less). A tile's lines lie scattered, which no processor foresees: otherwise they are sent for
+    one tile ahead (64 channels at 224x224: 0.67 ms per image instead of 1.11).
     """
     _, height, width, depth = y.shape
     tiling, places, m = tiles.tiling, tiles.places, planes.values
     vector, plane, points, lowest = simd.lanes(m), m.shape[1], size + 2, simd.broadcast(floor, 0)
-    streaming, done = _streams(y, vector), work[points * points * vector :]
+    lines = vector * y.itemsize == ALIGNMENT and y.ctypes.data % ALIGNMENT == 0
+    streaming = lines and depth % vector == 0 and y.size * y.itemsize >= STREAMED
+    done = work[points * points * vector :]
     for tile in range(tiles.first, tiles.last):
-        n, h, w = _place(tiling, tile)
-        h, w = h // size * side, w // size * side
+        n, h, w = _place(tiling, tile, side)
         rows, places_in_row = min(side, height - h), min(side, width - w)
         high, wide = _computed(tiling, tile)
-        next_n, next_h, next_w = _place(tiling, tile + 1)
-        next_h, next_w = next_h // size * side, next_w // size * side
+        next_n, next_h, next_w = _place(tiling, tile + 1, side)
         ahead = ((next_n * height + next_h) * width + next_w) * depth + filters.first
         for k in range(0, filters.size, vector):
             at, f = places[tile - tiles.first] * planes.tile_step + k, filters.first + k
@@ -340,11 +307,8 @@ def _from_planes(axis, size, planes, tiles, filters, bias, floor, side, y, work)
 
 @inner
 def output_tiles(planes, tiles, filters, bias, floor, side, y, work):
-    """y = max(A^T m A + bias, floor) for some tiles and filters, of which the planes m are.
-
-    Side by side of a tile's places go to y: all, or half as many along each axis if y is to have
-    the maximum of each 2x2.
-    """
+    """y = max(A^T m A + bias, floor) for some tiles and filters, of which the planes m are; side x
+    side of a tile's places go to y: all, or half as many each way for the maxima of 2x2."""
     if tiles.tiling.size == 4:
         _from_planes(output_axis, 4, planes, tiles, filters, bias, floor, side, y, work)
     else:
