@@ -1,8 +1,7 @@
 """Optimizer steps, and the look at gradients before them, in one pass over memory each.
 
-A step reads and writes every weight and its state. Written in NumPy, Adam walks through the
-memory some fifteen times; here each number is loaded once, and all that happens to it happens in
-registers. The arrays are changed IN PLACE and shared out over the cores in consecutive pieces.
+Written in NumPy, Adam walks through the memory some fifteen times; here each number is loaded once.
+The arrays are changed IN PLACE and shared out over the cores in consecutive pieces.
 """
 
 import numpy as np

@@ -54,9 +54,6 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, ir.VectorType(element, vector.lanes))
 
 
-# --- Writing LLVM code ---------------------------------------------------------------------------
-
-
 class Value(NamedTuple):
     """An argument of an instruction: its Numba type, and LLVM's value."""
 
@@ -156,9 +153,6 @@ def _vector_of(array: Any, *others: Any) -> Vector:
 
 def _nothing(*kinds: Any) -> Any:
     return types.void
-
-
-# --- Vectors -------------------------------------------------------------------------------------
 
 
 @instruction(lambda array: types.intp, lambda array: VECTOR_BYTES // array.itemsize)
@@ -261,11 +255,9 @@ if not PLAIN:
     _lane_by_lane(operator.mul, "fmul")
 
 
-# --- Tiles: what a matrix product keeps in registers ---------------------------------------------
-
-# A tile is some rows by 2 vectors, a tuple of vectors row after row. So many rows of accumulators,
-# the 2 vectors of B and a broadcast element of A fit into the 16 registers of AVX2, or the 32 of
-# AVX-512.
+# A tile is what a matrix product keeps in registers: some rows by 2 vectors, a tuple of vectors row
+# after row. So many rows of accumulators, the 2 vectors of B and a broadcast element of A fit into
+# the 16 registers of AVX2, or the 32 of AVX-512.
 TILE_ROWS = 12 if VECTOR_BYTES == 64 else 6
 SHORT_ROWS = TILE_ROWS // 3  # of the tiles for what is left over
 
@@ -375,9 +367,6 @@ def tile_sum(code, tile, other):
 def tile_maximum(code, tile, floor):
     """`maximum` of each vector of a tile and `floor`."""
     return code.joined(tile.type, [code.larger(one, floor.value) for one in code.parts(tile)])
-
-
-# --- Constant matrices ---------------------------------------------------------------------------
 
 
 def linear(matrix):
