@@ -1,8 +1,7 @@
 """Random changes of images, as augmentation makes them: geometry, tone and noise.
 
-What is drawn (angles, contrasts, seeds) comes in as arrays, one number per image, so a kernel
-itself is no more random than any other. Images are (N, H, W, C). The fast twins stand in
-`fast/images.py`; the layers that draw the numbers, in `layers/augmentation.py`.
+What is drawn (angles, contrasts, seeds) comes in as arrays, one number per image, from the layers
+in `layers/augmentation.py`. Images are (N, H, W, C). The fast twins stand in `fast/images.py`.
 """
 
 from itertools import product

@@ -60,11 +60,7 @@ def channel_sums(rows: Array, count: int, add: Callable[..., None], *others: Arr
     """
     ranges = cut_rows(*rows.shape)
     sums = np.zeros((len(ranges), count, rows.shape[1]))
-
-    def part(index: int) -> None:
-        add(rows, *others, *ranges[index], sums[index])
-
-    share_out(part, len(ranges))
+    share_out(lambda i: add(rows, *others, *ranges[i], sums[i]), len(ranges))
     return added_up(sums)
 
 

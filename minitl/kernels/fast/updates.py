@@ -33,11 +33,8 @@ def all_finite(a):
 
 
 def _in_pieces(step, arrays: tuple[Array, ...], *numbers: float) -> None:
-    """Share out step(*pieces, *numbers), the pieces being parts of equally large arrays.
-
-    Raises ValueError if one of them is not C-contiguous: its flat form would be a copy, and the
-    step would be lost without a word.
-    """
+    """Share out step(*pieces, *numbers), the pieces being parts of equally large arrays. Raises
+    ValueError if one is not C-contiguous: its flat form would be a copy, and the step be lost."""
     if not all(array.flags.c_contiguous for array in arrays):
         raise ValueError("an update needs C-contiguous arrays: it writes into them")
     flat = [array.reshape(-1) for array in arrays]

@@ -51,10 +51,8 @@ def stamp(file: Path) -> str:
 
 
 def needed(file: Path) -> set[Path]:
-    """The file, the kernel files that it imports, those that these import, and so on.
-
-    The `__init__` of a package is none of them: it holds no loop and no number that one uses.
-    """
+    """The file, the kernel files that it imports, those that these import, and so on. (The
+    `__init__` of a package is none of them: it holds no loop and no number that one uses.)"""
     found, new = set(), {file}
     while new:
         found |= new

@@ -37,10 +37,8 @@ class _Block(np.ndarray):
 
     @classmethod
     def of(cls, nbytes: int, zeros: bool = False, most: int | None = None) -> _Block:
-        """A block in memory of at least so many bytes: the best fit of what waits, or new.
-
-        What waits may have `most` bytes, by default twice as many as wanted.
-        """
+        """A block in memory of at least so many bytes: the best fit of what waits, or new. What
+        waits may have `most` bytes, by default twice as many as wanted."""
         waiting = cls._waiting_for(nbytes, most or 2 * nbytes)
         memory = waiting or _mapped(nbytes)
         # Views of the block have it as their base, because the block's own base is no array: NumPy

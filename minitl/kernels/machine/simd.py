@@ -125,10 +125,8 @@ class Code(NamedTuple):
 
 def instruction(result: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: what compiled code may call, from the function that writes LLVM code for it.
-
     result(*types) is the Numba type of what it returns, types.void for nothing; integers among its
-    arguments become indices. `plain` takes its place where nothing is compiled.
-    """
+    arguments become indices. `plain` takes its place where nothing is compiled."""
 
     def decorate(write: Callable[..., Any]) -> Any:
         @functools.wraps(write)
@@ -188,10 +186,8 @@ def store(code, array, index, value):
 
 @instruction(_nothing, _plain_store)
 def stream(code, array, index, value):
-    """`store`, past the caches to memory, at an address that is a multiple of what it takes.
-
-    Other threads see it for certain after a lock was taken or given back, as `share_out` does.
-    """
+    """`store`, past the caches to memory, at an address that is a multiple of what it takes. Other
+    threads see it for certain after a lock was taken or given back, as `share_out` does."""
     written = code.write(array, index.value, value.value, aligned=True)
     written.set_metadata("nontemporal", code.builder.module.add_metadata([ir.IntType(32)(1)]))
 

@@ -57,9 +57,8 @@ def cut_at_most(size: int, longest: int, first: int = 0) -> list[Range]:
 def cut_falling(size: int, least: int = 1) -> list[Range]:
     """0 ... size in consecutive ranges, each a share of what is left, but at least `least`.
 
-    Large ones first, so that there are few; small ones last, so that all threads finish at about
-    the same time, also where one core is slower than another. Guided self-scheduling,
-    Polychronopoulos & Kuck 1987. For work whose bits do not depend on how it is cut.
+    Large ones first, so that there are few; small ones last, so that all threads finish together.
+    Guided self-scheduling, Polychronopoulos & Kuck 1987. For work whose bits do not depend on it.
     """
     ranges, first = [], 0
     while first < size:
@@ -111,11 +110,8 @@ def set_thread_count(count: int) -> None:
 
 
 def share_out(part: Callable[[int], None], count: int, multiplies: bool = False) -> None:
-    """Call part(0), part(1), ... part(count - 1), several at a time, and wait for the last.
-
-    `multiplies` says that the parts call BLAS. The order of the calls is not defined; an
-    exception in one of them is raised here.
-    """
+    """Call part(0), part(1), ... part(count - 1), several at a time, in any order, and wait for the
+    last. `multiplies` says that the parts call BLAS. An exception in one is raised here."""
     if multiplies and _blas_switches():
         with _one_blas_thread():
             share_out(part, count)
