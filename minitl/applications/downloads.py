@@ -1,8 +1,7 @@
 """Files from the network: taken up again where they broke off, and kept only with their digest.
 
-A download grows in a `.part` file beside its place; when it is whole and has the published digest
-it is renamed into its place. Time-outs are short, because what the caller does without a network
-(another source, or to say what to fetch by hand) should not be waited for.
+A download grows in a `.part` file; when it is whole and has the published digest it is renamed into
+its place. Time-outs are short, because callers have other sources, which should not be waited for.
 """
 
 import http.client

@@ -23,11 +23,9 @@ DTYPES: dict[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.d
 
 
 def read_initializers(source: str | os.PathLike[str] | bytes) -> dict[str, np.ndarray]:
-    """The floating-point initializers of an ONNX model, by name, as ONNX keeps them (OIHW).
-
-    `source` is a path or the file's bytes. Raises ValueError when it is not an ONNX model, is
-    cut short, or keeps its arrays in other files.
-    """
+    """The floating-point initializers of an ONNX model, by name, as ONNX keeps them (OIHW), from a
+    path or the file's bytes. Raises ValueError when it is not an ONNX model, is cut short, or keeps
+    its arrays in other files."""
     if isinstance(source, bytes):
         data, what, verb = source, "these bytes", "are"
     else:
@@ -83,9 +81,8 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 def _tensor(data: memoryview) -> tuple[str, np.ndarray | None]:
     """Name and array of one TensorProto; None for integers, strings and the like."""
-    name, shape = "", list[int]()
+    name, shape, contents = "", list[int](), memoryview(b"")
     dtype: np.dtype | None = None
-    contents: memoryview | None = None
     for number, value in _fields(data):
         if number == 1:
             at = 0  # a single value, or several packed into bytes
@@ -103,8 +100,8 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray | None]:
             raise ValueError(f"{name or 'an array'} is kept in another file (external data)")
     if dtype is None:
         return name, None
-    expected, found = math.prod(shape) * dtype.itemsize, len(contents or b"")
+    expected, found = math.prod(shape) * dtype.itemsize, len(contents)
     if found != expected:
         sizes = f"expected {expected:,} bytes for shape {tuple(shape)}, found {found:,}"
         raise ValueError(f"{name}: {sizes}")
-    return name, np.frombuffer(contents or b"", dtype).reshape(shape)
+    return name, np.frombuffer(contents, dtype).reshape(shape)

@@ -6,8 +6,8 @@ were not there. He, Zhang, Ren & Sun 2016, 'Deep Residual Learning for Image Rec
 1512.03385), table 1, column '50-layer'. 23,587,712 parameters without the top, 25,636,712 with
 it; 3.9 billion multiply-adds for an image of 224x224.
 
-Every convolution is followed by a BatchNormalization. In a frozen layer it works with the
-averages it was published with, and does not touch them; see there.
+Every convolution is followed by a BatchNormalization, which where it is frozen works with the
+averages it was published with.
 """
 
 from typing import Any
@@ -36,12 +36,9 @@ def ResNet50(
     name: str = "resnet50",
 ) -> Model:
     """ResNet50, by default with its ImageNet weights and its 1000-class top.
-
     Arguments and preprocessing are those of `VGG16`. Without the top, an image of 224x224 gives
-    maps of 7x7x2048, or 2048 numbers where `pooling` is 'avg' or 'max'.
-
-    When some blocks are to be trained, leave the BatchNormalization layers frozen: their averages
-    stem from batches far larger than yours.
+    maps of 7x7x2048, or 2048 numbers where `pooling` is 'avg' or 'max'. When some blocks are to be
+    trained, leave the BatchNormalization layers frozen: their averages stem from larger batches.
     """
     x = start(input_tensor, input_shape, include_top)
     y = k.ZeroPadding2D(3, name="conv1_pad")(x)
@@ -61,10 +58,8 @@ def ResNet50(
 
 
 def block(x: SymbolicTensor, filters: int, stride: int, projects: bool, name: str) -> Any:
-    """relu(x + f(x)): figure 5 of the paper, right.
-
-    Where the shape changes (`projects`), x passes a 1x1 convolution of its own.
-    """
+    """relu(x + f(x)): figure 5 of the paper, right. Where the shape changes (`projects`), x passes
+    a 1x1 convolution of its own."""
     shortcut = convolved(x, 4 * filters, 1, f"{name}_0", strides=stride) if projects else x
     y = convolved(x, filters, 1, f"{name}_1", strides=stride)
     y = k.Activation("relu", name=f"{name}_1_relu")(y)

@@ -4,9 +4,9 @@ Simonyan & Zisserman 2015, 'Very Deep Convolutional Networks for Large-Scale Ima
 (arXiv 1409.1556), configuration D in table 1. 14,714,688 parameters without the top, 138,357,544
 with it; 15.3 billion multiply-adds for an image of 224x224.
 
-`VGG16` calls the layers one after the other and makes a Model of them. Its layers have Keras's
-names, by which the published weights find their places (`storage/keras_weights.py`). Weights are
-worth something only on images like those they were trained on: `preprocess_input` makes them.
+The layers have Keras's names, by which the published weights find their places
+(`storage/keras_weights.py`). They are worth something only on images like those they were trained
+on: `preprocess_input` makes them.
 """
 
 import functools
@@ -62,15 +62,12 @@ def preprocess_input(x: Any, data_format: str | None = None) -> np.ndarray:
         hint = " Gray images become RGB with minitl.data.to_rgb(x)." if x.shape[-1:] == (1,) else ""
         raise ValueError(f"preprocess_input takes RGB images (N, H, W, 3), got {x.shape}.{hint}")
     if x.dtype.kind == "f" and x.size and x.min() >= 0 and x.max() <= 1 and x.max() > x.min():
-        warnings.warn(
-            f"preprocess_input expects values from 0 to 255, but these go from {x.min():.3g} to "
-            f"{x.max():.3g}: were the images divided by 255 already?",
-            UserWarning,
-            stacklevel=2,
-        )
+        text = f"preprocess_input expects values from 0 to 255, but these go from {x.min():.3g} to "
+        text += f"{x.max():.3g}: were the images divided by 255 already?"
+        warnings.warn(text, UserWarning, stacklevel=2)
     dtype = np.float64 if x.dtype == np.float64 else np.float32
     y = x[..., ::-1].astype(dtype, order="C")  # always a copy
-    y -= np.array(MEAN_BGR, dtype=dtype)
+    y -= np.array(MEAN_BGR, dtype)
     return y
 
 
@@ -113,7 +110,6 @@ def VGG16(
         input_shape: (H, W, 3), at least 32x32; without the top it may be left open.
         pooling: without the top: None (maps, 224 -> 7x7x512), 'avg' or 'max' (512 numbers).
         classes, classifier_activation: of the top; None gives logits.
-        name: of the model.
 
     Images go through `preprocess_input` first.
     """

@@ -30,10 +30,8 @@ def VGG19(
     classifier_activation: str | None = "softmax",
     name: str = "vgg19",
 ) -> Model:
-    """VGG19, by default with its ImageNet weights and its 1000-class top.
-
-    Arguments, output shapes and preprocessing are those of `VGG16`.
-    """
+    """VGG19, by default with its ImageNet weights and its 1000-class top. Arguments, output shapes
+    and preprocessing are those of `VGG16`."""
     x = vgg16.start(input_tensor, input_shape, include_top)
     y = vgg16.convolutions(x, BLOCKS)
     top = classes, classifier_activation

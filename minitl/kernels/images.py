@@ -1,8 +1,7 @@
 """Random changes of images, as augmentation makes them: geometry, tone and noise.
 
-What is drawn (angles, contrasts, seeds) comes in as arrays, one number per image, so a kernel
-itself is no more random than any other. Images are (N, H, W, C). The fast twins stand in
-`fast/images.py`; the layers that draw the numbers, in `layers/augmentation.py`.
+What is drawn (angles, contrasts, seeds) comes in as arrays, one number per image, from the layers
+in `layers/augmentation.py`. Images are (N, H, W, C). The fast twins stand in `fast/images.py`.
 """
 
 from itertools import product
@@ -17,12 +16,7 @@ FILL_MODES = ("reflect", "wrap", "constant", "nearest")
 
 @switching
 def affine_transform(
-    x: Array,
-    matrices: Array,
-    size: Pair,
-    interpolation: str,
-    fill_mode: str,
-    fill: Array,
+    x: Array, matrices: Array, size: Pair, interpolation: str, fill_mode: str, fill: Array
 ) -> Array:
     """Images seen through an affine map: where each output pixel lies in the input, and its value.
 
@@ -78,13 +72,8 @@ def _seen_pixels(
             axes.append([(_index(nearest, length, fill_mode), np.ones_like(at))])
         else:
             low = np.floor(at)
-            above = at - low
-            axes.append(
-                [
-                    (_index(low, length, fill_mode), 1 - above),
-                    (_index(low + 1, length, fill_mode), above),
-                ]
-            )
+            below, above = (_index(pixel, length, fill_mode) for pixel in (low, low + 1))
+            axes.append([(below, 1 - (at - low)), (above, at - low)])
     start = np.arange(shape[0])[:, np.newaxis, np.newaxis] * (shape[1] * shape[2])
     places, weights = [], []
     for (row, a), (column, b) in product(*axes):
@@ -123,8 +112,7 @@ def adjust_tone(x: Array, contrast: Array, shift: Array, low: Array, high: Array
 
     x (N, H, W, C), contrast (N,), shift (N, C), low and high (C,).
     """
-    z = _toned(x, contrast, shift)
-    return np.clip(z, low.astype(x.dtype), high.astype(x.dtype))
+    return np.clip(_toned(x, contrast, shift), low.astype(x.dtype), high.astype(x.dtype))
 
 
 def adjust_tone_gradient(

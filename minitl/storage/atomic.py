@@ -1,8 +1,7 @@
 """Files that are written whole or not at all, locks between processes, and progress bars.
 
 A file is written beside its place and renamed into it, so whoever reads it sees the old file or
-the new one and never half of either; an interruption leaves the old one. Two processes that fill
-the same place take turns through a lock that dies with its owner.
+the new one and never half of either. A lock dies with its owner.
 """
 
 import contextlib
@@ -29,12 +28,10 @@ PROGRESS_FROM = 200_000_000  # bytes: below this a digest takes less than a seco
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a fresh path in the same folder; rename it to `path` when the block succeeds.
-
-    When the block raises (Ctrl-C included) the new file is removed and `path` is as it was. The
-    yielded name ends like `path`, because some writers choose their format by it. Missing
-    folders are made. A symbolic link stays one: the file that it points to is replaced.
-    """
+    """Yield a fresh path in the same folder; rename it to `path` when the block succeeds. When it
+    raises (Ctrl-C included) the new file is removed. The yielded name ends like `path`, because
+    some writers choose their format by it. Missing folders are made. A symbolic link stays one: the
+    file that it points to is replaced."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; expected the name of a file to write")
@@ -59,10 +56,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str], waiting: str | None = None) -> Iterator[None]:
-    """Hold the lock of `path` (a hidden file beside it), waiting for whoever holds it.
-
-    The operating system drops the lock when its process ends, however it ends. `waiting` is
-    printed to stderr when somebody else is found to hold it.
+    """Hold the lock of `path` (a hidden file beside it), waiting for whoever holds it, of which
+    `waiting` tells on stderr. The operating system drops it when its process ends, however it ends.
     """
     path = Path(path)
     with path.with_name(f".{path.name}.lock").open("ab+") as file:

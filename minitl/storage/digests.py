@@ -1,10 +1,9 @@
 """Digests: short numbers that say whether two things are the same, for caches that never lie.
 
 Arrays are told apart by all of their bytes, whole (`arrays_digest`) or sample by sample
-(`sample_digests`). `digest_of` takes anything. A function is told apart by what it does: its code,
-its defaults, and the values, functions and objects that it refers to, so that an edited helper or
-another constant is another function. Only what an installed package brings, minitl among them, is
-known by its name.
+(`sample_digests`). `digest_of` takes anything. A function is told apart by its code, its defaults,
+and the values, functions and objects that it refers to: an edited helper makes it another. Only
+what an installed package brings, minitl among them, is known by its name.
 """
 
 import contextlib
@@ -21,8 +20,7 @@ import numpy as np
 
 SIZE = 16  # bytes of a sample's digest
 WORKERS = os.cpu_count() or 1
-# Where classes and functions of minitl once were. A digest has the place in it, and files with such
-# digests outlive a move.
+# Where classes and functions of minitl once were: files with digests of the place outlive a move.
 FORMER_PLACES = {
     "minitl.applications.common": ["preprocess_input"],
     "minitl.layers.pooling": ["MaxPooling2D"],
@@ -135,11 +133,10 @@ class _Teller:
             own = ("__init__", "__call__")
             members = [m for n, m in sorted(vars(value).items()) if n[:2] != "__" or n in own]
             return self.digests([*members, *value.__bases__])
-        cells = []
+        cells, known = [], value.__globals__
         for cell in value.__closure__ or ():
             with contextlib.suppress(ValueError):  # a variable that is not set yet
                 cells.append(cell.cell_contents)
-        known = value.__globals__
         used = [known[name] for name in _names(value.__code__) if name in known]
         defaults = value.__defaults__, value.__kwdefaults__
         return self.digests([value.__code__, *defaults, *cells, *used])

@@ -81,10 +81,8 @@ class _Bytes:
 
 class File:
     """An open file; `root` is its first group. Raises Hdf5Error, as all that comes from it does.
-
-    With `checked`, only the newer form is read, and the checksums that it has of the superblock
-    and of every header are compared.
-    """
+    With `checked`, only the newer form is read, and the checksums of the superblock and of every
+    header are compared."""
 
     def __init__(self, source: IO[bytes], checked: bool = False):
         self.source, self.checked = source, checked
@@ -216,8 +214,7 @@ class Object:
         tree, heap = table.fields("QQ")
         length, start = self.file.piece(heap, 32, b"HEAP").fields("4xQ8xQ")
         names = self.file.read(start, length)
-        seen: set[int] = set()
-        nodes = [tree]
+        seen, nodes = set[int](), [tree]
         while nodes:
             if (at := nodes.pop()) in seen:
                 raise Hdf5Error(f"the links of {self.path} run in a circle")
@@ -253,9 +250,8 @@ class Object:
             heap, tree = info.fields("QQ")
             if heap != NOWHERE:
                 skipped = 4 if kind == LINK else 0
-                yield from _pieces(
-                    self.file, heap, (r[skipped:] for r in _records(self.file, tree))
-                )
+                records = (record[skipped:] for record in _records(self.file, tree))
+                yield from _pieces(self.file, heap, records)
 
     @property
     def attributes(self) -> dict[str, np.ndarray | None]:
@@ -317,8 +313,7 @@ class Object:
         if EXTERNAL in self.messages or kind == 3:
             where = "in another file (a virtual or external data set)"
             raise Hdf5Error(f"{self.path} keeps its values {where}; expected the values themselves")
-        if FILTERS in self.messages:
-            # Inflating can take a thousand times the file's size; Keras never compresses.
+        if FILTERS in self.messages:  # inflating can take a thousand times the file's size
             remedy = "unpack the file with: h5repack -f NONE in.h5 out.h5"
             raise Hdf5Error(f"{self.path} is compressed; {remedy}")
         if version not in (3, 4) or kind > 1:
@@ -338,7 +333,6 @@ class Object:
 
 def _pieces(file: File, address: int, records: Iterable[bytes]) -> Iterator[bytes]:
     """The pieces of a fractal heap; each record begins with an identifier: offset and length.
-
     Blocks of the heap stand in rows of `width`; those of the first two rows are of size `start`,
     of each row after that twice as large. Blocks of more than `largest` are tables of such rows
     themselves. Offsets count through all blocks in order.

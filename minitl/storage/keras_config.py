@@ -93,20 +93,15 @@ def for_keras3(described: Mapping[str, Any]) -> dict[str, Any]:
     if name == "Sequential":  # it knows its input from the first layer
         settings.setdefault("build_input_shape", None)
     modules = {"Functional": "keras.src.models.functional", "Sequential": "keras"}
-    return {
-        **described,
-        "module": modules.get(name, "keras.layers"),
-        "registered_name": name if name == "Functional" else None,
-        "config": settings,
-    }
+    registered = name if name == "Functional" else None
+    place = {"module": modules.get(name, "keras.layers"), "registered_name": registered}
+    return {**described, **place, "config": settings}
 
 
 def layer_from(kind: str, settings: Mapping[str, Any]) -> Layer:
-    """A layer or a model from its class name and its settings.
-
-    Raises ValueError for a class, or a setting that does something, which minitl does not have;
-    LookupError, TypeError or AttributeError where it is no description.
-    """
+    """A layer or a model from its class name and its settings. Raises ValueError for a class, or a
+    setting that does something, which minitl does not have; LookupError, TypeError or
+    AttributeError where it is no description."""
     if kind in ("Functional", "Model", "Sequential"):
         return model_from_config(settings)
     public = {name: getattr(layers, name) for name in layers.__all__}
@@ -119,9 +114,7 @@ def layer_from(kind: str, settings: Mapping[str, Any]) -> Layer:
 
 def model_from_config(settings: Mapping[str, Any]) -> Model:
     """A model from the settings that `describe` gives, or Keras 2 or 3. Raises as `layer_from`.
-
-    Of a graph the layers are made first. Then the calls are repeated, each as soon as its inputs
-    are there.
+    Of a graph the layers are made first; then calls are repeated, once their inputs are there.
     """
     if "output_layers" not in settings:
         chain = [layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
@@ -131,14 +124,10 @@ def model_from_config(settings: Mapping[str, Any]) -> Model:
         return model
     if isinstance(settings["output_layers"], dict):
         names = ", ".join(sorted(settings["output_layers"]))
-        raise ValueError(
-            f"its model gives its outputs as a dict, by the names {names}; minitl's give a list. "
-            f"Build the model with a list of outputs, and load the weights"
-        )
+        text = f"its model gives its outputs as a dict, by the names {names}; minitl's give a list"
+        raise ValueError(f"{text}. Build the model with a list of outputs, and load the weights")
     tensors: dict[Place, list[SymbolicTensor]] = {}  # what the layers' calls gave
-    waiting: list[_Call] = []
-    calls: dict[str, int] = {}
-    functional = set()
+    waiting, calls, functional = list[_Call](), dict[str, int](), set[str]()
     for each in settings["layers"]:
         name = each.get("name") or each["config"]["name"]
         layer = layer_from(each["class_name"], each["config"])
@@ -212,12 +201,10 @@ class _Call:
 def _first_numbers(
     references: Iterable[Any], calls: Mapping[str, int], from_1: Container[str] = ()
 ) -> dict[str, int]:
-    """The number that references give to a layer's first call, by the layer's name.
-
-    It is 0, but 1 of a functional model within the model: in Keras 3 among the outputs only, in
-    Keras 2 always (and of a Sequential too). `calls` has how many calls each layer has; the layers
-    in `from_1` are counted so unless a 0 shows that they are not.
-    """
+    """The number that references give to a layer's first call, by the layer's name: 0, but 1 of a
+    functional model within the model, in Keras 3 among the outputs only, in Keras 2 always (and of
+    a Sequential too). `calls` has how many calls each layer has; the layers in `from_1` are counted
+    so unless a 0 shows that they are not."""
     numbers: dict[str, set[int]] = {}
     for name, number, *_ in references:
         numbers.setdefault(name, set()).add(number)

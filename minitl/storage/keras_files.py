@@ -14,9 +14,8 @@ The first two are HDF5, trees of groups with arrays at their ends and attributes
                     /layers/conv2d/vars/0   an array; 0 is the kernel, 1 the bias
     `.keras`        a zip archive: the latter as `model.weights.h5`, beside `config.json`
 
-A list of names of more than 64,512 bytes is split into `layer_names0`, `layer_names1`, ... A weight
-file comes from strangers. Nothing in it is unpickled, nothing is followed out of it, and what it
-declares is held against its size before memory is taken (`hdf5_reader.py`).
+A list of names of more than 64,512 bytes is split into `layer_names0`, `layer_names1`, ... Files
+come from strangers: nothing is unpickled, and `hdf5_reader.py` trusts nothing.
 """
 
 import itertools
@@ -58,10 +57,8 @@ CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 
 @dataclass
 class WeightFile:
-    """What a weight file holds: `layers` in order, the root's `attributes`, and its `layout`.
-
-    Of a `.keras` archive the attributes hold its `config.json`, as 'model_config'.
-    """
+    """What a weight file holds: `layers` in order, the root's `attributes` (those of a `.keras`
+    archive hold its `config.json`, as 'model_config'), and its `layout`."""
 
     path: Path
     layers: Inventory
@@ -73,10 +70,8 @@ def read_weights(path: Target) -> WeightFile:
     """Read every array of a Keras weight file: `.h5`, `.weights.h5` or `.keras`, by its contents.
 
     Layers without weights are listed, with an empty list. In the `.weights.h5` layout arrays have
-    numbers for names ('dense/0').
-
-    Raises FileNotFoundError, or WeightFileError for a file that is truncated, damaged, of
-    another kind, that leads out of itself, or that declares more than it holds.
+    numbers for names ('dense/0'). Raises FileNotFoundError, or WeightFileError for a file that is
+    damaged, of another kind, that leads out of itself, or declares more than it holds.
     """
     path = Path(path)
     if path.is_dir():
@@ -154,9 +149,8 @@ class _Reader:
     def keras3(self, root: Object) -> Inventory:
         """Read `.weights.h5`: layers/<class name>/vars/0, 1, ...; the layer's name is an attribute.
 
-        Nothing in the file tells the order of the layers. They are taken in the order in which
-        their arrays lie in it, in which Keras 3.15 writes the model's layers (a test looks);
-        `plan` needs no order.
+        Nothing tells the order of the layers. They are taken in the order in which their arrays lie
+        in the file: Keras 3.15 writes them in the model's (a test looks); `plan` needs no order.
         """
         if "layers" not in root:
             _layer_name(root["_layer_checkpoint_dependencies"], None)
@@ -307,9 +301,7 @@ def write_weights(
 
 def write_keras3(path: Target, places: Places, attributes: About | None = None) -> None:
     """Write `.weights.h5`, where `places` say what lies where: ('layers/dense', 'fc1', arrays).
-
-    Raises WeightFileError for arrays that are not finite numbers; nothing is written then.
-    """
+    Raises WeightFileError for arrays that are not finite numbers; nothing is written then."""
     _refuse_unless_finite([(name, array) for _, name, arrays in places for array in arrays])
     groups: list[Group] = [
         (f"{inside}/vars", {"name": name}, {str(i): array for i, array in enumerate(arrays)})
@@ -340,8 +332,7 @@ def _write(path: Target, groups: Sequence[Group]) -> None:
     with replacing(path) as part, h5py.File(part, "w") as file:
         for name, attributes, arrays in groups:
             group = file.require_group(name)  # 'a' may be there already, because of 'a/b'
-            for key, value in attributes.items():
-                group.attrs[key] = value
+            group.attrs.update(attributes)
             for key, array in arrays.items():
                 group.create_dataset(key, data=np.asarray(array))
 
@@ -353,9 +344,8 @@ def _split(attribute: str, names: Sequence[str]) -> dict[str, np.ndarray]:
         pieces = np.array_split(encoded[: len(names)], count)
         if all(piece.nbytes <= ATTRIBUTE_LIMIT for piece in pieces):
             break
-    if count == 1:
-        return {attribute: pieces[0]}
-    return {f"{attribute}{i}": piece for i, piece in enumerate(pieces)}
+    split = {f"{attribute}{i}": piece for i, piece in enumerate(pieces)}
+    return split if count > 1 else {attribute: pieces[0]}
 
 
 def _refuse_unless_finite(named: Sequence[tuple[str, Any]], problems: Sequence[str] = ()) -> None:

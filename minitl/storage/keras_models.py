@@ -1,9 +1,8 @@
 """Models and their weights to files and back, in Keras's formats.
 
 `keras_files.py` knows files and arrays, and `keras_config.py` the description of a model as JSON.
-This file puts the two together: which of a model's weights lie where, what minitl keeps beside what
-Keras has a place for (a file's attribute 'minitl'), and what is checked before a model is made of a
-file. Keras loads what `Model.save` writes, and the other way round, where both know the layers.
+This file puts the two together. What Keras has no place for is a file's attribute 'minitl'. Keras
+loads what `Model.save` writes, and the other way round, where both know the layers.
 """
 
 import json
@@ -42,12 +41,9 @@ PUBLISHED_AS = {"probs": "predictions", "fc1000": "predictions"}
 
 
 def inventory(model: Model, frozen_last: bool = False) -> list[tuple[str, list[Any]]]:
-    """The model's layers in order, each with its weights named by their path and in order.
-
-    Within a layer, what can learn comes first, as in Keras's files; freezing changes nothing. With
-    `frozen_last` what is trainable now comes first within a layer (a nested base, say): so Keras
-    expects it beside a description of the model that says what is frozen.
-    """
+    """The model's layers in order, each with its weights named by their path and in order: within a
+    layer, what can learn comes first, as in Keras's files. With `frozen_last` it is what is
+    trainable now: so Keras expects it beside a description that says what is frozen."""
 
     def named(layer: Layer) -> list[tuple[str, Variable]]:
         """('dense/kernel', variable) ...; each layer's own with what can learn first."""
@@ -65,7 +61,6 @@ def inventory(model: Model, frozen_last: bool = False) -> list[tuple[str, list[A
 def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> None:
     """Write the model's weights as HDF5: in Keras 3's form where the name ends in `.weights.h5`,
     as Keras does, else in the older one. Keras reads both, and tells them apart by the name.
-
     Of the older form Keras reads the weights of a frozen model inside a model in another order,
     and refuses them: load first there, and freeze then, or use '.weights.h5'.
     """
@@ -80,12 +75,9 @@ def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> 
 def load_weights(
     model: Model, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False
 ) -> None:
-    """Read weights into the model: all of them, or none and one error with the whole list.
-
-    Args:
-        by_name: load only the layers that both the file and the model have.
-        skip_mismatch: the same, and layers whose shapes differ keep what they have.
-    """
+    """Read weights into the model: all of them, or none and one error with the whole list; with
+    `by_name` only layers that both the file and the model have, with `skip_mismatch` only those of
+    them whose shapes are equal."""
     layers, wanted = files.read_weights(filepath).layers, inventory(model)
     if skip_mismatch:
         fits = {name: sorted(v.shape for _, v in weights) for name, weights in wanted}
@@ -100,11 +92,9 @@ def load_weights(
 
 
 def _renumbered(stored: files.Inventory, model: Model) -> files.Inventory:
-    """The file's layers under the model's names, where both are automatic and differ in number.
-
-    A model that is built twice in one process has 'dense' and 'dense_1' at first, then 'dense_2'
-    and 'dense_3'. Where file and model have as many layers of a kind, they are taken in order.
-    """
+    """The file's layers under the model's names, where both are automatic and differ in number (a
+    model that is built twice in one process has 'dense' and 'dense_1' at first, then 'dense_2' and
+    'dense_3'). Where file and model have as many layers of a kind, they are taken in order."""
     new_names: dict[str, str] = {}
     with_weights = [layer for layer in model.all_layers if layer.weights]
     ours, theirs = [layer.name for layer in with_weights], [name for name, w in stored if w]
@@ -122,9 +112,7 @@ def _arrays(of: list[tuple[str, list[Any]]]) -> list[tuple[str, list[tuple[str, 
 
 def _places(layer: Layer, path: str, seen: set[int]) -> Iterator[tuple[str, str, list[Any]]]:
     """Where Keras 3 keeps the weights of a model: (group, name of the layer, its own arrays).
-
-    The groups of a model's layers are named by their class and numbered in order. A layer that
-    belongs to several models is kept in the first.
+    Groups are named by the layers' class, and numbered; a layer of several models is in the first.
     """
     if id(layer) in seen:
         return
@@ -174,10 +162,8 @@ def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> No
 
 def load_model(filepath: str | Path, compile: bool = True) -> Model:
     """The model in a file of `save_model`, or of Keras's `model.save` ('name.h5', 'name.keras').
-
     With compile=True it is compiled as it was, except that the optimizer starts afresh; what
-    cannot be named (a function as loss) is left for the user to compile.
-    """
+    cannot be named (a function as loss) is left for the user to compile."""
     stored = files.read_weights(filepath)
     if "model_config" not in stored.attributes:
         advice = "build the model and call model.load_weights"
@@ -222,9 +208,7 @@ def from_bytes(data: bytes) -> Model:
 @contextmanager
 def _without_values(size: int) -> Iterator[None]:
     """Within the block weights are made without values: those of the file are to be copied there.
-
-    A description of more than `size` bytes of weights, the file's, lies: MemoryError.
-    """
+    A description of more than `size` bytes of weights, the file's, lies: MemoryError."""
     left = size
 
     def make(shape: tuple[int, ...], dtype: np.dtype) -> Array:
@@ -250,8 +234,8 @@ def _described_well(filepath: str | Path) -> Iterator[None]:
     except files.WeightFileError:
         raise
     except MemoryError as error:
-        text = f" describes a model of more weights than it holds ({error})"
-        raise files.WeightFileError(f"{filepath}{text}") from None
+        text = f"{filepath} describes a model of more weights than it holds ({error})"
+        raise files.WeightFileError(text) from None
     except ValueError as error:
         raise files.WeightFileError(f"{filepath}: {error}") from error
     except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:

@@ -43,19 +43,17 @@ def read(path: str | os.PathLike[str]) -> Inventory:
     def names(holder: Any, attribute: str) -> list[str]:
         return [n if isinstance(n, str) else n.decode() for n in holder.attrs[attribute]]
 
+    def weights(layer: Any) -> list[tuple[str, np.ndarray]]:
+        return [(name, layer[name][()]) for name in names(layer, "weight_names")]
+
     with h5py.File(path) as file:
-        return [
-            (layer, [(name, file[layer][name][()]) for name in names(file[layer], "weight_names")])
-            for layer in names(file, "layer_names")
-        ]
+        return [(layer, weights(file[layer])) for layer in names(file, "layer_names")]
 
 
 def assign(model: Any, layers: Inventory, source: str | os.PathLike[str]) -> None:
-    """Copy the arrays of an inventory into a model: all of them, or none.
-
-    Layers are matched by name, the weights of one layer by position; shapes must be equal. Raises
-    ONE WeightFileError with a line for all that is missing, surplus or misshapen.
-    """
+    """Copy the arrays of an inventory into a model: all of them, or none. Layers are matched by
+    name, the weights of one layer by position; shapes must be equal. Raises ONE WeightFileError
+    with a line for all that is missing, surplus or misshapen."""
     stored = {name: [array for _, array in weights] for name, weights in layers if weights}
     wanted = {layer.name: layer.weights for layer in model.layers if layer.weights}
     problems = []
@@ -64,9 +62,8 @@ def assign(model: Any, layers: Inventory, source: str | os.PathLike[str]) -> Non
         if expected != found:
             problems.append(f"layer {name!r}: expected {expected} in the file, found {found}")
     if problems:
-        raise WeightFileError(
-            f"the weights in {source} do not fit the model; nothing was changed:", problems
-        )
+        headline = f"the weights in {source} do not fit the model; nothing was changed:"
+        raise WeightFileError(headline, problems)
     for name, variables in wanted.items():
         for variable, array in zip(variables, stored[name], strict=True):
             variable.assign(array)

@@ -21,8 +21,6 @@ def settings_of(thing: Any) -> dict[str, Any]:
 def serialize(value: Any) -> Any:
     """`value` as JSON can hold it and `look_up` understands it: functions of minitl by name.
 
-    Raises ValueError for other functions: a file could not bring them back.
-
     >>> serialize((1, None, len))
     Traceback (most recent call last):
     ValueError: <built-in function len> is no part of minitl and cannot be saved by name
@@ -55,11 +53,8 @@ def layer_settings(layer: Any) -> dict[str, Any]:
 
 
 def layer_configured(cls: type, settings: Mapping[str, Any]) -> Any:
-    """`Layer.from_config`: a layer from a configuration of minitl's or one that Keras wrote.
-
-    Keras writes arguments that minitl does not have. They are dropped where they are None, False
-    or empty, that is, do nothing; otherwise ValueError names them.
-    """
+    """`Layer.from_config`: a layer from a configuration of minitl's or one that Keras wrote, by
+    `without_idle`."""
     settings = dict(settings)
     if isinstance(settings.get("dtype"), dict):  # Keras 3: a DTypePolicy
         settings["dtype"] = settings["dtype"]["config"]["name"]
@@ -70,11 +65,8 @@ def layer_configured(cls: type, settings: Mapping[str, Any]) -> Any:
 def without_idle(
     settings: Mapping[str, Any], known: Iterable[str], what: str, idle: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """The settings that are known. Keras's files hold others; those that do nothing are dropped.
-
-    A setting does nothing when it is None, False, 0 or empty, or is named in `idle`. Raises
-    ValueError for one that would do something.
-    """
+    """The settings that are known. Keras's files hold others: they are dropped if they do nothing,
+    being None, False, 0, empty, or named in `idle`, and else raise ValueError."""
     known = set(known)
     for name, value in settings.items():
         if name not in known and value and name not in idle:

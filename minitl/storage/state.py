@@ -126,10 +126,7 @@ def restore(thing: Any, state: dict[str, Any]) -> None:
 
 class Changes:
     """What of an object's state has changed since this was made: that alone has to be kept.
-
-    The rest are settings. They are left to the program that made the object, so a setting that
-    somebody edits between two runs is neither lost nor mistaken for a memory.
-    """
+    The rest are settings, which somebody may edit between two runs."""
 
     def __init__(self, read: Callable[[], dict[str, Any]]):
         self.read = read
@@ -167,8 +164,8 @@ def read_state(path: str | os.PathLike[str]) -> Any:
         raise DamagedState(f"{path} is no file of minitl's state: it begins with {start!r}")
     body = memoryview(data)[:-32]
     if len(data) < len(MAGIC) + 40 or hashlib.sha256(body).digest() != data[-32:]:
-        size = f"its {len(data):,} bytes"
-        raise DamagedState(f"{path} is damaged: {size} are not those that were written")
+        text = f"its {len(data):,} bytes are not those that were written"
+        raise DamagedState(f"{path} is damaged: {text}")
     try:
         at = len(MAGIC) + 8
         end = at + int.from_bytes(body[len(MAGIC) : at], "little")

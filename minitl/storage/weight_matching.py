@@ -1,8 +1,7 @@
 """Which array of a file goes into which weight of a model: all is checked before any of it moves.
 
-`plan` lays two inventories, the file's and the model's, over each other. What does not fit is told
-in one error, with near misses and likely causes. It is what `keras_weights.assign` does for the
-published file, for files of all kinds.
+`plan` lays two inventories, the file's and the model's, over each other: what
+`keras_weights.assign` does for the published file, for files of all kinds.
 """
 
 import os
@@ -46,11 +45,9 @@ def plan(
 
     Layers are matched by name, those without weights left out. Inside a layer weights are matched
     by position and must have the same shape; a nested model's weights are first sorted by the inner
-    layer that owns them, where both sides name the same owners.
-
-    The arrays come in the slot's dtype, finite and C-contiguous; where nothing had to be
-    converted they are the inventory's own, so copy them into the slots. Raises ONE
-    WeightFileError with all that is missing, surplus, misshapen or not finite.
+    layer that owns them, where both sides name the same owners. The arrays come in the slot's
+    dtype, finite and C-contiguous; they may be the inventory's own, so copy them into the slots.
+    Raises ONE WeightFileError with all that is missing, surplus, misshapen or not finite.
     """
     renamed = [((rename or {}).get(name, name), weights) for name, weights in file_layers]
     refuse_twice([name for name, _ in renamed], "layer in the file")
@@ -58,7 +55,6 @@ def plan(
     in_file, in_model = ({n: w for n, w in side if w} for side in (renamed, model_layers))
     problems: list[str] = []
     pairs: list[tuple[Any, np.ndarray]] = []
-
     missing = [] if by_name else [name for name in in_model if name not in in_file]
     surplus = [] if by_name else [name for name in in_file if name not in in_model]
     sides = (
@@ -172,16 +168,15 @@ def _explain_top(missing: Sequence[str], surplus: Sequence[str]) -> list[str]:
     """Say so when the two sides differ by the classifier of a published network."""
     tops = {"fc1", "fc2", "fc1000", "probs", "predictions"}
     if tops & set(surplus):
-        return [
-            "likely cause: the file has the classifier on top and the model was built with "
-            "include_top=False; take the file without top ('_notop'), or pass by_name=True"
-        ]
-    if tops & set(missing):
-        return [
-            "likely cause: the file has no classifier on top and the model was built with "
-            "include_top=True; take the file with top, or build with include_top=False"
-        ]
-    return []
+        has, built = "the classifier", "include_top=False"
+        remedy = "take the file without top ('_notop'), or pass by_name=True"
+    elif tops & set(missing):
+        has, built = "no classifier", "include_top=True"
+        remedy = "take the file with top, or build with include_top=False"
+    else:
+        return []
+    cause = f"the file has {has} on top and the model was built with {built}"
+    return [f"likely cause: {cause}; {remedy}"]
 
 
 def _shape_of(slot: Any) -> tuple[int, ...]:

@@ -50,13 +50,11 @@ def batch_norm_gradient(g, x, mean, inv_std, gamma):
     count = len(rows_x)
     dbeta, products = channel_sums(rows_g, 2, _add_products, rows_x, mean)
     dgamma = products * inv_std
-
     a = gamma * inv_std.astype(np.float64)
     b, c = -a * inv_std * dgamma / count, -a * dbeta / count
     a, b, c = (factor.astype(x.dtype) for factor in (a, b, c))
     dx = empty(x.shape, x.dtype)
-    target = dx.reshape(rows_x.shape)
-    arrays = rows_g, rows_x, mean, a, b, c, target
+    arrays = rows_g, rows_x, mean, a, b, c, dx.reshape(rows_x.shape)
     over_rows(lambda *rows: _batch_norm_dx(*arrays, *rows), *rows_x.shape)
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 

@@ -1,9 +1,8 @@
 """Bias and ReLU: one pass over memory each.
 
-These kernels compute little on each number that they read, so what counts is how often the
-arrays travel through the memory: the loops below are fused where NumPy would write an
-intermediate result. Passes are shared out over the cores by rows; sums run in float64, in a
-number of parts that depends on the shape only, which are added in order.
+What counts is how often the arrays travel through the memory: the loops below are fused where
+NumPy would write an intermediate result. Passes are shared out over the cores by rows; sums run in
+float64, in a number of parts that depends on the shape only, which are added in order.
 """
 
 from collections.abc import Callable
@@ -61,11 +60,7 @@ def channel_sums(rows: Array, count: int, add: Callable[..., None], *others: Arr
     """
     ranges = cut_rows(*rows.shape)
     sums = np.zeros((len(ranges), count, rows.shape[1]))
-
-    def part(index: int) -> None:
-        add(rows, *others, *ranges[index], sums[index])
-
-    share_out(part, len(ranges))
+    share_out(lambda i: add(rows, *others, *ranges[i], sums[i]), len(ranges))
     return added_up(sums)
 
 

@@ -1,9 +1,8 @@
 """Maximum and average pooling: one walk over the windows, channels innermost.
 
 Only the places of a window that lie inside the image are visited, so padding needs no value.
-Channels lie next to each other in memory, which lets the compiler work on eight of them at a
-time. Forward passes are shared out over lines (a line is the OW windows of one row of one image);
-backward, where windows overlap, over whole images.
+Channels lie side by side in memory, so the compiler works on eight at a time. Forward passes are
+shared out over lines (the OW windows of one row of an image); backward ones, over whole images.
 """
 
 from typing import Any

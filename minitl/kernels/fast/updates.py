@@ -1,8 +1,7 @@
 """Optimizer steps, and the look at gradients before them, in one pass over memory each.
 
-A step reads and writes every weight and its state. Written in NumPy, Adam walks through the
-memory some fifteen times; here each number is loaded once, and all that happens to it happens in
-registers. The arrays are changed IN PLACE and shared out over the cores in consecutive pieces.
+Written in NumPy, Adam walks through the memory some fifteen times; here each number is loaded once.
+The arrays are changed IN PLACE and shared out over the cores in consecutive pieces.
 """
 
 import numpy as np
@@ -34,11 +33,8 @@ def all_finite(a):
 
 
 def _in_pieces(step, arrays: tuple[Array, ...], *numbers: float) -> None:
-    """Share out step(*pieces, *numbers), the pieces being parts of equally large arrays.
-
-    Raises ValueError if one of them is not C-contiguous: its flat form would be a copy, and the
-    step would be lost without a word.
-    """
+    """Share out step(*pieces, *numbers), the pieces being parts of equally large arrays. Raises
+    ValueError if one is not C-contiguous: its flat form would be a copy, and the step be lost."""
     if not all(array.flags.c_contiguous for array in arrays):
         raise ValueError("an update needs C-contiguous arrays: it writes into them")
     flat = [array.reshape(-1) for array in arrays]

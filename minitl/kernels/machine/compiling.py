@@ -30,8 +30,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Kept on disk for the next process; without the interpreter lock, so that threads run side by
     side; and x / 0 is inf, as in NumPy: the check that Numba otherwise makes for Python's
-    ZeroDivisionError keeps a loop from using vector instructions (Adam: 69 ms with it, 20 without,
-    for 25.7 million weights).
+    ZeroDivisionError keeps a loop from using vector instructions (Adam took three times as long).
     """
     kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     file = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
@@ -52,10 +51,8 @@ def stamp(file: Path) -> str:
 
 
 def needed(file: Path) -> set[Path]:
-    """The file, the kernel files that it imports, those that these import, and so on.
-
-    The `__init__` of a package is none of them: it holds no loop and no number that one uses.
-    """
+    """The file, the kernel files that it imports, those that these import, and so on. (The
+    `__init__` of a package is none of them: it holds no loop and no number that one uses.)"""
     found, new = set(), {file}
     while new:
         found |= new
@@ -78,9 +75,7 @@ def announce() -> None:
     """Say what is going on, once, when compiling takes longer than `PATIENCE`."""
 
     class Notice(event.Listener):
-        spent = 0.0
-        depth = 0
-        said = False
+        spent, depth, said = 0.0, 0, False
 
         def on_start(self, what: event.Event) -> None:
             if self.depth == 0:
@@ -93,11 +88,8 @@ def announce() -> None:
                 self.spent += time.perf_counter() - self.started
             if self.spent > PATIENCE and not self.said:
                 self.said = True
-                print(
-                    "minitl: compiling its kernels; they are kept, so this happens once "
-                    "(`minitl warmup` does it ahead)",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                text = "minitl: compiling its kernels; they are kept, so this happens once "
+                text += "(`minitl warmup` does it ahead)"
+                print(text, file=sys.stderr, flush=True)
 
     event.register("numba:compile", Notice())

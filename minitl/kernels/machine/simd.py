@@ -54,9 +54,6 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, ir.VectorType(element, vector.lanes))
 
 
-# --- Writing LLVM code ---------------------------------------------------------------------------
-
-
 class Value(NamedTuple):
     """An argument of an instruction: its Numba type, and LLVM's value."""
 
@@ -128,10 +125,8 @@ class Code(NamedTuple):
 
 def instruction(result: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: what compiled code may call, from the function that writes LLVM code for it.
-
     result(*types) is the Numba type of what it returns, types.void for nothing; integers among its
-    arguments become indices. `plain` takes its place where nothing is compiled.
-    """
+    arguments become indices. `plain` takes its place where nothing is compiled."""
 
     def decorate(write: Callable[..., Any]) -> Any:
         @functools.wraps(write)
@@ -156,9 +151,6 @@ def _vector_of(array: Any, *others: Any) -> Vector:
 
 def _nothing(*kinds: Any) -> Any:
     return types.void
-
-
-# --- Vectors -------------------------------------------------------------------------------------
 
 
 @instruction(lambda array: types.intp, lambda array: VECTOR_BYTES // array.itemsize)
@@ -194,10 +186,8 @@ def store(code, array, index, value):
 
 @instruction(_nothing, _plain_store)
 def stream(code, array, index, value):
-    """`store`, past the caches to memory, at an address that is a multiple of what it takes.
-
-    Other threads see it for certain after a lock was taken or given back, as `share_out` does.
-    """
+    """`store`, past the caches to memory, at an address that is a multiple of what it takes. Other
+    threads see it for certain after a lock was taken or given back, as `share_out` does."""
     written = code.write(array, index.value, value.value, aligned=True)
     written.set_metadata("nontemporal", code.builder.module.add_metadata([ir.IntType(32)(1)]))
 
@@ -261,11 +251,9 @@ if not PLAIN:
     _lane_by_lane(operator.mul, "fmul")
 
 
-# --- Tiles: what a matrix product keeps in registers ---------------------------------------------
-
-# A tile is some rows by 2 vectors, a tuple of vectors row after row. So many rows of accumulators,
-# the 2 vectors of B and a broadcast element of A fit into the 16 registers of AVX2, or the 32 of
-# AVX-512.
+# A tile is what a matrix product keeps in registers: some rows by 2 vectors, a tuple of vectors row
+# after row. So many rows of accumulators, the 2 vectors of B and a broadcast element of A fit into
+# the 16 registers of AVX2, or the 32 of AVX-512.
 TILE_ROWS = 12 if VECTOR_BYTES == 64 else 6
 SHORT_ROWS = TILE_ROWS // 3  # of the tiles for what is left over
 
@@ -375,9 +363,6 @@ def tile_sum(code, tile, other):
 def tile_maximum(code, tile, floor):
     """`maximum` of each vector of a tile and `floor`."""
     return code.joined(tile.type, [code.larger(one, floor.value) for one in code.parts(tile)])
-
-
-# --- Constant matrices ---------------------------------------------------------------------------
 
 
 def linear(matrix):

@@ -6,9 +6,8 @@ on sixteen. The parts are plain Python functions that spend their time in NumPy,
 loops, all of which let go of the interpreter lock, so ordinary threads are enough.
 
 A BLAS brings threads of its own. Two pools on the same cores are slow (a waiting OpenBLAS thread
-spins for some 30 ms and takes a core from whoever runs next), and the bits of its products depend
-on how many threads it has. While a kernel runs, BLAS therefore gets one thread, and the parts run
-side by side.
+spins, and takes a core from whoever runs next), and the bits of its products depend on how many
+threads it has. While a kernel runs, BLAS therefore gets one thread.
 """
 
 import ctypes
@@ -34,7 +33,6 @@ _threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 _pool: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 
-
 # At least so many parts, where there is enough to share out. A constant, because the order in
 # which partial sums are added, and the edges at which BLAS changes its inner loop, follow it.
 PARTS = 8
@@ -42,6 +40,7 @@ FEWEST_NUMBERS = 2**16  # of a plain pass over memory in one part: about 20 us
 FEWEST_PRODUCTS = 2**20  # multiply-adds of a matrix product in one part: about 30 us
 
 Range = tuple[int, int]  # first, last + 1
+Tile = tuple[int, int, int, int]  # a range of lines, a range of columns
 
 
 def cut(size: int, count: int, first: int = 0) -> list[Range]:
@@ -58,14 +57,12 @@ def cut_at_most(size: int, longest: int, first: int = 0) -> list[Range]:
 def cut_falling(size: int, least: int = 1) -> list[Range]:
     """0 ... size in consecutive ranges, each a share of what is left, but at least `least`.
 
-    Large ones first, so that there are few; small ones last, so that all threads finish at about
-    the same time, also where one core is slower than another. Guided self-scheduling,
-    Polychronopoulos & Kuck 1987. For work whose bits do not depend on how it is cut.
+    Large ones first, so that there are few; small ones last, so that all threads finish together.
+    Guided self-scheduling, Polychronopoulos & Kuck 1987. For work whose bits do not depend on it.
     """
     ranges, first = [], 0
     while first < size:
-        share = -(-(size - first) // (2 * _threads))
-        last = min(size, first + max(least, share))
+        last = min(size, first + max(least, -(-(size - first) // (2 * _threads))))
         ranges.append((first, last))
         first = last
     return ranges
@@ -76,14 +73,12 @@ def cut_rows(rows: int, width: int) -> list[Range]:
     return cut(rows, min(PARTS, max(1, rows * width // FEWEST_NUMBERS)))
 
 
-def cut_product(
-    lines: int, line: int, depth: int, width: int, longest: int
-) -> list[tuple[int, int, int, int]]:
+def cut_product(lines: int, line: int, depth: int, width: int, longest: int) -> list[Tile]:
     """Cut a product (lines * line, depth) @ (depth, width) into tiles (first, last, left, right).
 
-    A tile is a range of lines by a range of columns. None has more than `longest` lines, and
-    there are at least PARTS, if that is worth while. Cutting the lines makes BLAS read the right
-    matrix anew for each tile, cutting the width the left one: so the longer side is cut.
+    None has more than `longest` lines, and there are at least PARTS, if that is worth while.
+    Cutting the lines makes BLAS read the right matrix anew for each tile, cutting the width the
+    left one: so the longer side is cut.
     """
     blocks, panels = max(1, -(-lines // longest)), 1
     wanted = min(PARTS, max(1, lines * line * depth * width // FEWEST_PRODUCTS))
@@ -115,11 +110,8 @@ def set_thread_count(count: int) -> None:
 
 
 def share_out(part: Callable[[int], None], count: int, multiplies: bool = False) -> None:
-    """Call part(0), part(1), ... part(count - 1), several at a time, and wait for the last.
-
-    `multiplies` says that the parts call BLAS. The order of the calls is not defined; an
-    exception in one of them is raised here.
-    """
+    """Call part(0), part(1), ... part(count - 1), several at a time, in any order, and wait for the
+    last. `multiplies` says that the parts call BLAS. An exception in one is raised here."""
     if multiplies and _blas_switches():
         with _one_blas_thread():
             share_out(part, count)
