@@ -18,15 +18,7 @@ from benchmarks import algorithms, peers, training_step
 from benchmarks.common import Options, Report, main
 from benchmarks.contest import Contender, Ready, alone
 from benchmarks.layers import LAYERS
-from benchmarks.networks import (
-    Array,
-    Network,
-    build,
-    labels,
-    photographs,
-    published_weights,
-    vgg16,
-)
+from benchmarks.networks import Array, Network, build, labels, photographs, published_weights, vgg16
 from benchmarks.peers import PRECISE, predicting
 from minitl import kernels
 from minitl.kernels import reference

@@ -111,12 +111,7 @@ class Report:
         return None
 
     def compare(
-        self,
-        case: str,
-        ours: str,
-        *theirs: str,
-        goal: float | None = None,
-        bound: str = "at most",
+        self, case: str, ours: str, *theirs: str, goal: float | None = None, bound: str = "at most"
     ) -> None:
         """Claim the ratio of medians, ours to the fastest of `theirs` that is there."""
         mine = self.find(case, ours)

@@ -417,12 +417,7 @@ class Study:
         return np.array(known["p"]), known["seconds"]
 
     def judge(
-        self,
-        case: tuple[str, str, str],
-        p: Array,
-        y: Array,
-        weight: Array | None,
-        seconds: float,
+        self, case: tuple[str, str, str], p: Array, y: Array, weight: Array | None, seconds: float
     ) -> None:
         e = evaluate_predictions(y, p, sample_weight=weight)
         weighted = e.accuracy if e.weighted_accuracy is None else e.weighted_accuracy

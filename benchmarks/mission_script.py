@@ -99,9 +99,7 @@ def script(name: str, folder: str, train: int, epochs: int, unfrozen: int) -> No
     x, y = (np.load(Path(folder, f"{name}.npy")) for name in "xy")
     layers = package.layers
     vgg16 = package.applications.VGG16(
-        weights="imagenet" if name == "minitl" else None,
-        include_top=False,
-        input_shape=x.shape[1:],
+        weights="imagenet" if name == "minitl" else None, include_top=False, input_shape=x.shape[1:]
     )
     if name == "Keras":
         from minitl.applications import weights as pretrained

@@ -41,10 +41,7 @@ def measure(options: Options) -> Report:
 def arrays(weights: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights and a gradient."""
     rng = np.random.default_rng(0)
-    return (
-        rng.standard_normal(weights, np.float32),
-        rng.standard_normal(weights, np.float32),
-    )
+    return (rng.standard_normal(weights, np.float32), rng.standard_normal(weights, np.float32))
 
 
 def minitl_adam(weights: int) -> Ready:

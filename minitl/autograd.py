@@ -201,9 +201,6 @@ def as_tensor(value: Any, dtype: Any = None) -> Tensor:
     return value if isinstance(value, Tensor) else Tensor(np.asarray(value, dtype=dtype))
 
 
-# --- Backward ------------------------------------------------------------------------------------
-
-
 def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list[Array]:
     """Gradients of <cotangent, y> with respect to each of `inputs`, in one walk back from y.
 

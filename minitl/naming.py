@@ -56,8 +56,6 @@ def snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-# --- What stands around the spine -----------------------------------------------------------------
-
 # What a method of the spine opens when it is first called, and for what. Nothing else in minitl
 # imports a module of its own inside a function, but for the fast kernels (`kernels/__init__.py`).
 PARTS = {
@@ -96,9 +94,6 @@ class elsewhere:
         if self.of_class:
             return MethodType(function, owner)
         return function if instance is None else MethodType(function, instance)
-
-
-# --- Names of classes, arguments, layers ----------------------------------------------------------
 
 
 class Registry(dict[str, Any]):
@@ -241,9 +236,6 @@ def unique_name(prefix: str) -> str:
 def forget_names() -> None:
     """Start counting from the beginning again (`minitl.utils.clear_session`)."""
     _names_given.clear()
-
-
-# --- What the files of a package define -----------------------------------------------------------
 
 
 def public_names(module: str) -> dict[str, Any]:

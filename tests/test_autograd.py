@@ -11,13 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitl import ops
-from minitl.autograd import (
-    Tensor,
-    Variable,
-    backward,
-    no_grad,
-    record,
-)
+from minitl.autograd import Tensor, Variable, backward, no_grad, record
 from minitl.judging.gradients import print_graph
 
 

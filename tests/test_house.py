@@ -64,10 +64,7 @@ CASES = {  # rule: files, what is found
             {"a": A + "\ndef f():\n    import tqdm"},
             ["minitl/a.py:6: imports tqdm, inside a function"],
         ),
-        (
-            {"a": A + "\nif TYPE_CHECKING:\n    from minitl.b import *"},
-            [],
-        ),
+        ({"a": A + "\nif TYPE_CHECKING:\n    from minitl.b import *"}, []),
     ],
     "imports inside functions": [
         (
@@ -80,7 +77,7 @@ CASES = {  # rule: files, what is found
         (
             {"b": "'''B.'''\nimport importlib\nimportlib.import_module('x')"},
             ["minitl/b.py:3: importlib.import_module"],
-        ),
+        )
     ],
     "relative imports": [({"b": "'''B.'''\nfrom . import a"}, ["minitl/b.py:2: imports ."])],
     "PARTS": [
@@ -97,14 +94,8 @@ CASES = {  # rule: files, what is found
             {"a": A.replace("late", "latter")},
             ["PARTS['late']: nothing opens it", "minitl/a.py:4: PARTS has no latter"],
         ),
-        (
-            {"a": ELSEWHERE.format("f")},
-            [],
-        ),
-        (
-            {"a": ELSEWHERE.format("g")},
-            ["minitl/a.py:4: minitl.b has no g"],
-        ),
+        ({"a": ELSEWHERE.format("f")}, []),
+        ({"a": ELSEWHERE.format("g")}, ["minitl/a.py:4: minitl.b has no g"]),
         (
             {"a": A, "naming": NAMING.replace("minitl.nowhere", "minitl.a")},
             [
@@ -159,15 +150,14 @@ CASES = {  # rule: files, what is found
                 "c/d": "'''`b.py`, `c.py`'''",
             },
             ["minitl/c/d.py:1: there is no c.py"],
-        ),
+        )
     ],
     "files without a docstring": [({"c": "C = 1"}, ["minitl/c.py: no docstring"])],
 }
 
 
 @pytest.mark.parametrize(
-    "rule, files, expected",
-    [(rule, *case) for rule, cases in CASES.items() for case in cases],
+    "rule, files, expected", [(rule, *case) for rule, cases in CASES.items() for case in cases]
 )
 def test_what_is_against_a_rule_is_found(rules, rule, files, expected):
     found = rules(**files).get(rule, [])

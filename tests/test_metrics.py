@@ -87,12 +87,7 @@ CASES = {
         P1,
         lambda w: [sk.f1_score(Y1, GUESS1, sample_weight=w)],
     ),
-    "auc": (
-        metrics.AUC(5000),
-        Y1,
-        P1,
-        lambda w: sk.roc_auc_score(Y1, P1[:, 0], sample_weight=w),
-    ),
+    "auc": (metrics.AUC(5000), Y1, P1, lambda w: sk.roc_auc_score(Y1, P1[:, 0], sample_weight=w)),
     "auc pr": (
         metrics.AUC(20_000, curve="PR"),
         Y1,

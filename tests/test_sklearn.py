@@ -36,10 +36,7 @@ def small_network():
 
 
 # scikit-learn's checks that cannot hold here, each with its reason.
-EXPECTED_TO_FAIL: dict[str, dict[str, str]] = {
-    "SoftmaxHead": {},
-    "FeatureExtractor": {},
-}
+EXPECTED_TO_FAIL: dict[str, dict[str, str]] = {"SoftmaxHead": {}, "FeatureExtractor": {}}
 
 
 @parametrize_with_checks(

@@ -55,9 +55,6 @@ def seen_from(padded: Array, geometry: Geometry, kh: int, kw: int) -> Array:
     return padded[:, kh : kh + (oh - 1) * sh + 1 : sh, kw : kw + (ow - 1) * sw + 1 : sw]
 
 
-# --- Convolution ---------------------------------------------------------------------------------
-
-
 def in_float64(
     convolve: Callable[..., Array], x: Array, kernel: Array, bias: Array | None, *settings: Any
 ) -> Array:
@@ -135,9 +132,6 @@ def conv2d_kernel_gradient(x: Array, g: Array, geometry: Geometry) -> Array:
     return dkernel
 
 
-# --- Pooling -------------------------------------------------------------------------------------
-
-
 def winner_dtype(geometry: Geometry) -> type:
     """The smallest dtype that numbers the places of the window: uint8 up to 16x16, else int32."""
     return np.uint8 if geometry.window[0] * geometry.window[1] <= 256 else np.int32
@@ -204,9 +198,6 @@ def max_pool2d_gradient(g: Array, winners: Array, geometry: Geometry) -> Array:
         won = winners == kh * geometry.window[1] + kw
         seen_from(dpadded, geometry, kh, kw)[...] += np.where(won, g, 0)
     return unpad(dpadded, geometry)
-
-
-# --- Dense layer, bias, activations --------------------------------------------------------------
 
 
 def dense(x: Array, kernel: Array, bias: Array | None, activation: str | None = None) -> Array:
@@ -306,9 +297,6 @@ def _sum_in_lanes(x: Array) -> Array:
     return rest + lanes
 
 
-# --- Optimizer steps, the only kernels that write into their arguments ---------------------------
-
-
 def sgd_update(
     w: Array,
     g: Array,
@@ -376,9 +364,6 @@ def bias_and_activation(y: Array, bias: Array | None, activation: str | None) ->
 def over_channels(reduction, x: Array) -> Array:
     """np.sum or np.mean of x (..., C) over all axes but the last, in float64 -> (C,)."""
     return reduction(x.reshape(-1, x.shape[-1]), axis=0, dtype=np.float64)
-
-
-# --- Where arrays come from ----------------------------------------------------------------------
 
 
 def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) -> Array:

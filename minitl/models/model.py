@@ -103,8 +103,6 @@ class Model(Layer):
         self.dtype = self.outputs[0].dtype
         self.built = True
 
-    # --- A layer like others ---
-
     def call(
         self, x: Any, training: bool | None = None, rng: np.random.Generator | None = None
     ) -> Any:
@@ -139,8 +137,6 @@ class Model(Layer):
 
     def build_for(self, x: Any) -> None:
         """A Sequential without Input learns its shapes here, from data."""
-
-    # --- Looking at it ---
 
     @property
     def layers(self) -> list[Layer]:
@@ -182,8 +178,6 @@ class Model(Layer):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}, {len(self.all_layers)} layers>"
 
-    # --- Predicting ---
-
     @check_keywords
     def predict(
         self,
@@ -200,8 +194,6 @@ class Model(Layer):
         """
         source = prediction.source_of(self, x, batch_size=batch_size, steps=steps, need_y=False)
         return prediction.predict(self, source, verbose, callbacks)
-
-    # --- Learning ---
 
     @check_keywords
     def compile(
@@ -360,8 +352,6 @@ class Model(Layer):
             return dict(sorted(logs.items()))  # the order of Keras's
         values = list(logs.values())
         return values if len(values) > 1 else values[0]
-
-    # --- Methods that stand in the rooms around the spine ---
 
     predict_on_batch = elsewhere("one batch", "predict_on_batch")
     train_on_batch = elsewhere("one batch", "train_on_batch")

@@ -29,9 +29,6 @@ class TrainingDiverged(FloatingPointError):
     """The loss or a gradient stopped being a finite number."""
 
 
-# --- compile --------------------------------------------------------------------------------------
-
-
 class Compiled:
     """How a model learns: a loss and metrics for each output. Arguments as for `Model.compile`.
 
@@ -155,9 +152,6 @@ def _new_key(prefix: str, name: str, weighted: bool, taken: dict[str, Any]) -> s
     return key
 
 
-# --- One step, one pass ---------------------------------------------------------------------------
-
-
 def train_step(
     model: Any, batch: Batch, rng: np.random.Generator, where: str
 ) -> tuple[list[float], list[Array]]:
@@ -207,9 +201,6 @@ def _diverged(model: Any, what: str, where: str) -> TrainingDiverged:
         f"(it was {model.optimizer.learning_rate:g}), clipnorm=1.0, or look at the input's "
         f"range."
     )
-
-
-# --- fit ------------------------------------------------------------------------------------------
 
 
 class Training:

@@ -81,9 +81,7 @@ def test_a_head_trains_on_the_frozen_base(base):
         and not all(
             np.array_equal(a, b)
             for a, b in zip(
-                layer.get_weights(),
-                frozen[base.weights.index(layer.weights[0]) :],
-                strict=False,
+                layer.get_weights(), frozen[base.weights.index(layer.weights[0]) :], strict=False
             )
         )
     ]

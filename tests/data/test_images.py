@@ -9,14 +9,7 @@ import sklearn.datasets
 from PIL import Image
 
 from minitl.data import images
-from minitl.data.images import (
-    array_to_img,
-    img_to_array,
-    load_img,
-    resize_images,
-    save_img,
-    to_rgb,
-)
+from minitl.data.images import array_to_img, img_to_array, load_img, resize_images, save_img, to_rgb
 
 PHOTO = Path(sklearn.datasets.__file__).parent / "images" / "china.jpg"
 
@@ -363,8 +356,7 @@ def test_resizing_keeps_constants_and_the_same_size(interpolation, antialias):
 def test_area_counts_parts_of_pixels():
     x = np.array([[[1.0, 2.0, 3.0, 4.0, 5.0]]])  # 5 -> 2: each output covers 2.5 pixels
     np.testing.assert_allclose(
-        resize_images(x, (1, 2), "area")[0, 0],
-        [(1 + 2 + 3 / 2) / 2.5, (3 / 2 + 4 + 5) / 2.5],
+        resize_images(x, (1, 2), "area")[0, 0], [(1 + 2 + 3 / 2) / 2.5, (3 / 2 + 4 + 5) / 2.5]
     )
 
 

@@ -736,12 +736,7 @@ return found
     return Program(name, body, {"bounds": bounds})
 
 
-@entry(
-    "initializers.Zeros",
-    "initializers.Ones",
-    "initializers.Constant",
-    "initializers.Identity",
-)
+@entry("initializers.Zeros", "initializers.Ones", "initializers.Constant", "initializers.Identity")
 def constant_initializer(rng, name):
     places = (pick(rng, 0.0, -1.5, 3),) if name.endswith("Constant") else ()
     shape = sizes(rng, (1, 6), 2) if name.endswith("Identity") else shape_of_rank(rng, 0, 4)
@@ -772,10 +767,7 @@ SCHEDULES = {
         pick(rng, 1.0, 2.0, 0.5),
         pick(rng, True, False),
     ),
-    "PiecewiseConstantDecay": lambda rng: (
-        [3, pick(rng, 7, 9)],
-        [0.1, pick(rng, 0.05, 0.2), 0.01],
-    ),
+    "PiecewiseConstantDecay": lambda rng: ([3, pick(rng, 7, 9)], [0.1, pick(rng, 0.05, 0.2), 0.01]),
     "CosineDecay": lambda rng: pick(
         rng, (0.1, 8, 0.1), (0.1, 5), (0.0, 8, 0.1, "CosineDecay", 0.2, 4)
     ),

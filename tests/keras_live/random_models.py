@@ -32,11 +32,7 @@ BLOCKS = (
     "k.layers.Dropout(0.0)",
     "k.layers.Dense({n}, activation='sigmoid')",
 )
-ENDS = (
-    "k.layers.Flatten()",
-    "k.layers.GlobalAveragePooling2D()",
-    "k.layers.GlobalMaxPooling2D()",
-)
+ENDS = ("k.layers.Flatten()", "k.layers.GlobalAveragePooling2D()", "k.layers.GlobalMaxPooling2D()")
 
 
 def network(rng, outputs=1, m=3, activation="softmax", size=6):

@@ -103,12 +103,7 @@ def test_conv2d_in_float32(keras, seed):
     rng = np.random.default_rng(1000 + seed)
     shape, window, strides, padding = draw_window(rng)
     filters = int(rng.integers(1, 33))
-    settings = {
-        "filters": filters,
-        "kernel_size": window,
-        "strides": strides,
-        "padding": padding,
-    }
+    settings = {"filters": filters, "kernel_size": window, "strides": strides, "padding": padding}
     with repeatable(seed, shape=shape, **settings):
         x = rng.standard_normal(shape)
         places = shape[0] * shape[1] * shape[2]

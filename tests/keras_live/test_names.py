@@ -329,9 +329,7 @@ def compare_logs(mine, theirs):
 
 
 @pytest.mark.parametrize(
-    "metrics",
-    [None, ["accuracy"], ["mse", "accuracy"], ["accuracy", "AUC", "Precision"]],
-    ids=str,
+    "metrics", [None, ["accuracy"], ["mse", "accuracy"], ["accuracy", "AUC", "Precision"]], ids=str
 )
 @pytest.mark.parametrize("weighted", [None, ["accuracy"]], ids=["", "weighted"])
 def test_logs_of_one_output(keras, metrics, weighted):

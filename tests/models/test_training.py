@@ -93,8 +93,7 @@ def test_validation_split_is_the_last_part_and_knows_no_class_weights():
 
 
 @pytest.mark.parametrize(
-    "validation",
-    [(X, Y), [X, Y], (X, Y, np.ones(10)), [(X[:7], Y[:7]), (X[7:], Y[7:])]],
+    "validation", [(X, Y), [X, Y], (X, Y, np.ones(10)), [(X[:7], Y[:7]), (X[7:], Y[7:])]]
 )
 def test_validation_data(validation):
     validation = iter(validation) if len(validation[0]) == 2 else validation

@@ -155,9 +155,7 @@ CASES: dict[str, list[tuple]] = {
             [normal(2, 2, 3), normal(3), normal(3, seed=1)],
         )
     ],
-    "dropout": [
-        ("", lambda x: ops.dropout(x, 0.4, np.random.default_rng(3)), [normal(3, 4)]),
-    ],
+    "dropout": [("", lambda x: ops.dropout(x, 0.4, np.random.default_rng(3)), [normal(3, 4)])],
     "affine_transform": [
         (mode, lambda x, m=mode: ops.affine_transform(x, MAPS, (3, 4), fill_mode=m), [MAPPED])
         for mode in ("reflect", "wrap", "constant", "nearest")

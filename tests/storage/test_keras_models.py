@@ -174,10 +174,7 @@ def test_compiled_as_before(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"loss": lambda y, p: (y - p) ** 2},
-        {"loss": "mse", "metrics": [lambda y, p: y == p]},
-    ],
+    [{"loss": lambda y, p: (y - p) ** 2}, {"loss": "mse", "metrics": [lambda y, p: y == p]}],
 )
 def test_functions_of_ones_own_are_left_to_the_user(tmp_path, settings):
     model = sequential()

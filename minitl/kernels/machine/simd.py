@@ -350,8 +350,7 @@ def multiply_add(code, tile, a, rows, step, b, at):
 
 
 @instruction(
-    lambda tile, other: tile,
-    lambda tile, other: [a + b for a, b in zip(tile, other, strict=True)],
+    lambda tile, other: tile, lambda tile, other: [a + b for a, b in zip(tile, other, strict=True)]
 )
 def tile_sum(code, tile, other):
     """The sum of two tiles."""
