@@ -3,8 +3,7 @@
 Every differentiable function computes an array and calls `record`, which wraps it in a `Tensor`
 with one *edge* for each input: the input, and the function that turns dL/d(output) into
 dL/d(input) (the vector-Jacobian product, or vjp). Edges to inputs that need no gradient are not
-kept. That is all there is to freezing: a frozen weight has no edge, so nothing is stored for it
-and nothing is computed.
+kept. That is all there is to freezing: for a weight without an edge nothing is stored or computed.
 
 This file knows nothing of layers or kernels. Read `ops/__init__.py` next.
 """
@@ -138,9 +137,8 @@ class Variable(Tensor):
         """Copy `value`, an array of exactly this shape, into the variable."""
         value = np.asarray(value)
         if value.shape != self.shape:
-            raise ValueError(
-                f"cannot assign an array of shape {value.shape} to {self.name!r} of {self.shape}"
-            )
+            given = f"an array of shape {value.shape}"
+            raise ValueError(f"cannot assign {given} to {self.name!r} of {self.shape}")
         with self.writing() as storage:
             storage[...] = value
 
@@ -266,10 +264,8 @@ def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list
 def _first_cotangent(y: Tensor, cotangent: Any) -> Array:
     if cotangent is None:
         if y.storage.size != 1:
-            raise ValueError(
-                f"backward from a tensor of shape {y.shape} needs a cotangent of that shape; "
-                f"only a scalar has a default"
-            )
+            needs = f"backward from a tensor of shape {y.shape} needs a cotangent of that shape"
+            raise ValueError(f"{needs}; only a scalar has a default")
         return np.ones_like(y.storage)
     cotangent = np.asarray(cotangent, dtype=y.dtype, order="C")
     if cotangent.shape != y.shape:
@@ -286,10 +282,8 @@ def _count_consumers(y: Tensor) -> dict[int, int]:
         if tensor.node is None:
             continue
         if tensor.node.edges is None:
-            raise ValueError(
-                f"the record of {tensor.node.op!r} has been used up by an earlier backward; "
-                f"compute the result again to differentiate it again"
-            )
+            used = f"the record of {tensor.node.op!r} has been used up by an earlier backward"
+            raise ValueError(f"{used}; compute the result again to differentiate it again")
         for source, _ in tensor.node.edges:
             seen_before = id(source) in counts
             counts[id(source)] = counts.get(id(source), 0) + 1
@@ -310,8 +304,7 @@ def _fit(gradient: Array, source: Tensor, op: str, number: int) -> Array:
             gradient = gradient.sum(axis=stretched, keepdims=True)
             gradient = gradient.reshape(gradient.shape[max(extra, 0) :])
     if gradient.shape != shape or gradient.dtype != source.dtype:
-        raise ValueError(
-            f"{op!r} returned a gradient of shape {gradient.shape}, {gradient.dtype} for its "
-            f"differentiable input {number}, which has shape {shape}, {source.dtype}"
-        )
+        given = f"{op!r} returned a gradient of shape {gradient.shape}, {gradient.dtype}"
+        needed = f"for its differentiable input {number}, which has shape {shape}, {source.dtype}"
+        raise ValueError(f"{given} {needed}")
     return gradient

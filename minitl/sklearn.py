@@ -2,8 +2,7 @@
 
     pipeline = make_pipeline(FeatureExtractor("vgg16", pooling="avg"), StandardScaler(), SVC())
 
-Both estimators, `FeatureExtractor` and `SoftmaxHead`, pass scikit-learn's own `check_estimator`.
-Needs the extra `sklearn`.
+Both, `FeatureExtractor` and `SoftmaxHead`, pass its own `check_estimator`. An extra: `sklearn`.
 """
 
 from __future__ import annotations
@@ -148,8 +147,7 @@ class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
     is convex, so there is one optimum and `solve_head` finds it: no learning rate, no
     epochs, no seed. It is what Dense(m, activation='softmax', kernel_regularizer=L2(l2)) comes to
     on F, and scikit-learn's LogisticRegression with C = 1 / (2 * l2 * N). `tolerance` is the
-    gradient's norm at the end, as a share of that at the start; `max_iter` are the steps at most:
-    a warning tells when they were not enough.
+    gradient's norm at the end, as a share of that at the start; beyond `max_iter` steps it warns.
 
     After `fit`: `classes_` (m,), `kernel_` W (D, m), `bias_` b (m,), `loss_`, `n_iter_`.
     """

@@ -24,8 +24,7 @@ DTYPES: dict[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.d
 
 def read_initializers(source: str | os.PathLike[str] | bytes) -> dict[str, np.ndarray]:
     """The floating-point initializers of an ONNX model, by name, as ONNX keeps them (OIHW), from a
-    path or the file's bytes. Raises ValueError when it is not an ONNX model, is cut short, or keeps
-    its arrays in other files."""
+    path or bytes. Raises ValueError for no ONNX model, one cut short, or arrays in other files."""
     if isinstance(source, bytes):
         data, what, verb = source, "these bytes", "are"
     else:

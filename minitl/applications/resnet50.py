@@ -6,8 +6,7 @@ were not there. He, Zhang, Ren & Sun 2016, 'Deep Residual Learning for Image Rec
 1512.03385), table 1, column '50-layer'. 23,587,712 parameters without the top, 25,636,712 with
 it; 3.9 billion multiply-adds for an image of 224x224.
 
-Every convolution is followed by a BatchNormalization, which where it is frozen works with the
-averages it was published with.
+A BatchNormalization follows every convolution; frozen, it works with its published averages.
 """
 
 from typing import Any
@@ -58,8 +57,7 @@ def ResNet50(
 
 
 def block(x: SymbolicTensor, filters: int, stride: int, projects: bool, name: str) -> Any:
-    """relu(x + f(x)): figure 5 of the paper, right. Where the shape changes (`projects`), x passes
-    a 1x1 convolution of its own."""
+    """relu(x + f(x)): the paper's figure 5. Where it `projects`, x passes a 1x1 convolution."""
     shortcut = convolved(x, 4 * filters, 1, f"{name}_0", strides=stride) if projects else x
     y = convolved(x, filters, 1, f"{name}_1", strides=stride)
     y = k.Activation("relu", name=f"{name}_1_relu")(y)

@@ -40,8 +40,7 @@ class BackupAndRestore(Callback):
 
     `double_checkpoint` keeps the backup before the last one as well, and falls back to it if the
     last is damaged (by a failing disk: an interruption does not damage it). Without
-    `delete_checkpoint` the backup of the finished training stays: the program, run again, does not
-    train again.
+    `delete_checkpoint` the backup of a finished training stays: run again, nothing is trained.
     """
 
     comes_last = True  # so that what the others remember is in the backup

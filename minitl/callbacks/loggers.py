@@ -72,8 +72,7 @@ class CSVLogger(Callback):
     """One line per epoch in a CSV file: its number, from 0, then all logs by name.
 
     The columns are those of the first epoch; if it was not validated, columns 'val_...' are added
-    for what comes later, and 'NA' stands where there is no value. `append` goes on after what the
-    file holds; else it is written anew.
+    for what comes later, and 'NA' stands where there is no value. `append` goes on after the file.
     """
 
     def __init__(self, filename: str | Path, separator: str = ",", append: bool = False):

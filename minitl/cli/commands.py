@@ -111,8 +111,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def predict(arguments: argparse.Namespace) -> None:
     """Tell what a trained model says about images: the class of each, and its probability.
 
-    The model itself says how images are scaled. Exit code 1 if some image could not be read; the
-    others are predicted all the same.
+    The model itself says how images are scaled. Exit code 1 if some could not be read; the others
+    are predicted.
     """
     model, about = trained_model(arguments.model)
     names = about["class_names"]

@@ -37,8 +37,7 @@ def augment(
              the seed and the layers, whether it is computed with others or alone
     compose  False resamples once per layer, exactly as the same layers in a model would
 
-    Returns (N, OH, OW, C) or (N, OH, OW). Raises TypeError for what is no augmentation layer and
-    ValueError for images of other shapes.
+    Returns (N, OH, OW, C) or (N, OH, OW). TypeError for other layers, ValueError for other shapes.
 
     >>> from minitl.layers import RandomTurn
     >>> augment(np.array([[[1, 2], [3, 4]]]), RandomTurn(turns=1)).tolist()

@@ -100,8 +100,7 @@ def array_to_img(
     values are pixels: 0-255, fractions cut off. One channel with larger values makes a 32-bit
     gray image. `dtype` is that of the computation, float32 unless said otherwise.
 
-    Raises ValueError for another shape, for NaN and infinity, and for values below 0 or above
-    255 that are not scaled (Keras wraps them around).
+    Raises ValueError for another shape, NaN, infinity, values outside 0-255 that are not scaled.
     """
     check_data_format(data_format)
     x = np.asarray(x, dtype=np.float32 if dtype is None else dtype)
@@ -262,8 +261,7 @@ def _taps(
 def open_image(path: Source) -> Image.Image:
     """Read and decode the whole image file and return the Pillow image, colours as stored.
 
-    Raises OSError (FileNotFoundError where the file is missing) that names the file and what is
-    wrong with it; TypeError when `path` is no path.
+    Raises OSError that names the file and what is wrong with it; TypeError when `path` is no path.
     """
     from PIL import Image, UnidentifiedImageError
 

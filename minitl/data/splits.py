@@ -58,8 +58,7 @@ def stratified_subset(labels: Any, size: int, seed: Any) -> Rows:
 def grouped_split(groups: Any, fraction: float, seed: Any) -> tuple[Rows, Rows]:
     """Split into (kept, held out) so that no group of `groups` (N,) is on both sides.
 
-    Groups are held out in random order until the number of rows is as near to fraction N as it
-    gets; at least one group stays on either side.
+    Groups are held out in random order up to about fraction N rows; either side has one or more.
 
     Raises ValueError for fewer than 2 groups and when `fraction` is not between 0 and 1.
     """

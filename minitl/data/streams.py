@@ -46,8 +46,7 @@ class StreamData:
         return self.length or 0
 
     def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch of which `first` are done already; of a generator that is walked
-        over once, those that are left."""
+        """The batches of an epoch from number `first` on; of a generator, those that are left."""
         if self.changes is not None and first == 0:
             self.begun = self.changes.now()
         if self.steps is not None and first >= self.steps:

@@ -49,8 +49,7 @@ class Source:
     def folder(self, path: Place) -> Path:
         """The user's folder, or that in the cache, after bringing the files that it lacks.
 
-        Raises NotADirectoryError for a path that is no folder, FetchError where nothing brought a
-        file, with what was tried and what to do by hand.
+        Raises NotADirectoryError for no folder; FetchError with what was tried, and what to do.
         """
         if path is not None:
             folder = Path(path).expanduser()

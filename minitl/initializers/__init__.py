@@ -3,8 +3,7 @@
 An initializer is called with a shape and returns an array. One that draws random numbers holds a
 seed, so calling it twice gives the same numbers twice; a layer that is given a name such as
 'glorot_uniform' makes an initializer of its own, with a seed from `minitl.utils.set_random_seed`.
-Layers make their weights with `initial_values`. `others.py` has the initializers that the layers
-of VGG16 and its head do not need.
+Layers make their weights with `initial_values`. `others.py` has what VGG16 does not need.
 """
 
 from collections.abc import Callable

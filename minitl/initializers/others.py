@@ -72,8 +72,7 @@ class VarianceScaling(Random):
     ('fan_avg'). For a kernel (D, m) these are D and m; for (KH, KW, C, F) they are KH*KW*C and
     KH*KW*F. `distribution` is 'truncated_normal', 'untruncated_normal' or 'uniform'.
 
-    He et al. 2015 (arXiv 1502.01852) for scale = 2, fan_in (after ReLU); Glorot & Bengio 2010
-    for scale = 1, fan_avg.
+    Scale 2, fan_in (after ReLU): He et al. 2015, arXiv 1502.01852; 1, fan_avg: Glorot 2010.
     """
 
     scale: float = 1.0
@@ -136,8 +135,7 @@ class LecunUniform(_Scaled, settings=(1.0, "fan_in", "uniform")):
 class Orthogonal(Random):
     """`gain` times a matrix with orthonormal rows or columns: for recurrent kernels.
 
-    Saxe et al. 2014 (arXiv 1312.6120). A shape of more than two axes is flattened to
-    (product of all but the last, last).
+    Saxe et al. 2014 (arXiv 1312.6120). All axes but the last are flattened to one.
     """
 
     def __init__(self, gain: float = 1.0, seed: int | None = None):

@@ -1,8 +1,7 @@
 """How good are predictions? Every number from the true labels and the predicted probabilities.
 
 `evaluate_predictions(y_true, probabilities)` gives an `Evaluation`, which prints as a table and
-turns into a dict for JSON. With TP, FP, FN true positives, false positives, false negatives of a
-class,
+turns into a dict for JSON. With a class's true positives TP, false positives FP, negatives FN,
 
     precision = TP / (TP + FP)    recall = TP / (TP + FN)    F1 = 2 TP / (2 TP + FP + FN)
 
@@ -110,8 +109,7 @@ def evaluate_predictions(
     sample_weight  (N,) weights >= 0 for the weighted accuracy
 
     The predicted class is the first of the largest probabilities. Raises ValueError that says
-    what was expected and what was found when the arrays do not fit each other, labels are out of
-    range, or probabilities are none (logits, NaN).
+    what was expected and found when arrays do not fit, labels are out of range, or p are logits.
     """
     p = check_probabilities(probabilities)
     truth = check_labels(y_true, *p.shape)
@@ -216,8 +214,7 @@ def roc_auc(positive: Any, score: Any) -> float:
 def reliability_bins(y_true: Any, probabilities: Any, bins: int = 10) -> tuple[ReliabilityBin, ...]:
     """Sort predictions by their confidence, max_j p_j, into `bins` equal parts of (0, 1].
 
-    Arrays as in `evaluate_predictions`. A model is calibrated when in every bin the accuracy
-    equals the mean confidence.
+    A model is calibrated when in every bin the accuracy equals the mean confidence.
     """
     p = check_probabilities(probabilities)
     truth = check_labels(y_true, *p.shape)
@@ -226,8 +223,7 @@ def reliability_bins(y_true: Any, probabilities: Any, bins: int = 10) -> tuple[R
     confidence = p.max(axis=1)
     right = p.argmax(axis=1) == truth
     edges = np.linspace(0, 1, bins + 1)
-    # 'left': a confidence on an edge belongs to the bin that ends there; rounding may lift one
-    # a hair above 1.
+    # 'left': a confidence on an edge is of the bin that ends there; rounding may lift one above 1.
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     found = []
     for k, (low, high) in enumerate(itertools.pairwise(edges.tolist())):

@@ -215,8 +215,7 @@ def augmentation_sheet(
 def rate_test_plot(test: Any, path: Path, title: str | None = None) -> None:
     """Draw the losses of a `rate_range.learning_rate_range_test` over the rate, and its suggestion.
 
-    The rate's axis is logarithmic. Losses beyond four times the lowest smoothed one run out of the
-    picture, so that where the loss falls can be seen.
+    The rate's axis is logarithmic. Losses beyond four times the lowest smoothed one are cut off.
     """
     figure = _figure(6.4, 4.2)
     axes = figure.add_subplot()

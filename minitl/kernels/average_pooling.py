@@ -1,7 +1,6 @@
 """Average pooling: its formula and its gradient.
 
-A window slides over images as in `reference.py`, whose letters N, H, W, C, OH and OW these are.
-The fast twins stand in `fast/pooling.py`.
+A window slides over images as in `reference.py`, with its letters; twins: `fast/pooling.py`.
 """
 
 import numpy as np

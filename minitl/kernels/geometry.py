@@ -2,15 +2,13 @@
 
 Convolution and pooling move a window of KH x KW over the H and W axes of an image, SH rows and
 SW columns at a time. This file answers, once for all kernels, how many places the window visits
-(OH x OW), how many zeros stand around the image, and what is wrong when it does not fit. The
-kernels themselves never check anything.
+(OH x OW), how many zeros stand around the image, and what is wrong when it does not fit.
 
     'valid'   no padding; the window stays inside:      OH = floor((H - KH) / SH) + 1
     'same'    zeros around; every SH-th row has a place: OH = ceil(H / SH)
 
 With 'same' the total padding is max((OH - 1) * SH + KH - H, 0); when it is odd, the extra row
-goes to the bottom and the extra column to the right, as in TensorFlow and Keras (and unlike
-PyTorch).
+goes to the bottom and the extra column to the right, as in TensorFlow and unlike PyTorch.
 """
 
 import functools

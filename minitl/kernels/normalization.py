@@ -1,7 +1,6 @@
 """Batch normalization: the statistics of a batch, what is done with them, and the gradients.
 
-Channels are the last axis of all arrays, C long; sums run over all other axes. The fast twins stand
-in `fast/normalization.py`.
+Channels, C of them, are the last axis; sums run over all others. Twins: `fast/normalization.py`.
 """
 
 import numpy as np

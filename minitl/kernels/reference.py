@@ -1,5 +1,4 @@
-"""The kernels of VGG16 and its head as formulas: the text to learn from, and what all faster
-kernels must equal.
+"""The kernels of VGG16 and its head as formulas: to learn from, and to hold faster ones against.
 
 A kernel is plain arithmetic on arrays. It knows no tensor, no layer and no gradient tape; it
 checks nothing (`geometry.py` and `ops` have done so), never changes what it is given (the two
@@ -155,8 +154,7 @@ def conv2d_max_pool2d(
 ) -> Array:
     """The maximum of each 2x2 of what `conv2d` with these arguments returns: (N, OH//2, OW//2, F).
 
-    A fast kernel need not write the convolution's output. A last row or column without a partner
-    is dropped.
+    A fast kernel need not write the convolution's output. A last row or column alone is dropped.
     """
     y = conv2d(x, kernel, bias, geometry, activation, cache)
     return max_pool2d(y, sliding(geometry.out_size, (2, 2), (2, 2), "valid"))

@@ -159,8 +159,7 @@ class RandomFlip(Geometric):
     """Mirrors half of the images, left to right or top to bottom, or both independently.
 
     The mode is 'horizontal', 'vertical' or 'horizontal_and_vertical', where each of the four views
-    is equally likely. (Keras 3 draws once for both directions there, so that it shows the image
-    either as it is or upside down.)
+    is equally likely. (Keras 3 draws once for both directions there.)
     """
 
     def __init__(self, mode: str = "horizontal_and_vertical", *args: Any, **kwargs: Any):

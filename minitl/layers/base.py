@@ -2,8 +2,7 @@
 
 A layer is called in two ways. On arrays or Tensors it computes. On a `SymbolicTensor`, which has a
 shape but no numbers, it computes nothing and writes down that it was called: a `Call` (Keras says
-Node). A model's graph is made of Calls, not of layers, so a layer can be called several times and
-share its weights among its calls.
+Node). A graph is made of Calls, not layers: a layer's calls, if several, share its weights.
 
 A subclass defines `build` (make the weights, once the input's shape is known), `call` (compute),
 and `compute_output_shape`. `layers/core.py` has the simplest ones; `models/graph.py` runs them.
@@ -158,8 +157,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         return 0
 
     def fused_after(self, before: Layer) -> Callable[[Tensor], Any] | None:
-        """What computes `before` and this layer in one pass, for values that no gradient will be
-        asked of; None where there is no such way."""
+        """What computes `before` and this layer in one pass, without a gradient, or None."""
         return None
 
     def largest_step(self, input_shapes: list[Any]) -> int:

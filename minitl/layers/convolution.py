@@ -46,8 +46,7 @@ def slide_shape(input_shape: Shape, window: Pair, strides: Pair, padding: str) -
 class Conv2D(Weighted, input_rank=4):
     """Slides F filters of KH x KW over images (N, H, W, C): y (N, OH, OW, F).
 
-    y = activation(x * kernel + b); the equation stands at `ops.conv2d`. The kernel is
-    (KH, KW, C, F), b is (F,).
+    y = activation(x * kernel + b), see `ops.conv2d`; the kernel is (KH, KW, C, F), b is (F,).
 
     Args:
         filters, kernel_size: F; and KH x KW, one integer or two.

@@ -41,8 +41,7 @@ class LayerNormalization(UnitNormalization, idle_settings=frozenset({"rms_scalin
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
-    The same in training and outside, whatever else is in the batch. Ba, Kiros & Hinton 2016
-    (arXiv 1607.06450).
+    The same in training and outside, whatever the batch (Ba et al. 2016, arXiv 1607.06450).
 
     Args:
         axis: only the last one (-1) is there.

@@ -1,7 +1,6 @@
 """Pooling beside MaxPooling2D (in `layers/convolution.py`): fewer places, the same channels.
 
-Average pooling of images, both pools of sequences (N, T, C), and the pools over all places at once,
-which make rows of F of feature maps of any size.
+Average pooling of images, pools of sequences (N, T, C), and pools over all places at once.
 """
 
 from collections.abc import Callable

@@ -105,8 +105,7 @@ class GaussianDropout(_Disturbing):
 def view_seeds(seed: int, view: int, samples: Any, place: int) -> Array:
     """A seed, uint64, for each of these samples (N,), in the layer at this place, of this view.
 
-    Depends on the four numbers only; each is mixed in before the next, so that no two of them can
-    stand for each other.
+    Depends on the four numbers and on their order, as each is mixed in before the next.
     """
     mixed = _mix(np.asarray(samples, np.uint64))
     for number in (place, view, seed):

@@ -52,8 +52,7 @@ class BinaryFocalCrossentropy(_Focal, BinaryCrossentropy):
 
         (1 - q)^gamma * -log q,    q = p where t = 1, 1 - p where t = 0
 
-    averaged over the last axis; for classes of very different frequency. `apply_class_balancing`
-    weighs the ones by alpha, the zeros by 1 - alpha.
+    averaged over the last axis. `apply_class_balancing` weighs ones by alpha, zeros by 1 - alpha.
     """
 
     def __init__(self, apply_class_balancing: bool = False, *args: Any, **kwargs: Any):

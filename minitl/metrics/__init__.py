@@ -4,8 +4,7 @@ A metric has three verbs: `update_state` with the true values and the prediction
 `result` for all batches so far, `reset_state` for a new epoch. Keeping sums and counts (rather
 than averaging the averages of batches) makes a partial last batch count as it should.
 
-Predictions of classes are (N, m) probabilities. The formulae and defaults are Keras's. Accuracy
-is here, the others are in `others.py`.
+Predictions of classes are (N, m) probabilities. Formulae and defaults are Keras's.
 """
 
 from collections.abc import Callable

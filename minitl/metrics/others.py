@@ -280,8 +280,7 @@ class AUC(Metric):
     """Area under the ROC curve (or the precision-recall curve), from counts at fixed thresholds.
 
     Keras's approximation: `num_thresholds` thresholds evenly spaced in [0, 1] (the outer two just
-    outside, so that 0 and 1 themselves are counted), trapezoids between them. `curve` is 'ROC' or
-    'PR'.
+    outside, so that 0 and 1 are counted), trapezoids between them. `curve` is 'ROC' or 'PR'.
     """
 
     def __init__(self, num_thresholds: int = 200, curve: str = "ROC", *, name: str | None = None):

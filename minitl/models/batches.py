@@ -3,8 +3,7 @@
 A source of batches has `batches(order, first)`, which yields a `Batch` at a time, `samples` (None
 where nobody knows how many there are) and a length in batches. Arrays become an `ArrayData` here;
 an iterable of batches becomes a `StreamData` (`data/streams.py`); what a frozen base gives is kept
-by another source around them (`transfer/feature_cache.py`). Everything that can be wrong with data
-is found here, before a weight moves.
+by another source (`transfer/feature_cache.py`). Wrong data are found before a weight moves.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ class ArrayData:
         return -(-self.samples // self.batch_size)
 
     def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
-        """The batches from number `first` on, the last one shorter; `order` is a permutation of
-        the samples."""
+        """The batches from number `first` on, the samples in `order`; the last may be shorter."""
         return (self.take(where) for where in self.parts(order, first))
 
     def parts(self, order: Array | None = None, first: int = 0) -> Iterator[Any]:
@@ -64,9 +62,8 @@ class ArrayData:
             raise ValueError(f"validation_split must be between 0 and 1, got {fraction}")
         at = int(self.samples * (1 - fraction))
         if at == 0 or at == self.samples:
-            raise ValueError(
-                f"validation_split={fraction} of {self.samples} samples leaves one side empty"
-            )
+            given = f"validation_split={fraction} of {self.samples} samples"
+            raise ValueError(f"{given} leaves one side empty")
         first, last = self.take(slice(0, at)), self.take(slice(at, None))
         return ArrayData(*first[:3], self.batch_size), ArrayData(*last[:3], self.batch_size)
 
@@ -85,10 +82,8 @@ def make_arrays(
     for what, arrays in (("x", xs[1:]), ("y", ys)):
         for a in arrays:
             if len(a) != n:
-                raise ValueError(
-                    f"x has {n} samples, but {what} has {len(a)} (shapes {xs[0].shape} and "
-                    f"{a.shape})"
-                )
+                shapes = f"(shapes {xs[0].shape} and {a.shape})"
+                raise ValueError(f"x has {n} samples, but {what} has {len(a)} {shapes}")
     if weights is not None and weights.shape != (n,):
         raise ValueError(f"sample_weight must have shape ({n},), got {weights.shape}")
     for what, arrays in (("x", xs), ("y", ys)):
@@ -119,9 +114,8 @@ def _array(value: Any, what: str) -> Array:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(
-            f"{what} is not one array: its parts have different shapes ({error})"
-        ) from None
+        why = f"its parts have different shapes ({error})"
+        raise ValueError(f"{what} is not one array: {why}") from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{what} must hold numbers, got dtype {array.dtype}")
     if array.ndim == 0:

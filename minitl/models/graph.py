@@ -2,8 +2,7 @@
 
 Every model is run by `Graph.run`: a dictionary from symbolic tensor to value is filled call by
 call, and a value is dropped as soon as its last reader has read it. `graph_between` finds the
-calls that lead from some symbolic tensors to others. A `Model` (`model.py`) is a layer around a
-Graph.
+calls that lead from some symbolic tensors to others. A `Model` is a layer around a Graph.
 """
 
 from collections import Counter
@@ -17,8 +16,7 @@ from minitl.layers.base import Call, Layer, SymbolicTensor
 class Graph:
     """Calls between `inputs` and `outputs`, each after those whose outputs it reads.
 
-    `readers` counts, by id of a symbolic tensor, who reads its value; the end of the graph counts
-    as a reader of its outputs.
+    `readers` counts who reads a symbolic tensor's value, by its id; the graph's end reads outputs.
     """
 
     def __init__(
@@ -126,10 +124,9 @@ def graph_between(
             order.append(call)
         elif id(call) not in done:
             if not call.inputs:
-                raise ValueError(
-                    f"graph disconnected: an output depends on the input {call.layer.name!r}, "
-                    f"which is not among the model's inputs {[t.name for t in inputs]}"
-                )
+                missing = f"graph disconnected: an output depends on the input {call.layer.name!r}"
+                there = f"which is not among the model's inputs {[t.name for t in inputs]}"
+                raise ValueError(f"{missing}, {there}")
             met.setdefault(id(call.layer), call.layer)
             stack.append((tensor, True))
             stack.extend((t, False) for t in reversed(call.inputs))

@@ -39,8 +39,7 @@ class Model(Layer):
 
     `metadata` is a dictionary of the user's own (class names, say), saved with the model as JSON.
 
-    Raises ValueError when an output depends on an input that is not among `inputs` ('graph
-    disconnected'), or when two layers have one name.
+    Raises ValueError for an input that is not among `inputs`, or two layers of one name.
     """
 
     several_inputs = None
@@ -92,9 +91,8 @@ class Model(Layer):
         counts = Counter(layer.name for layer in self.all_layers)
         twice = [name for name, n in counts.items() if n > 1]
         if twice:
-            raise ValueError(
-                f"layer names must be unique in a model; used more than once: {', '.join(twice)}"
-            )
+            used = f"used more than once: {', '.join(twice)}"
+            raise ValueError(f"layer names must be unique in a model; {used}")
         self.input_names = [layer.name for layer in self.input_layers]
         names: list[str] = []
         for t in self.outputs:
@@ -228,10 +226,9 @@ class Model(Layer):
     def need_compile(self, what: str) -> Compiled:
         """What `compile` chose; RuntimeError, naming the method, where that has not been done."""
         if self.compiled is None:
-            raise RuntimeError(
-                f"{what} needs a compiled model: call model.compile(optimizer='adam', "
-                f"loss='categorical_crossentropy', metrics=['accuracy']) first"
-            )
+            example = "optimizer='adam', loss='categorical_crossentropy', metrics=['accuracy']"
+            how = f"call model.compile({example}) first"
+            raise RuntimeError(f"{what} needs a compiled model: {how}")
         return self.compiled
 
     @check_keywords
@@ -300,11 +297,8 @@ class Model(Layer):
                 self, validation_data, validation_batch_size or batch_size, validation_steps
             )
         if not self.trainable_weights:
-            warnings.warn(
-                f"{self.name!r} has no trainable weights: fit only measures. Is everything frozen?",
-                UserWarning,
-                stacklevel=3,
-            )
+            what = f"{self.name!r} has no trainable weights: fit only measures"
+            warnings.warn(f"{what}. Is everything frozen?", UserWarning, stacklevel=3)
         self.history = history = History()
         level = 1 if verbose in ("auto", True) else int(verbose)
         bars = [part("progress").ProgbarLogger(level)] if level else []
@@ -375,25 +369,20 @@ def _symbolic_list(value: Any, what: str) -> list[SymbolicTensor]:
     """The symbolic tensors that `Model` was given, in order."""
     if isinstance(value, dict):
         if what == "outputs":
-            raise TypeError(
-                f"outputs of a Model are a list here, not a dict (its keys were {list(value)}): "
-                f"predict returns a list in the same order, and fit takes dicts by layer name"
-            )
+            given = f"outputs of a Model are a list here, not a dict (its keys were {list(value)})"
+            how = "predict returns a list in the same order, and fit takes dicts by layer name"
+            raise TypeError(f"{given}: {how}")
         for name, tensor in value.items():
             if isinstance(tensor, SymbolicTensor) and tensor.name != name:
-                raise ValueError(
-                    f"the input under the key {name!r} has the name {tensor.name!r}: make it with "
-                    f"Input(..., name={name!r})"
-                )
+                given = f"the input under the key {name!r} has the name {tensor.name!r}"
+                raise ValueError(f"{given}: make it with Input(..., name={name!r})")
         # In the order in which Keras takes a dict.
         value = [value[n] for n in (value if isinstance(value, OrderedDict) else sorted(value))]
     tensors = list(value) if isinstance(value, (list, tuple)) else [value]
     for t in tensors:
         if not isinstance(t, SymbolicTensor):
-            raise TypeError(
-                f"{what} of a Model are symbolic tensors (from Input or from calling layers), "
-                f"got {type(t).__name__}"
-            )
+            takes = f"{what} of a Model are symbolic tensors (from Input or from calling layers)"
+            raise TypeError(f"{takes}, got {type(t).__name__}")
     if not tensors:
         raise ValueError(f"a Model needs {what}")
     return tensors

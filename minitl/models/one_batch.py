@@ -34,8 +34,7 @@ def train_on_batch(
 ) -> Any:
     """One step of training on one batch; returns its loss and metrics as `evaluate` does.
 
-    Raises TrainingDiverged, before the weights are changed, when the loss or a gradient is no
-    finite number.
+    Raises TrainingDiverged, before the weights change, when the loss or a gradient is not finite.
     """
     model.need_compile("train_on_batch")
     if sample_weight is not None and class_weight is not None:
@@ -83,9 +82,8 @@ def weights_by_class(
         raise ValueError("class_weight needs exactly one output")
     for label, weight in class_weight.items():
         if not isinstance(label, (int, np.integer)) or not 0 <= weight < np.inf:
-            raise ValueError(
-                f"class_weight maps integer labels to weights, got {label!r}: {weight!r}"
-            )
+            given = f"{label!r}: {weight!r}"
+            raise ValueError(f"class_weight maps integer labels to weights, got {given}")
     y = ys[0]
     labels = y.argmax(axis=-1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
     by_class = np.array([class_weight.get(int(label), 1.0) for label in labels.astype(np.int64)])

@@ -107,8 +107,7 @@ def numbers(tensor: SymbolicTensor) -> int:
 
 
 def work(call: Call) -> int:
-    """Multiply-adds of the call for one sample; of a layer of the user's that does not say, one
-    for each of its weights."""
+    """Multiply-adds of the call per sample; where a user's layer does not say, one per weight."""
     found = call.multiply_adds()
     if not found and type(call.layer).multiply_adds is Layer.multiply_adds:
         return call.layer.count_params()

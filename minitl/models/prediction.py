@@ -50,10 +50,9 @@ def _write_rows(a: Array, at: int, rows: Array) -> None:
     Raises ValueError for rows of another shape, which NumPy might stretch.
     """
     if rows.shape[1:] != a.shape[1:]:
-        raise ValueError(
-            f"the outputs of all batches become one array, but after {at} rows of shape "
-            f"{a.shape[1:]} came rows of shape {rows.shape[1:]}: predict such batches one by one"
-        )
+        came = f"after {at} rows of shape {a.shape[1:]} came rows of shape {rows.shape[1:]}"
+        how = "predict such batches one by one"
+        raise ValueError(f"the outputs of all batches become one array, but {came}: {how}")
     end = at + len(rows)
     if end > len(a):
         a.resize((max(end, len(a) * 9 // 8), *a.shape[1:]), refcheck=False)
@@ -71,8 +70,7 @@ def outputs_of(model: Any, batch: Batch, training: bool, rng: Any = None) -> lis
 def pieces(model: Any, batch: Batch) -> Iterator[Batch]:
     """The batch in equal pieces, so small that what a layer reads and writes fits MEMORY.
 
-    For predicting and measuring only: there, samples do not know of each other, unless the loss is
-    a sum over the batch or divided by its weights.
+    Only for predicting and measuring, where samples are apart unless the loss is a sum or weighed.
     """
     losses = [] if model.compiled is None else model.compiled.losses
     if any(loss and loss.reduction != "sum_over_batch_size" for loss in losses):
@@ -156,18 +154,15 @@ def validation_source(model: Any, given: Any, batch_size: int | None, steps: int
 def check_batch(model: Any, batch: Batch) -> None:
     """Raise ValueError unless the model takes these arrays, and its losses these targets."""
     if len(batch.x) != len(model.inputs):
-        raise ValueError(
-            f"{model.name!r} has {len(model.inputs)} inputs {model.input_names}, got {len(batch.x)}"
-        )
+        has = f"{model.name!r} has {len(model.inputs)} inputs {model.input_names}"
+        raise ValueError(f"{has}, got {len(batch.x)}")
     for a, symbolic in zip(batch.x, model.inputs, strict=True):
         check_shape(a.shape, symbolic.shape, model.name)
     if not batch.y:
         return
     if len(batch.y) != len(model.outputs):
-        raise ValueError(
-            f"{model.name!r} has {len(model.outputs)} outputs {model.output_names}, "
-            f"but y has {len(batch.y)} arrays"
-        )
+        has = f"{model.name!r} has {len(model.outputs)} outputs {model.output_names}"
+        raise ValueError(f"{has}, but y has {len(batch.y)} arrays")
     for y, loss, out in zip(batch.y, model.compiled.losses, model.outputs, strict=True):
         if loss is not None:
             loss.check(y, out.shape)

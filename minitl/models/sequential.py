@@ -16,8 +16,7 @@ class Sequential(Model):
     """A chain of layers.
 
     Args:
-        layers: in order. If the first is an Input (or an InputLayer), shapes are known at once;
-            otherwise when the model first meets data.
+        layers: in order. Shapes are known at once if the first is an Input, else from first data.
     """
 
     def __init__(
@@ -106,10 +105,8 @@ class Sequential(Model):
     def build_for(self, x: Any) -> None:
         if not self._path and self._chain:
             if is_stream(x):
-                raise ValueError(
-                    f"{self.name!r} does not know its input's shape, which batches cannot tell "
-                    f"in advance: start it with an Input, or call build"
-                )
+                why = "does not know its input's shape, which batches cannot tell in advance"
+                raise ValueError(f"{self.name!r} {why}: start it with an Input, or call build")
             self.build(np.shape(x))
 
     def __call__(self, x: Any, training: bool | None = None, rng: Any = None) -> Any:

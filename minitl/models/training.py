@@ -3,8 +3,7 @@
 `Compiled` is what `compile` chose. A training step (`train_step`) runs the model, computes the
 loss, walks back, and moves the weights. `Training` is one `fit`: it feeds batches in, gathers
 numbers in a `Tally`, tells the callbacks, and stops when the loss is no number any more. All that
-decides how it goes on is in its attributes, so that a training that was killed can be taken up by
-another process (`callbacks/backup.py`).
+decides how it goes on is in its attributes, for another process to go on (`callbacks/backup.py`).
 
 Freezing needs no special case here: a frozen weight is not among `trainable_weights` and has no
 edge in the record (`autograd.py`), so `backward` never goes below the lowest layer that learns.

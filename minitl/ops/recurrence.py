@@ -54,8 +54,7 @@ class Walk:
         kernel: R (U, G*U).
         bias: (G*U,), added to the product with R; None but for `gru`.
         activation, recurrent_activation: functions of `ops` that stand in `FORMULAS`.
-        masks: (G, N, U) or None: factors of h[t-1] on its way into each gate (dropout), the same
-            at every step.
+        masks: (G, N, U) or None: factors of h[t-1] into each gate (dropout), the same at each step.
 
     Attributes:
         h: (T + 1, N, U), the states; h[0] = 0.
@@ -210,8 +209,7 @@ class GRUWalk(Walk):
         dz_r = dz_k * q_k * s'(r)           dq   = (dz_u, dz_r, dz_k * r)
         dh[t-1] = dh * u + dq R^T           dR   = sum over t of h[t-1]^T dq[t]
 
-    Cho et al. 2014 (arXiv 1406.1078); the reset gate acts after the product with R, which lets
-    one product do for all three.
+    Cho et al. 2014 (arXiv 1406.1078), the reset gate after the product: one does for all three.
     """
 
     gates, kept = 3, 4  # u, r, k, q_k

@@ -35,8 +35,7 @@ class Optimizer(Configurable):
 
     `learning_rate` is a number, or a schedule: a function of the number of steps done. The rate of
     a weight is that times the `rate_multiplier` of its layer. It is the rate that is scaled, not
-    the gradient, to which Adam's step is all but indifferent. A weight whose multiplier is 0 is
-    left alone, and its state too.
+    the gradient, to which Adam's step is all but indifferent. At 0 weight and state stay alone.
 
     Before each step the gradients are clipped: each scaled down to at most the L2 norm `clipnorm`,
     or all together to `global_clipnorm`, or each number held within [-clipvalue, clipvalue]. Then
@@ -128,8 +127,7 @@ class Optimizer(Configurable):
 
 
 def moment(state: dict[str, Array], name: str, w: Array) -> Array:
-    """The array `name` of a weight's state. Before its first step it is made, full of zeros: then
-    only, for that costs a walk through the memory."""
+    """The array `name` of a weight's state, full of zeros before its first step."""
     if name not in state:
         state[name] = kernels.zeros_like(w)
     return state[name]

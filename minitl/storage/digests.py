@@ -59,8 +59,7 @@ def pour(array: np.ndarray, into: Callable[[Any], Any]) -> None:
 
 
 def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = None) -> np.ndarray:
-    """(N, SIZE) uint8: for each of N samples the digest of its rows in all arrays, and its tag:
-    sha256, cut to SIZE bytes, on all cores."""
+    """(N, SIZE) uint8: of each sample's rows in all arrays, and its tag, the sha256 cut to SIZE."""
     n = len(arrays[0])
     found = np.empty((n, SIZE), np.uint8)
     # Shape and dtype of a sample, not of the batch that it happens to come in.

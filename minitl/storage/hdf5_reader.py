@@ -376,8 +376,7 @@ def _records(file: File, tree: int) -> Iterator[bytes]:
     nodes = [(root, root_records, depth)]
     if not 0 < size < node_size - 10 or node_size > 2**20 or depth > 16:
         raise Hdf5Error(f"the B-tree at byte {tree:,} is damaged")
-    # How many records a node of each level holds, alone and with those below, and so how many
-    # bytes such a number takes in a pointer to a node.
+    # Records in a node of each level, alone and with those below, and bytes such a number takes.
     most = [below := (node_size - 10) // size]
     counter, totals = max(1, -(-below.bit_length() // 8)), [0]
     for _ in range(depth):

@@ -100,8 +100,7 @@ def for_keras3(described: Mapping[str, Any]) -> dict[str, Any]:
 
 def layer_from(kind: str, settings: Mapping[str, Any]) -> Layer:
     """A layer or a model from its class name and its settings. Raises ValueError for a class, or a
-    setting that does something, which minitl does not have; LookupError, TypeError or
-    AttributeError where it is no description."""
+    setting that minitl does not have; LookupError, TypeError, AttributeError for no description."""
     if kind in ("Functional", "Model", "Sequential"):
         return model_from_config(settings)
     public = {name: getattr(layers, name) for name in layers.__all__}

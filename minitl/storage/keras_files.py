@@ -288,8 +288,7 @@ def write_weights(
     named = [(f"{layer}: {name}", a) for layer, weights in layers for name, a in weights]
     _refuse_unless_finite(named, problems)
     root = group or ""
-    # Keras 2 converts what older versions wrote, and takes a file without a version for one. The
-    # backend says how kernels lie: HWIO, not flipped.
+    # Keras 2 converts older versions' files, as those without one. The backend: kernels are HWIO.
     about = {"keras_version": "3.0.0", "backend": "tensorflow"}
     groups: list[Group] = [(f"{root}/", _split("layer_names", [name for name, _ in layers]), {})]
     groups += [(place, about, {}) for place in dict.fromkeys(("/", f"{root}/"))]

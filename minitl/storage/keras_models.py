@@ -35,8 +35,7 @@ from minitl.storage.keras_config import model_of_class as model_of_class
 from minitl.storage.settings import serialize
 from minitl.storage.weight_matching import numbered, plan
 
-# Layers that a published file calls otherwise than the network does now: ResNet50's top. (Keras,
-# which reads by order, does not see it.)
+# Layers that a published file calls otherwise (Keras reads by order): ResNet50's top.
 PUBLISHED_AS = {"probs": "predictions", "fc1000": "predictions"}
 
 
@@ -76,8 +75,7 @@ def load_weights(
     model: Model, filepath: str | Path, skip_mismatch: bool = False, by_name: bool = False
 ) -> None:
     """Read weights into the model: all of them, or none and one error with the whole list; with
-    `by_name` only layers that both the file and the model have, with `skip_mismatch` only those of
-    them whose shapes are equal."""
+    `by_name` only layers of both the file and the model, `skip_mismatch` only of equal shapes."""
     layers, wanted = files.read_weights(filepath).layers, inventory(model)
     if skip_mismatch:
         fits = {name: sorted(v.shape for _, v in weights) for name, weights in wanted}

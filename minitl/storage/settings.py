@@ -53,8 +53,7 @@ def layer_settings(layer: Any) -> dict[str, Any]:
 
 
 def layer_configured(cls: type, settings: Mapping[str, Any]) -> Any:
-    """`Layer.from_config`: a layer from a configuration of minitl's or one that Keras wrote, by
-    `without_idle`."""
+    """`Layer.from_config`: a layer from a configuration of minitl's or Keras's."""
     settings = dict(settings)
     if isinstance(settings.get("dtype"), dict):  # Keras 3: a DTypePolicy
         settings["dtype"] = settings["dtype"]["config"]["name"]

@@ -112,8 +112,7 @@ def _match(layer: str, stored: Weights, slots: Weights, pairs: list, problems: l
 
 def _ranks(weights: Weights) -> dict[str, tuple[str, int]]:
     """By weight the inner layer that owns it, as (kind, which of its kind): 'head/dense_4/bias' and
-    'head/dense_7/bias' belong to the first and the second 'dense'. Automatic names go on counting
-    when a model is built again."""
+    'head/dense_7/bias' belong to the first and the second 'dense': a rebuilt model counts on."""
     owners = {}
     for name, _ in weights:
         path = ["", *name.split("/")[:-1]]

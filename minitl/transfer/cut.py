@@ -25,8 +25,7 @@ from minitl.models.graph import Graph
 from minitl.models.opened import OpenedGraph, numbers, open_up, work
 from minitl.storage.digests import arrays_digest, digest_of
 
-# Multiply-adds that take as long as reading one kept number: 1 ns, in which a convolution on two
-# cores makes 100 to 180.
+# Multiply-adds that take as long as reading a kept number, 1 ns: 100 to 180 on two cores.
 NUMBER = 100
 
 
@@ -224,8 +223,7 @@ class SeededLayer(Layer):
 
 
 def architecture(graph: Graph) -> str:
-    """Hexadecimal digest of what the graph computes: layers' settings and how they are connected
-    count; names, weights, and what is frozen, do not."""
+    """Hexadecimal digest of layers' settings and connections, without names, weights, freezing."""
     place = {id(t): i for i, t in enumerate(graph.inputs)}
     described: list[Any] = [[t.shape for t in graph.inputs]]
     for call in graph.calls:

@@ -158,8 +158,7 @@ class Store:
 
 @dataclass(eq=False, repr=False)
 class Caching:
-    """What one `fit` keeps, and what it says about it: `wrap` each source of batches, the training
-    data first; `begin`; walk; `end`."""
+    """What a `fit` keeps and says: `wrap` sources, training data first; `begin`; walk; `end`."""
 
     model: Any
     cache: bool | str | Path  # cache_features

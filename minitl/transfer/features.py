@@ -53,8 +53,7 @@ def extract_features(
         out: path of a feature file. F is written there as it is computed, resumed after an
             interruption, and returned as a read-only map. Memory does not grow with N.
 
-    Raises ValueError for an unknown layer (showing the nearest) or pooling, and when `out` holds
-    the features of something else.
+    Raises ValueError for an unknown layer or pooling, or if `out` holds something else's features.
     """
     chunks = _chunks(images, positive(batch_size, "batch_size"))
     if out is not None and getattr(images, "shuffle", False):

@@ -221,8 +221,8 @@ class Pace:
         rate of the head in a stage:               r(t)
         rate of what the k-th stage unfroze:       r(t) * rate_decay^k       (k = 1, 2, ...)
 
-    r(t) climbs linearly to `learning_rate` over the first `warmup` (from 0 to below 1) of a stage's
-    steps and falls along half a cosine to nothing.
+    r(t) climbs to `learning_rate` over a share `warmup` of a stage's steps, then falls along half a
+    cosine to nothing.
 
     head_epochs               at most so many; 0 leaves the head as it is, the best so far on
                               held-out data
@@ -270,8 +270,7 @@ def fine_tune(
         prove: print `proof_of_freezing` after every stage.
         settings: those of `Pace`, and more arguments of `Model.fit`. Of cache_features='F.h5' the
             stages make F-stage-1.h5, F-stage-2.h5, ... With BackupAndRestore among the callbacks,
-            the same program goes on after a power cut, to the same bits; finished stages are not
-            trained again.
+            the same program goes on after a power cut, to the same bits, at the stage it was in.
 
     The best weights by `monitor` are carried on, and the model's in the end: a stage that does not
     improve on them is undone. Returns (name of the stage, History) for each. Raises ValueError

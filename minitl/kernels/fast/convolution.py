@@ -19,8 +19,7 @@ def choose(
     """The module to take for conv2d, or for its gradient to the 'input' or the 'kernel'.
 
     Winograd's gradients transform the filters each time, so they want 64 tiles or more; a map one
-    or two places wide has half tiles only. The gradient of few channels to the kernel is made image
-    by image, so small ones do not pay.
+    or two places wide has half tiles only. The kernel's gradient of few channels goes by images.
     """
     if current_kernels() == "direct":
         return im2col

@@ -99,8 +99,7 @@ def _sum_lines(x, g, geometry, first, last, lines, memory, total):
 
 
 def _block(geometry: Geometry, width: int) -> tuple[int, int]:
-    """Lines (the OW windows of a row, with `width` numbers each) in a block, which is of one image,
-    and rows of the padded image that they see."""
+    """Lines (a row's OW windows of `width` numbers) in a block, and padded rows that they see."""
     oh, ow = geometry.out_size
     lines = max(1, min(oh, BLOCK // (ow * width)))
     return lines, (lines - 1) * geometry.strides[0] + geometry.window[0]
@@ -132,8 +131,7 @@ def _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image
 
 @inner
 def _pad(x, line, lines, geometry, image):
-    """What the windows of some lines see, zeros included, row by row; returns how many lines, since
-    they end where an image does."""
+    """What the windows of lines see, zeros included; returns how many, up to the image's end."""
     (_, height, width, channels), oh = x.shape, geometry.out_size[0]
     n, first, at, row = line // oh, line % oh, 0, _row_length(geometry, channels)
     count = min(lines, oh - first)

@@ -1,5 +1,4 @@
-"""The matrix product, from the registers up: what Winograd's convolution, that of few channels,
-and dense layers run on.
+"""The matrix product, from the registers up: what convolutions and dense layers run on.
 
 A core can start two fused multiply-adds per cycle, of eight float32 each (sixteen with AVX-512),
 but load only two or three vectors. So each number, once loaded, is used several times: `tile`

@@ -57,8 +57,7 @@ def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=Fals
 
 
 def conv2d_input_gradient(g, kernel, geometry, cache=None):
-    """`reference.conv2d_input_gradient`; `cache` is not used. Windows overlap, so a tile has whole
-    images (or a range of their channels) to itself."""
+    """As windows overlap, a tile has whole images (or a range of their channels) to itself."""
     (images, oh, ow, filters), channels = g.shape, kernel.shape[2]
     dx = np.zeros((images, *geometry.size, channels), g.dtype)
     rows = g.reshape(-1, filters)  # (N*OH*OW, F), a view
@@ -80,8 +79,7 @@ def conv2d_input_gradient(g, kernel, geometry, cache=None):
 
 
 def conv2d_kernel_gradient(x, g, geometry):
-    """`reference.conv2d_kernel_gradient`: the sum over all rows is cut into a few ranges of lines,
-    whose sums are added in a fixed order at the end."""
+    """The sum over all rows is cut into ranges of lines, whose sums are added in a fixed order."""
     (images, oh, ow, filters), channels = g.shape, x.shape[3]
     rows = g.reshape(-1, filters)  # (N*OH*OW, F), a view
     depth = geometry.window[0] * geometry.window[1] * channels  # K

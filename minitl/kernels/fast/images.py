@@ -1,8 +1,7 @@
 """Augmentation: one walk over the output's pixels, shared out over lines or images.
 
 A pixel's place in the input is computed in float64, its value in the dtype of the images. Nearly
-all pixels lie inside, where nothing has to be folded back: they take the short way. Gradients have
-no twins, because no training asks for them.
+all pixels lie inside and take the short way. Gradients have no twins: no training asks for them.
 """
 
 import math

@@ -19,8 +19,7 @@ from minitl.kernels.machine.threads import Range, added_up, cut_rows, over_rows,
 def add_bias(
     y: Array, bias: Array | None, activation: str | None, rows: Range, columns: Range
 ) -> None:
-    """Bias and activation, IN PLACE, on a piece of y (rows, F): best by the thread that has just
-    computed it, while it is in its cache."""
+    """Bias and activation, IN PLACE, on a piece of y (rows, F), while it is in a thread's cache."""
     if bias is not None:
         _add_bias(y, bias, activation == "relu", *rows, *columns)
     elif activation == "relu":

@@ -55,8 +55,7 @@ def _over_lines(work, x: Array, geometry: Geometry, *outputs: Array) -> Array:
 
 
 def _over_images(work, g: Array, geometry: Geometry, *inputs: Array) -> Array:
-    """dx, which starts as zeros: share out work(g, geometry, first, last, dx, *inputs) over the N
-    images, in lines."""
+    """dx, from zeros: work(g, geometry, first, last, dx, *inputs) shared out over images."""
     images, oh = g.shape[:2]
     dx = empty((images, *geometry.size, g.shape[3]), g.dtype)
 

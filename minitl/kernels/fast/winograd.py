@@ -212,8 +212,7 @@ def conv2d_kernel_gradient(x, g, geometry):
 
 
 def _correlate(x, u, bias, activation, geometry, filters, pool=1):
-    """x slid over with the transformed filters u, then bias and activation: (N, OH, OW, F), or,
-    with pool=2, the maximum of each 2x2 of that."""
+    """The convolution with transformed filters u, bias, activation, and 2x2 maxima if pool=2."""
     tiling, jobs, shapes = _plan(len(x), geometry, u.shape, thread_count())
     (oh, ow), floor = geometry.out_size, gemm.floor_of(activation, u.dtype)
     y = empty((len(x), oh // pool, ow // pool, filters), x.dtype)

@@ -26,8 +26,7 @@ part = njit(forceinline=True, error_model="numpy")
 
 
 def _one_of(axes: dict[int, Any]) -> Any:
-    """axis(key, ...): axes[key], or the last of them for any other key, acts on vectors along a
-    column or row of x, `step` apart."""
+    """axis(key, ...): axes[key], else the last, acts on vectors along a line of x, `step` apart."""
     (key, chosen), *others = axes.items()
     other = _one_of(dict(others)) if others else None
 

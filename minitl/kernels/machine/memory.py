@@ -102,8 +102,7 @@ def copy(a: Array) -> Array:
 
 @twin
 def zeros_like(a: Array) -> Array:
-    """New memory is full of zeros, but the system sees to that page by page, when somebody first
-    writes there: an update does so on all cores."""
+    """New memory is zeroed by the system when somebody first writes there, here on all cores."""
     if a.nbytes < LARGE:
         return np.zeros_like(a)
     return np.ndarray(a.shape, a.dtype, _Block.of(a.nbytes, zeros=True))

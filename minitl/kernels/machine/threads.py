@@ -77,8 +77,7 @@ def cut_product(lines: int, line: int, depth: int, width: int, longest: int) -> 
     """Cut a product (lines * line, depth) @ (depth, width) into tiles (first, last, left, right).
 
     None has more than `longest` lines, and there are at least PARTS, if that is worth while.
-    Cutting the lines makes BLAS read the right matrix anew for each tile, cutting the width the
-    left one: so the longer side is cut.
+    Cutting the lines makes BLAS read the right matrix anew, the width the left: the longer is cut.
     """
     blocks, panels = max(1, -(-lines // longest)), 1
     wanted = min(PARTS, max(1, lines * line * depth * width // FEWEST_PRODUCTS))
@@ -195,8 +194,7 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 def _blas_switches() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
-    """Pairs (get, set) of the number of threads, one for each OpenBLAS in this process: NumPy's,
-    and SciPy's once it has been imported."""
+    """(get, set) of the number of threads for each OpenBLAS here: NumPy's, SciPy's if imported."""
     return _find_switches("scipy.linalg._fblas" in sys.modules)
 
 

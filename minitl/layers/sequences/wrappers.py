@@ -13,8 +13,7 @@ from minitl.layers.base import Layer, Rng, Shape
 from minitl.layers.sequences.recurrent import Recurrent
 from minitl.naming import part
 
-# Bytes that one step of the inner layer may read and write while nothing is recorded; more frames
-# at a time are not faster.
+# Bytes that a step of the inner layer may read and write in predicting; more are not faster.
 MEMORY = 256 * 2**20
 
 
