@@ -172,34 +172,6 @@ def _fetch(x, n, h, w, channels, rows, columns, patch, padded):
 
 
 @part
-def _along_columns(axis, size, side, x, tiling, tile, columns, channels, strip, patch):
-    """strip[i, j, k] = `axis` along column j of what some tiles from `tile` on see of x."""
-    _, height, width, depth = x.shape
-    vector = simd.lanes(strip)
-    padded = -(-channels.size // vector) * vector
-    n, h, w = _place(tiling, tile, size)
-    h, w = h - tiling.top, w - tiling.left
-    high, _ = _computed(tiling, tile)
-    row, flat = columns * padded, x.reshape(-1)
-    # The short way, straight from x, is for whole tiles.
-    inside = h >= 0 and h + side <= height and channels.size == padded and high == size
-    if not inside:
-        _fetch(x, n, h, w, channels, side, columns, patch, padded)
-    for j in range(columns):
-        at = j * padded
-        if not inside:
-            for k in range(at, at + padded, vector):
-                axis(high, patch, k, row, strip, k, row)
-        elif 0 <= w + j < width:
-            source = ((n * height + h) * width + w + j) * depth + channels.first
-            for k in range(0, padded, vector):
-                axis(size, flat, source + k, width * depth, strip, at + k, row)
-        else:
-            for i in range(size + 2):
-                strip[i * row + at : i * row + at + padded] = 0
-
-
-@part
 def _to_planes(axis, size, side, x, tiles, channels, planes, memory):
     """planes = `axis` along both axes of each tile's side x side piece of x, for some channels;
     `size` is the tiling's, but a constant to the compiler.
@@ -210,19 +182,37 @@ def _to_planes(axis, size, side, x, tiles, channels, planes, memory):
     """
     tiling, places, v = tiles.tiling, tiles.places, planes.values
     vector, plane, panel = simd.lanes(v), v.shape[1], 2 * simd.lanes(v)
-    padded = -(-channels.size // vector) * vector
+    (_, height, width, depth), padded = x.shape, -(-channels.size // vector) * vector
     half = STRIP_MEMORY // 2 * padded
-    strip, patch = memory[:half], memory[half : 2 * half]
+    strip, patch, flat = memory[:half], memory[half : 2 * half], x.reshape(-1)
     tile = tiles.first
     while tile < tiles.last:
         count = min(STRIP // size, tiles.last - tile, tiling.columns - tile % tiling.columns)
         columns = size * (count - 1) + side
-        _along_columns(axis, size, side, x, tiling, tile, columns, channels, strip, patch)
+        n, h, w = _place(tiling, tile, size)
+        h, w, row = h - tiling.top, w - tiling.left, columns * padded
+        high, _ = _computed(tiling, tile)
+        # The short way, straight from x, is for whole tiles.
+        inside = h >= 0 and h + side <= height and channels.size == padded and high == size
+        if not inside:
+            _fetch(x, n, h, w, channels, side, columns, patch, padded)
+        for j in range(columns):
+            at = j * padded
+            if not inside:
+                for k in range(at, at + padded, vector):
+                    axis(high, patch, k, row, strip, k, row)
+            elif 0 <= w + j < width:
+                source = ((n * height + h) * width + w + j) * depth + channels.first
+                for k in range(0, padded, vector):
+                    axis(size, flat, source + k, width * depth, strip, at + k, row)
+            else:
+                for i in range(size + 2):
+                    strip[i * row + at : i * row + at + padded] = 0
         for t in range(tile, tile + count):
             _, wide = _computed(tiling, t)
             start = places[t - tiles.first] * planes.tile_step
             for i in range(size + 2):
-                at = (i * columns + size * (t - tile)) * padded
+                at = i * row + size * (t - tile) * padded
                 for k in range(0, padded, vector):
                     out = start + k // panel * planes.panel_step + k % panel
                     axis(wide, strip, at + k, padded, v, (size + 2) * i * plane + out, plane)
@@ -231,7 +221,9 @@ def _to_planes(axis, size, side, x, tiles, channels, planes, memory):
 
 @inner
 def input_tiles(x, tiles, channels, planes, strip):
-    """planes = B^T d B for some tiles and channels of x."""
+    """planes = B^T d B for some tiles and channels of x, in one panel."""
+    # Its step is a constant to the compiler: nothing is left to compute of it.
+    planes = Planes(planes.values, planes.tile_step, 2 * simd.lanes(planes.values))
     if tiles.tiling.size == 4:
         _to_planes(input_axis, 4, 6, x, tiles, channels, planes, strip)
     else:
