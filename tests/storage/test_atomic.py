@@ -100,7 +100,8 @@ def test_lock_is_held_by_one_at_a_time(tmp_path, capsys):
 
 
 def test_lock_dies_with_its_process(tmp_path):
-    code = "import os, sys; from minitl.storage.atomic import locked\nwith locked(sys.argv[1]): os._exit(9)"
+    code = "import os, sys; from minitl.storage.atomic import locked\n"
+    code += "with locked(sys.argv[1]): os._exit(9)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")])
     assert done.returncode == 9
     with files.locked(tmp_path / "x"):
