@@ -5,13 +5,14 @@ import functools
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from minitl import config
 from minitl.callbacks import Callback, Logs
 from minitl.callbacks.control import ModelCheckpoint
+from minitl.models.opened import walk
 from minitl.storage import state as state_file
 from minitl.storage.atomic import locked
 from minitl.storage.settings import serialize
@@ -82,7 +83,7 @@ class BackupAndRestore(Callback):
         self.weights = self.model.weights
         self.kept = {i for i, v in enumerate(self.weights) if v.trainable or not v.learnable}
         self.identity = self._identity()
-        self.layers = [_changes(layer) for layer in _with_sublayers(self.model)]
+        self.layers = [_changes(layer) for layer in walk(self.model)]
         self.settings = _changes(self.model.optimizer, skip=("states",))
         self.memories = [(type(c).__name__, c, _memory(c)) for c in self.others]
         if backup := self._read():
@@ -120,7 +121,7 @@ class BackupAndRestore(Callback):
         try:
             architecture = model.to_json()
         except ValueError:  # a function of the user's
-            architecture = str([(x.name, type(x).__name__) for x in _with_sublayers(model)])
+            architecture = str([(x.name, type(x).__name__) for x in walk(model)])
         shapes = [(v.name, v.shape, v.trainable) for v in self.weights]
         chosen = (compiled.losses, compiled.loss_weights, compiled.metric_settings)
         return {
@@ -214,7 +215,7 @@ class BackupAndRestore(Callback):
             optimizer.states.pop(variable, None)
             if i in states:
                 optimizer.state_of(variable).update(states[i])
-        for layer, state in zip(_with_sublayers(self.model), backup["layers"], strict=True):
+        for layer, state in zip(walk(self.model), backup["layers"], strict=True):
             state_file.restore(layer, state)
         for (_, callback, _), (_, state) in zip(self.memories, backup["callbacks"], strict=True):
             callback.set_state(state)
@@ -242,12 +243,6 @@ def _data_identity(source: Any) -> list[str] | None:
     arrays = [*source.x, *source.y, *([] if source.weight is None else [source.weight])]
     shapes = ", ".join(f"{a.shape} {a.dtype}" for a in arrays)
     return [shapes, f"batches of {source.batch_size}", state_file.fingerprint(arrays)]
-
-
-def _with_sublayers(layer: Any) -> Iterator[Any]:
-    yield layer
-    for inner in layer.sublayers():
-        yield from _with_sublayers(inner)
 
 
 def _changes(thing: Any, skip: tuple[str, ...] = ()) -> state_file.Changes:

@@ -93,6 +93,11 @@ def open_up(model: Any, input_shapes: Sequence[Any] | None = None) -> OpenedGrap
     return OpenedGraph(roots, calls, outputs)
 
 
+def walk(layer: Layer) -> list[Layer]:
+    """The layer and all layers inside it."""
+    return [layer, *(each for inner in layer.sublayers() for each in walk(inner))]
+
+
 def named_layers(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
     """('vgg16/block1_conv1', layer) ... of the layers inside that hold no others."""
     for inner in layer.sublayers():

@@ -26,7 +26,7 @@ from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
 from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
 from minitl.models.batches import check_count, is_stream
-from minitl.models.opened import named_layers, open_up, work
+from minitl.models.opened import named_layers, open_up, walk, work
 from minitl.models.prediction import source_of
 from minitl.naming import Configurable, complain_about_unknown, did_you_mean
 from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
@@ -78,11 +78,6 @@ def find_layers(model: Model, layer: str | Layer) -> list[Layer]:
     names |= {name.rsplit("_", 1)[0] for name in names}
     hint = did_you_mean(str(layer), names)
     raise ValueError(f"{model.name!r} has no layer or block {layer!r}. {hint}")
-
-
-def walk(layer: Layer) -> list[Layer]:
-    """The layer and all layers inside it."""
-    return [layer, *(each for inner in layer.sublayers() for each in walk(inner))]
 
 
 def leaves(layer: Layer) -> list[Layer]:

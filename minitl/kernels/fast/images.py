@@ -49,7 +49,7 @@ def gaussian_noise(x, deviation, seeds):
 
 @inner
 def _folded(at, length, mode):
-    """`reference._folded`, for a coordinate that is not in [0, length - 1]."""
+    """`kernels.images._folded`, for a coordinate that is not in [0, length - 1]."""
     if mode == REFLECT:
         at = (at + 0.5) % (2 * length)
         at = min(at, 2 * length - at) - 0.5
@@ -60,7 +60,7 @@ def _folded(at, length, mode):
 
 @inner
 def _index(at, length, mode):
-    """`reference._index`."""
+    """`kernels.images._index`."""
     if mode == WRAP:
         return int(at % length)
     if mode == CONSTANT:
