@@ -83,8 +83,8 @@ def _correlate_blocks(x, tiling, blocks, u, slices, bias, floor, side, y, memory
     padded = -(-channels // simd.lanes(u)) * simd.lanes(u)
     for start, stop in blocks:
         places, starts = tiles.in_order(tiling, start, stop)
-        block = tiles.Tiles(tiling, start, stop, places)
-        tiles.input_tiles(x, block, tiles.Channels(0, channels), v, padded, strip)
+        block, seen = tiles.Tiles(tiling, start, stop, places), tiles.Planes(v, padded, width)
+        tiles.input_tiles(x, block, tiles.Channels(0, channels), seen, strip)
         rows = np.arange(stop - start) * padded
         for left, right in slices:
             columns = (right - left) * width
@@ -110,11 +110,8 @@ def _kernel_block(x, g, tiling, first, last, step, channels, filters, dkernel, m
     for start in range(first, last, step):
         stop = min(start + step, last)
         count, places = stop - start, np.arange(stop - start)
-        seen, packed = (
-            tiles.Tiles(tiling, start, stop, places),
-            tiles.Planes(z, width, width * count),
-        )
-        tiles.input_tiles(x, seen, channels, v, deep, strip)
+        seen, packed = tiles.Planes(v, deep, width), tiles.Planes(z, width, width * count)
+        tiles.input_tiles(x, tiles.Tiles(tiling, start, stop, places), channels, seen, strip)
         tiles.gradient_tiles(g, tiles.Tiles(plain, start, stop, places), filters, packed, strip)
         for plane in range(36):
             panels = z[plane][: count * wide].reshape(wide // width, count, width)

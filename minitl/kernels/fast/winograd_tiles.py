@@ -220,10 +220,10 @@ def _to_planes(axis, size, side, x, tiles, channels, planes, memory):
 
 
 @inner
-def input_tiles(x, tiles, channels, v, tile_step, strip):
-    """v = B^T d B for some tiles and channels of x; a tile's numbers lie one after the other."""
-    # So its panels do, by a step that the compiler knows: nothing is left to compute of it.
-    planes = Planes(v, tile_step, 2 * simd.lanes(v))
+def input_tiles(x, tiles, channels, planes, strip):
+    """planes = B^T d B for some tiles and channels of x, in one panel."""
+    # Its step is a constant to the compiler: nothing is left to compute of it.
+    planes = Planes(planes.values, planes.tile_step, 2 * simd.lanes(planes.values))
     if tiles.tiling.size == 4:
         _to_planes(input_axis, 4, 6, x, tiles, channels, planes, strip)
     else:
