@@ -25,13 +25,13 @@ PACKAGE = ROOT / "minitl"
 SPINE = PACKAGE / "spine.txt"
 
 SPINE_LINES = 4_000  # not blank ones
-LINES = 21_000
+LINES = 27_000
 FILE_LINES = 600
 FUNCTION_LINES = 60
 PARAMETERS = 10
-ENTRIES = 26
-ARROWS = 135
-FLOORS = 11
+ENTRIES = 30
+ARROWS = 175
+FLOORS = 12
 
 # Functions whose arguments are Keras's own, so that a Keras script runs. Of these only the body
 # counts as length, as each argument takes a line of the signature and of the docstring.
