@@ -86,7 +86,11 @@ def test_importing_the_package_brings_nothing_heavy():
 def test_only_numpy_and_the_core_dependencies_are_imported():
     # llvmlite is the part of Numba that writes machine code.
     allowed = {"numpy", "numba", "llvmlite", "scipy", "h5py", "PIL", "tqdm"}
-    optional = {"matplotlib", "elpv_dataset"}  # the extras 'plot' and 'demo'
+    optional = {  # the extras of setup.cfg
+        *("matplotlib", "elpv_dataset", "sklearn", "pandas", "pillow_heif", "jinja2", "cleanlab"),
+        *("dask", "distributed", "fsspec", "onnx", "onnxruntime"),
+        *("starlette", "uvicorn", "python_multipart", "shtab"),
+    }
     for file in house.files():
         for each in file.imports:
             top = each.module.split(".")[0]

@@ -5,8 +5,8 @@ its place. Time-outs are short, because callers have other sources, which should
 """
 
 import http.client
+import logging
 import os
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -88,5 +88,5 @@ def reason(error: BaseException) -> str:
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
-    print(f"minitl: {text}", file=sys.stderr, flush=True)
+    """A line for whoever waits: on stderr, unless `logging` is told otherwise of "minitl"."""
+    logging.getLogger("minitl.downloads").warning(text)

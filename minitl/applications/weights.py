@@ -204,7 +204,7 @@ def _get(entry: Published, ways: Ways, by_hand: list[str], given: Way | None = N
     path = entry.path
     seen = path.stat().st_mtime_ns if path.exists() else None  # a damaged file, already reported
     broken = (OSError, ValueError, KeyError, http.client.HTTPException, subprocess.SubprocessError)
-    with locked(path, f"minitl: another process is fetching {entry.title}; waiting for it"):
+    with locked(path, f"another process is fetching {entry.title}; waiting for it"):
         if path.exists() and path.stat().st_mtime_ns != seen and (found := find(entry)):
             return found  # the other process has brought it
         if given:

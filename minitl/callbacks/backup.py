@@ -66,7 +66,7 @@ class BackupAndRestore(Callback):
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         self.latest = self.backup_dir / "latest.backup"
         self.previous = self.backup_dir / "previous.backup"
-        waiting = f"minitl: another process trains with the backup in {self.backup_dir}; waiting"
+        waiting = f"another process trains with the backup in {self.backup_dir}; waiting"
         with contextlib.ExitStack() as lock:
             lock.enter_context(locked(self.backup_dir / "training", waiting))
             for left in self.backup_dir.glob(".*.part.backup"):  # by a process that was killed

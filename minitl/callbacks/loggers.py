@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ def with_bar(source: Any, what: str) -> Any:
     """The batches of a source, with a progress bar."""
     from tqdm import tqdm
 
-    return tqdm(source.batches(), total=len(source) or None, desc=what, unit="batch", leave=False)
+    how = {"desc": what, "unit": "batch", "leave": False, "disable": None}
+    return tqdm(source.batches(), total=len(source) or None, **how)
 
 
 class ProgbarLogger(Callback):
-    """`verbose=1`: a progress bar per epoch; `verbose=2`: one printed line per epoch."""
+    """`verbose=1`: a progress bar per epoch; `verbose=2`: one printed line per epoch.
+
+    Where stderr is no terminal, a log file say, a bar would be thousands of lines: there is one per
+    epoch, as with 2.
+    """
 
     bar: Any = None
 
@@ -34,7 +40,7 @@ class ProgbarLogger(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         params = self.params or {}
         self.title = f"Epoch {epoch + 1}/{params.get('epochs')}"
-        if self.verbose == 1:
+        if self.verbose == 1 and sys.stderr.isatty():
             from tqdm import tqdm
 
             self.bar = tqdm(total=params.get("steps"), desc=self.title, leave=True)
@@ -48,7 +54,7 @@ class ProgbarLogger(Callback):
         if self.bar is not None:
             self.bar.set_postfix_str(format_logs(logs))
             self.on_train_end()
-        elif self.verbose == 2:
+        elif self.verbose:
             print(f"{self.title} - {format_logs(logs)}", flush=True)
 
     def on_train_end(self, logs: Logs | None = None) -> None:

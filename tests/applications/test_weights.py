@@ -101,18 +101,18 @@ def fetched():
 # ------------------------------------------------------------------------------ downloads
 
 
-def test_download_is_checked_and_kept(host, capsys):
+def test_download_is_checked_and_kept(host, caplog):
     assert fetched() == host.contents
     assert fetched() == host.contents
     assert host.requests == [None]
-    assert "minitl: fetching VGG16 with top from http" in capsys.readouterr().err
+    assert "fetching VGG16 with top from http" in caplog.text
 
 
-def test_broken_download_goes_on_where_it_broke(host, capsys):
+def test_broken_download_goes_on_where_it_broke(host, caplog):
     host.break_at = [300_000, 600_000]
     assert fetched() == host.contents
     assert host.requests == [None, "bytes=300000-", "bytes=600000-"]
-    assert "going on at byte 300,000" in capsys.readouterr().err
+    assert "going on at byte 300,000" in caplog.text
 
 
 def test_host_that_cannot_go_on_begins_again(host):
@@ -120,10 +120,10 @@ def test_host_that_cannot_go_on_begins_again(host):
     assert fetched() == host.contents
 
 
-def test_host_that_sends_another_range_than_asked_for(host, capsys):
+def test_host_that_sends_another_range_than_asked_for(host, caplog):
     host.break_at, host.wrong_range = [300_000], True
     assert fetched() == host.contents
-    assert "from the start" not in capsys.readouterr().err
+    assert "from the start" not in caplog.text
 
 
 def test_interrupted_download_leaves_nothing_half_and_is_taken_up(host, monkeypatch):
@@ -152,13 +152,13 @@ def test_interrupted_download_leaves_nothing_half_and_is_taken_up(host, monkeypa
 
 
 @pytest.mark.parametrize("size", [1000, len(Host.contents), 2 * len(Host.contents)])
-def test_part_of_another_file_is_thrown_away(host, size, capsys):
+def test_part_of_another_file_is_thrown_away(host, size, caplog):
     entry = pretrained.published("vgg16", True)
     part = files.cache_folder("weights") / (entry.file + ".part")
     part.write_bytes(b"x" * size)
     assert fetched() == host.contents
     assert not part.exists()
-    assert "downloading again from the start" in capsys.readouterr().err
+    assert "downloading again from the start" in caplog.text
 
 
 def test_wrong_digest_is_an_error_and_leaves_nothing(host):
@@ -169,11 +169,11 @@ def test_wrong_digest_is_an_error_and_leaves_nothing(host):
     assert left == []
 
 
-def test_damaged_file_in_the_cache_is_fetched_again(host, capsys):
+def test_damaged_file_in_the_cache_is_fetched_again(host, caplog):
     entry = pretrained.published("vgg16", True)
     (files.cache_folder("weights") / entry.file).write_bytes(b"half")
     assert fetched() == host.contents
-    assert capsys.readouterr().err.count("not using a damaged file") == 1
+    assert caplog.text.count("not using a damaged file") == 1
 
 
 def test_two_processes_fetch_once(host):

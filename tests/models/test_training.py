@@ -609,11 +609,16 @@ def test_integer_images_are_taken():
 # --- What is shown -------------------------------------------------------------------------------
 
 
-def test_verbose(capsys):
+def test_verbose(capsys, monkeypatch):
     model = classifier(metrics=["accuracy"])
     model.fit(X, Y, epochs=2, verbose=2)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[0].startswith("Epoch 1/2 - accuracy: 0.")
+    model.fit(X, Y, 4, epochs=2, verbose=1)  # into a log file: lines, no bar
+    seen = capsys.readouterr()
+    assert seen.err == "" and len(seen.out.splitlines()) == 2
+    assert seen.out.startswith("Epoch 1/2 - accuracy: 0.")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     model.fit(X, Y, 4, epochs=1, verbose=1)
     bar = capsys.readouterr().err
     assert "Epoch 1/1" in bar and "3/3" in bar and "loss: " in bar

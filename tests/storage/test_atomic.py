@@ -79,7 +79,7 @@ def test_cache_folder_that_cannot_be_made_names_the_way_out(tmp_path, monkeypatc
         files.cache_folder("weights")
 
 
-def test_lock_is_held_by_one_at_a_time(tmp_path, capsys):
+def test_lock_is_held_by_one_at_a_time(tmp_path, caplog):
     inside, most = 0, 0
 
     def work():
@@ -96,7 +96,7 @@ def test_lock_is_held_by_one_at_a_time(tmp_path, capsys):
     for thread in threads:
         thread.join()
     assert most == 1
-    assert "waiting" in capsys.readouterr().err
+    assert "waiting" in caplog.text
 
 
 def test_lock_dies_with_its_process(tmp_path):

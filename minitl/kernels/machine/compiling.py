@@ -10,8 +10,8 @@ it imports. Numba by itself looks at the function's file only, and would go on w
 """
 
 import hashlib
+import logging
 import re
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
@@ -88,8 +88,8 @@ def announce() -> None:
                 self.spent += time.perf_counter() - self.started
             if self.spent > PATIENCE and not self.said:
                 self.said = True
-                text = "minitl: compiling its kernels; they are kept, so this happens once "
+                text = "compiling the kernels; they are kept, so this happens once "
                 text += "(`minitl warmup` does it ahead)"
-                print(text, file=sys.stderr, flush=True)
+                logging.getLogger("minitl.kernels").warning(text)
 
     event.register("numba:compile", Notice())
