@@ -15,7 +15,7 @@ import pkgutil
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MethodType, ModuleType
@@ -64,6 +64,7 @@ PARTS = {
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
     "networks": "minitl.applications.common",  # unusual arguments; the images that a file expects
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
+    "own layers": "minitl.layers.written",  # what a user's layer is called with, and gives
     "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs
     "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
     "settings": "minitl.storage.settings",  # what a file says of a layer, a loss, an optimizer ...
@@ -77,6 +78,17 @@ PARTS = {
 def part(name: str) -> ModuleType:
     """The module that does what `PARTS` says, imported when it is first asked for."""
     return importlib.import_module(PARTS[name])
+
+
+def leaves(value: Any, kind: Any) -> Iterator[Any]:
+    """The things of this kind that `value` is, or that lists, tuples and dicts in it hold."""
+    if isinstance(value, kind):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from leaves(each, kind)
+    elif isinstance(value, dict):
+        yield from leaves(list(value.values()), kind)
 
 
 class elsewhere:

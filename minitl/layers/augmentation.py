@@ -191,14 +191,16 @@ class RandomTurn(Geometric):
             raise ValueError(f"turns are some of 0, 1, 2, 3 quarters of a circle; got {turns!r}")
 
     def build(self, input_shape: Shape) -> None:
-        height, width = input_shape[1:3]
+        self._need_squares(*input_shape[1:3])
+
+    def _need_squares(self, height: int | None, width: int | None) -> None:
         square = height == width or None in (height, width)
         if not square and any(turn % 2 for turn in self.turns):
             what = f"{self.name!r} turns by 90 degrees, for which images must be square"
             raise ValueError(f"{what}, got {height} x {width} pixels; turns=(0, 2) suits any")
 
     def matrices(self, seeds: Array, size: tuple[int, int]) -> Array:
-        self.build((None, *size))  # looks again: it may not have known the size
+        self._need_squares(*size)  # it may not have known the size when it was built
         return super().matrices(seeds, size)
 
     def linear(self, seeds: Array) -> Array:

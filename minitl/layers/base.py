@@ -10,9 +10,11 @@ and `compute_output_shape`. `layers/core.py` has the simplest ones; `models/grap
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence, Set
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -25,6 +27,8 @@ __all__ = ["Layer", "SymbolicTensor"]
 
 Shape = tuple[int | None, ...]
 Rng = np.random.Generator | None
+# What the call around the present one was told: its layers get it where nobody says otherwise.
+_around: ContextVar[tuple[bool | None, Rng]] = ContextVar("around", default=(None, None))
 REGULARIZERS = naming.Registry("minitl.regularizers")  # which registers its own
 
 
@@ -87,8 +91,39 @@ class LayerType(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__call__(*args, **kwargs)
+        if "own_weights" not in vars(layer):
+            raise RuntimeError(f"{cls.__name__}.__init__ does not call super().__init__()")
+        if not layer._trainable:  # the layers inside came after the flag
+            layer.trainable = False
         object.__setattr__(layer, "_sealed", True)
         return layer
+
+
+def _building(build: Callable[..., Any]) -> Callable[..., Any]:
+    """A class's `build`, so that it holds whoever calls it; `super().build` is a part of it."""
+
+    @functools.wraps(build)
+    def built(layer: Layer, input_shape: Any = None) -> None:
+        if not layer._sealed:  # within the class's constructor, or the build of a class below
+            build(layer, input_shape)
+            return
+        if layer.built:
+            return
+        object.__setattr__(layer, "_sealed", False)  # build may declare attributes
+        try:
+            build(layer, input_shape)
+        except BaseException:
+            layer.unbuild()
+            raise
+        finally:
+            object.__setattr__(layer, "_sealed", True)
+        layer.built = True
+        if isinstance(input_shape, tuple) and layer.own_weights and input_shape:
+            layer._channels = input_shape[-1]
+        if not layer._trainable:
+            layer.trainable = False
+
+    return built
 
 
 class Layer(naming.Configurable, metaclass=LayerType):
@@ -113,12 +148,18 @@ class Layer(naming.Configurable, metaclass=LayerType):
     _extra_arguments: ClassVar[Set[str]] = frozenset()
     # Settings in Keras's configurations that do nothing unless another is on; see from_config.
     idle_settings: ClassVar[frozenset[str]] = frozenset()
+    users: ClassVar[bool] = False  # written outside of minitl
     _sealed = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # Which of these this class's `call` wants to be told.
         cls._extra_arguments = inspect.signature(cls.call).parameters.keys() & {"training", "rng"}
+        cls.users = not cls.__module__.startswith("minitl.")
+        if "build" in vars(cls):
+            cls.build = _building(cls.build)  # type: ignore[method-assign]
+        if cls.users and "call" in vars(cls):
+            naming.part("own layers").describe_call(cls)
 
     def __init__(
         self, *, name: str | None = None, trainable: bool = True, dtype: str | None = None
@@ -132,15 +173,33 @@ class Layer(naming.Configurable, metaclass=LayerType):
         self._regularized: list[tuple[Variable, Any]] = []
         self.symbolic_calls: list[Call] = []
         self._channels: int | None = None  # the last axis of the input that it was built for
+        self._holding: dict[str, None] = {}  # the attributes that may hold layers, in order
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self._sealed and not hasattr(self, name):
             known = [n for n in dir(self) if not n.startswith("_")]
-            hint = naming.did_you_mean(name, known)
-            where = "(Attributes of your own layers are declared in __init__ or build.)"
-            raise AttributeError(f"{self} has no attribute {name!r}. {hint} {where}")
+            if not self.users or naming.nearest(name, ("trainable", "rate_multiplier"), 0.8):
+                hint = naming.did_you_mean(name, known)
+                raise AttributeError(f"{self} has no attribute {name!r}. {hint}")
         object.__setattr__(self, name, value)
+        if isinstance(value, (Layer, Variable, list, tuple, dict)):
+            self._track(name, value)
 
+    def _track(self, name: str, value: Any) -> None:
+        """Put down what may hold layers, in `sublayers`' order, and weights that nobody added."""
+        if "_holding" not in vars(self):
+            if isinstance(value, (Layer, Variable)):
+                begin = f"{type(self).__name__}.__init__ begins with super().__init__()"
+                raise RuntimeError(f"{begin}: before that it cannot have the attribute {name!r}")
+            return
+        if not isinstance(value, Variable):
+            self._holding[name] = None
+        for variable in naming.leaves(value, Variable):
+            if all(variable is not v for v in self.own_weights):
+                variable.trainable = variable.learnable and self._trainable
+                self.own_weights.append(variable)
+
+    @_building
     def build(self, input_shape: Any) -> None:
         """Make the weights for inputs of this shape (a list of shapes for several inputs)."""
 
@@ -173,14 +232,24 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     def add_weight(
         self,
-        name: str,
-        shape: Sequence[int],
-        initializer: Any = "glorot_uniform",
+        name: Any = None,
+        shape: Any = (),
+        initializer: Any = None,
         trainable: bool = True,
         regularizer: Any = None,
+        dtype: str | None = None,
     ) -> Variable:
-        """Make a weight and register it. The order of these calls is the order in files."""
-        values = initializers.initial_values(initializer, tuple(shape), self.dtype)
+        """Make a weight and register it. The order of these calls is the order in files.
+
+        Where the first argument is no string, it is the shape, and what follows the initializer.
+        """
+        if name is not None and not isinstance(name, str):
+            name, shape, initializer = None, name, shape if shape != () else initializer
+        name = name or f"variable_{len(self.own_weights)}"
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        dtype = dtype or self.dtype
+        start = initializer or ("glorot_uniform" if np.dtype(dtype).kind == "f" else "zeros")
+        values = initializers.initial_values(start, shape, dtype)
         variable = Variable(values, name=name, learnable=trainable, copy=False)
         variable.trainable = trainable and self._trainable
         variable.rate_multiplier = self._rate_multiplier
@@ -196,11 +265,10 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
-        for variable in self.own_weights:
-            variable.trainable = variable.learnable and self._trainable
-        for layer in self.sublayers():
-            layer.trainable = value
+        for layer in self.inside():
+            layer.mark_trainable(value)
+            for variable in layer.own_weights:
+                variable.trainable = variable.learnable and bool(value)
 
     def mark_trainable(self, value: bool) -> None:
         """Set the flag of this layer alone, not those of its weights and of layers inside."""
@@ -214,15 +282,28 @@ class Layer(naming.Configurable, metaclass=LayerType):
     def rate_multiplier(self, value: float) -> None:
         if not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"a rate_multiplier is a number of at least 0, got {value!r}")
-        self._rate_multiplier = float(value)
-        for variable in self.own_weights:
-            variable.rate_multiplier = self._rate_multiplier
-        for layer in self.sublayers():
-            layer.rate_multiplier = value
+        for layer in self.inside():
+            layer._rate_multiplier = float(value)
+            for variable in layer.own_weights:
+                variable.rate_multiplier = float(value)
 
     def sublayers(self) -> Iterable[Layer]:
-        """Layers inside this one; a Model has some."""
-        return ()
+        """Layers inside this one: those that are attributes, or in lists and dicts that are."""
+        if not self._holding:
+            return ()
+        held = naming.leaves([getattr(self, n, None) for n in self._holding], Layer)
+        return {id(layer): layer for layer in held}.values()
+
+    def inside(self) -> list[Layer]:
+        """This layer and all that are inside it, each once, the outer ones first."""
+        found: dict[int, Layer] = {}
+        waiting: list[Layer] = [self]
+        while waiting:
+            layer = waiting.pop()
+            if id(layer) not in found:
+                found[id(layer)] = layer
+                waiting += reversed(list(layer.sublayers()))
+        return list(found.values())
 
     def as_graph(self) -> Any:
         """The layer itself where it is nothing but a graph of layers: a Model is one."""
@@ -232,22 +313,25 @@ class Layer(naming.Configurable, metaclass=LayerType):
         """Whether a call gives the same for the same input for as long as a training lasts.
 
         It does where nothing learns and nothing is random. A layer of the user's that takes
-        `training` or `rng` is believed to behave otherwise in training than outside; one that
-        holds layers is what these are, unless it says `random = True`.
+        `training` or `rng` is believed to behave otherwise in training than outside, and one of
+        minitl's that holds layers is what these are; `random = True` says that it is not.
         """
         if any(v.trainable or (self._trainable and not v.learnable) for v in self.own_weights):
             return False
         inner = list(self.sublayers())
-        if training and (self.random or (self._extra_arguments and not inner)):
+        told = self._extra_arguments and (self.users or not inner)
+        if training and (self.random or told):
             return False
         return all(layer.fixed(training) for layer in inner)
 
     @property
     def weights(self) -> list[Variable]:
         """All weights, in the order of files: those that learn first. Freezing changes nothing."""
-        found = sorted(self.own_weights, key=lambda v: not v.learnable)
-        found += [v for layer in self.sublayers() for v in layer.weights]
-        return list({id(v): v for v in found}.values())  # a shared weight counts once
+        found: dict[int, Variable] = {}  # a shared weight counts once
+        for layer in self.inside():
+            for learnable in (True, False):
+                found |= {id(v): v for v in layer.own_weights if v.learnable is learnable}
+        return list(found.values())
 
     @property
     def trainable_weights(self) -> list[Variable]:
@@ -287,8 +371,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     def regularization(self) -> list[Tensor]:
         """The penalties of the weights that are being trained, as scalars."""
-        own = [penalty(v) for v, penalty in self._regularized if v.trainable]
-        return own + [term for layer in self.sublayers() for term in layer.regularization()]
+        pairs = [pair for layer in self.inside() for pair in layer._regularized]
+        return [penalty(v) for v, penalty in pairs if v.trainable]
 
     def __call__(self, x: Any, training: bool | None = None, rng: Rng = None) -> Any:
         """Compute on arrays or Tensors, or extend a graph from symbolic tensors."""
@@ -301,10 +385,17 @@ class Layer(naming.Configurable, metaclass=LayerType):
             return self._connect(Call(self, inputs, training, several))
         tensors = [self._as_input(t) for t in inputs]
         self.prepare([t.shape for t in tensors] if several else tensors[0].shape)
-        mode = self._training_unless_told if training is None else bool(training)
+        around = _around.get()
+        training = around[0] if training is None else bool(training)
+        rng = around[1] if rng is None else rng
+        mode = self._training_unless_told if training is None else training
         extra = {"training": mode, "rng": rng}
         wanted = {k: v for k, v in extra.items() if k in self._extra_arguments}
-        return self.call(tensors if several else tensors[0], **wanted)
+        token = _around.set((training, rng))
+        try:
+            return self.call(tensors if several else tensors[0], **wanted)
+        finally:
+            _around.reset(token)
 
     def _as_input(self, x: Any) -> Tensor:
         x = as_tensor(x, self.dtype)
@@ -325,17 +416,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
             axes = f"{self.input_rank} axes {axes}"
             raise ValueError(f"{self} takes an input of {axes}, got shape {shape}")
         if not self.built:
-            object.__setattr__(self, "_sealed", False)  # build may declare attributes
-            try:
-                self.build(shape)
-            except BaseException:
-                self.unbuild()
-                raise
-            finally:
-                object.__setattr__(self, "_sealed", True)
-            self.built = True
-            if single and self.own_weights and shape:
-                self._channels = shape[-1]
+            self.build(shape)
         elif single and self._channels is not None and shape[-1] != self._channels:
             last = f"{self._channels}, got shape {shape}"
             raise ValueError(f"{self} was built for inputs whose last axis is {last}")
