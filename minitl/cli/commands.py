@@ -206,7 +206,7 @@ def info(arguments: argparse.Namespace) -> None:
 
 def _show(text: str) -> None:
     """Print what a stranger's file says, line by line, without commands to the terminal."""
-    print("\n".join(map(feature_file.visible, text.split("\n"))))
+    print("\n".join(map(atomic.visible, text.split("\n"))))
 
 
 def augment(arguments: argparse.Namespace) -> None:

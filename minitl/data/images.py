@@ -13,7 +13,6 @@ much the image shrinks, so fine texture aliases.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import warnings
 from collections.abc import Callable
@@ -21,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minitl.data.door import Source, is_16_bit, opened, to_mode
 from minitl.storage.atomic import replacing
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Source = str | bytes | os.PathLike | io.BytesIO
 PILLOW_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}  # one letter per channel
+TWICE = 7  # bytes per pixel: of a copy in other colours, and of the array
 PILLOW_FILTERS = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
 
 
@@ -54,9 +54,10 @@ def load_img(
     """
     check_choice("color_mode", color_mode, PILLOW_MODES)
     check_choice("interpolation", interpolation, PILLOW_FILTERS)
-    img = open_image(path)
-    if not (color_mode == "grayscale" and (_is_16_bit(img) or img.mode == "I")):
-        img = _convert(img, PILLOW_MODES[color_mode], path)
+    with opened(path, TWICE) as img:
+        img.load()
+        if not (color_mode == "grayscale" and (is_16_bit(img) or img.mode == "I")):
+            img = to_mode(img, PILLOW_MODES[color_mode])
     if target_size is None:
         return img
     height, width = check_size("target_size", target_size)
@@ -258,67 +259,11 @@ def _taps(
     return list(zip(np.clip(pixels, 0, size - 1).T, weights.astype(dtype).T, strict=True))
 
 
-def open_image(path: Source) -> Image.Image:
-    """Read and decode the whole image file and return the Pillow image, colours as stored.
-
-    Raises OSError that names the file and what is wrong with it; TypeError when `path` is no path.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    if isinstance(path, io.BytesIO):
-        data = path.getvalue()
-    elif isinstance(path, (str, bytes, os.PathLike)):
-        try:
-            with open(path, "rb") as file:
-                data = file.read()
-        except OSError as error:
-            # the same class, so that FileNotFoundError stays what it is
-            raise type(error)(f"cannot read {_name(path)}: {error.strerror}") from error
-    else:
-        raise TypeError(f"path must be a path or io.BytesIO, got {type(path).__name__}")
-    try:
-        img = Image.open(io.BytesIO(data))
-        img.load()  # Pillow decodes lazily: only now is a cut-off file found out
-        return img
-    except UnidentifiedImageError:
-        reason = f"not an image in a format that Pillow knows; it starts with {data[:12]!r}"
-    except Exception as error:  # on broken files the decoders raise whatever they stumble over
-        reason = str(error) or type(error).__name__
-    if not data:
-        reason = "the file is empty"
-    raise OSError(f"cannot read {_name(path)} as an image: {reason}")
-
-
 def decode(path: Source, color_mode: str) -> np.ndarray:
     """Read an image file into uint8 (H, W, C), C = 1, 3 or 4 by `color_mode`; see `load_img`."""
-    return img_to_array(_convert(open_image(path), PILLOW_MODES[color_mode], path), dtype=np.uint8)
-
-
-def _convert(img: Image.Image, mode: str, path: Source) -> Image.Image:
-    """Convert to the 8-bit Pillow mode 'L', 'RGB' or 'RGBA'."""
-    from PIL import Image
-
-    if _is_16_bit(img):
-        img = Image.fromarray((np.asarray(img).astype(np.int32) >> 8).astype(np.uint8))
-    elif img.mode in ("I", "F"):
-        pixels = np.asarray(img)
-        low, high = pixels.min(), pixels.max()
-        if not (low >= 0 and high <= 255):  # also for NaN
-            values = f"its values run from {low:g} to {high:g}, and a file with 32 bits per pixel"
-            advice = "does not say which is white; scale it to 0-255 first"
-            raise OSError(f"cannot read {_name(path)} as an 8-bit image: {values} {advice}")
-    elif img.mode == "P" and "transparency" in img.info:
-        img = img.convert("RGBA")  # straight to RGB, Pillow warns
-    return img if img.mode == mode else img.convert(mode)
-
-
-def _is_16_bit(img: Image.Image) -> bool:
-    # Pillow before 11 opened 16-bit PNG files in its 32-bit mode
-    return img.mode.startswith("I;16") or (img.mode == "I" and img.format == "PNG")
-
-
-def _name(path: Source) -> str:
-    return "the image" if isinstance(path, io.BytesIO) else os.fsdecode(path)
+    with opened(path, TWICE) as img:
+        img.load()
+        return img_to_array(to_mode(img, PILLOW_MODES[color_mode]), dtype=np.uint8)
 
 
 def _with_channels(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, locks between processes, and progress bars.
+"""Files that are written whole or not at all, locks, and what reaches a terminal.
 
 A file is written beside its place and renamed into it, so whoever reads it sees the old file or
 the new one and never half of either. A lock dies with its owner.
@@ -104,3 +104,8 @@ def progress_bar(
 
     how = {"unit": unit, "unit_scale": unit == "B", "leave": False, "disable": hidden or None}
     return tqdm(total=total, initial=initial, desc=f"minitl: {text}", **how)
+
+
+def visible(text: str) -> str:
+    """The text with escapes for what a terminal would obey, or could not print."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minitl.storage import hdf5_reader
-from minitl.storage.atomic import locked, replacing
+from minitl.storage.atomic import locked, replacing, visible
 from minitl.storage.digests import SIZE
 
 FORMAT = "minitl features 2"
@@ -286,8 +286,3 @@ def describe(path: str | Path) -> str:
     told = [*layout.about.items(), *layout.key.items()]
     lines += [f"{name}: {value}" for name, value in told if name not in ("D", "dtype")]
     return "\n".join(map(visible, lines))
-
-
-def visible(text: str) -> str:
-    """The text with escapes for what a terminal would obey, or could not print."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

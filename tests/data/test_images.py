@@ -8,7 +8,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from minitl.data import images
+from minitl.data import door, images
 from minitl.data.images import array_to_img, img_to_array, load_img, resize_images, save_img, to_rgb
 
 PHOTO = Path(sklearn.datasets.__file__).parent / "images" / "china.jpg"
@@ -62,7 +62,7 @@ def test_16_bit_gray_gives_its_high_byte_for_rgb_and_itself_as_gray(tmp_path):
 def test_a_16_bit_png_opened_in_the_32_bit_mode_of_older_pillow_is_16_bit():
     img = Image.fromarray(np.array([[0, 65535]], np.int32))
     img.format = "PNG"
-    assert np.asarray(images._convert(img, "L", "x")).tolist() == [[0, 255]]
+    assert np.asarray(door.to_mode(img, "L")).tolist() == [[0, 255]]
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
@@ -148,7 +148,7 @@ def test_unknown_choices_show_the_known_ones():
     ("name", "content", "reason"),
     [
         ("empty.jpg", b"", "the file is empty"),
-        ("page.jpg", b"<html>404</html>", "not an image in a format that Pillow knows; it starts"),
+        ("page.jpg", b"<html>404</html>", "not an image in a format that is read; it starts"),
         ("cut.jpg", PHOTO.read_bytes()[:5000], "truncated"),
         ("cut.png", None, "truncated"),
     ],
