@@ -3,7 +3,7 @@
 Files come in, arrays (N, H, W, C) and labels (N,) go out, ready for `fit` and `extract_features`.
 For people's own pictures, `found` finds them in a folder or a table, `pictures` reads them as one
 array, and `door` is where a file comes in. For scripts of Keras, `images` reads and resizes single
-images and `folder` a folder with one sub-folder per class. For both,
+images and `folder` a folder with one sub-folder per class. Beside them,
 `augmentation` makes random views of arrays, `splits` divides rows into parts, and `elpv` is a
 data set of solar cells. Published data sets by Keras's names are in `minitl.datasets`.
 """

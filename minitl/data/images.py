@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PILLOW_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}  # one letter per channel
-TWICE = 7  # bytes per pixel: of a copy in other colours, and of the array
+COPIES = 7  # bytes per pixel: of a copy in other colours, and of the array
 PILLOW_FILTERS = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
 
 
@@ -54,7 +54,7 @@ def load_img(
     """
     check_choice("color_mode", color_mode, PILLOW_MODES)
     check_choice("interpolation", interpolation, PILLOW_FILTERS)
-    with opened(path, TWICE) as img:
+    with opened(path, COPIES) as img:
         img.load()
         if not (color_mode == "grayscale" and (is_16_bit(img) or img.mode == "I")):
             img = to_mode(img, PILLOW_MODES[color_mode])
@@ -261,7 +261,7 @@ def _taps(
 
 def decode(path: Source, color_mode: str) -> np.ndarray:
     """Read an image file into uint8 (H, W, C), C = 1, 3 or 4 by `color_mode`; see `load_img`."""
-    with opened(path, TWICE) as img:
+    with opened(path, COPIES) as img:
         img.load()
         return img_to_array(to_mode(img, PILLOW_MODES[color_mode]), dtype=np.uint8)
 
