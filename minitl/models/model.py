@@ -353,6 +353,7 @@ class Model(Layer):
     freeze_until = elsewhere("stages", "freeze_until")
     unfreeze_from = elsewhere("stages", "unfreeze_from")
     summary = elsewhere("summary", "summary")
+    _repr_html_ = elsewhere("notebook", "model_html")
     save = elsewhere("files", "save_model")
     save_weights = elsewhere("files", "save_weights")
     load_weights = elsewhere("files", "load_weights")
