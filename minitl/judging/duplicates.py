@@ -5,10 +5,11 @@ the pairs among N of these. A copy B of a picture A is A in other light, and noi
 
     B = a A + b + r        distance(A, B) = |r| / (0.5 + 0.02 s)
 
-with the a and b that fit best, |r| the root mean square of what is left and s the contrast
-(standard deviation) of the flatter one, in levels of 0-255. Pixels at the ends of that range are
-left out: light that was cut off there does not come back. No pair is compared in a loop: a product
-of matrices gives the few nearest of each picture, and only these are looked at closely.
+in gray, with the a and b that fit best, |r| the root mean square of what is left and s the contrast
+(standard deviation) of the flatter one, in levels of 0-255; the colours need only be about the
+same, for JPEG keeps them badly. Pixels at the ends of the range are left out: light that was cut
+off there does not come back. No pair is compared in a loop: a product of matrices gives the few
+nearest of each picture, and only these are looked at closely.
 """
 
 from typing import Any
@@ -25,7 +26,8 @@ ROWS = 1024  # pictures that are compared with all others at a time
 # Solar cells of one ingot, cut from neighbouring wafers, are the most alike of different pictures
 # that were found: 1.00 and above, where copies as JPEG of quality 20 reach 0.92, of 50 0.38.
 CLOSE, FAR = 0.95, 3.0
-SHARE = 0.15  # of the median distance to the nearest other picture: where pictures are less alike
+TINT = 15.0  # levels by which colours may differ, in the root mean square
+SHARE = 0.19  # of the median distance to the nearest other picture: where pictures are less alike
 
 
 def thumbnail(image: Any) -> np.ndarray:
@@ -41,9 +43,9 @@ def thumbnail(image: Any) -> np.ndarray:
 
 
 def contrast(thumbnails: np.ndarray) -> np.ndarray:
-    """(N,) standard deviation over the places of thumbnails (N, h, w, 3), in levels of 0-255: that
+    """(N,) standard deviation over the places of thumbnails (N, 24, 24, 3), in levels of 0-255: that
     of the channel in which it is largest. 0 is one colour."""
-    places = np.asarray(thumbnails, np.float32).reshape(len(thumbnails), -1, 3)
+    places = np.asarray(thumbnails, np.float32).reshape(len(thumbnails), SIDE**2, 3)
     return places.std(axis=1).max(axis=1)
 
 
@@ -53,11 +55,11 @@ def near_duplicates(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     thumbnails  (N, 24, 24, 3), of `thumbnail`
 
     Sorted by distance. Pictures of one colour are in no pair. What counts as near follows the set:
-    a distance up to 0.95, or up to 0.15 of the median distance to the nearest other picture, at
+    a distance up to 0.95, or up to 0.19 of the median distance to the nearest other picture, at
     most 3. So cells that all look alike are told apart, and a rough copy of a photograph is found.
     """
     rows = np.flatnonzero(contrast(thumbnails) >= FLAT)
-    pictures = np.asarray(thumbnails)[rows].reshape(len(rows), -1)
+    pictures = np.asarray(thumbnails)[rows].reshape(len(rows), 3 * SIDE**2)
     pairs = _candidates(pictures)
     distances = _distances(pictures, pairs)
     if not len(pairs):
@@ -113,22 +115,28 @@ def _candidates(pictures: np.ndarray) -> np.ndarray:
 
 
 def _distances(pictures: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """(P,) the distance of each pair, see above; infinite where the light is another altogether."""
+    """(P,) the distance of each pair, see above; infinite for other colours, or other light."""
     found = np.full(len(pairs), np.inf)
     for start in range(0, len(pairs), ROWS):
         some = slice(start, start + ROWS)
-        a, b = (pictures[pairs[some, side]].astype(np.float32) for side in (0, 1))
-        inside = (np.minimum(a, b) > 4) & (np.maximum(a, b) < 251)
+        rgb = [
+            pictures[pairs[some, side]].reshape(-1, SIDE**2, 3).astype(np.float32)
+            for side in (0, 1)
+        ]
+        inside = (np.minimum(*rgb).min(axis=2) > 4) & (np.maximum(*rgb).max(axis=2) < 251)
         count = inside.sum(axis=1)
         enough = count > inside.shape[1] / 4
         inside[~enough], count[~enough] = True, inside.shape[1]
-        a, b = (np.where(inside, x - _mean(x, inside, count), 0) for x in (a, b))
-        aa, bb, ab = (np.einsum("pi,pi->p", *both) for both in ((a, a), (b, b), (a, b)))
+        gray = [x.mean(axis=2) for x in rgb]
+        tint = np.subtract(*(x - g[..., np.newaxis] for x, g in zip(rgb, gray, strict=True)))
+        tint = np.sqrt(np.where(inside, (tint**2).mean(axis=2), 0).sum(axis=1) / count)
+        a, b = (np.where(inside, g - _mean(g, inside, count), 0) for g in gray)
+        aa, bb, ab = (np.einsum("pi,pi->p", *two) for two in ((a, a), (b, b), (a, b)))
         flatter, other = np.minimum(aa, bb), np.maximum(aa, bb)
         left = np.maximum(flatter - ab**2 / np.maximum(other, 1e-6), 0)
         residual, spread = np.sqrt(left / count), np.sqrt(flatter / count)
-        same_light = (ab > 0) & (other < 3 * flatter + 4 * count)
-        found[some] = np.where(same_light, residual / (0.5 + 0.02 * spread), np.inf)
+        alike = (ab > 0) & (other < 3 * flatter + 4 * count) & (tint < TINT)
+        found[some] = np.where(alike, residual / (0.5 + 0.02 * spread), np.inf)
     return found
 
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from minitl.judging.evaluation import ReliabilityBin
 from minitl.judging.plots import best_of, joined
-from minitl.transfer.feature_file import visible
+from minitl.storage.atomic import visible
 
 # Okabe and Ito's colours, which remain distinct with any kind of colour vision; those that stand
 # out from white and from black alike come first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#A0522D")
 BLUE, RED = COLOURS[:2]
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 34  # margins of a chart, in its units
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 20, 34  # margins of a chart, in its units
 
 
 def escaped(text: Any) -> str:
@@ -144,7 +144,7 @@ def _mark_stages(chart: Chart, names: Sequence[str], lengths: Sequence[int]) -> 
             chart.parts.append(f'<path d="M{x:.1f} {TOP}V{chart.size[1] - BOTTOM}" {how}/>')
         if name and length:
             short = name if len(name) < 20 else name[:18] + "…"
-            chart.text(chart.x(start + 0.6) + 3, TOP + 7, short, "start")
+            chart.text(chart.x(start + 0.6) + 3, TOP - 8, short, "start")
         start += length
 
 

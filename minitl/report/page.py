@@ -22,8 +22,7 @@ from minitl.judging.evaluation import (
 )
 from minitl.report import charts, tables
 from minitl.report.pictures import data_uri, heated
-from minitl.storage.atomic import replacing
-from minitl.transfer.feature_file import visible
+from minitl.storage.atomic import replacing, visible
 
 WRONG, UNSURE, ON_MAP, OF_A_KIND = 24, 12, 160, 24  # pictures that are shown, at most
 CLASSES = 30  # of a confusion matrix that is still read
