@@ -43,7 +43,7 @@ def thumbnail(image: Any) -> np.ndarray:
 
 
 def contrast(thumbnails: np.ndarray) -> np.ndarray:
-    """(N,) standard deviation over the places of thumbnails (N, 24, 24, 3), in levels of 0-255: that
+    """(N,) standard deviation over the places of thumbnails (N, 24, 24, 3), 0-255 levels: that
     of the channel in which it is largest. 0 is one colour."""
     places = np.asarray(thumbnails, np.float32).reshape(len(thumbnails), SIDE**2, 3)
     return places.std(axis=1).max(axis=1)
