@@ -9,13 +9,14 @@ from PIL import Image
 from minitl.judging import duplicates
 
 RNG = np.random.default_rng(0)
+FILTER = Image.Resampling
 
 
 def scene(seed, alike=0.0):
     """A picture of 200 x 160 pixels: soft shapes in colours; with `alike` much is common to all."""
     shapes = [np.random.default_rng(s).random((9, 7, 3)) for s in (10**6, seed)]
     small = alike * shapes[0] + (1 - alike) * shapes[1]
-    image = Image.fromarray((255 * small).astype(np.uint8)).resize((160, 200), Image.BICUBIC)
+    image = Image.fromarray((255 * small).astype(np.uint8)).resize((160, 200), FILTER.BICUBIC)
     grain = np.random.default_rng(seed).normal(0, 6, (200, 160, 1))
     return Image.fromarray(np.clip(np.asarray(image) * 0.8 + 20 + grain, 0, 255).astype(np.uint8))
 
@@ -30,10 +31,10 @@ COPIES = {
     "as it is": lambda im: im,
     "JPEG 90": lambda im: jpeg(im, 90),
     "JPEG 50": lambda im: jpeg(im, 50),
-    "half": lambda im: im.resize((80, 100), Image.BICUBIC),
-    "smaller, JPEG": lambda im: jpeg(im.resize((96, 120), Image.LANCZOS), 85),
-    "larger": lambda im: im.resize((333, 410), Image.BILINEAR),
-    "stretched": lambda im: im.resize((224, 224), Image.BILINEAR),
+    "half": lambda im: im.resize((80, 100), FILTER.BICUBIC),
+    "smaller, JPEG": lambda im: jpeg(im.resize((96, 120), FILTER.LANCZOS), 85),
+    "larger": lambda im: im.resize((333, 410), FILTER.BILINEAR),
+    "stretched": lambda im: im.resize((224, 224), FILTER.BILINEAR),
     "lighter": lambda im: im.point(lambda v: min(255, int(v * 1.15 + 10))),
     "darker": lambda im: im.point(lambda v: int(v * 0.85)),
 }
