@@ -63,6 +63,7 @@ PARTS = {
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
     "networks": "minitl.applications.common",  # unusual arguments; the images that a file expects
+    "onnx": "minitl.storage.onnx_layers",  # Model.export
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
     "own layers": "minitl.layers.written",  # what a user's layer is called with, and gives
     "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs

@@ -355,6 +355,7 @@ class Model(Layer):
     summary = elsewhere("summary", "summary")
     _repr_html_ = elsewhere("notebook", "model_html")
     save = elsewhere("files", "save_model")
+    export = elsewhere("onnx", "export_model")
     save_weights = elsewhere("files", "save_weights")
     load_weights = elsewhere("files", "load_weights")
     get_config = elsewhere("files", "describe")
