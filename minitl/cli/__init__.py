@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 
-from minitl.cli import commands, demo, train, weights
+from minitl.cli import commands, demo, serving, train, weights
 from minitl.cli.options import add_command
 from minitl.cli.warmup import warm_up
 
@@ -49,7 +49,7 @@ def all_commands() -> argparse.ArgumentParser:
     version = sys.modules["minitl"].__version__
     parser.add_argument("--version", action="version", version=f"minitl {version}")
     names = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for file in (demo, train, commands, weights):
+    for file in (demo, train, commands, serving, weights):
         file.add_to(names)
     add_command(names, warmup)
     what = "whose lines are wanted"

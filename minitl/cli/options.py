@@ -88,6 +88,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """'8000' as 8000."""
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+    return int(text)
+
+
 def widths(text: str) -> str:
     """'' or '256,64', as it is."""
     if text and not all(part.isdecimal() and int(part) > 0 for part in text.split(",")):

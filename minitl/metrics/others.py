@@ -11,7 +11,7 @@ import numpy as np
 
 from minitl import losses
 from minitl.autograd import Array
-from minitl.metrics import TABLE, LossMetric, Mean, MeanPerSample, Metric, true_labels
+from minitl.metrics import TABLE, LossMetric, Mean, Metric, true_labels
 from minitl.naming import public_names, snake_case
 
 
@@ -22,14 +22,14 @@ class Sum(Mean):
         return self.total
 
 
-class Accuracy(MeanPerSample):
+class Accuracy(Mean):
     """How often y_pred equals y_true."""
 
     def values(self, y_true: Array, y_pred: Array) -> Array:
         return y_true.reshape(y_pred.shape) == y_pred
 
 
-class BinaryAccuracy(MeanPerSample):
+class BinaryAccuracy(Mean):
     """How often y_pred > threshold agrees with y_true (0 or 1); mean over the last axis."""
 
     def __init__(self, name: str | None = None, *, threshold: float = 0.5):
@@ -40,7 +40,7 @@ class BinaryAccuracy(MeanPerSample):
         return (y_true.reshape(y_pred.shape) == (y_pred > self.threshold)).mean(axis=-1)
 
 
-class TopKCategoricalAccuracy(MeanPerSample):
+class TopKCategoricalAccuracy(Mean):
     """How often the true class (one-hot, or an integer) is among the k largest outputs."""
 
     def __init__(self, k: int = 5, name: str | None = None):

@@ -15,9 +15,9 @@ COMMANDS = [
     "extract",
     "evaluate",
     "predict",
-    "export",
     "info",
     "augment",
+    "serve",
     "warmup",
     "completion",
 ]
