@@ -242,7 +242,8 @@ def _data_identity(source: Any) -> list[str] | None:
         return None if source is None else source.identity()
     arrays = [*source.x, *source.y, *([] if source.weight is None else [source.weight])]
     shapes = ", ".join(f"{a.shape} {a.dtype}" for a in arrays)
-    return [shapes, f"batches of {source.batch_size}", state_file.fingerprint(arrays)]
+    told = [a.identity() if hasattr(a, "identity") else a for a in arrays]
+    return [shapes, f"batches of {source.batch_size}", state_file.fingerprint(told)]
 
 
 def _changes(thing: Any, skip: tuple[str, ...] = ()) -> state_file.Changes:

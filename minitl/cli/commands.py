@@ -9,7 +9,10 @@ import argparse
 import csv
 import json
 import sys
+import textwrap
 import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,11 @@ import numpy as np
 from minitl import data
 from minitl.applications.vgg16 import preprocess_input
 from minitl.cli import options
-from minitl.cli.folders import HOW, Pictures, check_output, read_folder
+from minitl.cli.folders import check_output, find, walk
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import frozen_vgg16
+from minitl.data.found import left_out
+from minitl.data.pictures import FORMERLY
 from minitl.judging import evaluation, plots
 from minitl.models import Model, load_model
 from minitl.storage import atomic, keras_files, state
@@ -57,7 +62,7 @@ def add_to(commands: Any) -> None:
     option(parser, "--preview", "FILE", "where to draw", "augmentation.png")
     option(parser, "--images", "N", "so many of a folder", 4, type=int)
     option(parser, "--views", "N", "of each image", 6, type=int)
-    scaled = "height and width to which images are cropped and scaled first"
+    scaled = "height and width to which images are scaled first, as `minitl train` does"
     option(parser, "--size", "HxW", scaled, "224", type=options.size)
     option(parser, "--seed", "N", "of all that is random", 0, type=int)
     options.add_augmentation(parser)
@@ -74,12 +79,15 @@ def extract(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     out = check_output(arguments.output, (".h5",))
     base = frozen_vgg16(arguments.size, arguments.weights)
-    size, strict = arguments.size, arguments.strict
-    pictures, labels, names = read_folder(arguments.directory, size, strict, needs_classes=False)
+    strict = arguments.strict
+    pictures = find(arguments.directory, arguments.size, strict, needs_classes=False)
     chosen = arguments.layers.split(",") if arguments.layers else None
     pooling = None if arguments.pooling == "none" else arguments.pooling
     how: dict[str, Any] = {"preprocess": preprocess_input, "batch_size": 16, "verbose": 1}
-    f = features.extract_features(base, pictures.pixels, chosen, pooling, out=out, **how)
+    f = features.extract_features(base, pictures, chosen, pooling, out=out, **how)
+    for fault in pictures.faults.values():
+        print(f"minitl: {fault}", file=sys.stderr)
+    said, names = left_out(pictures, strict), pictures.class_names
     rows = out.with_suffix(".csv")
     # Names of files are bytes: 'surrogateescape' writes back those that are no UTF-8.
     with (
@@ -88,69 +96,95 @@ def extract(arguments: argparse.Namespace) -> None:
     ):
         writer = csv.writer(file)
         writer.writerow(["row", "path", "label", "class"])
-        for i, (path, label) in enumerate(zip(pictures.paths, labels, strict=True)):
-            writer.writerow([i, path, *((label, names[label]) if names else ("", ""))])
-    print(f"F {f.shape} is in {out}, which image a row is of in {rows}.{pictures.skipped()}")
+        for i, row in enumerate(pictures.readable()):
+            label = (pictures.labels[row], names[pictures.labels[row]]) if names else ("", "")
+            writer.writerow([i, pictures.paths[row], *label])
+    print(f"F {f.shape} is in {out}, which image a row is of in {rows}. {said}".rstrip())
     print(f"{time.perf_counter() - started:.0f} s")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Tell how good a trained model is on a folder with one sub-folder of images per class."""
     model, about = trained_model(arguments.model)
-    names = about["class_names"]
-    place, strict = arguments.directory, arguments.strict
-    pictures, labels, _ = read_folder(place, about["size"], strict, names, about)
-    p = probabilities(model, about, pictures.pixels)
-    found = evaluation.evaluate_predictions(labels, p, names)
+    names, strict = about["class_names"], arguments.strict
+    pictures = find(arguments.directory, about["size"], strict, names, about)
+    for part in ("test", "validation"):
+        if pictures.split is not None and part in pictures.split:
+            warnings.warn(
+                f"{arguments.directory} is divided: these are its {part} images", stacklevel=1
+            )
+            pictures = pictures.part(pictures.split == part)
+            break
+    found = list(classified(model, about, pictures, strict))
+    labels = pictures.labels[[row for row, _ in found]]
+    judged = evaluation.evaluate_predictions(labels, np.array([p for _, p in found]), names)
     if arguments.json:
-        print(json.dumps(found.to_dict() | {"unreadable": len(pictures.faults)}, indent=1))
+        print(json.dumps(judged.to_dict() | {"unreadable": len(pictures.faults)}, indent=1))
     else:
-        print(f"{found}\n{len(labels)} images.{pictures.skipped()}")
+        print(f"{judged}\n{len(labels)} images. {left_out(pictures)}".rstrip())
 
 
 def predict(arguments: argparse.Namespace) -> None:
     """Tell what a trained model says about images: the class of each, and its probability.
 
     The model itself says how images are scaled. Exit code 1 if some could not be read; the others
-    are predicted.
+    are predicted. What is known is written at once, also while others are still to be read.
     """
     model, about = trained_model(arguments.model)
-    names = about["class_names"]
+    names, skipped = about["class_names"], dict[str, list[str]]()
     paths: list[str] = []
     for path in arguments.images:
         if Path(path).is_dir():
-            folder = data.image_dataset_from_directory(path, None, shuffle=False, verbose=False)
-            paths += folder.file_paths
+            folder = data.open_folder(path)
+            paths += folder.paths
+            for reason, some in folder.skipped.items():
+                skipped.setdefault(reason, []).extend(some)
         else:
             paths.append(path)
-    pictures = Pictures(paths, about["size"], False, about)
-    p = probabilities(model, about, pictures.pixels)
-    rows = [(path, names[row.argmax()], row) for path, row in zip(pictures.paths, p, strict=True)]
-    if arguments.json:
-        found: list[dict[str, Any]] = []
-        for path, name, row in rows:
-            found.append({"path": path, "class": name, "probability": float(row.max())})
-            found[-1]["probabilities"] = dict(zip(names, map(float, row), strict=True))
-        print(json.dumps(found, indent=1))
-    elif arguments.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["path", "class", *names])
-        writer.writerows([path, name, *(f"{v:.6f}" for v in row)] for path, name, row in rows)
-    else:
-        width = max(map(len, [*pictures.paths, "image"]))
-        wide = max(map(len, [*names, "class"]))
-        print(f"{'image':{width}}  {'class':{wide}}  probability")
-        for path, name, row in rows:
-            print(f"{path:{width}}  {name:{wide}}  {row.max():11.4f}")
+    pictures = data.open_folder(paths, about["size"], reading=about)
+    pictures.skipped |= skipped
+    show = _as_json if arguments.json else _as_csv if arguments.csv else _as_table
+    show(pictures.paths, names, classified(model, about, pictures))
+    sys.stdout.flush()
+    if said := left_out(pictures):
+        print(f"minitl: {said}", file=sys.stderr)
     if pictures.faults:
-        sys.stdout.flush()
         raise OSError(f"{len(pictures.faults)} of {len(paths)} images cannot be read")
+
+
+Classified = Iterable[tuple[int, np.ndarray]]  # rows, and their probabilities (m,)
+
+
+def _as_json(paths: Sequence[str], names: Sequence[str], found: Classified) -> None:
+    begin = "["
+    for row, p in found:
+        one = {"path": paths[row], "class": names[int(p.argmax())], "probability": float(p.max())}
+        told = one | {"probabilities": dict(zip(names, map(float, p), strict=True))}
+        print(begin + "\n" + textwrap.indent(json.dumps(told, indent=1), " "), end="", flush=True)
+        begin = ","
+    print("\n]" if begin == "," else "[]")
+
+
+def _as_csv(paths: Sequence[str], names: Sequence[str], found: Classified) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["path", "class", *names])
+    for row, p in found:
+        writer.writerow([paths[row], names[int(p.argmax())], *(f"{v:.6f}" for v in p)])
+        sys.stdout.flush()
+
+
+def _as_table(paths: Sequence[str], names: Sequence[str], found: Classified) -> None:
+    shown = [atomic.visible(path) for path in paths]
+    width, wide = max(map(len, [*shown, "image"])), max(map(len, [*names, "class"]))
+    print(f"{'image':{width}}  {'class':{wide}}  probability")
+    for row, p in found:
+        print(f"{shown[row]:{width}}  {names[int(p.argmax())]:{wide}}  {p.max():11.4f}", flush=True)
 
 
 def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
     """A model and its metadata. Raises ValueError when these do not say how to give it images."""
     model = load_model(path)
-    about = {**HOW, **model.metadata}
+    about = {**FORMERLY, **model.metadata}
     lacking = [key for key in ("class_names", "size", "preprocessing") if key not in about]
     if lacking:
         advice = "set model.metadata, or make it with `minitl train`"
@@ -162,15 +196,13 @@ def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
     return model, about | {"size": (size, size) if isinstance(size, int) else tuple(size)}
 
 
-def probabilities(model: Model, about: dict[str, Any], pixels: np.ndarray) -> np.ndarray:
-    """(N, m) for images (N, H, W, 3), 0-255, 16 at a time."""
-    prepare, parts = PREPARE[about["preprocessing"]], []
-    with atomic.progress_bar(len(pixels), "minitl: classifying", unit="image") as bar:
-        for at in range(0, len(pixels), 16):
-            some = np.asarray(pixels[at : at + 16])
-            parts.append(model.predict(prepare(some), verbose=0))
-            bar.update(len(some))
-    return np.concatenate(parts)
+def classified(
+    model: Model, about: dict[str, Any], pictures: data.Pictures, strict: bool = False
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, p (m,)) of each picture that can be read, as soon as it is known."""
+    prepare = PREPARE[about["preprocessing"]]
+    for rows, pixels in walk(pictures, "classifying", strict):
+        yield from zip(rows.tolist(), model.predict(prepare(pixels), verbose=0), strict=True)
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -225,13 +257,9 @@ def augment(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
     path, size = arguments.path, arguments.size
-    if Path(path).is_dir():
-        how: dict[str, Any] = {"batch_size": arguments.images, "crop_to_aspect_ratio": True}
-        how |= {"image_size": size, "seed": arguments.seed, "verbose": False}
-        images = next(iter(data.image_dataset_from_directory(path, None, **how)))
-    else:
-        image = data.load_img(path, "rgb", size, "bilinear", keep_aspect_ratio=True)
-        images = data.img_to_array(image)[None]
+    pictures = data.open_folder(path if Path(path).is_dir() else [path], size)
+    rows = np.random.default_rng(arguments.seed).permutation(len(pictures))[: arguments.images]
+    images = pictures[rows].astype(np.float32)
     views = [data.augment(images, layers, arguments.seed, view) for view in range(arguments.views)]
     plots.augmentation_sheet(images, views, arguments.preview)
     print(f"{len(images)} images, {len(views)} views of each: {arguments.preview}")

@@ -1,111 +1,72 @@
-"""Folders of images for the commands: read once, scaled to the network's size, kept in a file.
+"""Folders of pictures for the commands: found, read in batches, and told of what is left out.
 
-What cannot be read as an image is named on the error output and left out, or refused (`--strict`).
-The pixels lie in a file that the system reads as it is used, so that memory does not grow with
-their number. `commands.py` and `train.py` use them.
+`find` looks what is there (`data/found.py`), `walk` gives the pixels batch by batch with a bar.
+What cannot be read is named on the error output and left out, or refused (`--strict`). Nothing is
+copied: the files are read as they are used. `commands.py` and `train.py` use this.
 """
 
-import math
-import shutil
 import sys
 import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from minitl.data import image_dataset_from_directory
-from minitl.data.folder import fit_image
-from minitl.data.images import decode
-from minitl.storage.atomic import progress_bar
+from minitl.data.found import left_out, open_folder
+from minitl.data.pictures import READING, Pictures
+from minitl.storage.atomic import progress_bar, visible
 
-HOW = {"interpolation": "bilinear", "resizing": "stretch"}  # images become the model's size
-
-
-class Pictures:
-    """The readable images of `paths`.
-
-    pixels  (N, H, W, 3) float32, 0-255
-    kept    which of the paths they are, and `paths` these paths themselves
-    faults  what is wrong with the others
-    """
-
-    def __init__(
-        self, paths: Sequence[str], size: tuple[int, int], strict: bool, how: Mapping[str, str]
-    ):
-        self.faults: list[str] = []
-        self.kept: list[int] = []
-        pixels = scratch((len(paths), *size, 3))
-        with progress_bar(len(paths), "minitl: reading images", unit="image") as bar:
-            for i, path in enumerate(paths):
-                bar.update(1)
-                try:
-                    image = decode(path, "rgb")
-                except OSError as error:
-                    self.faults.append(str(error))
-                    bar.write(f"minitl: {error}", file=sys.stderr)
-                    continue
-                image = fit_image(image, size, how["interpolation"], how["resizing"])
-                pixels[len(self.kept)] = image
-                self.kept.append(i)
-        if self.faults and (strict or not self.kept):
-            raise OSError(f"{len(self.faults)} of {len(paths)} images cannot be read")
-        self.paths = [paths[i] for i in self.kept]
-        self.pixels = pixels[: len(self.kept)]
-
-    def skipped(self) -> str:
-        return f" {len(self.faults)} unreadable images were left out." if self.faults else ""
+KEPT = 2**28  # bytes of pixels that `train` keeps: 1,780 pictures of 224 x 224
 
 
-def scratch(shape: tuple[int, ...]) -> np.ndarray:
-    """float32 in a file without a name, which is gone with the array.
-
-    Raises OSError where there is no room for it: to write there would end the process.
-    """
-    folder, size = tempfile.gettempdir(), 4 * math.prod(shape)
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        fault = f"the images need {size / 1e6:,.1f} MB in {folder}, where {free / 1e6:,.1f} MB are"
-        advice = "set TMPDIR to a folder with more room, or give a smaller --size"
-        raise OSError(f"{fault} free; {advice}")
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
-
-
-def read_folder(
-    directory: str,
+def find(
+    source: Any,
     size: tuple[int, int],
     strict: bool,
     names: Sequence[str] | None = None,
-    how: Mapping[str, str] = HOW,
+    reading: Mapping[str, Any] = READING,
     needs_classes: bool = True,
-) -> tuple[Pictures, np.ndarray, list[str]]:
-    """The images of a folder, scaled to `size` (H, W), their labels (N,), and the classes' names.
+) -> Pictures:
+    """The pictures of a folder or a table, as (H, W), and their labels: numbers of `names` where
+    these are given. Raises ValueError for a class that is not among them, and where classes are
+    needed and there are no sub-folders; with `strict` OSError for what would be left out."""
+    pictures = open_folder(source, size, names, reading=reading)
+    if needs_classes and pictures.labels is None:
+        how = "put the images of each class into one, or give a CSV file with columns path, label"
+        raise ValueError(f"{visible(source)} has no sub-folders: {how}")
+    left_out(pictures, strict)
+    return pictures
 
-    Labels are numbers of `names` where these are given: the folder may lack some of the classes.
-    Without sub-folders, if that is allowed, labels are 0 and there are no names. Raises ValueError
-    for a class that is not among `names` and for sub-folders that are missing.
+
+def walk(
+    pictures: Pictures, text: str, strict: bool = False
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows, pixels) of 16 pictures at a time; what cannot be read is told.
+
+    Raises OSError in the end if nothing can be read, or not everything and `strict`.
     """
-    place = Path(directory)
-    classes = any(p.is_dir() and not p.name.startswith(".") for p in place.glob("*"))
-    if needs_classes and not classes and place.is_dir():
-        raise ValueError(f"{directory} has no sub-folders: put the images of each class into one")
-    with warnings.catch_warnings():  # `train` refuses a single class, for others it is none's fault
-        warnings.filterwarnings("ignore", ".* has one class only")
-        labelled = "inferred" if classes else None
-        found = image_dataset_from_directory(directory, labelled, shuffle=False, verbose=False)
-    theirs = list(found.class_names or ()) if classes else []
-    names = theirs if names is None else list(names)
-    unknown = [name for name in theirs if name not in names]
-    if unknown:
-        text = f"{directory} has sub-folders {unknown}"
-        raise ValueError(f"{text}, which are not among the classes {names}")
-    labels = np.zeros(len(found.file_paths), np.int32)
-    if classes:
-        labels = np.array([names.index(name) for name in theirs], np.int32)[found.labels]
-    pictures = Pictures(found.file_paths, size, strict, how)
-    return pictures, labels[pictures.kept], names
+    told = 0
+    with progress_bar(len(pictures), text, unit="image") as bar:
+        for rows, pixels in pictures.batches(16):
+            yield rows, pixels
+            bar.update(int(rows[-1]) + 1 - bar.n)
+            for fault in list(pictures.faults.values())[told:]:
+                told += 1
+                bar.write(f"minitl: {fault}", file=sys.stderr)
+        for fault in list(pictures.faults.values())[told:]:
+            bar.write(f"minitl: {fault}", file=sys.stderr)
+    bad = len(pictures) - len(pictures.readable())
+    if bad and (strict or bad == len(pictures)):
+        raise OSError(f"{bad} of {len(pictures)} images cannot be read")
+
+
+def readable(pictures: Pictures, strict: bool) -> Pictures:
+    """Those that can be read, after every one has been; some of their pixels stay in memory."""
+    pictures.keep = KEPT
+    for _ in walk(pictures, "reading images", strict):
+        pass
+    return pictures.part(pictures.readable())
 
 
 def check_output(path: str, endings: Sequence[str]) -> Path:

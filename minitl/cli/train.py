@@ -9,6 +9,7 @@ import argparse
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import numpy as np
 from minitl.applications import vgg16
 from minitl.callbacks import BackupAndRestore, EarlyStopping, History
 from minitl.cli import options
-from minitl.cli.folders import HOW, check_output, read_folder, scratch
+from minitl.cli.folders import check_output, find, readable
 from minitl.cli.options import option
 from minitl.config import set_random_seed
-from minitl.data import augment, splits
+from minitl.data import splits
+from minitl.data.found import left_out, same_pictures
+from minitl.data.pictures import READING, Prepared
 from minitl.judging.evaluation import evaluate_predictions
 from minitl.layers import Dense, Dropout, GlobalAveragePooling2D
 from minitl.models import Model
@@ -29,7 +32,7 @@ from minitl.optimizers import Adam
 from minitl.storage import state
 from minitl.transfer import stages
 
-Pair = tuple[np.ndarray, np.ndarray]  # images, or F, and what they are: (N, m), one-hot
+Pair = tuple[Any, np.ndarray]  # images, or F, and what they are: (N, m), one-hot
 
 
 def add_to(commands: Any) -> None:
@@ -77,14 +80,15 @@ def train(arguments: argparse.Namespace) -> None:
     x, y, x_val, y_val, names, skipped = read_images(arguments)
     print(f"{len(x)} images to train on, {len(x_val)} to validate: {', '.join(names)}.", flush=True)
     one_hot = np.eye(len(names), dtype=np.float32)
-    data = with_views(x, one_hot[y], layers, arguments.copies, arguments.seed)
-    validation = vgg16.preprocess_input(x_val), one_hot[y_val]
+    seen = Prepared(x, vgg16.preprocess_input, layers, arguments.copies, arguments.seed)
+    data: Pair = seen, np.tile(one_hot[y], (len(seen) // len(x), 1))
+    validation: Pair = Prepared(x_val, vgg16.preprocess_input), one_hot[y_val]
     means = GlobalAveragePooling2D(name="average")(base.output)
     hidden = [int(width) for width in arguments.head.split(",") if width]
     model = Model(base.input, softmax_head(means, len(names), hidden), name="trained")
     about = {"class_names": names, "size": list(arguments.size), "preprocessing": "caffe"}
     came = provenance(arguments, {"training": len(x), "validation": len(x_val)}, layers)
-    model.metadata = about | HOW | {"provenance": came}
+    model.metadata = about | READING | {"provenance": came}
     cache = out.with_name(f"{out.name}.cache")
     cache.mkdir(exist_ok=True)
     fit: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
@@ -107,7 +111,7 @@ def train(arguments: argparse.Namespace) -> None:
     model.save(out)
     shutil.rmtree(cache, ignore_errors=True)
     print(f"\nOn the {len(y_val)} validation images:\n{found}")
-    print(f"\nThe model is in {out}.{skipped}")
+    print(f"\nThe model is in {out}. {skipped}".rstrip())
     print(f"{time.perf_counter() - started:.0f} s; next: minitl predict {out} IMAGE ...")
 
 
@@ -120,43 +124,47 @@ def frozen_vgg16(size: tuple[int, int], weights: str = "imagenet") -> Model:
 
 
 def read_images(arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any, list[str], str]:
-    """x, y, x_val, y_val: images (N, H, W, 3), 0-255, and labels (N,), to train on and held out.
+    """x, y, x_val, y_val: pictures and labels (N,), to train on and held out.
 
-    Also the classes' names, and a sentence about images that could not be read. Raises ValueError
-    for fewer than two classes, and for one that has no image to train on.
+    Also the classes' names, and a sentence about what was left out. Raises ValueError for fewer
+    than two classes, and for one that has no image to train on.
     """
     size, strict, held_out = arguments.size, arguments.strict, arguments.validation
-    pictures, y, names = read_folder(arguments.directory, size, strict)
-    x = pictures.pixels
+    pictures = find(arguments.directory, size, strict)
+    names = pictures.class_names
     if len(names) < 2:
         raise ValueError(f"{arguments.directory} has one class only; training needs two or more")
-    if isinstance(held_out, float):
-        rows, others = splits.stratified_split(y, held_out, arguments.seed)
-        x, y, x_val, y_val = x[rows], y[rows], x[others], y[others]
-    else:
-        more, y_val, _ = read_folder(held_out, size, strict, names)
-        x_val = more.pixels
-        pictures.faults += more.faults
-    absent = [name for i, name in enumerate(names) if i not in y]
-    if absent:
+    side = np.full(len(pictures), "train")
+    if pictures.split is not None:  # train/, val/, test/: the last is for `evaluate`
+        pictures = pictures.part(pictures.split != "test")
+        side = pictures.split
+    if isinstance(held_out, str):
+        pictures = pictures.part(side == "train")
+        more = find(held_out, size, strict, names)
+        side = np.repeat(["train", "validation"], [len(pictures), len(more)])
+        pictures = pictures.joined(more)
+    every = readable(pictures, strict)
+    side, y = side[pictures.readable()], every.labels
+    if absent := [name for i, name in enumerate(names) if i not in y[side == "train"]]:
         raise ValueError(f"no readable image to train on of class {', '.join(absent)}")
-    return x, y, x_val, y_val, names, pictures.skipped()
+    if isinstance(held_out, float) and "validation" not in side:
+        side = _sides(y, names, held_out, arguments.seed)
+    rows, others = np.flatnonzero(side == "train"), np.flatnonzero(side == "validation")
+    for sentence in same_pictures(every, side):
+        warnings.warn(sentence, stacklevel=1)
+    x, x_val = every.part(rows), every.part(others)
+    return x, y[rows], x_val, y[others], names, left_out(pictures)
 
 
-def with_views(x: np.ndarray, y: np.ndarray, layers: Sequence[Any], copies: int, seed: int) -> Pair:
-    """The images, preprocessed, and after them so many augmented views of all of them.
-
-    Without augmentation `layers` there are no views.
-    """
-    parts = 1 + (copies if layers else 0)
-    prepared = scratch((parts * len(x), *x.shape[1:]))
-    for view in range(parts):
-        for at in range(0, len(x), 64):
-            some = np.asarray(x[at : at + 64])
-            if view:
-                some = augment(some, layers, seed, view - 1, first=at)
-            prepared[view * len(x) + at :][: len(some)] = vgg16.preprocess_input(some)
-    return prepared, np.tile(y, (parts, 1))
+def _sides(y: np.ndarray, names: list[str], share: float, seed: int) -> np.ndarray:
+    """(N,) 'train' or 'validation', a share of every class. ValueError for a class of one image."""
+    if few := [repr(names[i]) for i in np.flatnonzero(np.bincount(y, minlength=len(names)) == 1)]:
+        what = f"class {', '.join(few)} has one readable image only, and a share of every class is"
+        how = "add images, take its folder away, or give --validation DIR"
+        raise ValueError(f"{what} held out to validate: {how}")
+    side = np.full(len(y), "validation")
+    side[splits.stratified_split(y, share, seed)[0]] = "train"
+    return side
 
 
 def softmax_head(features: Any, classes: int, widths: Sequence[int] = ()) -> Any:

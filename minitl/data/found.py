@@ -131,10 +131,10 @@ def left_out(found: Pictures, strict: bool = False) -> str:
     return f"Left out: {', '.join(counts)}." if counts else ""
 
 
-def same_pictures(found: Pictures, parts: Sequence[Any] | None = None) -> list[str]:
+def same_pictures(found: Pictures, parts: Any = None) -> list[str]:
     """Sentences about pictures, of those read so far, that are the same in two classes, or in two
     of `parts` (N,), which say where each picture belongs; the same means the same pixels."""
-    first: dict[bytes, int] = {}
+    first: dict[str, int] = {}
     across: list[str] = []
     told = {"class": 0, "side": 0}
     for i, path in enumerate(found.paths):

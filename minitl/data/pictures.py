@@ -14,7 +14,7 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -23,7 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minitl.data import door, images
+from minitl.data.augmentation import augment
 from minitl.data.folder import fit_image
+from minitl.storage.digests import digest_of
+from minitl.storage.state import fingerprint
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -144,8 +147,9 @@ class Pictures:
     groups       (N,) str: what must not be divided by a split, or None
     split        (N,) str, 'train', 'validation' or 'test', where the folder or table says so
     skipped      what was left out: for each reason the paths
+    keep         so many bytes of pixels at most stay in memory, for whoever reads them again
     faults       for each path that cannot be read, found so far: what is wrong with it
-    digests      for each path read so far: 16 bytes of its pixels' digest; alike, the same picture
+    digests      for each path read so far: a digest of its pixels; alike, the same picture
     size         (H, W); `reading` says how files become pixels (READING)
 
         pictures = open_folder("photos", size=224)
@@ -166,15 +170,17 @@ class Pictures:
     skipped: dict[str, list[str]] = field(default_factory=dict)
     size: tuple[int, int] = (224, 224)
     reading: Mapping[str, Any] = field(default_factory=lambda: READING)
+    keep: int = 0
     faults: dict[str, str] = field(default_factory=dict, repr=False)
-    digests: dict[str, bytes] = field(default_factory=dict, repr=False)
+    digests: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self._ahead: dict[int, Future[np.ndarray]] = {}
+        self._kept: dict[str, np.ndarray] = {}
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_ahead": {}}
+        return {**vars(self), "_ahead": {}, "_kept": {}}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -196,7 +202,17 @@ class Pictures:
         rows = np.arange(len(self))[rows]
         columns = {"labels": self.labels, "groups": self.groups, "split": self.split}
         taken: dict[str, Any] = {k: None if v is None else v[rows] for k, v in columns.items()}
-        return replace(self, paths=[self.paths[row] for row in rows], **taken)
+        part = replace(self, paths=[self.paths[row] for row in rows], **taken)
+        part._kept = self._kept
+        return part
+
+    def joined(self, more: Pictures) -> Pictures:
+        """These and after them others, of the same classes; what is known of either is kept."""
+        both = replace(self, paths=self.paths + more.paths, groups=None, split=None)
+        both.labels = np.concatenate([self.labels, more.labels])
+        for reason, paths in more.skipped.items():
+            both.skipped.setdefault(reason, []).extend(paths)
+        return both
 
     def __getitem__(self, where: Any) -> np.ndarray:
         rows = np.arange(len(self))[where]
@@ -252,13 +268,69 @@ class Pictures:
             return error
 
     def _read(self, path: str) -> np.ndarray:
+        if path in self._kept:
+            return self._kept[path]
         pixels = read_picture(path, self.size, self.reading)
-        self.digests[path] = hashlib.blake2b(pixels.data, digest_size=16).digest()
+        self.digests[path] = hashlib.blake2b(pixels.data, digest_size=16).hexdigest()
+        if (len(self._kept) + 1) * pixels.nbytes <= self.keep:
+            self._kept[path] = pixels
         return pixels
 
     def identity(self) -> str:
-        """What `preprocess`ed features depend on beside the pixels: how they were read."""
-        return ", ".join(f"{k} {v}" for k, v in self.reading.items())
+        """How files become pixels, as text: the same files read otherwise are other data."""
+        names = sorted(READING.keys() & self.reading.keys())
+        return ", ".join(f"{name} {self.reading[name]}" for name in names)
+
+
+class Prepared:
+    """Pictures as a network is given them: an array (N', H, W, 3) of float32, read when it is used.
+
+    pictures  N of them, all of which can be read
+    prepare   what makes the network's numbers of pixels (B, H, W, 3)
+    layers    augmentation layers: with them N' = N (1 + copies), the pictures first, then `copies`
+              augmented views of all of them, drawn from `seed`
+    """
+
+    ndim, dtype = 4, np.dtype(np.float32)
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        prepare: Callable[[np.ndarray], np.ndarray],
+        layers: Sequence[Any] = (),
+        copies: int = 0,
+        seed: int = 0,
+    ):
+        self.pictures, self.prepare, self.layers, self.seed = pictures, prepare, layers, seed
+        parts = 1 + copies if layers else 1
+        self.shape = (len(pictures) * parts, *pictures.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, where: Any) -> np.ndarray:
+        rows = np.atleast_1d(np.arange(len(self))[where])
+        views, numbers = np.divmod(rows, len(self.pictures))
+        pixels = self.pictures[numbers].astype(np.float32)
+        runs = np.flatnonzero((np.diff(rows) != 1) | (np.diff(views) != 0)) + 1
+        for run in np.split(np.arange(len(rows)), runs) if views.any() else ():
+            if view := int(views[run[0]]):
+                first = int(numbers[run[0]])
+                pixels[run] = augment(pixels[run], self.layers, self.seed, view - 1, first)
+        x = self.prepare(pixels)
+        return x[0] if np.ndim(where) == 0 and not isinstance(where, slice) else x
+
+    def identity(self) -> str:
+        """A digest of all pixels, which are read if they were not before, and of what is made of
+        them: a backup of a training goes with its data."""
+        pictures = self.pictures
+        known = pictures.digests
+        unread = [i for i, path in enumerate(pictures.paths) if path not in known]
+        for start in range(0, len(unread), 16):
+            _ = pictures[unread[start : start + 16]]
+        made = [[type(layer).__name__, layer.get_config()] for layer in self.layers]
+        told = [known[path] for path in pictures.paths], pictures.identity(), self.shape, self.seed
+        return fingerprint([*told, made, digest_of(self.prepare)])
 
 
 def _done(call: Any, *arguments: Any) -> Future[Any]:

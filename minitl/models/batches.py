@@ -111,8 +111,9 @@ def as_list(value: Any, names: Sequence[str], what: str) -> list[Array]:
 
 
 def _array(value: Any, what: str) -> Array:
+    lazy = hasattr(value, "shape") and not hasattr(value, "__array__")  # files, read batch by batch
     try:
-        array = np.asarray(value)
+        array = value if lazy else np.asarray(value)
     except ValueError as error:
         why = f"its parts have different shapes ({error})"
         raise ValueError(f"{what} is not one array: {why}") from None
@@ -125,7 +126,7 @@ def _array(value: Any, what: str) -> Array:
 
 def check_finite(a: Array, what: str) -> None:
     """Raise ValueError when `a` has NaN or infinite numbers, naming the first such sample."""
-    if a.dtype.kind != "f":
+    if a.dtype.kind != "f" or not isinstance(a, np.ndarray):
         return
     for start in range(0, len(a), 64):  # in pieces: no mask as large as the data
         part = a[start : start + 64]

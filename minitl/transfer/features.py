@@ -44,7 +44,9 @@ def extract_features(
     Args:
         model: e.g. VGG16(include_top=False).
         images: (N, H, W, C), preprocessed for the model unless `preprocess` is given: an array, a
-            memory map or a data set of an HDF5 file; or an iterable of batches x or (x, y).
+            memory map or a data set of an HDF5 file; or an iterable of batches x or (x, y); or
+            `Pictures` (`minitl.data.open_folder`): then F has rows for those of them that can be
+            read, `images.readable()`, and a bar says how far it is.
         layers: names of layers, or layers; several are put side by side. The output when None.
         pooling: for maps (N, H, W, C): None keeps every place (D = H*W*C), 'avg' and 'max' keep
             one number per channel (D = C).
@@ -71,6 +73,8 @@ def extract_features(
         if out is None:
             return extractor.predict(map(preprocess, chunks) if preprocess else chunks, verbose=0)
         key = _key(extractor, layers, pooling, preprocess, first)
+        if hasattr(images, "readable"):
+            key, total = key | {"pictures": images.identity()}, None
         return _to_file(out, extractor, preprocess, chunks, total, first, key)
 
 
@@ -139,13 +143,20 @@ def _key(
 
 def _chunks(images: Any, size: int) -> Iterator[np.ndarray]:
     """The images, `size` at a time and the rest at the end. Only these are in memory."""
-    if not is_stream(images):
+    if hasattr(images, "readable"):
+        yield from (pixels for _, pixels in images.batches(size))
+    elif not is_stream(images):
         whole = images if hasattr(images, "shape") else np.asarray(images)
         for start in range(0, len(whole), size):
             yield np.asarray(whole[start : start + size])
-        return
+    else:
+        yield from _of_size(images, size)
+
+
+def _of_size(batches: Iterable[Any], size: int) -> Iterator[np.ndarray]:
+    """Batches of a stream, x or (x, y), as chunks of x of `size`, and the rest."""
     waiting: list[np.ndarray] = []
-    for batch in images:
+    for batch in batches:
         waiting.append(np.asarray(batch[0] if isinstance(batch, tuple) else batch))
         while sum(map(len, waiting)) >= size:
             joined = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
