@@ -33,7 +33,9 @@ __getattr__ = attributes_of(
     {
         "Sequential": "minitl.models.sequential",
         "check_gradients": "minitl.judging.gradients",
+        "evaluation": "minitl.judging",
         "extract_features": "minitl.transfer.features",
+        "plots": "minitl.judging",
         "print_graph": "minitl.judging.gradients",
     },
 )

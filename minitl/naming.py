@@ -63,10 +63,12 @@ PARTS = {
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
     "networks": "minitl.applications.common",  # unusual arguments; the images that a file expects
+    "onnx": "minitl.storage.onnx_layers",  # Model.export
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
     "own layers": "minitl.layers.written",  # what a user's layer is called with, and gives
     "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs
     "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
+    "notebook": "minitl.report.tables",  # how models, histories and evaluations are shown
     "settings": "minitl.storage.settings",  # what a file says of a layer, a loss, an optimizer ...
     "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
     "streams": "minitl.data.streams",  # data that are iterables of batches, not arrays

@@ -201,3 +201,44 @@ def test_targets_that_do_not_fit(name, y, message):
 )
 def test_targets_that_fit(name, y, shape):
     losses.get(name).check(y, shape)
+
+
+# --- Shapes and dtypes of a user's own -----------------------------------------------------------
+
+
+class Squared(losses.Loss):
+    def call(self, y_true, y_pred):
+        assert y_true.shape == y_pred.shape and y_true.dtype == y_pred.dtype
+        return ops.mean((y_pred - y_true) ** 2, axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted"),
+    [((4,), (4, 1)), ((4, 1), (4,)), ((4, 3), (4, 3, 1)), ((4, 3, 1), (4, 3)), ((4, 1), (4, 1))],
+)
+def test_a_last_axis_of_one_never_stretches(true, predicted):
+    t = np.arange(np.prod(true)).reshape(true)  # integers
+    p = Tensor(np.zeros(predicted, np.float32), requires_grad=True)
+    for loss in (Squared(), losses.get(lambda a, b: ops.mean((b - a) ** 2, axis=-1))):
+        value = loss(t, p)
+        assert float(value) == pytest.approx(np.mean(t.astype(float) ** 2))
+        (g,) = backward(value, [p])
+        np.testing.assert_allclose(g.ravel(), -2 * t.ravel() / t.size, rtol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [[1.0, 0.0, 2.0], [[1.0], [0.0], [2.0]]])
+def test_weights_of_either_shape(weight):
+    loss = losses.MeanAbsoluteError()([1.0, 5.0, 2.0], np.zeros((3, 1)), sample_weight=weight)
+    assert float(loss) == pytest.approx((1 + 4) / 3)
+    whole = losses.get(lambda t, p: ops.mean(ops.absolute(p - t)))  # one number for the whole batch
+    assert float(whole([1.0, 5.0, 3.0], np.zeros((3, 1)), weight)) == pytest.approx(3.0)
+
+
+def test_integer_predictions_are_numbers():
+    assert float(losses.MeanSquaredError()([[1.5], [2.5]], [[1], [2]])) == 0.25
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", "categorical_crossentropy"])
+def test_cross_entropies_do_not_stretch_targets(loss):
+    with pytest.raises(ValueError, match=r"takes targets of the shape of .* \(3, 3\), got \(3, 1"):
+        losses.get(loss)(np.array([[0], [1], [1]]), np.full((3, 3), 0.5))

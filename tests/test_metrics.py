@@ -200,3 +200,21 @@ def test_a_metric_that_is_a_loss():
 def test_what_is_wrong(make, kind, message):
     with pytest.raises(kind, match=message):
         make()
+
+
+def test_mean_and_sum_take_values_and_weights():
+    mean, total = metrics.Mean(), metrics.Sum()
+    for metric in (mean, total):
+        metric.update_state([1.0, 3.0, 5.0, 7.0], [1, 1, 0, 0])
+        metric.update_state(values=[4.0], sample_weight=[2.0])
+    assert (mean.result(), total.result()) == (3.0, 12.0)
+    assert metrics.Mean()([1.0, 3.0]) == 2.0
+
+
+def test_integers_and_a_missing_axis_in_metrics():
+    squares = metrics.MeanSquaredError()
+    squares.update_state([[0, 1], [0, 0]], [[1, 1], [0, 0]])
+    assert squares.result() == 0.25
+    own = metrics.get(lambda t, p: np.abs(t - p))
+    own.update_state(np.array([1, 2, 3]), np.zeros((3, 1), np.float32), [1, 1, 0])
+    assert own.result() == 1.5

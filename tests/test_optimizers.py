@@ -230,8 +230,25 @@ def test_the_rate_follows_the_schedule():
     optimizer = SGD(schedules.PiecewiseConstantDecay([1], [0.5, 0.25]))
     assert steps(optimizer, [1.0, 1.0, 1.0]) == [0.5, 0.0, -0.25]
     assert optimizer.learning_rate == 0.25
-    optimizer.learning_rate = 1.0
-    assert steps(optimizer, [1.0]) == [0.0]
+    with pytest.raises(TypeError, match="follows PiecewiseConstantDecay, so it cannot be set"):
+        optimizer.learning_rate = 1.0
+    optimizer.learning_rate = schedules.PolynomialDecay(1.0, 10)
+    assert steps(optimizer, [1.0]) == pytest.approx([1 - 0.70003], abs=1e-6)
+
+
+def test_the_rate_is_set_as_a_variable_of_keras():
+    optimizer = SGD(0.5)
+    assert optimizer.learning_rate.numpy() == np.float32(0.5)
+    assert f"{optimizer.learning_rate:.2f}, {optimizer.learning_rate * 2}" == "0.50, 1.0"
+    optimizer.learning_rate.assign(0.25)
+    assert steps(optimizer, [1.0]) == [0.75] and optimizer.iterations.numpy() == 1
+    optimizer.iterations.assign(7)
+    assert optimizer.iterations == 7
+
+
+def test_a_rate_that_is_a_function():
+    assert steps(SGD(lambda: 0.25), [1.0, 1.0]) == [0.75, 0.5]
+    assert steps(SGD(lambda step: 0.25 * step), [1.0, 1.0]) == [1.0, 0.75]
 
 
 # --- Names and settings --------------------------------------------------------------------------

@@ -55,6 +55,12 @@ def add_to(commands: Any) -> None:
     flag(form, "--json", "all probabilities, as JSON")
     flag(form, "--csv", "all probabilities, as CSV")
 
+    parser = add_command(commands, export)
+    parser.add_argument("model", metavar="MODEL", help="a file that `minitl train` or Keras wrote")
+    option(parser, "-o", "FILE", "m.onnx, say", dest="output", required=True)
+    prepared = "the file takes images that are preprocessed already, not RGB 0-255"
+    flag(parser, "--preprocessed", prepared)
+
     add_command(commands, info).add_argument("file", metavar="FILE")
 
     parser = add_command(commands, augment)
@@ -150,6 +156,23 @@ def predict(arguments: argparse.Namespace) -> None:
         print(f"minitl: {said}", file=sys.stderr)
     if pictures.faults:
         raise OSError(f"{len(pictures.faults)} of {len(paths)} images cannot be read")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write a model as ONNX, for ONNX Runtime and other programs without minitl.
+
+    Of a model that `minitl train` wrote, the preprocessing goes into the file: it takes RGB images
+    (N, H, W, 3), 0-255, in float32, and gives probabilities. Needs `pip install 'minitl[onnx]'`.
+
+    example: minitl export model.h5 -o model.onnx
+    """
+    out = check_output(arguments.output, (".onnx",))
+    model = load_model(arguments.model)
+    how = model.metadata.get("preprocessing", "none")
+    prepare = PREPARE.get(how) if how != "none" and not arguments.preprocessed else None
+    model.export(out, "onnx", verbose=1, preprocess=prepare)
+    takes = "RGB images, 0-255" if prepare else "preprocessed images"
+    print(f"It takes {takes}, {model.input_shape}; its classes and settings are in the metadata.")
 
 
 Classified = Iterable[tuple[int, np.ndarray]]  # rows, and their probabilities (m,)

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minitl.naming import elsewhere
+
 
 class ReliabilityBin(NamedTuple):
     """Predictions of similar confidence: how sure they were, and how often they were right."""
@@ -46,6 +48,7 @@ class Evaluation:
     auc_by_class: np.ndarray  # (m,) each class against the rest; NaN without images of it or them
     calibration_error: float
     reliability: tuple[ReliabilityBin, ...]
+    _repr_html_ = elsewhere("notebook", "evaluation_html")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and None (for what is undefined), ready for `json.dump`."""

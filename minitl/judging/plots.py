@@ -1,16 +1,18 @@
-"""Plots of a training and of its result, each written as one image file.
+"""Plots of a training and of its result, as matplotlib's figures and as image files.
 
-Each function takes numbers (from `evaluation.py`, say) and a path, and draws with matplotlib, which
-is imported only then (`pip install 'minitl[plot]'`). Figures are made without pyplot, so a user's
-own figures, backend and settings stay as they are. Colours are those of Okabe and Ito, which remain
-distinct with any kind of colour vision; nothing is told by colour alone.
+Each function takes numbers (from `evaluation.py`, say) and returns the figure that it draws; with a
+path it writes it, too. matplotlib is imported only then (`pip install 'minitl[plot]'`). Figures are
+made without pyplot, so a user's own figures, backend and settings stay as they are. Names are drawn
+in a font that has their letters, Chinese ones as well, if the machine has one. Colours are those of
+Okabe and Ito, distinct with any kind of colour vision; nothing is told by colour alone.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,10 +28,18 @@ if TYPE_CHECKING:
 BLUE, RED, GRAY = "#0072B2", "#D55E00", "#666666"
 RING: dict[str, Any] = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
 
-Path = str | os.PathLike[str]
+Path = str | os.PathLike[str] | None
+
+# Fonts with the letters of East Asia, as systems come with them; the first that is there is taken.
+FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei"),
+    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "PingFang HK", "Heiti TC"),
+    *("Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Yu Gothic", "Malgun Gothic"),
+    *("Arial Unicode MS", "Noto Serif CJK SC", "AR PL UMing CN"),
+)
 
 
-def learning_curves(history: Any, path: Path, title: str | None = None) -> None:
+def learning_curves(history: Any, path: Path = None, title: str | None = None) -> Figure:
     """Draw every metric by epoch, training and validation, one panel each.
 
     `history` is what `fit` returns (or its dict: name -> one value per epoch), or a list of
@@ -38,20 +48,8 @@ def learning_curves(history: Any, path: Path, title: str | None = None) -> None:
     'loss', and so on. The best validation value is marked: the lowest of a loss, the highest of
     anything else. Raises ValueError when there is no epoch to draw.
     """
-    single = isinstance(history, Mapping) or hasattr(history, "history")
-    stages = [("", history)] if single else list(history)
-    records = [(name, dict(getattr(h, "history", h))) for name, h in stages]
-    lengths = [max((len(v) for v in record.values()), default=0) for _, record in records]
-    if sum(lengths) == 0:
-        raise ValueError("the history holds no epoch: nothing to draw")
-    keys = list(dict.fromkeys(key for _, record in records for key in record))
-    series = {}  # through all stages, NaN where a stage of that length does not have a metric
-    for key in keys:
-        stage = zip(records, lengths, strict=True)
-        padded = [[*record.get(key, ()), *[math.nan] * n][:n] for (_, record), n in stage]
-        series[key] = np.concatenate(padded).astype(float)
-    panels = [k for k in keys if not (k.startswith("val_") and k.removeprefix("val_") in keys)]
-
+    series, names, lengths = joined(history)
+    panels = [k for k in series if not (k.startswith("val_") and k.removeprefix("val_") in series)]
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = _figure(max(4.2 * columns, 5.5), 3.6 * rows + (0.3 if title else 0))
@@ -61,15 +59,41 @@ def learning_curves(history: Any, path: Path, title: str | None = None) -> None:
         if (values := series.get(f"val_{key}")) is not None:
             _curve(axes, values, RED, "s--", "validation")
             if np.isfinite(values).any():
-                lowest = any(word in key for word in ("loss", "error", "mse", "mae"))
-                best = int(np.nanargmin(values) if lowest else np.nanargmax(values))
+                best = best_of(key, values)
                 text = f"best: {values[best]:.3g}, epoch {best + 1}"
                 axes.plot(best + 1, values[best], "o", clip_on=False, label=text, **RING)
             axes.legend(fontsize=9, framealpha=0.9, edgecolor="none")
-        _mark_stages(axes, [name for name, _ in records], lengths)
-        axes.set_title(key.replace("_", " "), pad=18 if len(records) > 1 else 8)
+        _mark_stages(axes, names, lengths)
+        axes.set_title(key.replace("_", " "), pad=18 if len(names) > 1 else 8)
         _plain_axes(axes, "epoch")
-    _save(figure, path, title)
+    return _finished(figure, path, title)
+
+
+def joined(history: Any) -> tuple[dict[str, np.ndarray], list[str], list[int]]:
+    """{metric: (epochs,)} through all stages of a `learning_curves` history, NaN where a stage does
+    not have it; the stages' names; and how many epochs each has."""
+    single = isinstance(history, Mapping) or hasattr(history, "history")
+    stages = [("", history)] if single else list(history)
+    records = [(name, dict(getattr(h, "history", h))) for name, h in stages]
+    lengths = [max((len(v) for v in record.values()), default=0) for _, record in records]
+    if sum(lengths) == 0:
+        raise ValueError("the history holds no epoch: nothing to draw")
+    series = {}
+    for key in dict.fromkeys(key for _, record in records for key in record):
+        stage = zip(records, lengths, strict=True)
+        padded = [[*record.get(key, ()), *[math.nan] * n][:n] for (_, record), n in stage]
+        series[key] = np.concatenate(padded).astype(float)
+    return series, [name for name, _ in records], lengths
+
+
+def best_of(metric: str, values: Any) -> int:
+    """Where the best of these values (epochs,) is: the lowest of a loss or error, else the highest.
+
+    >>> best_of("val_loss", [3, 1, 2]), best_of("accuracy", [0.5, 0.9])
+    (1, 1)
+    """
+    lowest = any(word in metric for word in ("loss", "error", "mse", "mae"))
+    return int(np.nanargmin(values) if lowest else np.nanargmax(values))
 
 
 def _curve(axes: Axes, values: np.ndarray, colour: str, style: str, label: str) -> None:
@@ -97,8 +121,8 @@ def _mark_stages(axes: Axes, names: Sequence[str], lengths: Sequence[int]) -> No
 
 
 def confusion_matrix_plot(
-    confusion: Any, class_names: Sequence[str], path: Path, title: str | None = None
-) -> None:
+    confusion: Any, class_names: Sequence[str], path: Path = None, title: str | None = None
+) -> Figure:
     """Draw a confusion matrix (m, m): counts, and the share of each row's class, as shades.
 
     Rows are the true classes, columns the predicted. Raises ValueError for other shapes.
@@ -129,7 +153,7 @@ def confusion_matrix_plot(
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     bar.set_label("share of the true class")
     bar.outline.set_visible(False)
-    _save(figure, path, title)
+    return _finished(figure, path, title)
 
 
 def prediction_sheet(
@@ -137,11 +161,11 @@ def prediction_sheet(
     y_true: Any,
     probabilities: Any,
     class_names: Sequence[str],
-    path: Path,
+    path: Path = None,
     limit: int = 24,
     seed: int = 0,
     title: str | None = None,
-) -> None:
+) -> Figure:
     """Draw images with their true and predicted classes; wrong ones are framed and crossed.
 
     images         (N, H, W), (N, H, W, 1) or (N, H, W, 3), as the eye sees them: 0-255, or
@@ -176,12 +200,12 @@ def prediction_sheet(
         axes.set_title(text, fontsize=9, color=colour, fontweight=weight, pad=4)
         axes.set_xlabel(f"true: {class_names[truth[row]]}", fontsize=8.5, labelpad=4)
     legend = "" if right.all() else "; wrong ones framed, with ✗"
-    _save(figure, path, title or f"{right.sum()} of {len(chosen)} right{legend}")
+    return _finished(figure, path, title or f"{right.sum()} of {len(chosen)} right{legend}")
 
 
 def augmentation_sheet(
-    images: Any, views: Sequence[Any], path: Path, title: str | None = None
-) -> None:
+    images: Any, views: Sequence[Any], path: Path = None, title: str | None = None
+) -> Figure:
     """Draw a contact sheet: in each row an image as it is, and beside it its augmented views.
 
     images  (N, H, W, C) or (N, H, W), as for `prediction_sheet`
@@ -209,10 +233,10 @@ def augmentation_sheet(
             _picture(axes, pixels[row], "black", 0.6 if column else 2.5)
             if row == 0:
                 axes.set_title(f"view {column - 1}" if column else "original", fontsize=9, pad=4)
-    _save(figure, path, title)
+    return _finished(figure, path, title)
 
 
-def rate_test_plot(test: Any, path: Path, title: str | None = None) -> None:
+def rate_test_plot(test: Any, path: Path = None, title: str | None = None) -> Figure:
     """Draw the losses of a `rate_range.learning_rate_range_test` over the rate, and its suggestion.
 
     The rate's axis is logarithmic. Losses beyond four times the lowest smoothed one are cut off.
@@ -229,7 +253,7 @@ def rate_test_plot(test: Any, path: Path, title: str | None = None) -> None:
     axes.set_ylabel("loss")
     axes.legend(frameon=False, fontsize=9)
     _plain_axes(axes, "learning rate")
-    _save(figure, path, title or ("the loss ran away" if test.diverged else None))
+    return _finished(figure, path, title or ("the loss ran away" if test.diverged else None))
 
 
 def _check_names(class_names: Sequence[str], classes: int) -> None:
@@ -276,9 +300,49 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path, title: str | None) -> None:
+def _finished(figure: Figure, path: Path, title: str | None) -> Figure:
+    """The figure, with its title, in fonts that have its letters; written where there is a path."""
+    from matplotlib.text import Text
+
     if title:
         figure.suptitle(title)
-    with replacing(path) as temporary:
-        # 'tight': the layout engine can cut labels of axes with a fixed aspect
-        figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15)
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
+    families = _families({c for text in texts for c in text.get_text()})
+    for text in texts:
+        text.set_fontfamily(families)
+        if "mathdefault" not in text.get_text():  # a name with dollars is no formula
+            text.set_parse_math(False)
+    if path is not None:
+        with replacing(path) as temporary:
+            # 'tight': the layout engine can cut labels of axes with a fixed aspect
+            figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15)
+    return figure
+
+
+def _families(letters: Collection[str]) -> list[str]:
+    """The user's fonts, and behind them the one of FONTS that has most of the letters they lack.
+
+    Warns when some stay without a font: they are drawn as boxes.
+    """
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+    def without(path: str, letters: Collection[str]) -> list[str]:
+        known = get_font(path).get_charmap()
+        return [c for c in letters if ord(c) not in known and c.isprintable()]
+
+    lacking = without(findfont(FontProperties()), letters)
+    families = list(rcParams["font.family"])
+    if not lacking:
+        return families
+    there = {font.name: font.fname for font in reversed(fontManager.ttflist)}
+    left = {name: without(there[name], lacking) for name in FONTS if name in there}
+    if left:
+        best = min(left, key=lambda name: len(left[name]))
+        lacking = left[best]
+        families.append(best)
+    if lacking:
+        some = "".join(sorted(lacking)[:10])
+        text = f"no font of this machine has {some!r}, which are drawn as boxes"
+        warnings.warn(f"{text}; install Noto Sans CJK, say", stacklevel=4)
+    return families

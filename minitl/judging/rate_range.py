@@ -87,7 +87,7 @@ def _train(model: Model, data: Any, rates: np.ndarray, seed: int, cache_features
     try:
         caching.begin(seed, 0)
         for rate, (batch, rng) in zip(rates, batches, strict=False):
-            model.optimizer.learning_rate = float(rate)
+            model.optimizer.replace_rate(float(rate))
             losses.append(train_step(model, batch, rng, f"step {len(losses) + 1}")[0][0])
             mean = SMOOTHING * mean + (1 - SMOOTHING) * losses[-1]
             smoothed.append(mean / (1 - SMOOTHING ** len(losses)))

@@ -1,4 +1,4 @@
-"""The table that `Model.summary` prints."""
+"""The table that `Model.summary` prints, and a notebook shows."""
 
 import math
 import re
@@ -53,12 +53,7 @@ def summary(
 
 
 def _table(model: Model, layers: list[Layer], expand: bool, line_length: int | None) -> str:
-    rows = _rows(model, expand, layers)
-    columns = ["Layer (type)", "Output Shape", "Param #", "Multiply-adds", "Trainable"]
-    many_inputs = any(len(call.inputs) != 1 for call in model.graph.calls)
-    if many_inputs or any(n > 1 for n in model.graph.readers.values()):  # no chain of layers
-        columns.append("Connected to")
-    rows = [row[: len(columns)] for row in rows]
+    columns, rows, totals = parts(model, layers, expand)
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     if line_length:
         widths[0] += max(0, line_length - sum(widths) - 3 * (len(widths) - 1))
@@ -69,16 +64,29 @@ def _table(model: Model, layers: list[Layer], expand: bool, line_length: int | N
         return " | ".join(texts).rstrip()
 
     rule = "-+-".join("-" * w for w in widths)
+    body = [line(columns), rule, *map(line, rows), rule]
+    return "\n".join([f'Model: "{model.name}"', *body, *(f" {total}" for total in totals)])
+
+
+def parts(
+    model: Model, layers: list[Layer] | None = None, expand: bool = False
+) -> tuple[list[str], list[list[str]], list[str]]:
+    """The table as its columns' names, its rows, and what stands below: numbers of the model."""
+    columns = ["Layer (type)", "Output Shape", "Param #", "Multiply-adds", "Trainable"]
+    many_inputs = any(len(call.inputs) != 1 for call in model.graph.calls)
+    if many_inputs or any(n > 1 for n in model.graph.readers.values()):  # no chain of layers
+        columns.append("Connected to")
+    found = _rows(model, expand, model.all_layers if layers is None else layers)
+    rows = [row[: len(columns)] for row in found]
     total = model.count_params()
     learns = sum(v.storage.size for v in model.trainable_weights)
-    lines = [f'Model: "{model.name}"', line(columns), rule, *map(line, rows), rule]
     counts = {"Total": total, "Trainable": learns, "Non-trainable": total - learns}
-    lines += [f" {what} params: {_params(n, model.dtype)}" for what, n in counts.items()]
-    lines.append(f" Multiply-adds per sample: {model.multiply_adds():,}")
+    lines = [f"{what} params: {_params(n, model.dtype)}" for what, n in counts.items()]
+    lines.append(f"Multiply-adds per sample: {model.multiply_adds():,}")
     if learns and (cut := find_cut(model)) is not None:
         size = f"{cut.width * cut.dtype.itemsize:,} bytes per sample"
-        lines.append(f" Kept by fit: {cut.describe()}, {size}; saves {cut.share()} of them")
-    return "\n".join(lines)
+        lines.append(f"Kept by fit: {cut.describe()}, {size}; saves {cut.share()} of them")
+    return columns, rows, lines
 
 
 def _rows(model: Model, expand: bool, layers: list[Layer], indent: str = "") -> list[list[str]]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minitl import ops
+from minitl import config, ops
 from minitl.autograd import Array, Tensor, as_tensor
 from minitl.naming import Configurable, Registry, attributes_of, look_up, snake_case
 
@@ -57,8 +57,7 @@ class Loss(Configurable):
             raise ValueError(f"the targets have shape {y_true.shape}, but {output}")
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
-        y_pred = as_tensor(y_pred)
-        losses = self.call(np.asarray(y_true), y_pred)
+        losses = as_tensor(self.call(*comparable(y_true, y_pred)))
         weights = weight_per_number(sample_weight, losses.shape, losses.dtype)
         losses = losses if sample_weight is None else losses * weights
         if self.reduction is None:
@@ -71,11 +70,29 @@ class Loss(Configurable):
         return total / float(max(losses.storage.size, 1))
 
 
+def comparable(y_true: Any, y_pred: Any) -> tuple[Array, Tensor]:
+    """Both as floating-point numbers of one dtype, and of one rank where a last axis of 1 is all
+    that is between them: (N,) beside (N, 1) would be stretched to (N, N)."""
+    y_pred = as_tensor(y_pred)
+    if y_pred.dtype.kind != "f":
+        y_pred = Tensor(y_pred.storage.astype(config.floatx()))
+    y_true = np.asarray(y_true, dtype=y_pred.dtype)
+    if y_pred.ndim == y_true.ndim + 1 and y_pred.shape[-1] == 1:
+        if y_true.ndim == 1:
+            return y_true[:, None], y_pred
+        return y_true, ops.reshape(y_pred, y_pred.shape[:-1])
+    if y_true.ndim == y_pred.ndim + 1 and y_true.shape[-1] == 1:
+        if y_pred.ndim == 1:
+            return y_true, ops.reshape(y_pred, (-1, 1))
+        return y_true[..., 0], y_pred
+    return y_true, y_pred
+
+
 def weight_per_number(weight: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
     """Weights (N,) or (N, 1), as (N, ...): one per number of an array of that shape; None is 1."""
     w = np.asarray(1.0 if weight is None else weight, dtype)
-    if w.ndim == len(shape) + 1 and w.shape[-1] == 1:
-        w = w[..., 0]
+    if w.ndim == len(shape) + 1:  # or of one number for all of them
+        w = w[..., 0] if w.shape[-1] == 1 else w.mean(axis=-1)
     return np.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)
 
 
@@ -121,6 +138,14 @@ class Crossentropy(Loss):
         super().__init__(**kwargs)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
 
+    def targets(self, y_true: Array, y_pred: Tensor, toward: float) -> Array:
+        """Those of `targets_like`; ValueError unless there is one per prediction."""
+        t = targets_like(y_true, y_pred, self.label_smoothing, toward)
+        if t.shape != y_pred.shape:
+            takes = f"{self.name} takes targets of the shape of the predictions, {y_pred.shape}"
+            raise ValueError(f"{takes}, got {t.shape}")
+        return t
+
 
 class CategoricalCrossentropy(Crossentropy):
     """-sum_j t_j log p_j, for targets t (N, m) that are one-hot, or probabilities."""
@@ -138,7 +163,7 @@ class CategoricalCrossentropy(Crossentropy):
             raise ValueError("one-hot targets must be finite and not negative")
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
-        targets = targets_like(y_true, y_pred, self.label_smoothing, 1 / y_pred.shape[-1])
+        targets = self.targets(y_true, y_pred, 1 / y_pred.shape[-1])
         logits = logits_beneath(y_pred, "softmax", self.from_logits)
         if logits is not None:
             return _softmax_losses(logits, targets)

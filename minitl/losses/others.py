@@ -31,7 +31,7 @@ class BinaryCrossentropy(Crossentropy):
 
     def by_number(self, y_true: Array, y_pred: Tensor) -> tuple[Tensor, Array, Tensor | None]:
         """The losses and the targets, of y_pred's shape, and the logits if there are any."""
-        t = targets_like(y_true, y_pred, self.label_smoothing, 0.5)
+        t = self.targets(y_true, y_pred, 0.5)
         logits = losses.logits_beneath(y_pred, "sigmoid", self.from_logits)
         if logits is not None:
             return arrays.sigmoid_cross_entropy(logits, t), t, logits
@@ -73,7 +73,7 @@ class CategoricalFocalCrossentropy(_Focal, check=CategoricalCrossentropy.check):
     """-alpha sum_j (1 - p_j)^gamma t_j log p_j, for one-hot targets t (N, m). Lin et al. 2017."""
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
-        t = targets_like(y_true, y_pred, self.label_smoothing, 1 / y_pred.shape[-1])
+        t = self.targets(y_true, y_pred, 1 / y_pred.shape[-1])
         p = ops.softmax(y_pred) if self.from_logits else y_pred
         p = ops.clip(p / ops.sum(p, axis=-1, keepdims=True), EPSILON, 1 - EPSILON)
         return -ops.sum((1 - p) ** self.gamma * ops.log(p) * (t * self.alpha), axis=-1)

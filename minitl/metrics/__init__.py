@@ -41,8 +41,9 @@ class Metric(Configurable):
         """The value over all that was gathered."""
         raise NotImplementedError
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        self.update_state(y_true, y_pred, sample_weight)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`update_state`, then `result`."""
+        self.update_state(*args, **kwargs)
         return self.result()
 
     def __repr__(self) -> str:
@@ -52,15 +53,11 @@ class Metric(Configurable):
 class Mean(Metric):
     """The weighted mean of numbers: sum w v / sum w."""
 
-    def values(self, y_true: Array, y_pred: Array) -> Array:
-        """The numbers: of a mean they are given; a subclass computes one per sample."""
-        return y_true
-
     def reset_state(self) -> None:
         self.total, self.count = 0.0, 0.0
 
-    def update_state(self, y_true: Any, y_pred: Any = None, sample_weight: Any = None) -> None:
-        values = np.asarray(self.values(np.asarray(y_true), np.asarray(y_pred)), np.float64)
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        values = np.asarray(values, np.float64)
         weights = losses.weight_per_number(sample_weight, values.shape)
         self.total += float((values * weights).sum())
         self.count += float(weights.sum())
@@ -69,7 +66,21 @@ class Mean(Metric):
         return self.total / self.count if self.count else 0.0
 
 
-class LossMetric(Mean):
+class MeanPerSample(Mean):
+    """The weighted mean of what a subclass computes: one number per sample, or several."""
+
+    def values(self, y_true: Array, y_pred: Array) -> Array:
+        """The numbers (N, ...)."""
+        raise NotImplementedError
+
+    def update_state(  # type: ignore[override]
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None
+    ) -> None:
+        y_true, y_pred = losses.comparable(y_true, y_pred)
+        super().update_state(self.values(y_true, y_pred.storage), sample_weight)
+
+
+class LossMetric(MeanPerSample):
     """A loss, as a metric."""
 
     loss_type: Callable[..., losses.Loss] = losses.Loss  # of those that make it themselves
@@ -83,7 +94,7 @@ class LossMetric(Mean):
             return self.loss.call(y_true, as_tensor(y_pred)).storage
 
 
-class _FunctionMetric(Mean):
+class _FunctionMetric(MeanPerSample):
     """A user's function of two arrays (y_true, y_pred) -> values, as a metric."""
 
     def __init__(self, function: Callable[[Array, Array], Any]):
@@ -98,7 +109,7 @@ def true_labels(y_true: Array, y_pred: Array) -> Array:
     return y_true.reshape(y_pred.shape[:-1]).astype(np.int64)
 
 
-class CategoricalAccuracy(Mean):
+class CategoricalAccuracy(MeanPerSample):
     """How often the largest of m outputs is the true class (one-hot, or an integer)."""
 
     def values(self, y_true: Array, y_pred: Array) -> Array:

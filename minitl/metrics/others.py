@@ -11,7 +11,7 @@ import numpy as np
 
 from minitl import losses
 from minitl.autograd import Array
-from minitl.metrics import TABLE, LossMetric, Mean, Metric, true_labels
+from minitl.metrics import TABLE, LossMetric, Mean, MeanPerSample, Metric, true_labels
 from minitl.naming import public_names, snake_case
 
 
@@ -22,14 +22,14 @@ class Sum(Mean):
         return self.total
 
 
-class Accuracy(Mean):
+class Accuracy(MeanPerSample):
     """How often y_pred equals y_true."""
 
     def values(self, y_true: Array, y_pred: Array) -> Array:
         return y_true.reshape(y_pred.shape) == y_pred
 
 
-class BinaryAccuracy(Mean):
+class BinaryAccuracy(MeanPerSample):
     """How often y_pred > threshold agrees with y_true (0 or 1); mean over the last axis."""
 
     def __init__(self, name: str | None = None, *, threshold: float = 0.5):
@@ -40,7 +40,7 @@ class BinaryAccuracy(Mean):
         return (y_true.reshape(y_pred.shape) == (y_pred > self.threshold)).mean(axis=-1)
 
 
-class TopKCategoricalAccuracy(Mean):
+class TopKCategoricalAccuracy(MeanPerSample):
     """How often the true class (one-hot, or an integer) is among the k largest outputs."""
 
     def __init__(self, k: int = 5, name: str | None = None):

@@ -84,6 +84,8 @@ def make_arrays(
             if len(a) != n:
                 shapes = f"(shapes {xs[0].shape} and {a.shape})"
                 raise ValueError(f"x has {n} samples, but {what} has {len(a)} {shapes}")
+    if weights is not None and weights.shape == (n, 1):
+        weights = weights[:, 0]
     if weights is not None and weights.shape != (n,):
         raise ValueError(f"sample_weight must have shape ({n},), got {weights.shape}")
     for what, arrays in (("x", xs), ("y", ys)):

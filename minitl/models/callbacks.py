@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from minitl.naming import Configurable, part
+from minitl.naming import Configurable, elsewhere, part
 
 Logs = dict[str, Any]
 
@@ -106,6 +106,9 @@ class CallbackList:
 
 class History(Callback):
     """What `fit` returns: `history.history` maps a name to its values, one per epoch."""
+
+    __repr__ = elsewhere("notebook", "history_text")
+    _repr_html_ = elsewhere("notebook", "history_html")
 
     def __init__(self) -> None:
         self.history: dict[str, list[float]] = {}

@@ -10,8 +10,10 @@ seen before goes on with its state, a new one starts with zeros. `others.py` has
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -27,13 +29,31 @@ __getattr__ = attributes_of(__name__)
 
 SCHEDULES = Registry(f"{__name__}.schedules")  # which fills it
 # Of all steps, or a schedule: of the next one, after so many.
-Rate: TypeAlias = float | Callable[[int], float]
+Rate: TypeAlias = float | Callable[..., float]
+
+
+class _Setting:
+    """A number, with what scripts call on Keras's variables: `learning_rate.assign(0.1)`."""
+
+    assign: Callable[[Any], None]
+
+    def numpy(self) -> Any:
+        return np.float32(self) if isinstance(self, float) else np.int64(self)  # type: ignore
+
+
+class _RateNow(_Setting, float):
+    pass
+
+
+class _StepsDone(_Setting, int):
+    pass
 
 
 class Optimizer(Configurable):
     """Base class: the rate, clipping, weight decay, and the count of steps.
 
-    `learning_rate` is a number, or a schedule: a function of the number of steps done. The rate of
+    `learning_rate` is a number, or a schedule: a function of the number of steps done, or of
+    nothing. A LearningRateSchedule is not set to a number later: TypeError. The rate of
     a weight is that times the `rate_multiplier` of its layer. It is the rate that is scaled, not
     the gradient, to which Adam's step is all but indifferent. At 0 weight and state stay alone.
 
@@ -53,9 +73,7 @@ class Optimizer(Configurable):
         *,
         name: str | None = None,
     ):
-        learning_rate = look_up(learning_rate, SCHEDULES, "learning rate schedule")
-        if not callable(learning_rate) and not learning_rate >= 0:
-            raise ValueError(f"learning_rate must not be negative, got {learning_rate!r}")
+        learning_rate = _rate_of(learning_rate)
         given = [c for c in (clipnorm, clipvalue, global_clipnorm) if c is not None]
         if len(given) > 1:
             raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
@@ -64,21 +82,41 @@ class Optimizer(Configurable):
         self._rate, self.weight_decay = learning_rate, weight_decay
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
         self.name = name or snake_case(type(self).__name__)
-        self.iterations = 0
+        self._steps = 0
         self.states: dict[Variable, dict[str, Array]] = {}  # of the weights that have moved
 
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
-        return float(self._rate(self.iterations) if callable(self._rate) else self._rate)
+        rate = _RateNow(self._rate(self._steps) if callable(self._rate) else self._rate)
+        rate.assign = partial(setattr, self, "learning_rate")
+        return rate
 
     @learning_rate.setter
     def learning_rate(self, value: Rate) -> None:
-        self._rate = value
+        if isinstance(self._rate, Configurable) and not callable(value):
+            follows = f"the rate follows {type(self._rate).__name__}, so it cannot be set"
+            raise TypeError(f"{follows}; give the optimizer a number as learning_rate for that")
+        self.replace_rate(value)
+
+    def replace_rate(self, value: Rate) -> None:
+        """Set the rate, whatever it follows now."""
+        self._rate = _rate_of(value)
+
+    @property
+    def iterations(self) -> int:
+        """The number of steps done."""
+        steps = _StepsDone(self._steps)
+        steps.assign = partial(setattr, self, "iterations")
+        return steps
+
+    @iterations.setter
+    def iterations(self, value: int) -> None:
+        self._steps = int(value)
 
     def apply(self, gradients: Sequence[Array], variables: Sequence[Variable]) -> None:
         """One step: move each variable, in place, by its gradient."""
-        rate = self.learning_rate
+        rate = float(self._rate(self._steps) if callable(self._rate) else self._rate)
         for variable, gradient in zip(variables, self._clipped(gradients), strict=True):
             if variable.rate_multiplier == 0:
                 continue
@@ -87,7 +125,7 @@ class Optimizer(Configurable):
                 if self.weight_decay:
                     w *= w.dtype.type(1 - own_rate * self.weight_decay)
                 self.update(w, gradient, self.state_of(variable), own_rate)
-        self.iterations += 1
+        self._steps += 1
 
     def apply_gradients(self, grads_and_vars: Any) -> None:
         """Keras's form of `apply`: pairs (gradient, variable)."""
@@ -104,7 +142,7 @@ class Optimizer(Configurable):
     def forget(self) -> None:
         """Drop all state: the next step is a first step."""
         self.states.clear()
-        self.iterations = 0
+        self._steps = 0
 
     def clone(self) -> Optimizer:
         """Another one with the same settings, and a copy of this one's state."""
@@ -124,6 +162,17 @@ class Optimizer(Configurable):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"learning_rate": part("settings").serialize(self._rate)}
+
+
+def _rate_of(value: Any) -> Rate:
+    """A rate that a step can use; ValueError for a negative one."""
+    rate = look_up(value, SCHEDULES, "learning rate schedule")
+    if not callable(rate):
+        if not (rate := float(rate)) >= 0:
+            raise ValueError(f"learning_rate must not be negative, got {value!r}")
+    elif not isinstance(rate, Configurable) and not inspect.signature(rate).parameters:
+        return lambda step: rate()
+    return rate
 
 
 def moment(state: dict[str, Array], name: str, w: Array) -> Array:

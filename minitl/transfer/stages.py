@@ -377,7 +377,7 @@ class _Training:
         if isinstance(rate, (int, float)):
             callbacks.insert(0, _WarmUpAndCosine(rate, self.warmup))
         elif rate is not None:
-            model.optimizer.learning_rate = rate
+            model.optimizer.replace_rate(rate)
         fit = self.fit | {"epochs": epochs, "callbacks": callbacks}
         cache = fit.get("cache_features")
         if isinstance(cache, (str, Path)):  # each stage has features of its own
@@ -391,7 +391,7 @@ class _Training:
         if told:
             print(self.best.report(), flush=True)
         if rate is not None:
-            model.optimizer.learning_rate = rate
+            model.optimizer.replace_rate(rate)
 
     def remove_backups(self) -> None:
         """Those of the stages, which are needed until all have been trained."""
@@ -453,7 +453,8 @@ class _WarmUpAndCosine(Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         params = self.params or {}
-        rate = self.model.optimizer.learning_rate = self.rate
+        rate = self.rate
+        self.model.optimizer.replace_rate(rate)
         if params.get("steps"):  # else it is a stream of unknown length
             steps = params["steps"] * params["epochs"]
             up = min(round(self.warmup * steps), steps - 1)

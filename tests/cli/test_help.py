@@ -15,6 +15,7 @@ COMMANDS = [
     "extract",
     "evaluate",
     "predict",
+    "export",
     "info",
     "augment",
     "serve",
