@@ -19,11 +19,19 @@ from collections.abc import Iterator, Sequence
 from minitl.cli import commands, demo, serving, train, weights
 from minitl.cli.options import add_command
 from minitl.cli.warmup import warm_up
+from minitl.storage.door import Visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     arguments = all_commands().parse_args(argv)
+    # What a command prints may come from a stranger's file: nothing that a terminal would obey.
+    shown = contextlib.redirect_stdout(Visible(sys.stdout))
+    with shown, contextlib.redirect_stderr(Visible(sys.stderr)):
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings(), _log_on_stderr():
             warnings.showwarning = lambda message, *_, **__: _tell(message)

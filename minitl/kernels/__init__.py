@@ -11,6 +11,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -25,17 +26,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KERNELS = ("reference", "fast", "direct", "precise")
-_current = "fast"
+_current = ContextVar("kernels", default="fast")  # of each thread its own
 TWINS: dict[str, Callable[..., Any]] = {}  # filled as the files of `fast/` are imported
 
 
 def current_kernels() -> str:
-    """Which kernels run now: one of KERNELS."""
-    return _current
+    """Which kernels run now, in this thread: one of KERNELS."""
+    return _current.get()
 
 
 class use_kernels:
-    """Switch all kernels of this process: 'reference', 'fast', 'direct', or 'precise'.
+    """Switch all kernels of this thread: 'reference', 'fast', 'direct', or 'precise'.
 
     'direct' is 'fast' with im2col for every convolution, to see what the other algorithms bring.
 
@@ -44,7 +45,8 @@ class use_kernels:
     is trained, its gradients then differ from those of float64 by 1e-5, instead of 3e-4, and a step
     takes 1.3 times as long. All else is computed as with 'fast'.
 
-    As a plain call it holds until the next; as a context manager, until the block is left.
+    As a plain call it holds until the next; as a context manager, until the block is left. Other
+    threads, and tasks of asyncio, have their own choice; a thread begins with 'fast'.
 
     Raises ValueError for any other word.
 
@@ -56,11 +58,10 @@ class use_kernels:
     """
 
     def __init__(self, which: str) -> None:
-        global _current
         if which not in KERNELS:
             raise ValueError(f"kernels are {', '.join(map(repr, KERNELS))}, got {which!r}")
-        self._before = _current
-        _current = which
+        self._before = _current.get()
+        _current.set(which)
 
     def __enter__(self) -> None:
         pass
@@ -71,8 +72,7 @@ class use_kernels:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        global _current
-        _current = self._before
+        _current.set(self._before)
 
 
 def twin(function: Callable[P, R]) -> Callable[P, R]:
@@ -87,7 +87,7 @@ def switching(formula: Callable[P, R], room: str = "minitl.kernels.fast") -> Cal
 
     @functools.wraps(formula)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
-        if _current == "reference":
+        if _current.get() == "reference":
             return formula(*args, **kwargs)
         if name not in TWINS:
             importlib.import_module(room)

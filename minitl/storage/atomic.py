@@ -1,17 +1,22 @@
 """Files that are written whole or not at all, locks, and what reaches a terminal.
 
 A file is written beside its place and renamed into it, so whoever reads it sees the old file or
-the new one and never half of either. A lock dies with its owner.
+the new one and never half of either. A lock dies with its owner. What a process that was killed has
+left half written is told by its name, and taken away by the next that writes there.
 """
 
 import contextlib
 import errno
+import functools
+import glob
 import hashlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +30,7 @@ else:
     import fcntl
 
 PROGRESS_FROM = 200_000_000  # bytes: below this a digest takes less than a second
+FORGOTTEN = 7 * 86400  # seconds after which what another machine has left counts as left
 
 
 @contextlib.contextmanager
@@ -37,7 +43,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; expected the name of a file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem}-{secrets.token_hex(6)}.part{target.suffix}")
+    _take_away(target.parent, f".{target.stem}")
+    part = target.with_name(f".{target.stem}-{_mark()}.part{target.suffix}")
     try:
         yield part
         with part.open("rb+") as file:
@@ -53,6 +60,53 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(folder)  # the rename itself
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for large files that nobody else needs, gone after the block."""
+    _take_away(Path(tempfile.gettempdir()), "minitl")
+    with tempfile.TemporaryDirectory(prefix=f"minitl-{_mark()}", suffix=".part") as folder:
+        yield Path(folder)
+
+
+def _mark() -> str:
+    """A name of its own that says whose it is: the machine's, the process's number and start."""
+    pid = os.getpid()
+    return f"{_machine()}-{pid}-{_start(pid)}-{secrets.token_hex(6)}"
+
+
+@functools.cache
+def _machine() -> str:
+    """This machine, since it was started, and within it the container; '' where nothing tells."""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+        return hashlib.sha256((boot + os.readlink("/proc/self/ns/pid")).encode()).hexdigest()[:8]
+    return ""
+
+
+def _start(pid: int) -> str:
+    """When a process began, field 22 of /proc/<pid>/stat; '' if it is not there."""
+    with contextlib.suppress(OSError):
+        return (
+            Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+        )
+    return ""
+
+
+def _take_away(folder: Path, name: str) -> None:
+    """Remove what processes that have ended without doing so left of this name."""
+    for path in folder.glob(f"*{glob.escape(name)}-*.part*"):
+        found = re.search(r"-(\w*)-(\d+)-(\d*)-[0-9a-f]{12}[^-]*\.part", path.name)
+        if found is None:
+            continue
+        machine, pid, start = found.groups()
+        with contextlib.suppress(OSError):
+            dead = _start(int(pid)) != start
+            if not machine or machine != _machine():  # nobody here can know
+                dead = time.time() - path.lstat().st_mtime > FORGOTTEN
+            if dead:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextlib.contextmanager
@@ -106,6 +160,10 @@ def progress_bar(
     return tqdm(total=total, initial=initial, desc=f"minitl: {text}", **how)
 
 
-def visible(text: str) -> str:
-    """The text with escapes for what a terminal would obey, or could not print."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def visible(text: Any, keep: str = "") -> str:
+    """The text with escapes for what a terminal would obey or could not print, but for `keep`.
+
+    >>> print(visible("a\\x1b[2Jb"))
+    a\\x1b[2Jb
+    """
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in str(text))

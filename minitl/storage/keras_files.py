@@ -311,18 +311,23 @@ def write_keras3(path: Target, places: Places, attributes: About | None = None) 
 
 def write_archive(path: Target, places: Places, config: str) -> None:
     """Write `.keras`: a zip archive, nothing compressed, of the model's description and weights."""
-    with (
-        replacing(path) as part,
-        tempfile.TemporaryDirectory(dir=part.parent) as folder,
-        zipfile.ZipFile(part, "w") as archive,
-    ):
-        weights = Path(folder) / WEIGHTS
-        write_keras3(weights, places)
-        for name, text in ((METADATA, json.dumps({"keras_version": "3.0.0"})), (CONFIG, config)):
-            # Dated 1980, so that the same model gives the same file.
-            archive.writestr(zipfile.ZipInfo(name), text)
-        with weights.open("rb") as source, archive.open(zipfile.ZipInfo(WEIGHTS), "w") as member:
-            shutil.copyfileobj(source, member)
+    with replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
+        weights = Path(f"{part}.h5")
+        try:
+            write_keras3(weights, places)
+            for name, text in (
+                (METADATA, json.dumps({"keras_version": "3.0.0"})),
+                (CONFIG, config),
+            ):
+                # Dated 1980, so that the same model gives the same file.
+                archive.writestr(zipfile.ZipInfo(name), text)
+            with (
+                weights.open("rb") as source,
+                archive.open(zipfile.ZipInfo(WEIGHTS), "w") as member,
+            ):
+                shutil.copyfileobj(source, member)
+        finally:
+            weights.unlink(missing_ok=True)
 
 
 def _write(path: Target, groups: Sequence[Group]) -> None:

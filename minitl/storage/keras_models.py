@@ -7,7 +7,6 @@ loads what `Model.save` writes, and the other way round, where both know the lay
 
 import json
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from minitl.models.sequential import Sequential
 from minitl.naming import snake_case
 from minitl.storage import keras_config
 from minitl.storage import keras_files as files
+from minitl.storage.atomic import temporary_folder
 from minitl.storage.keras_config import class_name, layer_from, to_json
 from minitl.storage.keras_config import describe as describe  # for `naming.part("files")`
 from minitl.storage.keras_config import from_json as from_json
@@ -191,16 +191,16 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
 
 def to_bytes(model: Model) -> bytes:
     """The contents of a file of `save_model`."""
-    with tempfile.TemporaryDirectory(prefix="minitl-") as folder:
-        save_model(model, Path(folder) / "model.h5")
-        return (Path(folder) / "model.h5").read_bytes()
+    with temporary_folder() as folder:
+        save_model(model, folder / "model.h5")
+        return (folder / "model.h5").read_bytes()
 
 
 def from_bytes(data: bytes) -> Model:
     """The model in the contents of such a file."""
-    with tempfile.TemporaryDirectory(prefix="minitl-") as folder:
-        (Path(folder) / "model.h5").write_bytes(data)
-        return load_model(Path(folder) / "model.h5")
+    with temporary_folder() as folder:
+        (folder / "model.h5").write_bytes(data)
+        return load_model(folder / "model.h5")
 
 
 @contextmanager

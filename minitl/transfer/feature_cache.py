@@ -27,7 +27,7 @@ from minitl import kernels
 from minitl.autograd import Array, no_grad
 from minitl.models.batches import ArrayData, Batch
 from minitl.models.prediction import MEMORY as STEP
-from minitl.storage.atomic import progress_bar
+from minitl.storage.atomic import progress_bar, temporary_folder
 from minitl.storage.digests import sample_digests
 from minitl.transfer.cut import Cut, Views, find_cut, first_random
 from minitl.transfer.feature_file import FeatureFile
@@ -139,9 +139,9 @@ class Store:
 
     def _move_to_file(self) -> None:
         """F has outgrown the memory: go on in a file, for as long as the store lives."""
-        folder = self._on_disk.enter_context(tempfile.TemporaryDirectory(prefix="minitl-"))
+        folder = self._on_disk.enter_context(temporary_folder())
         before, keys = self._rows, list(self._numbers)
-        self._write(self._open(Path(folder) / "F.h5"), keys, before[: len(keys)])
+        self._write(self._open(folder / "F.h5"), keys, before[: len(keys)])
 
     def _open(self, path: str | Path) -> FeatureFile:
         """Go on in this file, with what is there already."""

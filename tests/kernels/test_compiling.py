@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import minitl
@@ -61,6 +62,31 @@ def test_compiled_code_is_kept_as_long_as_nothing_it_is_made_of_changes(hits, tm
     change("geometry.py")  # all import it
     assert hits() == [0, 0, 0]
     assert hits() == [1, 1, 1]
+
+
+def test_compiled_code_that_is_damaged_is_compiled_anew(hits, tmp_path):
+    assert hits() == [0, 0, 0]
+    kept = {kind: sorted(tmp_path.rglob(f"*._sgd*.{kind}"))[0] for kind in ("nbi", "nbc")}
+    for path in kept.values():
+        whole = path.read_bytes()
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1  # within the machine code
+        for spoiled in (b"", whole[: len(whole) // 2], bytes(flipped)):
+            path.write_bytes(spoiled)
+            assert hits() == [1, 0, 1]
+            assert hits() == [1, 1, 1]
+    # As after two processes that wrote at once: the code of another function.
+    kept["nbc"].write_bytes(next(tmp_path.rglob("*._add_bias*.nbc")).read_bytes())
+    assert hits() == [1, 0, 1]
+
+
+def test_without_a_place_for_compiled_code_it_is_compiled_in_memory(tmp_path, monkeypatch):
+    def no_place(self, function):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(compiling.FunctionCache, "__init__", no_place)
+    kernel = compiling.compiled(lambda a: a + 1)
+    assert kernel(np.float32(1)) == 2
 
 
 def test_what_a_file_needs():

@@ -5,6 +5,7 @@ import copy
 import inspect
 import subprocess
 import sys
+import threading
 from importlib import import_module
 
 import numpy as np
@@ -306,6 +307,26 @@ def test_use_kernels_as_a_call_and_as_a_context(which):
     with pytest.raises(ValueError, match=f"{known}, got 'slow'"):
         use_kernels("slow")
     assert current_kernels() == which
+
+
+def test_each_thread_chooses_for_itself():
+    met, found = threading.Barrier(2, timeout=20), {}
+
+    def work(which):
+        for _ in range(50):
+            with use_kernels(which):
+                met.wait()  # both are inside now
+                found.setdefault(which, set()).add(current_kernels())
+            met.wait()
+
+    with use_kernels("direct"):
+        workers = [threading.Thread(target=work, args=(w,)) for w in ("reference", "precise")]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert current_kernels() == "direct"
+    assert found == {"reference": {"reference"}, "precise": {"precise"}}
 
 
 @pytest.mark.parametrize("name", sorted((set(EVERY) | NO_ARRAY) - FORMULAS_ONLY))

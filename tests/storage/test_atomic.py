@@ -119,3 +119,48 @@ def test_digests(tmp_path):
     for same in (np.asfortranarray(array), array.astype(">f4"), array.astype(np.float64)):
         assert array_digest(same) == expected
     assert array_digest(array.T) != expected
+
+
+LEAVE = """
+import os, sys
+from minitl.storage import atomic
+with atomic.{what} as part:
+    (part / "F" if part.is_dir() else part).write_text("half")
+    if len(sys.argv) > 1:
+        print("written", flush=True)
+        sys.stdin.read()
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells processes by /proc")
+@pytest.mark.parametrize("what", ["replacing('m.h5')", "temporary_folder()"])
+def test_what_a_killed_process_left_is_taken_away_but_not_what_one_is_writing(tmp_path, what):
+    how = {"cwd": tmp_path, "env": os.environ | {"TMPDIR": str(tmp_path)}}
+    command = [sys.executable, "-c", LEAVE.format(what=what)]
+    writing = subprocess.Popen(
+        [*command, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how
+    )
+    assert writing.stdout.readline() == b"written\n"
+    (of_one,) = os.listdir(tmp_path)
+    for _ in range(2):
+        subprocess.run(command, **how)
+    assert len(left := os.listdir(tmp_path)) == 2 and of_one in left
+    writing.communicate()
+    (tmp_path / ".m-notes.part.h5").write_text("of somebody else")
+    subprocess.run(
+        [sys.executable, "-c", LEAVE.format(what=what).replace("os.kill", "print")], **how
+    )
+    expected = {".m-notes.part.h5"} | ({"m.h5"} if "m.h5" in what else set())
+    assert set(os.listdir(tmp_path)) == expected
+
+
+def test_what_another_machine_left_is_taken_away_after_a_week(tmp_path):
+    new, old = (tmp_path / f".m-0000000{i}-1-2-0123456789ab.part.h5" for i in range(2))
+    for path in (new, old):
+        path.write_text("half")
+    week_ago = time.time() - 8 * 86400
+    os.utime(old, (week_ago, week_ago))
+    with files.replacing(tmp_path / "m.h5") as part:
+        part.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == sorted([new.name, "m.h5"])

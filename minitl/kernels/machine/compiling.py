@@ -6,11 +6,14 @@ overrides). A second process starts warm. `minitl warmup` compiles everything ah
 
 What is on disk holds as long as neither the file of a function changes nor the kernel files that
 it imports. Numba by itself looks at the function's file only, and would go on with pieces of
-`kernels/fast/gemm.py` that were inlined long ago.
+`kernels/fast/gemm.py` that were inlined long ago. Nor is what is on disk believed (`Kept`): a power
+cut leaves empty files, two processes write at once, disks are full, or cannot be written at all.
 """
 
+import contextlib
 import hashlib
 import logging
+import pickle
 import re
 import time
 from collections.abc import Callable
@@ -20,6 +23,7 @@ from typing import Any
 
 import numba
 from numba.core import event
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 PATIENCE = 2.0  # seconds of compiling before something is said
 KERNELS = Path(__file__).parents[1]
@@ -32,11 +36,66 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     side; and x / 0 is inf, as in NumPy: the check that Numba otherwise makes for Python's
     ZeroDivisionError keeps a loop from using vector instructions (Adam took three times as long).
     """
-    kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    file = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
-    if file is not None:
-        file._source_stamp = stamp(Path(function.__code__.co_filename))
+    kernel: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    with contextlib.suppress(OSError, RuntimeError):  # no folder can be written: kept in memory
+        kernel._cache = Kept(function)
     return kernel
+
+
+class Kept(FunctionCache):
+    """Compiled code on disk that is used when it is whole, and otherwise as if it were not there;
+    nor does it matter whether it can be written. (Numba's own has tracebacks for these cases.)"""
+
+    def __init__(self, function: Callable[..., Any]):
+        super().__init__(function)
+        place = self._cache_path, self._impl.filename_base
+        self._cache_file = _Files(*place, stamp(Path(function.__code__.co_filename)))
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with contextlib.suppress(Exception):
+            return super().load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)
+
+
+class _Files(IndexDataCacheFile):
+    """Numba's two kinds of files, each behind the SHA-256 of what it holds. The code says itself of
+    which signature it is: processes that write at once can give one name to two of them."""
+
+    def save(self, key: Any, data: Any) -> None:
+        super().save(key, (key, data))
+
+    def load(self, key: Any) -> Any:
+        found = super().load(key)
+        return found[1] if found is not None and found[0] == key else None
+
+    def _save_index(self, overloads: Any) -> None:
+        self._write(self._index_path, ((self._version, self._source_stamp), overloads))
+
+    def _load_index(self) -> Any:
+        made_for, overloads = self._read(self._index_path) or (None, {})
+        return overloads if made_for == (self._version, self._source_stamp) else {}
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._write(self._data_path(name), data)
+
+    def _load_data(self, name: str) -> Any:
+        return self._read(self._data_path(name))
+
+    def _write(self, path: str, what: Any) -> None:
+        data = self._dump(what)
+        with self._open_for_write(path) as file:
+            file.write(hashlib.sha256(data).digest() + data)
+
+    def _read(self, path: str) -> Any:
+        with contextlib.suppress(OSError):
+            data = Path(path).read_bytes()
+            if hashlib.sha256(data[32:]).digest() == data[:32]:
+                return pickle.loads(data[32:])
+        return None
 
 
 # Decorator of the loops that other loops call, and of which these become a part.
@@ -88,7 +147,7 @@ def announce() -> None:
                 self.spent += time.perf_counter() - self.started
             if self.spent > PATIENCE and not self.said:
                 self.said = True
-                text = "compiling the kernels; they are kept, so this happens once "
+                text = "compiling the kernels; where they can be kept, this happens once "
                 text += "(`minitl warmup` does it ahead)"
                 logging.getLogger("minitl.kernels").warning(text)
 
