@@ -53,9 +53,8 @@ PUBLIC = ("_replace", "_asdict", "_fields", "_make")
 
 # Private names of other packages that are used all the same, for there is no public way.
 USED_ALL_THE_SAME = {
-    ("minitl.kernels.machine.compiling", "_cache"): "Numba's: compiled code depends on more files",
-    ("minitl.kernels.machine.compiling", "_cache_file"): "the same",
-    ("minitl.kernels.machine.compiling", "_source_stamp"): "the same",
+    ("minitl.kernels.machine.compiling", "_cache"): "Numba's, which trusts what it finds",
+    ("minitl.kernels.machine.compiling", "_impl"): "the same",
     ("minitl.sklearn", "_check_sample_weight"): "scikit-learn's own estimators call it",
 }
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minitl import config
 from minitl.callbacks import Callback, Logs
 from minitl.callbacks.control import ModelCheckpoint
@@ -19,6 +21,11 @@ from minitl.storage.settings import serialize
 
 # The attributes of a training that say, with others, where it stands.
 PLACE = ("seed", "epoch", "step", "rng", "logs")
+# What a backup holds, and of which type.
+PARTS = {
+    **dict.fromkeys(("identity", "place", "weights", "optimizer", "optimizer state"), dict),
+    **dict.fromkeys(("trainable", "layers", "callbacks"), list),
+}
 
 
 class BackupAndRestore(Callback):
@@ -87,7 +94,11 @@ class BackupAndRestore(Callback):
         self.settings = _changes(self.model.optimizer, skip=("states",))
         self.memories = [(type(c).__name__, c, _memory(c)) for c in self.others]
         if backup := self._read():
-            self._restore(backup)
+            try:
+                self._restore(backup)
+            except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+                text = f"the backup in {self.backup_dir} cannot be understood ({error!r})"
+                raise state_file.DamagedState(f"{text}; delete it to begin anew") from error
         else:
             self._save()  # at once: a seed that nobody chose must not be lost either
 
@@ -173,10 +184,10 @@ class BackupAndRestore(Callback):
         damaged = []
         for path in (self.latest, self.previous):
             try:
-                found = (backup := state_file.read_state(path))["identity"]
+                found = (backup := read_backup(path))["identity"]
             except FileNotFoundError:
                 continue
-            except (state_file.DamagedState, KeyError, TypeError) as error:
+            except state_file.DamagedState as error:
                 damaged.append(str(error))
                 continue
             differs = [
@@ -197,6 +208,15 @@ class BackupAndRestore(Callback):
             raise state_file.DamagedState(f"{'; '.join(damaged)}. {how} {hint}")
         return None
 
+    def _check_weights(self, backup: dict[str, Any]) -> None:
+        """Before anything is changed: whether the weights are those of this model."""
+        shapes = {i: (v.storage.shape, v.storage.dtype) for i, v in enumerate(self.weights)}
+        weights = {i: np.asarray(a) for i, a in backup["weights"].items()}
+        wrong = [i for i, a in weights.items() if shapes.get(i) != (a.shape, a.dtype)]
+        if wrong or len(backup["trainable"]) != len(shapes):
+            text = f"the backup in {self.backup_dir} does not fit the model (weights {wrong[:5]})"
+            raise state_file.DamagedState(f"{text}; delete it to begin anew")
+
     def _restore(self, backup: dict[str, Any]) -> None:
         mine = [name for name, _, _ in self.memories]
         theirs = [name for name, _ in backup["callbacks"]]
@@ -204,6 +224,7 @@ class BackupAndRestore(Callback):
             what = f"the backup in {self.backup_dir} was made with the callbacks {theirs}"
             how = "Delete it to begin anew, or give the same callbacks."
             raise ValueError(f"{what}, now there are {mine}. {how}")
+        self._check_weights(backup)
         for i, values in backup["weights"].items():
             self.weights[i].assign(values)
         self.kept |= set(backup["weights"])
@@ -234,6 +255,29 @@ class BackupAndRestore(Callback):
         if params["verbose"] and training.epoch < params["epochs"]:
             within = f", step {training.step + 1}" if training.step else ""
             print(f"Going on from a backup: epoch {training.epoch + 1}{within}.", flush=True)
+
+
+def read_backup(path: str | Path) -> dict[str, Any]:
+    """What a backup holds. Raises DamagedState for a file that is none, FileNotFoundError."""
+    backup = state_file.read_state(path)
+    fits = isinstance(backup, dict) and all(
+        isinstance(backup.get(name), kind) for name, kind in PARTS.items()
+    )
+    if not fits or not {*PLACE, "tally", "good", "data"} <= backup["place"].keys():
+        raise state_file.DamagedState(f"{path} is no backup of a training")
+    for name in ("epoch", "step"):
+        if type(backup["place"][name]) is not int or backup["place"][name] < 0:
+            raise state_file.DamagedState(f"{path} is no backup of a training: no {name}")
+    return backup
+
+
+def describe(path: str | Path) -> list[str]:
+    """Lines about a backup; what it says of itself may hold anything."""
+    backup = read_backup(path)
+    place, weights = backup["place"], backup["weights"].values()
+    lines = [f"epochs done: {place['epoch']}, steps: {place['step']}"]
+    lines += [f"{name}: {str(value)[:100]}" for name, value in backup["identity"].items()]
+    return [*lines, f"weights: {sum(np.size(w) for w in weights):,} numbers"]
 
 
 def _data_identity(source: Any) -> list[str] | None:

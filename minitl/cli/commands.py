@@ -2,7 +2,7 @@
 
 Images come from `folders.py`. A trained model says in its metadata what `evaluate` and `predict`
 must know: the names of its classes, the size of its images, and how they are scaled and
-preprocessed (`trained_model`). `minitl train`, which makes such models, is in `train.py`.
+preprocessed (`trained.py`). `minitl train`, which makes such models, is in `train.py`.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,19 @@ import numpy as np
 
 from minitl import data
 from minitl.applications.vgg16 import preprocess_input
+from minitl.callbacks import backup
 from minitl.cli import options
-from minitl.cli.folders import check_output, find, walk
+from minitl.cli.folders import check_output, find
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import frozen_vgg16
+from minitl.cli.trained import PREPARE, classified, trained_model
 from minitl.data.found import left_out
-from minitl.data.pictures import FORMERLY
 from minitl.judging import evaluation, plots
-from minitl.models import Model, load_model
+from minitl.models import load_model
 from minitl.storage import atomic, keras_files, state
+from minitl.storage.atomic import visible
+from minitl.storage.door import open_regular
 from minitl.transfer import feature_file, features
-
-PREPARE = {"caffe": preprocess_input, "none": lambda x: x}
 
 
 def add_to(commands: Any) -> None:
@@ -204,64 +205,33 @@ def _as_table(paths: Sequence[str], names: Sequence[str], found: Classified) -> 
         print(f"{shown[row]:{width}}  {names[int(p.argmax())]:{wide}}  {p.max():11.4f}", flush=True)
 
 
-def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
-    """A model and its metadata. Raises ValueError when these do not say how to give it images."""
-    model = load_model(path)
-    about = {**FORMERLY, **model.metadata}
-    lacking = [key for key in ("class_names", "size", "preprocessing") if key not in about]
-    if lacking:
-        advice = "set model.metadata, or make it with `minitl train`"
-        raise ValueError(f"{path} does not say its {', '.join(lacking)}; {advice}")
-    if about["preprocessing"] not in PREPARE:
-        text = f"unknown preprocessing {about['preprocessing']!r}, expected one of"
-        raise ValueError(f"{path}: {text} {list(PREPARE)}")
-    size = about["size"]
-    return model, about | {"size": (size, size) if isinstance(size, int) else tuple(size)}
-
-
-def classified(
-    model: Model, about: dict[str, Any], pictures: data.Pictures, strict: bool = False
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, p (m,)) of each picture that can be read, as soon as it is known."""
-    prepare = PREPARE[about["preprocessing"]]
-    for rows, pixels in walk(pictures, "classifying", strict):
-        yield from zip(rows.tolist(), model.predict(prepare(pixels), verbose=0), strict=True)
-
-
 def info(arguments: argparse.Namespace) -> None:
     """Show what a model, weights, feature or backup file holds; its contents tell which it is."""
     path = Path(arguments.file)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         start = file.read(512)
     if state.is_state(start):
-        backup = state.read_state(path)
-        print(f"{path}: a backup of a training (BackupAndRestore)")
-        print(f"epochs done: {backup['place']['epoch']}, steps: {backup['place']['step']}")
-        for name, value in backup["identity"].items():
-            _show(f"{name}: {str(value)[:100]}")
-        print(f"weights: {sum(np.size(w) for w in backup['weights'].values()):,} numbers")
+        print(f"{visible(path)}: a backup of a training (BackupAndRestore)")
+        for line in backup.describe(path):
+            print(visible(line))
         return
     if start.startswith(keras_files.SIGNATURE) and feature_file.is_feature_file(path):
-        print(f"{path}: a feature file\n{feature_file.describe(path)}")
+        print(f"{visible(path)}: a feature file\n{feature_file.describe(path)}")
         return
     stored = keras_files.read_weights(path)
     if "model_config" in stored.attributes:
         model = load_model(path)
-        print(f"{path}: a model")
-        model.summary(print_fn=_show)
+        print(f"{visible(path)}: a model")
+        model.summary()
         for name, value in model.metadata.items():
-            _show(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+            text = value if isinstance(value, str) else json.dumps(value)
+            print(f"{visible(name)}: {visible(text)}")
         return
-    print(f"{path}: weights")
+    print(f"{visible(path)}: weights")
     named = [(layer, *each) for layer, arrays in stored.layers for each in arrays]
     for layer, name, array in named:
-        _show(f"{layer:24} {name:40} {array.shape!s:20} {array.dtype}")
+        print(f"{visible(layer):24} {visible(name):40} {array.shape!s:20} {array.dtype}")
     print(f"{sum(array.size for _, _, array in named):,} numbers")
-
-
-def _show(text: str) -> None:
-    """Print what a stranger's file says, line by line, without commands to the terminal."""
-    print("\n".join(map(atomic.visible, text.split("\n"))))
 
 
 def augment(arguments: argparse.Namespace) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from minitl import serve as serving
 from minitl.cli import options
-from minitl.cli.commands import PREPARE, trained_model
 from minitl.cli.options import add_command, flag, option
+from minitl.cli.trained import PREPARE, trained_model
 from minitl.serve.guard import LOOPBACK
 
 

@@ -11,6 +11,7 @@ from minitl.layers.base import Layer
 from minitl.layers.core import InputLayer
 from minitl.models.model import Model
 from minitl.naming import did_you_mean
+from minitl.storage.atomic import visible
 from minitl.transfer.cut import find_cut
 
 
@@ -65,7 +66,7 @@ def _table(model: Model, layers: list[Layer], expand: bool, line_length: int | N
 
     rule = "-+-".join("-" * w for w in widths)
     body = [line(columns), rule, *map(line, rows), rule]
-    return "\n".join([f'Model: "{model.name}"', *body, *(f" {total}" for total in totals)])
+    return "\n".join([f'Model: "{visible(model.name)}"', *body, *(f" {total}" for total in totals)])
 
 
 def parts(
@@ -77,7 +78,7 @@ def parts(
     if many_inputs or any(n > 1 for n in model.graph.readers.values()):  # no chain of layers
         columns.append("Connected to")
     found = _rows(model, expand, model.all_layers if layers is None else layers)
-    rows = [row[: len(columns)] for row in found]
+    rows = [[visible(cell) for cell in row[: len(columns)]] for row in found]
     total = model.count_params()
     learns = sum(v.storage.size for v in model.trainable_weights)
     counts = {"Total": total, "Trainable": learns, "Non-trainable": total - learns}
@@ -85,7 +86,7 @@ def parts(
     lines.append(f"Multiply-adds per sample: {model.multiply_adds():,}")
     if learns and (cut := find_cut(model)) is not None:
         size = f"{cut.width * cut.dtype.itemsize:,} bytes per sample"
-        lines.append(f"Kept by fit: {cut.describe()}, {size}; saves {cut.share()} of them")
+        lines.append(f"Kept by fit: {visible(cut.describe())}, {size}; saves {cut.share()} of them")
     return columns, rows, lines
 
 

@@ -15,6 +15,7 @@ import hashlib
 import logging
 import pickle
 import re
+import secrets
 import time
 from collections.abc import Callable
 from functools import cache
@@ -24,6 +25,7 @@ from typing import Any
 import numba
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.serialize import dumps
 
 PATIENCE = 2.0  # seconds of compiling before something is said
 KERNELS = Path(__file__).parents[1]
@@ -48,8 +50,8 @@ class Kept(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]):
         super().__init__(function)
-        place = self._cache_path, self._impl.filename_base
-        self._cache_file = _Files(*place, stamp(Path(function.__code__.co_filename)))
+        place = Path(self.cache_path, self._impl.filename_base)
+        self._cache_file = _Files(place, stamp(Path(function.__code__.co_filename)))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with contextlib.suppress(Exception):
@@ -65,6 +67,10 @@ class _Files(IndexDataCacheFile):
     """Numba's two kinds of files, each behind the SHA-256 of what it holds. The code says itself of
     which signature it is: processes that write at once can give one name to two of them."""
 
+    def __init__(self, place: Path, stamp: str):
+        super().__init__(str(place.parent), place.name, stamp)
+        self.place, self.made_for = place, (numba.__version__, stamp)
+
     def save(self, key: Any, data: Any) -> None:
         super().save(key, (key, data))
 
@@ -73,26 +79,23 @@ class _Files(IndexDataCacheFile):
         return found[1] if found is not None and found[0] == key else None
 
     def _save_index(self, overloads: Any) -> None:
-        self._write(self._index_path, ((self._version, self._source_stamp), overloads))
+        self._save_data(f"{self.place.name}.nbi", (self.made_for, overloads))
 
     def _load_index(self) -> Any:
-        made_for, overloads = self._read(self._index_path) or (None, {})
-        return overloads if made_for == (self._version, self._source_stamp) else {}
+        made_for, overloads = self._load_data(f"{self.place.name}.nbi") or (None, {})
+        return overloads if made_for == self.made_for else {}
 
     def _save_data(self, name: str, data: Any) -> None:
-        self._write(self._data_path(name), data)
+        packed, part = dumps(data), self.place.with_name(f"{name}.{secrets.token_hex(6)}.tmp")
+        try:
+            part.write_bytes(hashlib.sha256(packed).digest() + packed)
+            part.replace(part.with_name(name))
+        finally:
+            part.unlink(missing_ok=True)
 
     def _load_data(self, name: str) -> Any:
-        return self._read(self._data_path(name))
-
-    def _write(self, path: str, what: Any) -> None:
-        data = self._dump(what)
-        with self._open_for_write(path) as file:
-            file.write(hashlib.sha256(data).digest() + data)
-
-    def _read(self, path: str) -> Any:
         with contextlib.suppress(OSError):
-            data = Path(path).read_bytes()
+            data = self.place.with_name(name).read_bytes()
             if hashlib.sha256(data[32:]).digest() == data[:32]:
                 return pickle.loads(data[32:])
         return None

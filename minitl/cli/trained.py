@@ -1,0 +1,104 @@
+"""A trained model for the commands: read from a file, asked what it says of itself, and run.
+
+The file may be a stranger's. What its metadata say decides how images are read and what is printed,
+so all of it is checked before anything else happens; and so is the memory that a prediction takes,
+as a small file can describe layers with outputs of any size.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from minitl.applications.vgg16 import preprocess_input
+from minitl.cli.folders import walk
+from minitl.data.images import INTERPOLATIONS
+from minitl.data.pictures import FORMERLY, Pictures
+from minitl.models import Model, load_model
+from minitl.storage.door import has_controls
+
+PREPARE = {"caffe": preprocess_input, "none": lambda x: x}
+CHOICES = {
+    "preprocessing": tuple(PREPARE),
+    "interpolation": INTERPOLATIONS,
+    "resizing": ("stretch", "crop", "pad"),
+}
+LARGEST = 4096  # pixels of a side
+MOST = 256_000_000  # bytes of one layer's outputs that are predicted at once
+
+
+def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
+    """A model and its metadata. Raises ValueError when these do not say how to give it images, or
+    when what they say does not fit the model."""
+    model = load_model(path)
+    about = {**FORMERLY, **model.metadata}
+    lacking = [key for key in ("class_names", "size", "preprocessing") if key not in about]
+    if lacking:
+        advice = "set model.metadata, or make it with `minitl train`"
+        raise ValueError(f"{path} does not say its {', '.join(lacking)}; {advice}")
+    for key, choices in CHOICES.items():
+        if about[key] not in choices:
+            raise ValueError(f"{path}: unknown {key} {about[key]!r}, expected one of {choices}")
+    size = about["size"]
+    sides = [size, size] if isinstance(size, int) else size
+    fine = isinstance(sides, list) and len(sides) == 2
+    if not fine or not all(type(n) is int and 0 < n <= LARGEST for n in sides):
+        raise ValueError(f"{path}: its size is {size!r}, expected pixels as 224 or [200, 300]")
+    about["size"] = (sides[0], sides[1])
+    _check_shapes(path, model, about)
+    return model, about
+
+
+def _check_shapes(path: str, model: Model, about: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the model takes one image of that size and gives one number for each
+    class, and unless the classes have names that are names."""
+    names = about["class_names"]
+    if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
+        raise ValueError(
+            f"{path}: its class_names are {str(names)[:80]!r}, expected a list of names"
+        )
+    if wrong := [name for name in names if has_controls(name)]:
+        raise ValueError(f"{path}: a class is called {wrong[0][:80]!r}, with control characters")
+    if len({*names}) < len(names):
+        raise ValueError(f"{path}: two of its classes have the same name")
+    takes, gives = ([t.shape for t in side] for side in (model.inputs, model.outputs))
+    if len(gives) != 1 or gives[0] != (None, len(names)):
+        text = f"it names {len(names)} classes, and has outputs of shape"
+        raise ValueError(f"{path}: {text} {', '.join(map(str, gives))}")
+    wanted = (None, *about["size"], 3)
+    if (
+        len(takes) != 1
+        or len(takes[0]) != 4
+        or any(n not in (None, m) for n, m in zip(takes[0], wanted, strict=True))
+    ):
+        text = f"images of its size are {wanted}, and its inputs"
+        raise ValueError(f"{path}: {text} {', '.join(map(str, takes))}")
+    name, needs = _largest(model, about["size"])
+    if needs > MOST:
+        text = f"its layer {name!r} gives {needs / 1e6:,.0f} MB for one image, more than"
+        raise ValueError(f"{path}: {text} {MOST / 1e6:,.0f} MB")
+
+
+def _largest(model: Model, size: tuple[int, int]) -> tuple[str, int]:
+    """The layer with the largest outputs for one image, and their bytes. Sides that are left open
+    are counted as those of the image."""
+    found = [("", 1)]
+    for call in model.graph.calls:
+        for tensor in call.outputs:
+            sides = zip(tensor.shape[1:], (*size, *(1,) * 8), strict=False)
+            found.append((call.layer.name, 4 * math.prod(n or side for n, side in sides)))
+        if isinstance(call.layer, Model):
+            found.append(_largest(call.layer, size))
+    return max(found, key=lambda each: each[1])
+
+
+def classified(
+    model: Model, about: Mapping[str, Any], pictures: Pictures, strict: bool = False
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, p (m,)) of each picture that can be read, as soon as it is known."""
+    prepare = PREPARE[about["preprocessing"]]
+    step = max(1, min(16, MOST // _largest(model, about["size"])[1]))
+    for rows, pixels in walk(pictures, "classifying", strict):
+        p = model.predict(prepare(pixels), batch_size=step, verbose=0)
+        yield from zip(rows.tolist(), p, strict=True)
