@@ -121,4 +121,5 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     return record("log_softmax", y, (x, lambda g: g - np.exp(y) * g.sum(axis=-1, keepdims=True)))
 
 
+ops.all_symbolic_too(globals())
 TABLE.register(*public_names(__name__).values(), hard_swish=hard_silu, swish=silu)

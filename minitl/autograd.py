@@ -21,6 +21,13 @@ Vjp = Callable[[Array], Array]
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
 
+class Symbolic:
+    """Base of what stands for a tensor that is not there yet (`layers/base.py`)."""
+
+    __slots__ = ()
+    __array_ufunc__ = None  # so that `array * symbolic` asks the latter, not NumPy
+
+
 class Tensor:
     """An array and, when a gradient must flow through it, the record of how it was made.
 
@@ -39,6 +46,7 @@ class Tensor:
     if TYPE_CHECKING:  # given by ops
         __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = cast(Any, None)
         __truediv__ = __rtruediv__ = __neg__ = __pow__ = __matmul__ = cast(Any, None)
+        __lt__ = __le__ = __gt__ = __ge__ = cast(Any, None)
         __getitem__ = sum = mean = reshape = cast(Any, None)
 
     __slots__ = ("_leaf_requires_grad", "node", "origin", "storage")
@@ -86,6 +94,18 @@ class Tensor:
 
     def __float__(self) -> float:
         return float(self.storage)
+
+    def __int__(self) -> int:
+        return int(self.storage)
+
+    def __bool__(self) -> bool:
+        return bool(self.storage)
+
+    def __hash__(self) -> int:  # `==` compares numbers
+        return id(self)
+
+    def __format__(self, form: str) -> str:
+        return format(self.storage.item(), form) if form else str(self)
 
     def __repr__(self) -> str:
         made_by = f", op={self.node.op!r}" if self.node else ""

@@ -59,6 +59,7 @@ def snake_case(name: str) -> str:
 # What a method of the spine opens when it is first called, and for what. Nothing else in minitl
 # imports a module of its own inside a function, but for the fast kernels (`kernels/__init__.py`).
 PARTS = {
+    "activations": "minitl.activations",  # those that the spine lacks, as ops
     "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
@@ -66,6 +67,8 @@ PARTS = {
     "onnx": "minitl.storage.onnx_layers",  # Model.export
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
     "own layers": "minitl.layers.written",  # what a user's layer is called with, and gives
+    "operations": "minitl.layers.operations",  # arithmetic of symbolic tensors
+    "other losses": "minitl.losses.others",  # crossentropies, as ops
     "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs
     "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
     "notebook": "minitl.report.tables",  # how models, histories and evaluations are shown

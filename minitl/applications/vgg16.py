@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from minitl import layers
+from minitl.autograd import Tensor
 from minitl.layers import Conv2D, Dense, Flatten, Input, InputLayer, MaxPooling2D, SymbolicTensor
 from minitl.models import Model
 from minitl.naming import attributes_of, check_keywords, part
@@ -39,7 +40,7 @@ SMALLEST = 32  # rows and columns: they are halved five times
 MEAN_BGR = (103.939, 116.779, 123.68)
 
 
-def preprocess_input(x: Any, data_format: str | None = None) -> np.ndarray:
+def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Images as VGG and ResNet50 were trained on them: BGR, minus the mean of ImageNet.
 
         y[..., 0] = B - 103.939     y[..., 1] = G - 116.779     y[..., 2] = R - 123.68
@@ -53,10 +54,11 @@ def preprocess_input(x: Any, data_format: str | None = None) -> np.ndarray:
     >>> preprocess_input([[[255, 0, 0]]])  # a red pixel
     array([[[-103.939, -116.779,  131.32 ]]], dtype=float32)
     """
-    if isinstance(x, SymbolicTensor):
-        raise TypeError("preprocess_input works on arrays: preprocess the images, not the graph")
     if data_format not in (None, "channels_last"):
         raise ValueError(f"minitl keeps images as (N, H, W, C), not {data_format!r}")
+    if isinstance(x, (SymbolicTensor, Tensor)):  # within a model
+        symbol: Any = x
+        return symbol[..., ::-1] - np.array(MEAN_BGR, x.dtype)
     x = np.asarray(x)
     if x.ndim < 3 or x.shape[-1] != 3:
         hint = " Gray images become RGB with minitl.data.to_rgb(x)." if x.shape[-1:] == (1,) else ""

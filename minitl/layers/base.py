@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minitl import config, initializers, naming
-from minitl.autograd import Array, Tensor, Variable, as_tensor
+from minitl.autograd import Array, Symbolic, Tensor, Variable, as_tensor
 
 __all__ = ["Layer", "SymbolicTensor"]
 
@@ -38,7 +38,7 @@ def regularizer(identifier: Any) -> Any:
 
 
 @dataclass(eq=False, repr=False, slots=True)
-class SymbolicTensor:
+class SymbolicTensor(Symbolic):
     """A place in a model's graph: a shape and dtype, and the call that fills it with numbers.
 
     Its first axis, the batch, is None; H and W may be None too.

@@ -33,7 +33,7 @@ class UnitNormalization(Layer):
         return input_shape[-1]
 
     def call(self, x: Tensor) -> Tensor:
-        return ops.normalize(x, 1e-12)
+        return ops.normalize(x)
 
 
 class LayerNormalization(UnitNormalization, idle_settings=frozenset({"rms_scaling"})):

@@ -68,7 +68,7 @@ class _GlobalPooling(Layer):
 
     def call(self, x: Tensor) -> Tensor:
         y = type(self).reduce(x, axis=tuple(range(1, x.ndim - 1)))
-        return ops.reshape(y, (x.shape[0], *self.compute_output_shape(x.shape)[1:]))  # type: ignore
+        return ops.reshape(y, (x.shape[0], *self.compute_output_shape(x.shape)[1:]))
 
 
 class GlobalAveragePooling2D(_GlobalPooling, input_rank=4, reduce=ops.mean):

@@ -34,7 +34,7 @@ class Reshape(Layer):
             raise ValueError(f"target_shape has {allowed}, got {target_shape!r}")
 
     def call(self, x: Tensor) -> Tensor:
-        return ops.reshape(x, (x.shape[0], *self.compute_output_shape(x.shape)[1:]))  # type: ignore
+        return ops.reshape(x, (x.shape[0], *self.compute_output_shape(x.shape)[1:]))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, rest = input_shape[0], input_shape[1:]

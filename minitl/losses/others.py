@@ -215,8 +215,8 @@ class CosineSimilarity(_AlongLast):
         self.axis = axis
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
-        t = ops.normalize(targets_like(y_true, y_pred), EPSILON)
-        return -ops.sum(ops.normalize(y_pred, EPSILON) * t.storage, axis=-1)
+        t = ops.normalize(targets_like(y_true, y_pred), epsilon=EPSILON)
+        return -ops.sum(ops.normalize(y_pred, epsilon=EPSILON) * t.storage, axis=-1)
 
 
 short = {"mse": MeanSquaredError, "mae": MeanAbsoluteError, "kld": KLDivergence}

@@ -10,23 +10,49 @@ Letters: N images or rows, H W height and width, C channels in, F filters out, K
 D features in, m features out.
 """
 
+import functools
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from minitl import kernels
-from minitl.autograd import Array, Tensor, Vjp, as_tensor, record, recording
+from minitl import config, kernels
+from minitl.autograd import Array, Symbolic, Tensor, Vjp, as_tensor, record, recording
 from minitl.kernels.geometry import Geometry, Pair, sliding
-from minitl.naming import Registry, attributes_of, look_up
+from minitl.naming import Registry, attributes_of, look_up, part
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def symbolic_too(function: F) -> F:
+    """An op, which on symbolic tensors computes nothing and becomes a step of a model's graph."""
+
+    @functools.wraps(function)
+    def op(*args: Any, **kwargs: Any) -> Any:
+        for given in (*args, *kwargs.values()):
+            for x in given if type(given) in (list, tuple) else (given,):
+                if isinstance(x, Symbolic):
+                    return part("operations").write_down(op, args, kwargs)
+        return function(*args, **kwargs)
+
+    return op  # type: ignore[return-value]
+
+
+def all_symbolic_too(names: dict[str, Any]) -> None:
+    """The same for all public functions of a file, whose globals these are."""
+    for name, function in list(names.items()):
+        own = getattr(function, "__module__", "") == names["__name__"]
+        if own and callable(function) and not isinstance(function, type) and name[0] != "_":
+            names[name] = symbolic_too(function)
 
 
 def together(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Both as Tensors; a plain number or array takes the dtype of the Tensor beside it."""
+    """Both as Tensors; a plain number or array takes the dtype of the float Tensor beside it."""
     if isinstance(a, Tensor):
-        return a, as_tensor(b, dtype=a.dtype)
+        return a, as_tensor(b, dtype=a.dtype if a.dtype.kind == "f" else None)
     b = as_tensor(b)
-    return as_tensor(a, dtype=b.dtype), b
+    return as_tensor(a, dtype=b.dtype if b.dtype.kind == "f" else None), b
 
 
 def require(fits: bool, op: str, expected: str, *given: Tensor | Array | None) -> None:
@@ -40,18 +66,21 @@ def require(fits: bool, op: str, expected: str, *given: Tensor | Array | None) -
         raise ValueError(f"{op} takes {expected}, all of one dtype; got {got}")
 
 
+@symbolic_too
 def add(a: Any, b: Any) -> Tensor:
     """y = a + b, with broadcasting."""
     a, b = together(a, b)
     return record("add", a.storage + b.storage, (a, lambda g: g), (b, lambda g: g))
 
 
+@symbolic_too
 def subtract(a: Any, b: Any) -> Tensor:
     """y = a - b, with broadcasting."""
     a, b = together(a, b)
     return record("subtract", a.storage - b.storage, (a, lambda g: g), (b, lambda g: -g))
 
 
+@symbolic_too
 def multiply(a: Any, b: Any) -> Tensor:
     """y = a * b, element by element, with broadcasting."""
     a, b = together(a, b)
@@ -59,6 +88,7 @@ def multiply(a: Any, b: Any) -> Tensor:
     return record("multiply", p * q, (a, lambda g: g * q), (b, lambda g: g * p))
 
 
+@symbolic_too
 def divide(a: Any, b: Any) -> Tensor:
     """y = a / b, element by element, with broadcasting."""
     a, b = together(a, b)
@@ -66,50 +96,59 @@ def divide(a: Any, b: Any) -> Tensor:
     return record("divide", p / q, (a, lambda g: g / q), (b, lambda g: -g * p / (q * q)))
 
 
+@symbolic_too
 def negative(x: Any) -> Tensor:
     """y = -x."""
     x = as_tensor(x)
     return record("negative", -x.storage, (x, lambda g: -g))
 
 
-def power(x: Any, exponent: float) -> Tensor:
-    """y = x ** exponent, for a constant exponent."""
-    if not isinstance(exponent, (int, float, np.integer, np.floating)):
-        raise TypeError(f"power takes a number as exponent, got {type(exponent).__name__}")
-    x = as_tensor(x)
-    a = x.storage
+@symbolic_too
+def power(x: Any, exponent: Any) -> Tensor:
+    """y = x ** exponent; dy/dx = exponent x^(exponent - 1), dy/dexponent = y ln x."""
+    number = isinstance(exponent, (int, float, np.integer, np.floating))
+    x, e = (as_tensor(x), None) if number else together(x, exponent)
+    a, n = x.storage, exponent if e is None else e.storage
+    y = np.asarray(a**n)
 
     def vjp(g: Array) -> Array:  # an exponent of 0 apart: at x = 0 the formula says 0 * inf
-        return g * exponent * a ** (exponent - 1) if exponent else np.zeros_like(g)
+        if e is None:
+            return g * n * a ** (n - 1) if n else np.zeros_like(g)
+        return g * np.where(n == 0, 0, n * np.where(n == 0, 1, a) ** (n - 1))
 
-    return record("power", np.asarray(a**exponent), (x, vjp))
+    return record("power", y, (x, vjp), (e, lambda g: g * y * np.log(np.where(a > 0, a, 1))))
 
 
+@symbolic_too
 def log(x: Any) -> Tensor:
     """y = ln x."""
     x = as_tensor(x)
     return record("log", np.log(x.storage), (x, lambda g: g / x.storage))
 
 
-def clip(x: Any, low: float, high: float) -> Tensor:
-    """y = x held within [low, high]. The gradient passes where low <= x <= high (ends included)."""
+@symbolic_too
+def clip(x: Any, x_min: Any, x_max: Any) -> Tensor:
+    """y = x held within [x_min, x_max]. The gradient passes within, ends included."""
     x = as_tensor(x)
-    a = x.storage
+    a, low, high = x.storage, np.asarray(x_min, x.dtype), np.asarray(x_max, x.dtype)
     return record("clip", np.clip(a, low, high), (x, lambda g: g * ((a >= low) & (a <= high))))
 
 
+@symbolic_too
 def matmul(a: Any, b: Any) -> Tensor:
-    """y = a b, for matrices a (N, D) and b (D, m)."""
+    """y = a b, for matrices a (..., N, D) and b (..., D, m)."""
     a, b = together(a, b)
     p, q = a.storage, b.storage
-    fits = p.ndim == q.ndim == 2 and p.shape[1] == q.shape[0]
-    require(fits, "matmul", "(N, D) and (D, m)", a, b)
-    return record("matmul", p @ q, (a, lambda g: g @ q.T), (b, lambda g: p.T @ g))
+    fits = p.ndim >= 2 and q.ndim >= 2 and p.shape[-1] == q.shape[-2]
+    require(fits, "matmul", "(..., N, D) and (..., D, m)", a, b)
+    da, db = (lambda g: g @ q.swapaxes(-1, -2)), (lambda g: p.swapaxes(-1, -2) @ g)
+    return record("matmul", p @ q, (a, da), (b, db))
 
 
 Axes = int | tuple[int, ...] | None
 
 
+@symbolic_too
 def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """y = sum of x over `axis` (all axes when None)."""
     x = as_tensor(x)
@@ -118,9 +157,11 @@ def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     return record("sum", y, (x, lambda g: _spread(g, shape, axis, keepdims)))
 
 
+@symbolic_too
 def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """y = mean of x over `axis` (all axes when None)."""
     x = as_tensor(x)
+    x = x if x.dtype.kind == "f" else Tensor(x.storage.astype(config.floatx()))
     shape = x.shape
     y = np.asarray(x.storage.mean(axis=axis, keepdims=keepdims, dtype=x.dtype))
     share = x.dtype.type(y.size / (x.storage.size or 1))
@@ -134,13 +175,15 @@ def _spread(g: Array, shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Arr
     return np.broadcast_to(g, shape).copy()
 
 
-def reshape(x: Any, shape: tuple[int, ...]) -> Tensor:
+@symbolic_too
+def reshape(x: Any, newshape: Any) -> Tensor:
     """The same numbers in another shape."""
     x = as_tensor(x)
     before = x.shape
-    return record("reshape", x.storage.reshape(shape), (x, lambda g: g.reshape(before)))
+    return record("reshape", x.storage.reshape(newshape), (x, lambda g: g.reshape(before)))
 
 
+@symbolic_too
 def getitem(x: Any, index: Any) -> Tensor:
     """y = x[index], for slices, integers and integer arrays. Repeated places add up."""
     x = as_tensor(x)
@@ -159,6 +202,7 @@ def getitem(x: Any, index: Any) -> Tensor:
     return record("getitem", np.asarray(x.storage[index]), (x, vjp))
 
 
+@symbolic_too
 def relu(
     x: Any, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
 ) -> Tensor:
@@ -187,6 +231,7 @@ def relu(
     return record("relu", y, (x, lambda g: g * slope))
 
 
+@symbolic_too
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """p_j = e^(x_j) / sum_k e^(x_k) over one axis; dL/dx = p * (g - <g, p>)."""
     x = as_tensor(x)
@@ -350,13 +395,42 @@ def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:
     return record("softmax_cross_entropy", losses, dz)
 
 
-# Tensor's operators: `a + b` is `add(a, b)`, also where only b is a Tensor.
-for _name, _function in {"add": add, "sub": subtract, "mul": multiply, "truediv": divide}.items():
-    setattr(Tensor, f"__{_name}__", _function)
-    setattr(Tensor, f"__r{_name}__", lambda self, other, f=_function: f(other, self))
-for _name, _unary in {"neg": negative, "pow": power, "matmul": matmul, "getitem": getitem}.items():
-    setattr(Tensor, f"__{_name}__", _unary)
-for _reduction in (sum, mean, reshape):
-    setattr(Tensor, _reduction.__name__, _reduction)
+# Tensor's operators: `a + b` is `add(a, b)`, also where only b is a Tensor. On symbolic tensors
+# they are written down; Tensor has the plain functions, without the question.
+_BINARY: dict[str, Any] = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide}
+_BINARY |= {"pow": power, "matmul": matmul}
+for _name, _function in _BINARY.items():
+    for _class, _f in ((Symbolic, _function), (Tensor, _function.__wrapped__)):
+        setattr(_class, f"__{_name}__", lambda self, other, f=_f: f(self, other))
+        setattr(_class, f"__r{_name}__", lambda self, other, f=_f: f(other, self))
+for _name, _unary in {"neg": negative, "getitem": getitem}.items():
+    setattr(Tensor, f"__{_name}__", _unary.__wrapped__)  # type: ignore[attr-defined]
+    setattr(Symbolic, f"__{_name}__", _unary)
+for _name in ("sum", "mean", "reshape"):
+    setattr(Tensor, _name, globals()[_name].__wrapped__)
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    _compare = getattr(np.ndarray, f"__{_name}__")
+    setattr(Tensor, f"__{_name}__", lambda self, other, f=_compare: compared(f, self, other))
+for _name, _told in {"lt": "less", "le": "less_equal", "gt": "greater"}.items():
+    setattr(Symbolic, f"__{_name}__", lambda self, other, f=_told: __getattr__(f)(self, other))
 
-__getattr__ = attributes_of(__name__)
+
+def compared(compare: Callable[..., Any], a: Tensor, other: Any) -> Any:
+    """A comparison with numbers, number by number; anything else is no number, and different."""
+    found = compare(a.storage, other.storage if isinstance(other, Tensor) else other)
+    return found if found is NotImplemented else Tensor(found)
+
+
+_find = attributes_of(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("image", "linalg", "nn", "numpy"):  # Keras's folders
+        return sys.modules[__name__]
+    try:
+        return _find(name)
+    except AttributeError:  # activations, and crossentropies as functions, stand in other rooms
+        room = part("other losses" if name.endswith("crossentropy") else "activations")
+        if name not in vars(room):
+            raise
+        return getattr(room, name)

@@ -12,7 +12,7 @@ import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Tensor, as_tensor, record
-from minitl.ops import ACTIVATIONS, Axes, once, require, together
+from minitl.ops import ACTIVATIONS, Axes, all_symbolic_too, once, require, together
 
 
 def exp(x: Any) -> Tensor:
@@ -37,7 +37,7 @@ def maximum(a: Any, b: Any) -> Tensor:
     return record("maximum", y, (a, lambda g: g * first), (b, lambda g: g * ~first))
 
 
-def max(x: Any, axis: Axes = None) -> Tensor:
+def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """y = maximum of x over `axis`. Where several places tie, they share the gradient equally."""
     x = as_tensor(x)
     a = x.storage
@@ -48,12 +48,12 @@ def max(x: Any, axis: Axes = None) -> Tensor:
         winners /= winners.sum(axis=axis, keepdims=True)
         return g.reshape(y.shape) * winners
 
-    return record("max", np.asarray(a.max(axis=axis)), (x, vjp))
+    return record("max", np.asarray(a.max(axis=axis, keepdims=keepdims)), (x, vjp))
 
 
-def concatenate(tensors: Sequence[Any], axis: int = -1) -> Tensor:
+def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """The tensors one after the other along `axis`."""
-    tensors = [as_tensor(t) for t in tensors]
+    tensors = [as_tensor(t) for t in xs]
     ends = np.cumsum([t.shape[axis] for t in tensors])
     y = np.concatenate([t.storage for t in tensors], axis=axis)
 
@@ -65,9 +65,10 @@ def concatenate(tensors: Sequence[Any], axis: int = -1) -> Tensor:
     return record("concatenate", y, *((t, piece(i)) for i, t in enumerate(tensors)))
 
 
-def transpose(x: Any, axes: Sequence[int]) -> Tensor:
-    """The same numbers with the axes in another order: y.shape[i] = x.shape[axes[i]]."""
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
+    """The axes in another order (backwards, if None): y.shape[i] = x.shape[axes[i]]."""
     x = as_tensor(x)
+    axes = range(x.ndim)[::-1] if axes is None else [a % x.ndim for a in axes]
     back = np.argsort(axes)
     y = np.ascontiguousarray(x.storage.transpose(axes))
     return record("transpose", y, (x, lambda g: np.ascontiguousarray(g.transpose(back))))
@@ -158,18 +159,20 @@ def batch_norm_inference(
     return record("batch_norm_inference", y, dx, (gamma, dgamma), (beta, kernels.bias_gradient))
 
 
-def normalize(x: Any, epsilon: float) -> Tensor:
-    """y = x / |x| along the last axis, and x / epsilon where |x| < epsilon."""
+def normalize(x: Any, axis: int = -1, order: float = 2, epsilon: float = 1e-12) -> Tensor:
+    """y = x / |x| along an axis, and x / epsilon where |x| < epsilon."""
     x = as_tensor(x)
+    if order != 2:
+        raise ValueError(f"normalize takes order=2, got {order!r}")
     a = x.storage
     with np.errstate(divide="ignore"):
-        inverse = 1 / np.sqrt((a * a).sum(axis=-1, keepdims=True))
+        inverse = 1 / np.sqrt((a * a).sum(axis=axis, keepdims=True))
     short = inverse > 1 / epsilon
     inverse = np.where(short, a.dtype.type(1 / epsilon), inverse)
     y = a * inverse
 
     def vjp(g: Array) -> Array:  # where x is not short, a change along y changes nothing
-        along = np.where(short, 0, (g * y).sum(axis=-1, keepdims=True))
+        along = np.where(short, 0, (g * y).sum(axis=axis, keepdims=True))
         return inverse * (g - y * along)
 
     return record("normalize", y, (x, vjp))
@@ -190,4 +193,5 @@ def gaussian_noise(x: Any, deviation: float, seeds: Array) -> Tensor:
     return record("gaussian_noise", y, (x, lambda g: g))
 
 
+all_symbolic_too(globals())
 ACTIVATIONS.register(sigmoid, tanh)

@@ -11,7 +11,7 @@ import numpy as np
 from minitl import kernels
 from minitl.autograd import Array, Tensor, as_tensor, record
 from minitl.kernels.geometry import Pair, sliding
-from minitl.ops import require
+from minitl.ops import all_symbolic_too, require
 
 
 def zero_pad2d(x: Any, pads: tuple[int, int, int, int]) -> Tensor:
@@ -71,3 +71,6 @@ def adjust_tone(x: Any, contrast: Array, shift: Array, low: Array, high: Array) 
     given = (x.storage, contrast, shift, low, high)
     dx = (x, lambda g: kernels.adjust_tone_gradient(g, *given))
     return record("adjust_tone", kernels.adjust_tone(*given), dx)
+
+
+all_symbolic_too(globals())

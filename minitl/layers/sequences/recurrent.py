@@ -150,7 +150,7 @@ class Recurrent(RandomLayer, input_rank=3):
             rows = ops.reshape(x * Tensor(mask), (steps * n, d))
             kernel = self.kernel[:, columns]
             parts.append(ops.dense(rows, kernel, None if bias is None else bias[columns]))
-        return ops.reshape(ops.concatenate(parts), (steps, n, -1))
+        return ops.reshape(ops.concatenate(parts, -1), (steps, n, -1))
 
     def _masks(self, n: int, d: int, dtype: np.dtype, rng: Rng) -> list[Array | None]:
         """Factors for the input (1 or G, N, D) and for the state (G, N, U): Keras's dropout.
