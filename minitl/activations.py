@@ -13,6 +13,7 @@ from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor, record
 from minitl.naming import public_names
 from minitl.ops import arrays
+from minitl.ops.symbols import all_symbolic_too
 
 TABLE, get = ops.ACTIVATIONS, ops.activation
 linear, relu, softmax = ops.linear, ops.relu, ops.softmax
@@ -121,5 +122,5 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     return record("log_softmax", y, (x, lambda g: g - np.exp(y) * g.sum(axis=-1, keepdims=True)))
 
 
-ops.all_symbolic_too(globals())
+all_symbolic_too(globals())
 TABLE.register(*public_names(__name__).values(), hard_swish=hard_silu, swish=silu)

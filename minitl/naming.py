@@ -16,6 +16,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MethodType, ModuleType
@@ -59,7 +60,7 @@ def snake_case(name: str) -> str:
 # What a method of the spine opens when it is first called, and for what. Nothing else in minitl
 # imports a module of its own inside a function, but for the fast kernels (`kernels/__init__.py`).
 PARTS = {
-    "activations": "minitl.activations",  # those that the spine lacks, as ops
+    "Keras's names": "minitl.keras_names",  # what stands elsewhere here, or is not there, and why
     "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
@@ -68,7 +69,6 @@ PARTS = {
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
     "own layers": "minitl.layers.written",  # what a user's layer is called with, and gives
     "operations": "minitl.layers.operations",  # arithmetic of symbolic tensors
-    "other losses": "minitl.losses.others",  # crossentropies, as ops
     "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs
     "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
     "notebook": "minitl.report.tables",  # how models, histories and evaluations are shown
@@ -299,6 +299,8 @@ def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> C
         if name in found:
             return found[name]
         files = [file.name for file in pkgutil.iter_modules(place.__path__)]
+        with suppress(LookupError):
+            return part("Keras's names").answer(package, name)
         raise AttributeError(f"{error}. {did_you_mean(name, [*found, *files, *vars(place)])}")
 
     return find

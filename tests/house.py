@@ -44,6 +44,7 @@ KERAS_SIGNATURES = {
 # The only files that import modules by a name made at run time.
 DOORS = {
     "minitl.naming": "the list PARTS, and packages that find their own files",
+    "minitl.keras_names": "what stands elsewhere than in Keras",
     "minitl.kernels": "the fast kernels, when one of them is first called",
     "minitl.kernels.fast": "all its own files, so that the twins in them are registered",
 }

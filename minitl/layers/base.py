@@ -67,6 +67,28 @@ class SymbolicTensor(Symbolic):
         )
 
 
+for _name in [
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "pow",
+    "radd",
+    "rsub",
+    "rmul",
+    "rtruediv",
+    "rpow",
+    "neg",
+    "getitem",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+]:
+    _operate = lambda *given, op=_name: naming.part("operations").operate(op, *given)  # noqa: E731
+    setattr(SymbolicTensor, f"__{_name}__", _operate)
+
+
 @dataclass(eq=False, repr=False, slots=True)
 class Call:
     """One call of one layer on symbolic tensors: a step of a model's graph."""

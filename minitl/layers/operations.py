@@ -51,6 +51,18 @@ class Operation(Layer, several_inputs=None):
         )
 
 
+OPERATORS = {"sub": "subtract", "mul": "multiply", "truediv": "divide", "pow": "power"}
+OPERATORS |= {"neg": "negative", "lt": "less", "le": "less_equal", "gt": "greater"}
+OPERATORS |= {"ge": "greater_equal"}
+
+
+def operate(operator: str, *given: Any) -> Any:
+    """What an operator of Python's does: 'add', or 'radd' where the symbolic tensor is right."""
+    if operator[0] == "r":
+        operator, given = operator[1:], given[::-1]
+    return getattr(ops, OPERATORS.get(operator, operator))(*given)
+
+
 # Keras's names of the layers that operators make.
 NAMES = {"divide": "true_divide", "getitem": "get_item"}
 

@@ -11,9 +11,8 @@ D features in, m features out.
 """
 
 import functools
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -22,29 +21,18 @@ from minitl.autograd import Array, Symbolic, Tensor, Vjp, as_tensor, record, rec
 from minitl.kernels.geometry import Geometry, Pair, sliding
 from minitl.naming import Registry, attributes_of, look_up, part
 
-F = TypeVar("F", bound=Callable[..., Any])
 
+def symbolic_too(op: Any) -> Any:
+    """`op`, which on symbolic tensors computes nothing and becomes a step of a model's graph."""
 
-def symbolic_too(function: F) -> F:
-    """An op, which on symbolic tensors computes nothing and becomes a step of a model's graph."""
-
-    @functools.wraps(function)
-    def op(*args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(op)
+    def either(*args: Any, **kwargs: Any) -> Any:
         for given in (*args, *kwargs.values()):
-            for x in given if type(given) in (list, tuple) else (given,):
-                if isinstance(x, Symbolic):
-                    return part("operations").write_down(op, args, kwargs)
-        return function(*args, **kwargs)
+            if any(isinstance(x, Symbolic) for x in (given if type(given) is list else [given])):
+                return part("operations").write_down(either, args, kwargs)
+        return op(*args, **kwargs)
 
-    return op  # type: ignore[return-value]
-
-
-def all_symbolic_too(names: dict[str, Any]) -> None:
-    """The same for all public functions of a file, whose globals these are."""
-    for name, function in list(names.items()):
-        own = getattr(function, "__module__", "") == names["__name__"]
-        if own and callable(function) and not isinstance(function, type) and name[0] != "_":
-            names[name] = symbolic_too(function)
+    return either
 
 
 def together(a: Any, b: Any) -> tuple[Tensor, Tensor]:
@@ -66,21 +54,18 @@ def require(fits: bool, op: str, expected: str, *given: Tensor | Array | None) -
         raise ValueError(f"{op} takes {expected}, all of one dtype; got {got}")
 
 
-@symbolic_too
 def add(a: Any, b: Any) -> Tensor:
     """y = a + b, with broadcasting."""
     a, b = together(a, b)
     return record("add", a.storage + b.storage, (a, lambda g: g), (b, lambda g: g))
 
 
-@symbolic_too
 def subtract(a: Any, b: Any) -> Tensor:
     """y = a - b, with broadcasting."""
     a, b = together(a, b)
     return record("subtract", a.storage - b.storage, (a, lambda g: g), (b, lambda g: -g))
 
 
-@symbolic_too
 def multiply(a: Any, b: Any) -> Tensor:
     """y = a * b, element by element, with broadcasting."""
     a, b = together(a, b)
@@ -88,7 +73,6 @@ def multiply(a: Any, b: Any) -> Tensor:
     return record("multiply", p * q, (a, lambda g: g * q), (b, lambda g: g * p))
 
 
-@symbolic_too
 def divide(a: Any, b: Any) -> Tensor:
     """y = a / b, element by element, with broadcasting."""
     a, b = together(a, b)
@@ -96,14 +80,12 @@ def divide(a: Any, b: Any) -> Tensor:
     return record("divide", p / q, (a, lambda g: g / q), (b, lambda g: -g * p / (q * q)))
 
 
-@symbolic_too
 def negative(x: Any) -> Tensor:
     """y = -x."""
     x = as_tensor(x)
     return record("negative", -x.storage, (x, lambda g: -g))
 
 
-@symbolic_too
 def power(x: Any, exponent: Any) -> Tensor:
     """y = x ** exponent; dy/dx = exponent x^(exponent - 1), dy/dexponent = y ln x."""
     number = isinstance(exponent, (int, float, np.integer, np.floating))
@@ -119,14 +101,12 @@ def power(x: Any, exponent: Any) -> Tensor:
     return record("power", y, (x, vjp), (e, lambda g: g * y * np.log(np.where(a > 0, a, 1))))
 
 
-@symbolic_too
 def log(x: Any) -> Tensor:
     """y = ln x."""
     x = as_tensor(x)
     return record("log", np.log(x.storage), (x, lambda g: g / x.storage))
 
 
-@symbolic_too
 def clip(x: Any, x_min: Any, x_max: Any) -> Tensor:
     """y = x held within [x_min, x_max]. The gradient passes within, ends included."""
     x = as_tensor(x)
@@ -134,7 +114,6 @@ def clip(x: Any, x_min: Any, x_max: Any) -> Tensor:
     return record("clip", np.clip(a, low, high), (x, lambda g: g * ((a >= low) & (a <= high))))
 
 
-@symbolic_too
 def matmul(a: Any, b: Any) -> Tensor:
     """y = a b, for matrices a (..., N, D) and b (..., D, m)."""
     a, b = together(a, b)
@@ -148,7 +127,6 @@ def matmul(a: Any, b: Any) -> Tensor:
 Axes = int | tuple[int, ...] | None
 
 
-@symbolic_too
 def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """y = sum of x over `axis` (all axes when None)."""
     x = as_tensor(x)
@@ -157,7 +135,6 @@ def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     return record("sum", y, (x, lambda g: _spread(g, shape, axis, keepdims)))
 
 
-@symbolic_too
 def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """y = mean of x over `axis` (all axes when None)."""
     x = as_tensor(x)
@@ -175,7 +152,6 @@ def _spread(g: Array, shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Arr
     return np.broadcast_to(g, shape).copy()
 
 
-@symbolic_too
 def reshape(x: Any, newshape: Any) -> Tensor:
     """The same numbers in another shape."""
     x = as_tensor(x)
@@ -183,7 +159,6 @@ def reshape(x: Any, newshape: Any) -> Tensor:
     return record("reshape", x.storage.reshape(newshape), (x, lambda g: g.reshape(before)))
 
 
-@symbolic_too
 def getitem(x: Any, index: Any) -> Tensor:
     """y = x[index], for slices, integers and integer arrays. Repeated places add up."""
     x = as_tensor(x)
@@ -395,42 +370,28 @@ def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:
     return record("softmax_cross_entropy", losses, dz)
 
 
-# Tensor's operators: `a + b` is `add(a, b)`, also where only b is a Tensor. On symbolic tensors
-# they are written down; Tensor has the plain functions, without the question.
+# Tensor's operators: `a + b` is `add(a, b)`, also where only b is a Tensor.
 _BINARY: dict[str, Any] = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide}
-_BINARY |= {"pow": power, "matmul": matmul}
-for _name, _function in _BINARY.items():
-    for _class, _f in ((Symbolic, _function), (Tensor, _function.__wrapped__)):
-        setattr(_class, f"__{_name}__", lambda self, other, f=_f: f(self, other))
-        setattr(_class, f"__r{_name}__", lambda self, other, f=_f: f(other, self))
-for _name, _unary in {"neg": negative, "getitem": getitem}.items():
-    setattr(Tensor, f"__{_name}__", _unary.__wrapped__)  # type: ignore[attr-defined]
-    setattr(Symbolic, f"__{_name}__", _unary)
-for _name in ("sum", "mean", "reshape"):
-    setattr(Tensor, _name, globals()[_name].__wrapped__)
-for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
-    _compare = getattr(np.ndarray, f"__{_name}__")
-    setattr(Tensor, f"__{_name}__", lambda self, other, f=_compare: compared(f, self, other))
-for _name, _told in {"lt": "less", "le": "less_equal", "gt": "greater"}.items():
-    setattr(Symbolic, f"__{_name}__", lambda self, other, f=_told: __getattr__(f)(self, other))
+for _name, _function in {**_BINARY, "pow": power, "matmul": matmul}.items():
+    setattr(Tensor, f"__{_name}__", _function)
+    setattr(Tensor, f"__r{_name}__", lambda self, other, f=_function: f(other, self))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):  # number by number; no gradient
+    _told = getattr(np.ndarray, f"__{_name}__")
+    setattr(Tensor, f"__{_name}__", lambda a, b, f=_told: Tensor(f(*map(np.asarray, (a, b)))))
+Tensor.__neg__, Tensor.__getitem__ = negative, getitem
+Tensor.sum, Tensor.mean, Tensor.reshape = sum, mean, reshape
+for _function in (
+    *_BINARY.values(),
+    power,
+    matmul,
+    negative,
+    getitem,
+    sum,
+    mean,
+    reshape,
+    log,
+    clip,
+):
+    globals()[_function.__name__] = symbolic_too(_function)
 
-
-def compared(compare: Callable[..., Any], a: Tensor, other: Any) -> Any:
-    """A comparison with numbers, number by number; anything else is no number, and different."""
-    found = compare(a.storage, other.storage if isinstance(other, Tensor) else other)
-    return found if found is NotImplemented else Tensor(found)
-
-
-_find = attributes_of(__name__)
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("image", "linalg", "nn", "numpy"):  # Keras's folders
-        return sys.modules[__name__]
-    try:
-        return _find(name)
-    except AttributeError:  # activations, and crossentropies as functions, stand in other rooms
-        room = part("other losses" if name.endswith("crossentropy") else "activations")
-        if name not in vars(room):
-            raise
-        return getattr(room, name)
+__getattr__ = attributes_of(__name__)

@@ -12,7 +12,8 @@ import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Tensor, as_tensor, record
-from minitl.ops import ACTIVATIONS, Axes, all_symbolic_too, once, require, together
+from minitl.ops import ACTIVATIONS, Axes, once, require, together
+from minitl.ops.symbols import all_symbolic_too
 
 
 def exp(x: Any) -> Tensor:

@@ -13,8 +13,9 @@ import numpy as np
 from minitl import config
 from minitl.autograd import Array, Tensor, as_tensor, record
 from minitl.naming import part
-from minitl.ops import all_symbolic_too, clip, divide, log, together
+from minitl.ops import clip, divide, log, together
 from minitl.ops.arrays import absolute, sigmoid_cross_entropy
+from minitl.ops.symbols import all_symbolic_too
 
 
 def convert_to_tensor(x: Any, dtype: Any = None) -> Tensor:

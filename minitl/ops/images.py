@@ -11,7 +11,8 @@ import numpy as np
 from minitl import kernels
 from minitl.autograd import Array, Tensor, as_tensor, record
 from minitl.kernels.geometry import Pair, sliding
-from minitl.ops import all_symbolic_too, require
+from minitl.ops import require
+from minitl.ops.symbols import all_symbolic_too
 
 
 def zero_pad2d(x: Any, pads: tuple[int, int, int, int]) -> Tensor:

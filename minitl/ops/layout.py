@@ -11,20 +11,11 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import Array, Tensor, record
-from minitl.ops import (
-    Axes,
-    all_symbolic_too,
-    arrays,
-    log,
-    mean,
-    multiply,
-    reshape,
-    subtract,
-    together,
-)
+from minitl.ops import Axes, arrays, log, mean, multiply, reshape, subtract, together
 from minitl.ops import sum as summed
 from minitl.ops.arrays import concatenate, exp, sqrt
 from minitl.ops.elementwise import convert_to_tensor, floats, square
+from minitl.ops.symbols import all_symbolic_too
 
 
 def _moved(name: str, x: Any, places: Any) -> Tensor:

@@ -12,7 +12,7 @@ from minitl.autograd import Tensor, is_recording
 from minitl.layers.base import Layer, Rng, Shape
 from minitl.layers.sequences.recurrent import Recurrent
 from minitl.naming import part
-from minitl.ops.arrays import concatenate
+from minitl.ops import arrays
 
 # Bytes that a step of the inner layer may read and write in predicting; more are not faster.
 MEMORY = 256 * 2**20
@@ -78,7 +78,7 @@ class TimeDistributed(_Wrapper):
         n, steps = x.shape[:2]
         if training and _keeps_averages(self.layer):
             found = [self.layer(x[:, t], training=True, rng=rng) for t in range(steps)]
-            return concatenate([ops.reshape(y, (n, 1, *y.shape[1:])) for y in found], axis=1)
+            return arrays.concatenate([ops.reshape(y, (n, 1, *y.shape[1:])) for y in found], axis=1)
         frames = ops.reshape(x, (n * steps, *x.shape[2:]))
         shape, _ = self._frame_shapes(x.shape)
         each = self.layer.largest_step([shape]) * x.dtype.itemsize
@@ -89,7 +89,7 @@ class TimeDistributed(_Wrapper):
             self.layer(frames[i : i + at_once], training=training, rng=rng)
             for i in range(0, max(len(frames), 1), max(at_once, 1))
         ]
-        y = pieces[0] if len(pieces) == 1 else concatenate(pieces, axis=0)
+        y = pieces[0] if len(pieces) == 1 else arrays.concatenate(pieces, axis=0)
         return ops.reshape(y, (n, steps, *y.shape[1:]))
 
     def _frame_shapes(self, input_shape: Shape) -> tuple[Shape, Shape]:
@@ -187,7 +187,7 @@ class Bidirectional(_Wrapper, inner=("forward_layer", "backward_layer")):
 
 
 MERGING: dict[str | None, Any] = {
-    "concat": lambda *both: concatenate(both, -1),
+    "concat": lambda *both: arrays.concatenate(both, -1),
     "sum": ops.add,
     "mul": ops.multiply,
     "ave": lambda a, b: (a + b) / 2,
