@@ -46,7 +46,7 @@ class Tensor:
     if TYPE_CHECKING:  # given by ops
         __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = cast(Any, None)
         __truediv__ = __rtruediv__ = __neg__ = __pow__ = __matmul__ = cast(Any, None)
-        __lt__ = __le__ = __gt__ = __ge__ = cast(Any, None)
+        __lt__ = __le__ = __gt__ = __ge__ = __float__ = cast(Any, None)
         __getitem__ = sum = mean = reshape = cast(Any, None)
 
     __slots__ = ("_leaf_requires_grad", "node", "origin", "storage")
@@ -92,17 +92,7 @@ class Tensor:
     def __len__(self) -> int:
         return len(self.storage)
 
-    def __float__(self) -> float:
-        return float(self.storage)
-
-    def __int__(self) -> int:
-        return int(self.storage)
-
-    def __bool__(self) -> bool:
-        return bool(self.storage)
-
-    def __hash__(self) -> int:  # `==` compares numbers
-        return id(self)
+    __hash__ = object.__hash__  # `==` compares numbers
 
     def __format__(self, form: str) -> str:
         return format(self.storage.item(), form) if form else str(self)

@@ -2,7 +2,7 @@
 
 Asked when a name is not found (`naming.attributes_of`). A name that Keras has is never answered by
 a bare AttributeError: it is another place's (`ELSEWHERE`), or the reason why it is not there is an
-error, with what to do instead (`NOT_HERE`). docs/keras.md shows this list as a table.
+error, with what to do instead (`NOT_HERE`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ NOT_HERE = [
         "layers",
         "CategoryEncoding Discretization HashedCrossing Hashing IntegerLookup StringLookup "
         "TextVectorization MelSpectrogram STFTSpectrogram",
-        "minitl reads images: encode words, categories and sound before, with NumPy or scikit-learn",
+        "minitl reads images: encode words, categories and sound before",
     ),
     (
         "layers",
@@ -96,7 +96,7 @@ NOT_HERE = [
         "losses metrics optimizers initializers regularizers activations optimizers.schedules "
         "constraints",
         "deserialize serialize",
-        "`get` takes a name or {'class_name': ..., 'config': {...}}, and get_config gives the latter",
+        "`get` takes a name or {'class_name': ..., 'config': {...}}, and get_config makes one",
     ),
     (
         "optimizers",
@@ -189,8 +189,8 @@ NOT_HERE = [
         "segment_sum select separable_conv signbit sinc slice slice_update slogdet solve "
         "solve_triangular space_to_depth stft svd switch trace trapezoid tri trunc unfold unique "
         "unravel_index vander vdot vectorize view view_as_complex view_as_real vsplit while_loop",
-        "minitl.ops has what losses, metrics and layers are made of: put it together from these, or "
-        "use NumPy where no gradient is needed",
+        "minitl.ops has what losses, metrics and layers are made of: put it together from these, "
+        "or use NumPy where no gradient is needed",
     ),
     (
         "activations",
@@ -221,9 +221,9 @@ def _reasons() -> dict[tuple[str, str], str]:
     return found
 
 
-def answer(package: str, name: str) -> Any:
+def answer(package: str, name: str, error: str) -> Any:
     """What stands elsewhere. Raises NotImplementedError, with the reason, for what Keras has and
-    minitl has not, and LookupError for what neither has."""
+    minitl has not, and AttributeError for what neither has."""
     room = package.removeprefix("minitl").lstrip(".")
     for place, names, module in ELSEWHERE:
         if place == room and (names == "*" or name in names.split()):
@@ -233,6 +233,6 @@ def answer(package: str, name: str) -> Any:
                 return with_it
     reason = _reasons().get((room, name))
     if reason is None:
-        raise LookupError(name)
+        raise AttributeError(error)
     where = f"{package}.{name}"
     raise NotImplementedError(f"there is no {where}, which Keras has: {reason}")

@@ -16,7 +16,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MethodType, ModuleType
@@ -299,9 +298,8 @@ def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> C
         if name in found:
             return found[name]
         files = [file.name for file in pkgutil.iter_modules(place.__path__)]
-        with suppress(LookupError):
-            return part("Keras's names").answer(package, name)
-        raise AttributeError(f"{error}. {did_you_mean(name, [*found, *files, *vars(place)])}")
+        hint = did_you_mean(name, [*found, *files, *vars(place)])
+        return part("Keras's names").answer(package, name, f"{error}. {hint}")
 
     return find
 

@@ -450,8 +450,12 @@ def parts_opened() -> list[tuple[str, str, str]]:
             for name in ("part", "elsewhere")
             for prefix in ([""] if each.name == name else ["naming."] if each.name is None else [])
         }
+        if file.module == "minitl.naming":
+            names["part"] = "part"
         for node in ast.walk(file.tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in names.values():
+                if file.module == "minitl.naming" and not isinstance(node.args[0], ast.Constant):
+                    continue  # `part` itself, which is given a name
                 given = [str(getattr(a, "value", None) or ast.unparse(a)) for a in node.args]
                 method = given[1] if len(given) > 1 else ""
                 found.append((f"{file}:{node.lineno}", given[0], method))

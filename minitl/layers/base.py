@@ -67,24 +67,8 @@ class SymbolicTensor(Symbolic):
         )
 
 
-for _name in [
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "pow",
-    "radd",
-    "rsub",
-    "rmul",
-    "rtruediv",
-    "rpow",
-    "neg",
-    "getitem",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-]:
+OPERATORS = "add sub mul truediv pow radd rsub rmul rtruediv rpow neg getitem lt le gt ge"
+for _name in OPERATORS.split():
     _operate = lambda *given, op=_name: naming.part("operations").operate(op, *given)  # noqa: E731
     setattr(SymbolicTensor, f"__{_name}__", _operate)
 

@@ -86,21 +86,6 @@ def negative(x: Any) -> Tensor:
     return record("negative", -x.storage, (x, lambda g: -g))
 
 
-def power(x: Any, exponent: Any) -> Tensor:
-    """y = x ** exponent; dy/dx = exponent x^(exponent - 1), dy/dexponent = y ln x."""
-    number = isinstance(exponent, (int, float, np.integer, np.floating))
-    x, e = (as_tensor(x), None) if number else together(x, exponent)
-    a, n = x.storage, exponent if e is None else e.storage
-    y = np.asarray(a**n)
-
-    def vjp(g: Array) -> Array:  # an exponent of 0 apart: at x = 0 the formula says 0 * inf
-        if e is None:
-            return g * n * a ** (n - 1) if n else np.zeros_like(g)
-        return g * np.where(n == 0, 0, n * np.where(n == 0, 1, a) ** (n - 1))
-
-    return record("power", y, (x, vjp), (e, lambda g: g * y * np.log(np.where(a > 0, a, 1))))
-
-
 def log(x: Any) -> Tensor:
     """y = ln x."""
     x = as_tensor(x)
@@ -157,24 +142,6 @@ def reshape(x: Any, newshape: Any) -> Tensor:
     x = as_tensor(x)
     before = x.shape
     return record("reshape", x.storage.reshape(newshape), (x, lambda g: g.reshape(before)))
-
-
-def getitem(x: Any, index: Any) -> Tensor:
-    """y = x[index], for slices, integers and integer arrays. Repeated places add up."""
-    x = as_tensor(x)
-    shape, dtype = x.shape, x.dtype
-    parts = index if isinstance(index, tuple) else (index,)
-    simple = all(isinstance(part, (int, slice)) for part in parts)  # no place comes twice
-
-    def vjp(g: Array) -> Array:
-        dx = np.zeros(shape, dtype)
-        if simple:
-            dx[index] = g
-        else:
-            np.add.at(dx, index, g)
-        return dx
-
-    return record("getitem", np.asarray(x.storage[index]), (x, vjp))
 
 
 @symbolic_too
@@ -370,28 +337,20 @@ def softmax_cross_entropy(logits: Any, targets: Array) -> Tensor:
     return record("softmax_cross_entropy", losses, dz)
 
 
+__getattr__ = attributes_of(__name__)
+
 # Tensor's operators: `a + b` is `add(a, b)`, also where only b is a Tensor.
 _BINARY: dict[str, Any] = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide}
-for _name, _function in {**_BINARY, "pow": power, "matmul": matmul}.items():
+for _name, _function in {**_BINARY, "matmul": matmul}.items():
     setattr(Tensor, f"__{_name}__", _function)
     setattr(Tensor, f"__r{_name}__", lambda self, other, f=_function: f(other, self))
 for _name in ("lt", "le", "gt", "ge", "eq", "ne"):  # number by number; no gradient
     _told = getattr(np.ndarray, f"__{_name}__")
     setattr(Tensor, f"__{_name}__", lambda a, b, f=_told: Tensor(f(*map(np.asarray, (a, b)))))
-Tensor.__neg__, Tensor.__getitem__ = negative, getitem
-Tensor.sum, Tensor.mean, Tensor.reshape = sum, mean, reshape
-for _function in (
-    *_BINARY.values(),
-    power,
-    matmul,
-    negative,
-    getitem,
-    sum,
-    mean,
-    reshape,
-    log,
-    clip,
-):
+for _name, _python in {"bool": bool, "float": float, "int": int}.items():
+    setattr(Tensor, f"__{_name}__", lambda self, f=_python: f(self.storage))
+Tensor.__neg__, Tensor.sum, Tensor.mean, Tensor.reshape = negative, sum, mean, reshape
+for _name, _elsewhere in {"pow": "power", "getitem": "getitem", "abs": "absolute"}.items():
+    setattr(Tensor, f"__{_name}__", lambda *given, f=_elsewhere: __getattr__(f)(*given))
+for _function in (*_BINARY.values(), matmul, negative, sum, mean, reshape, log, clip):
     globals()[_function.__name__] = symbolic_too(_function)
-
-__getattr__ = attributes_of(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl.autograd import Array, Tensor, record
+from minitl.autograd import Array, Tensor, as_tensor, record
 from minitl.ops import Axes, arrays, log, mean, multiply, reshape, subtract, together
 from minitl.ops import sum as summed
 from minitl.ops.arrays import concatenate, exp, sqrt
@@ -29,6 +29,24 @@ def _moved(name: str, x: Any, places: Any) -> Tensor:
         return summed.reshape(x.shape).astype(x.dtype)
 
     return record(name, x.storage.ravel()[index], (x, vjp))
+
+
+def getitem(x: Any, index: Any) -> Tensor:
+    """y = x[index], for slices, integers and integer arrays. Repeated places add up."""
+    x = as_tensor(x)
+    shape, dtype = x.shape, x.dtype
+    parts = index if isinstance(index, tuple) else (index,)
+    simple = all(isinstance(part, (int, slice)) for part in parts)  # no place comes twice
+
+    def vjp(g: Array) -> Array:
+        dx = np.zeros(shape, dtype)
+        if simple:
+            dx[index] = g
+        else:
+            np.add.at(dx, index, g)
+        return dx
+
+    return record("getitem", np.asarray(x.storage[index]), (x, vjp))
 
 
 def expand_dims(x: Any, axis: Any) -> Tensor:
