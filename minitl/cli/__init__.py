@@ -9,6 +9,7 @@ whole job in one command; `train.py` does it with your own pictures.
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -24,6 +25,9 @@ from minitl.storage.door import Visible
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that it cannot write ends nothing
+            stream.reconfigure(errors="backslashreplace")
     arguments = all_commands().parse_args(argv)
     # What a command prints may come from a stranger's file: nothing that a terminal would obey.
     shown = contextlib.redirect_stdout(Visible(sys.stdout))
@@ -34,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings(), _log_on_stderr():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # they do not say of which file
             warnings.showwarning = lambda message, *_, **__: _tell(message)
             arguments.run(arguments)
         sys.stdout.flush()

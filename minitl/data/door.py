@@ -153,6 +153,7 @@ def _heif() -> None:
 def _counted(img: Any, file: Any, extra: int, target: tuple[int, int] | None) -> int:
     """Bytes that decoding takes; PictureError where they, or a JPEG's passes, are too many."""
     size, pixels = file.seek(0, io.SEEK_END), img.width * img.height
+    text = f"{img.width:,} x {img.height:,} pixels"
     each = EXTRA.get(img.format, 0)
     if img.format in ("JPEG", "MPO"):
         progressive = "progressive" in img.info
@@ -160,7 +161,7 @@ def _counted(img: Any, file: Any, extra: int, target: tuple[int, int] | None) ->
             file.seek(0)
             scans = file.read(MOST_BYTES).count(b"\xff\xda")
             if progressive and scans * pixels > MOST_SCANS:
-                text = f"{scans} passes over {pixels:,} pixels, more than any camera writes"
+                text = f"{scans} passes over {text}, more than any camera writes"
                 raise PictureError(text, "that would take too much memory or time")
             each = 6 if scans > 1 else 0  # coefficients of the whole image are kept
         if target is not None:
@@ -170,11 +171,9 @@ def _counted(img: Any, file: Any, extra: int, target: tuple[int, int] | None) ->
     needs = pixels * each + left * (MODE_BYTES.get(img.mode, 4) + extra)
     budget = BUDGET + PER_BYTE * size
     if size > MOST_BYTES or needs > budget:
-        text = f"{img.width:,} x {img.height:,} pixels would take {needs / 1e6:,.0f} MB, and"
-        text += f" {budget / 1e6:,.0f} MB is the most for a file of {size:,} bytes; if the picture"
-        raise PictureError(
-            f"{text} is sound, scale it down first", "that would take too much memory or time"
-        )
+        text += f" would take {needs / 1e6:,.0f} MB, and {budget / 1e6:,.0f} MB is the most for"
+        text += f" a file of {size:,} bytes; if the picture is sound, scale it down first"
+        raise PictureError(text, "that would take too much memory or time")
     return needs
 
 
@@ -190,7 +189,8 @@ def to_mode(img: Image.Image, mode: str) -> Image.Image:
     elif img.mode in ("I", "F"):
         pixels = np.asarray(img)
         low, high = pixels.min(), pixels.max()
-        if not (low >= 0 and high <= 255):  # also for NaN
+        fraction = img.mode == "F" and 0 < high <= 1  # which would be black
+        if fraction or not (low >= 0 and high <= 255):  # also for NaN
             values = f"its values run from {low:g} to {high:g}, and a file with 32 bits per pixel"
             raise PictureError(f"{values} does not say which is white; scale it to 0-255 first")
     elif img.mode == "P" and "transparency" in img.info:

@@ -337,12 +337,19 @@ def _class_folders(directory: str, class_names: Sequence[str] | None) -> list[st
 
 
 def _image_files(directory: str, follow_links: bool) -> list[str]:
-    """All images below a folder: folders in order of their names, then files in theirs."""
-    folders = sorted(os.walk(directory, followlinks=follow_links), key=lambda step: step[0])
+    """All images below a folder: folders in order of their names, then files in theirs. However
+    links lead, each real folder is visited once."""
+    found, seen = list[tuple[str, list[str]]](), set[str]()
+    for root, folders, files in os.walk(directory, followlinks=follow_links):
+        if follow_links and os.path.realpath(root) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(root))
+        found.append((root, files))
     return [
         # through relpath, so that the string equals Keras's
         os.path.join(directory, os.path.relpath(os.path.join(root, name), directory))
-        for root, _, files in folders
+        for root, files in sorted(found)
         for name in sorted(files)
         if name.lower().endswith(ENDINGS)
     ]

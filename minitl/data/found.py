@@ -159,7 +159,8 @@ def same_pictures(found: Pictures, parts: Any = None) -> list[str]:
 def _number(found: Pictures, labels: list[str], given: Sequence[str] | None, source: Any) -> None:
     """Class names as numbers."""
     theirs = set(labels)
-    key = int if theirs and all(n.isdecimal() for n in theirs) and found.groups is not None else str
+    folder = isinstance(source, str) and os.path.isdir(source)
+    key = str if folder or not all(name.isdecimal() for name in theirs) else int
     names = list(given) if given is not None else sorted(theirs, key=key)
     unknown = sorted(theirs.difference(names))
     if unknown:
@@ -309,6 +310,7 @@ def read_table(path: str) -> dict[str, list[str]]:
             break
         except UnicodeDecodeError:
             continue
+    text = text.lstrip("\ufeff")
     first = text.lstrip().partition("\n")[0]
     divider = max(",;\t|", key=first.count)
     rows = [r for r in csv.reader(io.StringIO(text, newline=""), delimiter=divider) if any(r)]
