@@ -4,7 +4,7 @@ What comes in is one label per row; what goes out are row numbers in ascending o
 `seed` alone. Stratified means that every stratum (a class, or a class and a type: see `strata`)
 gives the same share. Grouped means that a group goes whole to one side: cells of one solar module
 look alike, and a random split puts their like on both sides and flatters the result. Report both
-kinds. Folds for cross-validation are scikit-learn's matter: `minitl.sklearn` fits into it.
+kinds. `folds` cuts rows into parts of which each is held out once.
 """
 
 from typing import Any
@@ -69,6 +69,43 @@ def grouped_split(groups: Any, fraction: float, seed: Any) -> tuple[Rows, Rows]:
     rows_so_far = np.cumsum(np.bincount(codes)[order])[:-1]
     chosen = order[: np.argmin(np.abs(rows_so_far - fraction * len(codes))) + 1]
     return _both_sides(len(codes), np.flatnonzero(np.isin(codes, chosen)))
+
+
+def folds(labels: Any, count: int, seed: Any, groups: Any = None) -> np.ndarray:
+    """(N,): which of the folds 0 ... count - 1 holds each row out.
+
+    Every class of `labels` (N,) is shared out evenly; a class of fewer rows than `count` lacks in
+    some folds. With `groups` (N,) a group stays whole: in random order, large ones first, each goes
+    to the fold that this leaves most even in all classes.
+
+    Raises ValueError for fewer than 2 folds, and for fewer rows, or groups, than folds.
+    """
+    codes, _ = _codes(labels)
+    members = np.arange(len(codes)) if groups is None else _codes(groups)[0]
+    there = len(np.unique(members))
+    if len(members) != len(codes) or not 2 <= count <= there:
+        what = "rows" if groups is None else "groups"
+        raise ValueError(f"{count} folds need 2 or more, and as many {what}: there are {there}")
+    rng = np.random.default_rng(seed)
+    if groups is None:
+        order = rng.permutation(len(codes))
+        order = order[np.argsort(codes[order], kind="stable")]
+        held_out = np.empty(len(codes), np.intp)
+        held_out[order] = rng.permutation(count)[np.arange(len(codes)) % count]
+        return held_out
+    table = np.zeros((there, codes.max() + 1))  # of each group: rows by class
+    np.add.at(table, (members, codes), 1)
+    order = rng.permutation(there)
+    order = order[np.argsort(-table[order].max(axis=1), kind="stable")]
+    share, so_far = table.sum(axis=0), np.zeros((count, table.shape[1]))
+    place = np.empty(there, np.intp)
+    for group in order:
+        after = so_far[np.newaxis] + np.eye(count)[..., np.newaxis] * table[group]
+        uneven = ((after / share).std(axis=1)).mean(axis=1)  # (folds,), if the group went there
+        tied = uneven + 1e-9 * so_far.sum(axis=1) / len(codes)
+        place[group] = tied.argmin()
+        so_far[place[group]] += table[group]
+    return place[members]
 
 
 def block_split(rows: int, block: int, fraction: float, seed: Any) -> tuple[Rows, Rows]:

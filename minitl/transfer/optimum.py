@@ -41,7 +41,7 @@ class Head(NamedTuple):
 
     def predict(self, f: Any) -> np.ndarray:
         """P (N, m) = softmax(W^T F + b) for F (N, D)."""
-        return _softmax(np.asarray(f) @ self.kernel + self.bias)[0]
+        return softmax(np.asarray(f) @ self.kernel + self.bias)[0]
 
 
 def solve_head(
@@ -83,16 +83,16 @@ def solve_head(
     found: list[Head] = []
 
     def solve(_: int) -> None:
-        found.append(_solve(_Centred(f, standardize), targets, l2, tolerance, max_iterations))
+        found.append(_solve(Centred(f, standardize), targets, l2, tolerance, max_iterations))
 
     share_out(solve, 1, multiplies=True)
     return found[0]
 
 
-def _solve(f: _Centred, targets: np.ndarray, l2: float, tolerance: float, most: int) -> Head:
+def _solve(f: Centred, targets: np.ndarray, l2: float, tolerance: float, most: int) -> Head:
     x, back = f.principal_axes()
-    curve = _Curve(x, targets, l2)
-    v, iterations = _minimise(curve, tolerance, most)
+    curve = Curve(x, targets, l2)
+    v, iterations = minimise(curve, tolerance, most)
     w, c = back(v[:-1]), v[-1]
     value, norm = f.loss_and_norm(targets, w, c, l2)
     if not norm <= 2 * tolerance * curve.norms[0]:
@@ -110,7 +110,7 @@ def head_loss(
     """L(W, b) in float64, for F (N, D), y (N,) or (N, m), W (D, m), b (m,)."""
     f, w, b = np.asarray(f), np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
     targets = _targets(f, y, sample_weight, len(b))
-    return _Centred(f, centre=False).loss_and_norm(targets, w, b, l2)[0]
+    return Centred(f, centre=False).loss_and_norm(targets, w, b, l2)[0]
 
 
 def _targets(f: np.ndarray, y: Any, sample_weight: Any, classes: int | None = None) -> np.ndarray:
@@ -138,7 +138,7 @@ def _targets(f: np.ndarray, y: Any, sample_weight: Any, classes: int | None = No
     return y * (weights / n)[:, None]
 
 
-def _softmax(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def softmax(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """softmax(z) (N, m), and log sum_j e^(z_j) (N, 1)."""
     top = z.max(axis=1, keepdims=True)
     p = np.exp(z - top)
@@ -146,14 +146,14 @@ def _softmax(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return p / total, top + np.log(total)
 
 
-def _cross_entropy(z: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+def cross_entropy(z: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
     """-sum_nj t_nj log softmax(z_n)_j, and its gradient to z (N, m)."""
-    p, log_sum = _softmax(z)
+    p, log_sum = softmax(z)
     of_row = targets.sum(axis=1, keepdims=True)
     return float((of_row * log_sum).sum() - np.vdot(targets, z)), of_row * p - targets
 
 
-class _Centred:
+class Centred:
     """F (N, D) with each column's mean taken off, and its standard deviation divided out if wanted;
     in float64 block by block, so that there is no copy of all of F."""
 
@@ -212,14 +212,14 @@ class _Centred:
         """L and the norm of its gradient for W (D, m) and c (m,) on these rows."""
         value, dw, dc = l2 * float(np.vdot(w, w)), 2 * l2 * w, np.zeros_like(c)
         for part, x in self.blocks():
-            each, g = _cross_entropy(x @ w + c, targets[part])
+            each, g = cross_entropy(x @ w + c, targets[part])
             value += each
             dw += x.T @ g
             dc += g.sum(axis=0)
         return value, float(np.sqrt(np.vdot(dw, dw) + dc @ dc))
 
 
-class _Curve:
+class Curve:
     """L of W and c as one V = unit * flat (r + 1, m), on X (N, r). V is measured in units in which
     L curves by 1 at a given place; `norms` are those of the gradient to V, one per evaluation."""
 
@@ -233,14 +233,14 @@ class _Curve:
 
     def measure_at(self, v: np.ndarray) -> None:
         """Take the units from the Hessian's diagonal at V."""
-        p = _softmax(self.ones @ v)[0]
+        p = softmax(self.ones @ v)[0]
         diagonal = (self.ones * self.ones).T @ (self.of_row * p * (1 - p))
         self.unit = 1 / np.sqrt(diagonal + 2 * self.l2)
 
     def loss(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
         """L and its gradient to `flat`."""
         v = self.unit * flat.reshape(self.unit.shape)
-        value, g = _cross_entropy(self.ones @ v, self.targets)  # (N, r + 1) x (r + 1, m)
+        value, g = cross_entropy(self.ones @ v, self.targets)  # (N, r + 1) x (r + 1, m)
         dv = self.ones.T @ g + self.penalty * v  # (r + 1, N) x (N, m)
         self.norms.append(float(np.sqrt(np.vdot(dv, dv))))
         return value + np.vdot(self.penalty * v, v) / 2, (self.unit * dv).ravel()
@@ -248,14 +248,16 @@ class _Curve:
     def curvature(self, v: np.ndarray, step: np.ndarray) -> np.ndarray:
         """How the gradient at V changes along a step: the Hessian times it."""
         dv = self.unit * step.reshape(self.unit.shape)
-        p = _softmax(self.ones @ v)[0]
+        p = softmax(self.ones @ v)[0]
         dp = p * (self.ones @ dv)
         dp -= p * dp.sum(axis=1, keepdims=True)
         return (self.unit * (self.ones.T @ (self.of_row * dp) + self.penalty * dv)).ravel()
 
 
-def _minimise(curve: _Curve, tolerance: float, most: int) -> tuple[np.ndarray, int]:
-    """V (r + 1, m) at the minimum, and the number of iterations.
+def minimise(
+    curve: Curve, tolerance: float, most: int, v: np.ndarray | None = None
+) -> tuple[np.ndarray, int]:
+    """V (r + 1, m) at the minimum, and the number of iterations. It starts at `v`, or at 0.
 
     Rounding of losses ends L-BFGS at a gradient of about sqrt(1e-16) of the first one; where l2 is
     small, it creeps. So Newton's method goes on, with gradients alone and steps by conjugate ones.
@@ -271,6 +273,9 @@ def _minimise(curve: _Curve, tolerance: float, most: int) -> tuple[np.ndarray, i
             raise StopIteration
 
     start, shape = np.zeros(curve.unit.size), curve.unit.shape
+    if v is not None:
+        curve.loss(start)  # whose gradient `tolerance` is a share of
+        start = (v / curve.unit).ravel()
     settings: Any = {"options": {"maxiter": most, "ftol": 0, "gtol": 0, "maxcor": HISTORY}}
     result = minimize(curve.loss, start, method="L-BFGS-B", jac=True, callback=stop, **settings)
     v, steps = curve.unit * result.x.reshape(shape), result.nit

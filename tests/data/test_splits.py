@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from minitl.data.splits import (
     block_split,
+    folds,
     grouped_split,
     strata,
     stratified_split,
@@ -108,3 +109,30 @@ def test_blocks_of_neighbours_stay_together():
 def test_what_cannot_be_split(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@settings(max_examples=50, deadline=None)
+@given(labelled, st.integers(2, 5), st.integers(0, 10**6))
+def test_folds_share_out_every_class(labels, count, seed):
+    labels = np.array(labels)
+    held_out = folds(labels, count, seed)
+    assert held_out.shape == labels.shape and set(held_out) == set(range(count))
+    sizes = np.bincount(held_out)
+    assert sizes.max() - sizes.min() <= 1
+    for c in set(labels):
+        of_class = np.bincount(held_out[labels == c], minlength=count)
+        assert of_class.max() - of_class.min() <= 1
+    assert folds(labels, count, seed).tolist() == held_out.tolist()
+
+
+def test_folds_of_groups_keep_them_whole_and_the_classes_even():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), rng.integers(2, 9, 30))
+    labels = rng.integers(0, 3, 30)[groups]
+    held_out = folds(labels, 5, 0, groups)
+    assert all(len(set(held_out[groups == g])) == 1 for g in range(30))
+    for c in range(3):
+        of_class = np.bincount(held_out[labels == c], minlength=5)
+        assert of_class.min() > 0 and of_class.max() < 0.45 * of_class.sum()
+    with pytest.raises(ValueError, match="as many groups: there are 2"):
+        folds(labels[:9] * 0, 5, 0, groups[:9] > 1)
