@@ -135,4 +135,4 @@ def test_folds_of_groups_keep_them_whole_and_the_classes_even():
         of_class = np.bincount(held_out[labels == c], minlength=5)
         assert of_class.min() > 0 and of_class.max() < 0.45 * of_class.sum()
     with pytest.raises(ValueError, match="as many groups: there are 2"):
-        folds(labels[:9] * 0, 5, 0, groups[:9] > 1)
+        folds(labels[:9] * 0, 5, 0, np.arange(9) > 4)
