@@ -51,8 +51,9 @@ class Loss(Configurable):
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
         """Raise ValueError, in the user's words, unless y_true can be compared with the outputs."""
-        wanted = output_shape[1:]
-        if y_true.shape[1:] != wanted and not (wanted[-1:] == (1,) and y_true.ndim == len(wanted)):
+        found, wanted = y_true.shape[1:], output_shape[1:]
+        users = not type(self).__module__.startswith("minitl.")  # which compare what they like
+        if not users and wanted not in (found, (*found, 1)) and found != (*wanted, 1):
             output = f"the model's output is {output_shape}"
             raise ValueError(f"the targets have shape {y_true.shape}, but {output}")
 
@@ -77,22 +78,23 @@ def comparable(y_true: Any, y_pred: Any) -> tuple[Array, Tensor]:
     if y_pred.dtype.kind != "f":
         y_pred = Tensor(y_pred.storage.astype(config.floatx()))
     y_true = np.asarray(y_true, dtype=y_pred.dtype)
-    if y_pred.ndim == y_true.ndim + 1 and y_pred.shape[-1] == 1:
-        if y_true.ndim == 1:
-            return y_true[:, None], y_pred
-        return y_true, ops.reshape(y_pred, y_pred.shape[:-1])
-    if y_true.ndim == y_pred.ndim + 1 and y_true.shape[-1] == 1:
-        if y_pred.ndim == 1:
-            return y_true, ops.reshape(y_pred, (-1, 1))
-        return y_true[..., 0], y_pred
+    longer, shorter = sorted((y_true.shape, y_pred.shape), key=len, reverse=True)
+    if len(longer) == len(shorter) + 1 and longer[-1] == 1:
+        if y_true.size != y_pred.storage.size:
+            raise ValueError(f"targets {y_true.shape} do not fit predictions {y_pred.shape}")
+        shape = longer if len(shorter) == 1 else longer[:-1]
+        y_true = y_true.reshape(shape) if y_true.shape != shape else y_true
+        y_pred = ops.reshape(y_pred, shape) if y_pred.shape != shape else y_pred
     return y_true, y_pred
 
 
 def weight_per_number(weight: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
     """Weights (N,) or (N, 1), as (N, ...): one per number of an array of that shape; None is 1."""
     w = np.asarray(1.0 if weight is None else weight, dtype)
-    if w.ndim == len(shape) + 1:  # or of one number for all of them
-        w = w[..., 0] if w.shape[-1] == 1 else w.mean(axis=-1)
+    if not shape:  # one number for all of them
+        w = w.mean()
+    if w.ndim == len(shape) + 1 and w.shape[-1] == 1:
+        w = w[..., 0]
     return np.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)
 
 

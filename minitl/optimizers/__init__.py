@@ -13,7 +13,6 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -30,23 +29,6 @@ __getattr__ = attributes_of(__name__)
 SCHEDULES = Registry(f"{__name__}.schedules")  # which fills it
 # Of all steps, or a schedule: of the next one, after so many.
 Rate: TypeAlias = float | Callable[..., float]
-
-
-class _Setting:
-    """A number, with what scripts call on Keras's variables: `learning_rate.assign(0.1)`."""
-
-    assign: Callable[[Any], None]
-
-    def numpy(self) -> Any:
-        return np.float32(self) if isinstance(self, float) else np.int64(self)  # type: ignore
-
-
-class _RateNow(_Setting, float):
-    pass
-
-
-class _StepsDone(_Setting, int):
-    pass
 
 
 class Optimizer(Configurable):
@@ -88,9 +70,8 @@ class Optimizer(Configurable):
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
-        rate = _RateNow(self._rate(self._steps) if callable(self._rate) else self._rate)
-        rate.assign = partial(setattr, self, "learning_rate")
-        return rate
+        rate = self._rate(self._steps) if callable(self._rate) else self._rate
+        return part("settings").settable(float(rate), self, "learning_rate")
 
     @learning_rate.setter
     def learning_rate(self, value: Rate) -> None:
@@ -106,9 +87,7 @@ class Optimizer(Configurable):
     @property
     def iterations(self) -> int:
         """The number of steps done."""
-        steps = _StepsDone(self._steps)
-        steps.assign = partial(setattr, self, "iterations")
-        return steps
+        return part("settings").settable(self._steps, self, "iterations")
 
     @iterations.setter
     def iterations(self, value: int) -> None:

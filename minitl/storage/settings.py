@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from minitl.naming import Configurable, Registry
 
 
@@ -36,6 +38,37 @@ def serialize(value: Any) -> Any:
             raise ValueError(f"{value!r} is no part of minitl and cannot be saved by name")
         return value.__name__
     return value.item() if hasattr(value, "item") else value  # NumPy's numbers as Python's
+
+
+class _Settable:
+    """A number, with what scripts call on Keras's variables: `learning_rate.assign(0.1)`."""
+
+    owner: tuple[Any, str]
+
+    def assign(self, value: Any) -> None:
+        setattr(*self.owner, value)
+
+    def numpy(self) -> Any:
+        return np.asarray(self, np.float32 if isinstance(self, float) else np.int64)[()]
+
+    @property
+    def value(self) -> Any:
+        return self
+
+
+class _Number(_Settable, float):
+    pass
+
+
+class _Count(_Settable, int):
+    pass
+
+
+def settable(value: Any, owner: Any, name: str) -> Any:
+    """A number that is the attribute `name` of its owner, and sets it."""
+    number = _Number(value) if isinstance(value, float) else _Count(value)
+    number.owner = owner, name
+    return number
 
 
 def configured(described: Mapping[str, Any], table: Registry, what: str) -> Any:
