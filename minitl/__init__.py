@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 __getattr__ = attributes_of(
     __name__,
     {
+        "GradientTape": "minitl.models.steps",
         "Sequential": "minitl.models.sequential",
         "check_gradients": "minitl.judging.gradients",
         "evaluation": "minitl.judging",

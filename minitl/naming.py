@@ -73,6 +73,7 @@ PARTS = {
     "notebook": "minitl.report.tables",  # how models, histories and evaluations are shown
     "settings": "minitl.storage.settings",  # what a file says of a layer, a loss, an optimizer ...
     "stages": "minitl.transfer.stages",  # Model.freeze_until, unfreeze_from
+    "steps": "minitl.models.steps",  # models that a user wrote, and what they override
     "streams": "minitl.data.streams",  # data that are iterables of batches, not arrays
     "summary": "minitl.judging.summary",  # Model.summary
     "weights": "minitl.applications.weights",  # published weights that are not in their place

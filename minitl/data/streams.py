@@ -38,12 +38,29 @@ class StreamData:
             known.append(len(self.source))
         self.length = min(known, default=None)
         self.iterator = iter(self.source) if iter(self.source) is self.source else None
+        self.begun_walk: Iterator[Any] | None = None
         self.taken = 0  # batches, since the beginning
         self.changes: Changes | None = None  # of the source, once somebody follows them
         self.begun: dict[str, Any] = {}  # those at the start of the epoch
 
     def __len__(self) -> int:
         return self.length or 0
+
+    def peek(self) -> Any:
+        """The first batch as it comes, which is still to be walked over."""
+        items = self.walk()
+        first = list(itertools.islice(items, 1))
+        self.begun_walk = itertools.chain(first, items)
+        if self.iterator is not None:
+            self.iterator = self.walk()
+        return first[0] if first else None
+
+    def walk(self) -> Iterator[Any]:
+        """The batches as they come: a new walk, or the one that `peek` began."""
+        items, self.begun_walk = self.begun_walk, None
+        if items is not None:
+            return items
+        return iter(self.source) if self.iterator is None else self.iterator
 
     def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on; of a generator, those that are left."""
@@ -53,7 +70,7 @@ class StreamData:
             return
         count, items = first, self.iterator
         if items is None:
-            items = itertools.islice(iter(self.source), first, None)
+            items = itertools.islice(self.walk(), first, None)
         for item in itertools.islice(items, None if self.steps is None else self.steps - first):
             parts = item if isinstance(item, tuple) else (item,)
             if not 1 <= len(parts) <= 3:

@@ -28,13 +28,24 @@ __all__ = ["Layer", "SymbolicTensor"]
 Shape = tuple[int | None, ...]
 Rng = np.random.Generator | None
 # What the call around the present one was told: its layers get it where nobody says otherwise.
-_around: ContextVar[tuple[bool | None, Rng]] = ContextVar("around", default=(None, None))
+around: ContextVar[tuple[bool | None, Rng]] = ContextVar("around", default=(None, None))
 REGULARIZERS = naming.Registry("minitl.regularizers")  # which registers its own
 
 
 def regularizer(identifier: Any) -> Any:
     """The penalty that a name, class or configuration stands for; None stays None."""
     return naming.look_up(identifier, REGULARIZERS, "regularizer")
+
+
+def listed(found: Any) -> list[Any]:
+    """What a layer gave, or the shapes of that: one, several, or a dict by name (in their order).
+
+    A tuple is one shape, or several tensors.
+    """
+    if isinstance(found, dict):
+        return [found[name] for name in sorted(found)]
+    several = isinstance(found, tuple) and any(isinstance(each, Tensor) for each in found)
+    return list(found) if several or isinstance(found, list) else [found]
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -81,11 +92,22 @@ class Call:
     inputs: list[SymbolicTensor]
     training: bool | None = None  # a fixed mode for this call, or None: that of the model's run
     as_list: bool = False  # called on a list of tensors, even if of only one
+    form: Any = None  # of a call on a dict, or on several arguments: `layers/written.py`
     outputs: list[SymbolicTensor] = field(default_factory=list)
 
     def shaped(self, shapes: list[Any]) -> Any:
         """What the layer's methods take as input shape: one, or a list where it has several."""
+        if self.form is not None:
+            return self.form.of_shapes(shapes)
         return shapes if self.as_list else shapes[0]
+
+    def run(self, arguments: list[Any], training: bool | None, rng: Rng) -> Any:
+        """Compute, on what came from the calls before."""
+        if self.form is not None:
+            return self.form.call(self.layer, arguments, training, rng)
+        # The list must not keep alive what the layer has read.
+        x = arguments if self.as_list else arguments.pop()
+        return self.layer(x, training=training, rng=rng)
 
     def multiply_adds(self) -> int:
         """Multiply-adds of the call for one sample, as far as its layer says."""
@@ -225,11 +247,14 @@ class Layer(naming.Configurable, metaclass=LayerType):
         """What computes `before` and this layer in one pass, without a gradient, or None."""
         return None
 
-    def largest_step(self, input_shapes: list[Any]) -> int:
+    def largest_step(self, input_shapes: Any) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
-        several = len(input_shapes) > 1
-        found = self.compute_output_shape(input_shapes if several else input_shapes[0])
-        shapes = [*input_shapes, *(found if isinstance(found, list) else [found])]
+        if hasattr(input_shapes, "flat"):  # of a call that has a form
+            found, input_shapes = self.compute_output_shape(input_shapes), input_shapes.flat
+        else:
+            several = len(input_shapes) > 1
+            found = self.compute_output_shape(input_shapes if several else input_shapes[0])
+        shapes = [*input_shapes, *listed(found)]
         return sum(math.prod(n or 1 for n in shape[1:]) for shape in shapes)
 
     # The constructor's arguments, as a file can hold them, and a layer made of them.
@@ -380,28 +405,39 @@ class Layer(naming.Configurable, metaclass=LayerType):
         pairs = [pair for layer in self.inside() for pair in layer._regularized]
         return [penalty(v) for v, penalty in pairs if v.trainable]
 
-    def __call__(self, x: Any, training: bool | None = None, rng: Rng = None) -> Any:
+    def __call__(
+        self, x: Any, *more: Any, training: bool | None = None, rng: Rng = None, **named: Any
+    ) -> Any:
         """Compute on arrays or Tensors, or extend a graph from symbolic tensors."""
+        if more and isinstance(more[0], bool):
+            training, more = more[0], more[1:]
+        if more or named or isinstance(x, dict):
+            form = naming.part("own layers").form_of(self, (x, *more), named)
+            return form.start(self, training, rng)
         several = isinstance(x, (list, tuple))
         inputs = list(x) if several else [x]
         symbolic = [isinstance(t, SymbolicTensor) for t in inputs]
         if any(symbolic):
             if not all(symbolic):
                 raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
-            return self._connect(Call(self, inputs, training, several))
+            return self.connect(Call(self, inputs, training, several))
         tensors = [self._as_input(t) for t in inputs]
         self.prepare([t.shape for t in tensors] if several else tensors[0].shape)
-        around = _around.get()
-        training = around[0] if training is None else bool(training)
-        rng = around[1] if rng is None else rng
+        return self.run_call((tensors if several else tensors[0],), {}, training, rng)
+
+    def run_call(self, args: tuple[Any, ...], named: Any, training: bool | None, rng: Rng) -> Any:
+        """`call`, told what it wants to know; layers inside it are told the same."""
+        told = around.get()
+        training = told[0] if training is None else bool(training)
+        rng = told[1] if rng is None else rng
         mode = self._training_unless_told if training is None else training
         extra = {"training": mode, "rng": rng}
         wanted = {k: v for k, v in extra.items() if k in self._extra_arguments}
-        token = _around.set((training, rng))
+        token = around.set((training, rng))
         try:
-            return self.call(tensors if several else tensors[0], **wanted)
+            return self.call(*args, **(named | wanted))
         finally:
-            _around.reset(token)
+            around.reset(token)
 
     def _as_input(self, x: Any) -> Tensor:
         x = as_tensor(x, self.dtype)
@@ -412,6 +448,9 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     def prepare(self, shape: Any) -> None:
         """Check the input's shape, and build on the first call."""
+        if isinstance(shape, dict):
+            self.build(shape)
+            return
         single = not isinstance(shape, list)
         if single is self.several_inputs:
             expected = "a list of inputs" if self.several_inputs else "one input"
@@ -434,16 +473,17 @@ class Layer(naming.Configurable, metaclass=LayerType):
         self.symbolic_calls.clear()
         self.built, self._channels = False, None
 
-    def _connect(self, call: Call) -> Any:
+    def connect(self, call: Call) -> Any:
         """Write down a call on symbolic tensors, and make its outputs."""
         shape = call.shaped([t.shape for t in call.inputs])
         self.prepare(shape)
         out_shape = self.compute_output_shape(shape)
-        many = isinstance(out_shape, list)
-        for i, shape in enumerate(out_shape if many else [out_shape]):
+        for i, shape in enumerate(listed(out_shape)):
             call.outputs.append(SymbolicTensor(tuple(shape), self.dtype, call, i))
         self.symbolic_calls.append(call)
-        return list(call.outputs) if many else call.outputs[0]
+        if isinstance(out_shape, dict):
+            return dict(zip(sorted(out_shape), call.outputs, strict=True))
+        return list(call.outputs) if isinstance(out_shape, list) else call.outputs[0]
 
     @property
     def input(self) -> Any:

@@ -1,18 +1,23 @@
 """Layers that a user wrote: what `call` takes, and the shape that it really returns.
 
-Keras finds the shape by tracing `call`. Here `call` is run on zeros, twice, with two sizes in the
-place of each axis that may have any: axes that come out different may have any as well. What is
-found is kept by the input's shape, so that a layer is run for its shape once per shape. Running it
-builds the layers inside, as a first call does, and changes no weight.
+A call on a dict, or on several arguments, has a `Form`: the arguments, with numbers in the places
+of their tensors. The graph knows the tensors as a list, and the form puts them in their places.
+
+Keras finds the output's shape by tracing `call`. Here `call` is run on zeros, twice, with two sizes
+in the place of each axis that may have any: axes that come out different may have any as well. What
+is found is kept by the input's shape, so that a layer is run for its shape once per shape. Running
+it builds the layers inside, as a first call does, and changes no weight.
 """
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minitl.autograd import Tensor, no_grad
-from minitl.naming import elsewhere
+from minitl.autograd import Tensor, as_tensor, no_grad
+from minitl.layers.base import Call, Layer, SymbolicTensor
+from minitl.naming import complain_about_unknown, elsewhere
 
 __all__: list[str] = []
 
@@ -28,32 +33,114 @@ def describe_call(cls: Any) -> None:
         cls.compute_output_shape = elsewhere("own layers", "output_shape")
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor belongs in a Form."""
+
+    number: int
+
+
+class Shapes(dict[str, Any]):
+    """The input shapes of a call that has a form: of a dict by its keys, of arguments by name."""
+
+    form: Any
+    flat: list[Any]
+
+
+@dataclass
+class Form:
+    """The arguments of a call, with places for the tensors, which `values` has at first."""
+
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+    names: list[str]  # of the arguments by place
+    values: list[Any]
+
+    def filled(self, values: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, with these in the places."""
+        put = _mapped((self.args, self.named), _Place, lambda place: values[place.number])
+        return put[0], put[1]
+
+    def of_shapes(self, shapes: list[Any]) -> Shapes:
+        args, named = self.filled(shapes)
+        alone = len(args) == 1 and not named and isinstance(args[0], dict)
+        found = Shapes(args[0] if alone else dict(zip(self.names, args, strict=False)) | named)
+        found.form, found.flat = self, shapes
+        return found
+
+    def start(self, layer: Layer, training: bool | None, rng: Any) -> Any:
+        """The call itself, on arrays or on symbolic tensors."""
+        symbolic = [isinstance(value, SymbolicTensor) for value in self.values]
+        values, self.values = self.values, []
+        if not any(symbolic):
+            return self.call(layer, values, training, rng)
+        if not all(symbolic):
+            raise TypeError(f"{layer.name!r} was called on symbolic tensors and arrays at once")
+        return layer.connect(Call(layer, values, training, True, self))
+
+    def call(self, layer: Layer, values: list[Any], training: bool | None, rng: Any) -> Any:
+        tensors = [as_tensor(v, layer.dtype) for v in values]
+        layer.prepare(self.of_shapes([t.shape for t in tensors]))
+        args, named = self.filled(tensors)
+        return layer.run_call(args, named, training, rng)
+
+
+def form_of(layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Form:
+    """The form of a call on these arguments; TypeError for one that `call` does not have."""
+    if layer.as_graph() is not None and isinstance(args[0], dict):
+        layer, args = layer, ([args[0][name] for name in layer.input_names], *args[1:])
+    known = inspect.signature(layer.call).parameters
+    takes_any = {p.kind for p in known.values()} & {inspect.Parameter.VAR_KEYWORD}
+    if not takes_any:
+        complain_about_unknown(named, known, f"{type(layer).__name__}.call")
+    places = [n for n, p in known.items() if p.kind is not p.VAR_KEYWORD]
+    if len(args) > len(places) and not any(p.kind is p.VAR_POSITIONAL for p in known.values()):
+        raise TypeError(f"{layer}.call takes {', '.join(places)}; got {len(args)} arguments")
+    values: list[Any] = []
+
+    def place(value: Any) -> _Place:
+        values.append(value)
+        return _Place(len(values) - 1)
+
+    kept = _mapped((args, named), (np.ndarray, Tensor, SymbolicTensor), place)
+    return Form(kept[0], kept[1], places, values)
+
+
+def _mapped(value: Any, kind: Any, function: Any) -> Any:
+    """Lists, tuples and dicts with the things of this kind in them replaced; dicts in key order."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, dict):
+        return {name: _mapped(value[name], kind, function) for name in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(each, kind, function) for each in value)
+    return value
+
+
 def output_shape(layer: Any, input_shape: Any) -> Any:
     """The shape of what `call` returns: a tuple, with None for an axis of any size, or a list or
     dict of them. Raises what `call` raises."""
+    form = getattr(input_shape, "form", None)
     several = isinstance(input_shape, list)
-    shapes = [(None, *shape[1:]) for shape in (input_shape if several else [input_shape])]
+    shapes = input_shape.flat if form else input_shape if several else [input_shape]
+    shapes = [(None, *shape[1:]) for shape in shapes]
     known = vars(layer).setdefault("_shapes_found", {})
-    key = several, *shapes
+    key = several, str(form and (form.args, form.named)), *shapes
     if key not in known:
-        first, second = (_trial(layer, shapes, several, size) for size in (2, 3))
+        first, second = (_trial(layer, shapes, several, form, size) for size in (2, 3))
         known[key] = _common(first, second)
     return known[key]
 
 
-def _trial(layer: Any, shapes: list[Any], several: bool, size: int) -> Any:
+def _trial(layer: Any, shapes: list[Any], several: bool, form: Any, size: int) -> Any:
     """What the layer returns for zeros of these shapes. Unknown axes of images are larger."""
-    given = [
-        Tensor(
-            np.zeros(
-                [(30 * (i > 0) + size) if n is None else n for i, n in enumerate(s)], layer.dtype
-            )
-        )
-        for s in shapes
-    ]
+    sizes = [[(30 * (i > 0) + size) if n is None else n for i, n in enumerate(s)] for s in shapes]
+    given = [Tensor(np.zeros(each, layer.dtype)) for each in sizes]
     kept = [(v, v.numpy(), v.version) for v in layer.weights if not v.learnable]
     try:
         with no_grad():
+            if form:
+                return form.call(layer, given, None, None)
             return layer(given if several else given[0])
     finally:
         for variable, values, version in kept:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from minitl.autograd import Tensor, as_tensor, recording
-from minitl.layers.base import Call, Layer, SymbolicTensor
+from minitl.layers.base import Call, Layer, SymbolicTensor, listed
 
 
 class Graph:
@@ -65,10 +65,8 @@ class Graph:
                     done.add(id(reader))
                     continue
             mode = training if call.training is None else call.training
-            x = arguments if call.as_list else arguments.pop()
-            # A name for the result would keep it alive while the next layer runs, and so would x.
-            values |= _still_read(call.layer(x, training=mode, rng=rng), call.outputs, unread)
-            del x
+            # A name for the result would keep it alive while the next layer runs.
+            values |= _still_read(call.run(arguments, mode, rng), call.outputs, unread)
         return [values[id(t)] for t in self.outputs]
 
     def shapes(self, input_shapes: Sequence[Any]) -> dict[int, Any]:
@@ -80,21 +78,21 @@ class Graph:
             found = call.layer.compute_output_shape(
                 call.shaped([shapes[id(t)] for t in call.inputs])
             )
-            found = found if isinstance(found, list) else [found]
-            shapes.update((id(t), s) for t, s in zip(call.outputs, found, strict=True))
+            shapes.update((id(t), s) for t, s in zip(call.outputs, listed(found), strict=True))
         return shapes
 
     def largest_step(self, input_shapes: Sequence[Any] | None = None) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
         shapes = self.shapes(input_shapes or [t.shape for t in self.inputs])
-        steps = [c.layer.largest_step([shapes[id(t)] for t in c.inputs]) for c in self.calls]
+        given = ((call, [shapes[id(t)] for t in call.inputs]) for call in self.calls)
+        steps = [c.layer.largest_step(c.shaped(s) if c.form else s) for c, s in given]
         return max(steps, default=1)
 
 
 def _still_read(result: Any, outputs: Sequence[Any], unread: Counter[int]) -> dict[int, Any]:
     """What a layer returned, by id of its symbolic tensors: those that somebody will read."""
-    results = result if isinstance(result, list) else [result]
-    return {id(t): value for t, value in zip(outputs, results, strict=True) if unread[id(t)]}
+    pairs = zip(outputs, listed(result), strict=True)
+    return {id(t): value for t, value in pairs if unread[id(t)]}
 
 
 def graph_between(

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from minitl.models.graph import Graph, graph_between
 from minitl.models.training import Compiled, Training, measure
 from minitl.naming import check_keywords, did_you_mean, elsewhere, part, unique_name
 
+# What a subclass may override of a step of training, measuring or predicting.
+STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
+
 
 class Model(Layer):
     """A graph of layers from `inputs` to `outputs`, that can be trained.
@@ -34,8 +37,11 @@ class Model(Layer):
         inputs: a symbolic tensor, a list of them, or a dict by name (in the order of the names, as
             in Keras). They may be intermediate tensors of another graph: the model then starts
             there.
-        outputs: a symbolic tensor, or a list of them.
+        outputs: a symbolic tensor, a list of them, or a dict by name; `predict` gives the same.
         name: of the model.
+
+    A subclass may define layers in `__init__` and `call` instead, and override `train_step` and
+    other steps (`models/steps.py`).
 
     `metadata` is a dictionary of the user's own (class names, say), saved with the model as JSON.
 
@@ -44,6 +50,7 @@ class Model(Layer):
 
     several_inputs = None
     _training_unless_told = None  # each layer's own
+    own_steps: ClassVar[Set[str]] = frozenset()  # which of STEPS a subclass overrides
 
     def __init__(
         self,
@@ -52,13 +59,21 @@ class Model(Layer):
         name: str | None = None,
         trainable: bool = True,
     ):
-        if inputs is None or outputs is None:
+        if self.users and inputs is None and outputs is None:  # its `call` says what it does
+            super().__init__(name=name)
+            self.start_empty()
+        elif inputs is None or outputs is None:
             raise TypeError("Model needs inputs and outputs: Model(inputs=..., outputs=...)")
-        super().__init__(name=name or unique_name("functional"))
-        self.start_empty()
-        self.connect_graph(inputs, outputs)
+        else:
+            super().__init__(name=name or unique_name("functional"))
+            self.start_empty()
+            self.connect_graph(inputs, outputs)
         if not trainable:
             self.trainable = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.own_steps = frozenset(n for n in STEPS if getattr(cls, n) is not getattr(Model, n))
 
     def start_empty(self) -> None:
         """The attributes of a model that has no graph yet and is not compiled."""
@@ -70,8 +85,11 @@ class Model(Layer):
         self.input_layers: list[InputLayer] = []
         self.all_layers: list[Layer] = []  # with the InputLayers, farthest from the outputs first
         self.one_input = self.one_output = True
+        self.input_keys: list[str] | None = None  # of inputs that a `call` takes as a dict
+        self.output_keys: list[str] | None = None  # of outputs that are a dict
         self.metadata: dict[str, Any] = {}
         self.optimizer: Any = None
+        self.loss: Any = None
         self.compiled: Compiled | None = None
         self.fitting: Training | None = None  # while `fit` runs
         self.history: Any = None
@@ -82,6 +100,7 @@ class Model(Layer):
         """Find the calls between inputs and outputs, their order, and the layers' order."""
         self.inputs = _symbolic_list(inputs, "inputs")
         self.outputs = _symbolic_list(outputs, "outputs")
+        self.output_keys = sorted(outputs) if isinstance(outputs, dict) else None
         self.one_input = not isinstance(inputs, (list, tuple, dict))
         self.one_output = not isinstance(outputs, (list, tuple, dict))
         if len({id(t) for t in self.inputs}) != len(self.inputs):
@@ -97,7 +116,7 @@ class Model(Layer):
         names: list[str] = []
         for t in self.outputs:
             names.append(t.name if t.name not in names else f"{t.name}_{names.count(t.name)}")
-        self.output_names = names
+        self.output_names = self.output_keys or names
         self.dtype = self.outputs[0].dtype
         self.built = True
 
@@ -105,22 +124,29 @@ class Model(Layer):
         self, x: Any, training: bool | None = None, rng: np.random.Generator | None = None
     ) -> Any:
         given = x if isinstance(x, list) else [x]
+        if not self.inputs:
+            raise NotImplementedError(f"{type(self).__name__} does not define call")
         if len(given) != len(self.inputs):
             raise ValueError(f"{self.name!r} has {len(self.inputs)} inputs, got {len(given)}")
         for tensor, value in zip(self.inputs, given, strict=True):
             check_shape(value.shape, tensor.shape, self.name)
         entered = [layer(value) for layer, value in zip(self.input_layers, given, strict=True)]
         del given, x  # else they would live as long as the graph runs
-        return self._listed(self.graph.run(entered, training, rng))
+        return self.packed(self.graph.run(entered, training, rng))
 
-    def _listed(self, outputs: list[Any]) -> Any:
+    def packed(self, outputs: list[Any]) -> Any:
+        """What there is of each output, as the outputs were given: one, a list, or a dict."""
+        if self.output_keys is not None:
+            return dict(zip(self.output_keys, outputs, strict=True))
         return outputs[0] if self.one_output else outputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         shapes = self.graph.shapes(input_shape if isinstance(input_shape, list) else [input_shape])
-        return self._listed([shapes[id(t)] for t in self.outputs])
+        return self.packed([shapes[id(t)] for t in self.outputs])
 
     def largest_step(self, input_shapes: list[Any]) -> int:
+        if not self.graph.inputs:
+            return part("steps").largest_step(self, input_shapes)
         return self.graph.largest_step(input_shapes)
 
     def multiply_adds(self, input_shape: Any = None) -> int:
@@ -128,18 +154,28 @@ class Model(Layer):
         return sum(call.multiply_adds() for call in self.graph.calls)
 
     def as_graph(self) -> Model | None:
-        return self if type(self).call is Model.call and self.outputs else None
+        whole = type(self).call is Model.call and self.outputs and not self.own_steps
+        return self if whole else None
 
     def sublayers(self) -> Iterable[Layer]:
-        return self.all_layers
+        if not self.users:
+            return self.all_layers
+        return {id(layer): layer for layer in [*self.all_layers, *super().sublayers()]}.values()
+
+    def build(self, input_shape: Any = None) -> None:
+        """Of a model that a user wrote: its inputs and outputs, for inputs of this shape."""
+        if type(self).call is not Model.call and not self.inputs:
+            part("steps").connect_shape(self, input_shape)
 
     def build_for(self, x: Any) -> None:
-        """A Sequential without Input learns its shapes here, from data."""
+        """A model without Input learns its shapes here, from data."""
+        if not self.outputs:
+            part("steps").connect_to(self, x)
 
     @property
     def layers(self) -> list[Layer]:
         """The layers, inputs first, in Keras's order (by distance from the outputs)."""
-        return list(self.all_layers)
+        return list(self.sublayers())
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or at that index in `layers`."""
@@ -150,10 +186,10 @@ class Model(Layer):
             if not -count <= index < count:
                 raise ValueError(f"{self.name!r} has {count} layers, no index {index}")
             return self.layers[index]
-        for layer in self.all_layers:
+        for layer in self.sublayers():
             if layer.name == name:
                 return layer
-        names = [layer.name for layer in self.all_layers]
+        names = [layer.name for layer in self.sublayers()]
         raise ValueError(f"{self.name!r} has no layer {name!r}. {did_you_mean(str(name), names)}")
 
     @property
@@ -162,7 +198,7 @@ class Model(Layer):
 
     @property
     def output(self) -> Any:
-        return self._listed(list(self.outputs))
+        return self.packed(list(self.outputs))
 
     @property
     def input_shape(self) -> Any:
@@ -171,7 +207,7 @@ class Model(Layer):
 
     @property
     def output_shape(self) -> Any:
-        return self._listed([t.shape for t in self.outputs])
+        return self.packed([t.shape for t in self.outputs])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}, {len(self.all_layers)} layers>"
@@ -221,7 +257,7 @@ class Model(Layer):
         """
         chosen = optimizers.get(optimizer)
         self.compiled = Compiled(self, chosen, loss, loss_weights, (metrics, weighted_metrics))
-        self.optimizer = chosen
+        self.optimizer, self.loss = chosen, loss
 
     def need_compile(self, what: str) -> Compiled:
         """What `compile` chose; RuntimeError, naming the method, where that has not been done."""
@@ -306,7 +342,7 @@ class Model(Layer):
         run = CallbackList(callbacks, self, params, [*bars, history])
         self.stop_training = False
         keeping = None
-        if cache_features is not False or augment_copies is not None:
+        if (cache_features is not False and not self.own_steps) or augment_copies is not None:
             say = (lambda text: print(text, flush=True)) if level else None
             left = epochs - initial_epoch
             keeping = part("feature cache").Caching(
@@ -347,6 +383,15 @@ class Model(Layer):
         values = list(logs.values())
         return values if len(values) > 1 else values[0]
 
+    train_step = elsewhere("steps", "train_step")
+    test_step = elsewhere("steps", "test_step")
+    predict_step = elsewhere("steps", "predict_step")
+    compute_loss = elsewhere("steps", "compute_loss")
+    compute_metrics = elsewhere("steps", "compute_metrics")
+    reset_metrics = elsewhere("steps", "reset_metrics")
+    get_metrics_result = elsewhere("steps", "get_metrics_result")
+    metrics = property(lambda self: part("steps").metrics_of(self))
+    metrics_names = property(lambda self: [metric.name for metric in self.metrics])
     predict_on_batch = elsewhere("one batch", "predict_on_batch")
     train_on_batch = elsewhere("one batch", "train_on_batch")
     test_on_batch = elsewhere("one batch", "test_on_batch")
@@ -370,12 +415,9 @@ class Model(Layer):
 def _symbolic_list(value: Any, what: str) -> list[SymbolicTensor]:
     """The symbolic tensors that `Model` was given, in order."""
     if isinstance(value, dict):
-        if what == "outputs":
-            given = f"outputs of a Model are a list here, not a dict (its keys were {list(value)})"
-            how = "predict returns a list in the same order, and fit takes dicts by layer name"
-            raise TypeError(f"{given}: {how}")
         for name, tensor in value.items():
-            if isinstance(tensor, SymbolicTensor) and tensor.name != name:
+            wrong = isinstance(tensor, SymbolicTensor) and tensor.name != name
+            if wrong and what == "inputs":
                 given = f"the input under the key {name!r} has the name {tensor.name!r}"
                 raise ValueError(f"{given}: make it with Input(..., name={name!r})")
         # In the order in which Keras takes a dict.

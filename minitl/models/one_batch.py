@@ -12,7 +12,8 @@ from minitl.autograd import Array, no_grad
 from minitl.models.batches import ArrayData, Batch
 from minitl.models.model import Model
 from minitl.models.prediction import outputs_of, source_of
-from minitl.models.training import Tally, train_step
+from minitl.models.steps import tested
+from minitl.models.training import train_step
 from minitl.naming import check_keywords
 
 
@@ -54,6 +55,8 @@ def test_on_batch(
     compiled = model.need_compile("test_on_batch")
     batch = _checked(model, x, y, sample_weight)
     with no_grad():
+        if model.own_steps:
+            return _told(model, batch, tested(model, batch), [], return_dict)
         outputs = outputs_of(model, batch, training=False)
         found = compiled.total_loss(batch, outputs)[1]
     return _told(model, batch, found, [t.storage for t in outputs], return_dict)
@@ -67,7 +70,7 @@ def _checked(model: Model, x: Any, y: Any, sample_weight: Any) -> Batch:
 
 
 def _told(model: Model, batch: Batch, losses: Any, outputs: Any, return_dict: bool) -> Any:
-    tally = Tally(model.need_compile("this"))
+    tally = model.need_compile("this").tally()
     tally.add(losses, outputs, batch)
     logs = tally.logs()
     values = list(logs.values())

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from minitl.autograd import Variable
-from minitl.layers.base import Call, Layer, SymbolicTensor
+from minitl.layers.base import Call, Layer, SymbolicTensor, listed
 from minitl.models.graph import Graph
 
 
@@ -57,16 +57,16 @@ def open_up(model: Any, input_shapes: Sequence[Any] | None = None) -> OpenedGrap
     calls: list[Call] = []
 
     def repeat(
-        layer: Layer, inputs: list[SymbolicTensor], as_list: bool, training: bool | None
+        layer: Layer, inputs: list[SymbolicTensor], as_list: bool, training: bool | None, form: Any
     ) -> list[SymbolicTensor]:
         inner = layer.as_graph()
         if inner is not None:
             return enter(inner, inputs, training)
-        call = Call(layer, inputs, training, as_list)
+        call = Call(layer, inputs, training, as_list, form)
         found = layer.compute_output_shape(call.shaped([t.shape for t in inputs]))
         call.outputs += [
             SymbolicTensor(tuple(shape), layer.dtype, call, i)
-            for i, shape in enumerate(found if isinstance(found, list) else [found])
+            for i, shape in enumerate(listed(found))
         ]
         calls.append(call)
         return call.outputs
@@ -75,11 +75,12 @@ def open_up(model: Any, input_shapes: Sequence[Any] | None = None) -> OpenedGrap
         inner: Any, inputs: list[SymbolicTensor], training: bool | None
     ) -> list[SymbolicTensor]:
         tensors = {}
-        for symbolic, start, given in zip(inner.inputs, inner.input_layers, inputs, strict=True):
-            tensors[id(symbolic)] = repeat(start, [given], False, None)[0]
+        for symbolic, start, entered in zip(inner.inputs, inner.input_layers, inputs, strict=True):
+            tensors[id(symbolic)] = repeat(start, [entered], False, None, None)[0]
         for call in inner.graph.calls:
             mode = training if call.training is None else call.training
-            made = repeat(call.layer, [tensors[id(t)] for t in call.inputs], call.as_list, mode)
+            given = [tensors[id(t)] for t in call.inputs]
+            made = repeat(call.layer, given, call.as_list, mode, call.form)
             tensors.update((id(t), s) for t, s in zip(call.outputs, made, strict=True))
         return [tensors[id(t)] for t in inner.outputs]
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import Array, Tensor, no_grad
+from minitl.layers.base import listed
 from minitl.models.batches import ArrayData, Batch, check_shape, is_stream, make_arrays
 from minitl.models.callbacks import CallbackList
 from minitl.naming import part
@@ -31,7 +32,7 @@ def predict(model: Any, source: Any, verbose: Any, callbacks: Any) -> Any:
         for step, batch in enumerate(with_bar(recalled, "predict", verbose not in (0, False))):
             run.on_predict_batch_begin(step, {})
             for piece in pieces(model, batch):
-                for i, out in enumerate(outputs_of(model, piece, training=False)):
+                for i, out in enumerate(predicted(model, piece)):
                     if len(results) <= i:  # of a stream it is not known how many will come
                         results.append(np.empty((source.samples or 0, *out.shape[1:]), out.dtype))
                     _write_rows(results[i], at, out.storage)
@@ -40,7 +41,7 @@ def predict(model: Any, source: Any, verbose: Any, callbacks: Any) -> Any:
     run.on_predict_end({})
     for each in results:
         each.resize((at, *each.shape[1:]), refcheck=False)
-    return results[0] if len(results) == 1 else results
+    return model.packed(results) if len(results) > 1 or model.output_keys else results[0]
 
 
 def _write_rows(a: Array, at: int, rows: Array) -> None:
@@ -63,8 +64,17 @@ def outputs_of(model: Any, batch: Batch, training: bool, rng: Any = None) -> lis
     """The model's outputs: from its inputs, or from what is kept of its frozen part."""
     if batch.graph is not None:
         return batch.graph.run(batch.x, training, rng)
-    outputs = model(batch.x if len(batch.x) > 1 else batch.x[0], training=training, rng=rng)
-    return outputs if isinstance(outputs, list) else [outputs]
+    if model.input_keys is None:
+        x: Any = batch.x if len(batch.x) > 1 else batch.x[0]
+    else:
+        x = dict(zip(model.input_keys, batch.x, strict=True))
+    return listed(model(x, training=training, rng=rng))
+
+
+def predicted(model: Any, batch: Batch) -> list[Tensor]:
+    """What `predict` says of one batch."""
+    own = "predict_step" in model.own_steps
+    return part("steps").predicted(model, batch) if own else outputs_of(model, batch, False)
 
 
 def pieces(model: Any, batch: Batch) -> Iterator[Batch]:
@@ -73,7 +83,7 @@ def pieces(model: Any, batch: Batch) -> Iterator[Batch]:
     Only for predicting and measuring, where samples are apart unless the loss is a sum or weighed.
     """
     losses = [] if model.compiled is None else model.compiled.losses
-    if any(loss and loss.reduction != "sum_over_batch_size" for loss in losses):
+    if model.own_steps or any(loss and loss.reduction != "sum_over_batch_size" for loss in losses):
         yield batch
         return
     runs = model if batch.graph is None else batch.graph
@@ -119,23 +129,30 @@ def source_of(
     if is_stream(x):
         if y is not None:
             raise ValueError("x yields batches (x, y) itself: y must not be given as well")
-        model.build_for(x)
+        stream = part("streams").StreamData(x, steps)
+        model.build_for(stream)
 
         def check(batch: Batch) -> None:  # batches of a stream are checked as they come
             check_batch(model, batch)
-            if not batch.y:
+            if not batch.y and needs_y(model):
                 raise ValueError("the data set yields x without y")
 
         names = model.input_names, model.output_names
-        return part("streams").StreamData(x, steps, names, check if need_y else None)
+        stream.names, stream.check = names, check if need_y else None
+        return stream
     if steps is not None:
         raise ValueError("steps are for iterables of batches; for arrays give batch_size")
-    if need_y and y is None:
+    if need_y and y is None and needs_y(model):
         raise ValueError("y is missing: the loss compares the model's outputs with it")
     model.build_for(x)
     arrays = make_arrays(x, y, sample_weight, model.input_names, model.output_names)
     check_batch(model, arrays)
     return ArrayData(*arrays[:3], int(batch_size or 32))
+
+
+def needs_y(model: Any) -> bool:
+    """Whether a loss compares the model's outputs with something, and steps are minitl's own."""
+    return not model.own_steps and any(model.compiled.losses)
 
 
 def validation_source(model: Any, given: Any, batch_size: int | None, steps: int | None) -> Any:
@@ -153,12 +170,14 @@ def validation_source(model: Any, given: Any, batch_size: int | None, steps: int
 
 def check_batch(model: Any, batch: Batch) -> None:
     """Raise ValueError unless the model takes these arrays, and its losses these targets."""
+    if not model.inputs:  # a subclass with a `train_step` and no `call`
+        return
     if len(batch.x) != len(model.inputs):
         has = f"{model.name!r} has {len(model.inputs)} inputs {model.input_names}"
         raise ValueError(f"{has}, got {len(batch.x)}")
     for a, symbolic in zip(batch.x, model.inputs, strict=True):
         check_shape(a.shape, symbolic.shape, model.name)
-    if not batch.y:
+    if not batch.y or model.own_steps:
         return
     if len(batch.y) != len(model.outputs):
         has = f"{model.name!r} has {len(model.outputs)} outputs {model.output_names}"

@@ -7,7 +7,6 @@ import numpy as np
 
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import Input, InputLayer
-from minitl.models.batches import is_stream
 from minitl.models.model import Model
 from minitl.naming import unique_name
 
@@ -102,16 +101,9 @@ class Sequential(Model):
         """The symbolic input, once it is known."""
         return self._path[0] if self._path else None
 
-    def build_for(self, x: Any) -> None:
-        if not self._path and self._chain:
-            if is_stream(x):
-                why = "does not know its input's shape, which batches cannot tell in advance"
-                raise ValueError(f"{self.name!r} {why}: start it with an Input, or call build")
-            self.build(np.shape(x))
-
-    def __call__(self, x: Any, training: bool | None = None, rng: Any = None) -> Any:
+    def __call__(self, x: Any, *more: Any, **named: Any) -> Any:
         if not self._path and self._chain:
             self.build(x.shape if hasattr(x, "shape") else np.shape(x))
         if not self.outputs:
             raise ValueError(f"the Sequential {self.name!r} has no layers yet")
-        return super().__call__(x, training, rng)
+        return super().__call__(x, *more, **named)

@@ -44,7 +44,7 @@ class Compiled:
     ):
         self.model = model
         self.losses: list[Loss | None] = [losses.get(each) for each in self._each(loss, "loss")]
-        if all(each is None for each in self.losses):
+        if all(each is None for each in self.losses) and not model.users:
             raise ValueError("compile needs a loss, e.g. loss='categorical_crossentropy'")
         weights = self._each(loss_weights, "loss_weights")
         self.loss_weights = [1.0 if w is None else float(w) for w in weights]
@@ -61,12 +61,16 @@ class Compiled:
     def _each(self, value: Any, what: str) -> list[Any]:
         """A setting for each output, from one for all, a list, or a dict by output name."""
         if isinstance(value, (dict, list, tuple)):
+            if self.model.users and not self.model.outputs:  # known when data come
+                return list(value.values() if isinstance(value, dict) else value)
             return part("outputs").per_output(value, what, self.model.output_names)
         return [value] * max(len(self.model.outputs), 1)
 
     def _metric_rows(self, settings: Any) -> list[list[Any]]:
         """The metrics that were asked for, output by output; a plain list is for every output."""
         one = list(settings) if isinstance(settings, (list, tuple)) else [settings]
+        if self.model.users and not self.model.outputs:
+            return []
         if isinstance(settings, dict) or any(isinstance(m, (list, tuple)) for m in one):
             return part("outputs").metric_rows(settings, self.model.output_names)
         row = [metric for metric in one if metric is not None]
@@ -98,10 +102,17 @@ class Compiled:
                 found.append(float(term.storage))
                 terms.append(term if factor == 1 else term * factor)
         terms += self.model.regularization()
+        if not terms:
+            raise ValueError("there is no loss: give compile one, or override compute_loss")
         total = terms[0]
         for term in terms[1:]:
             total = total + term
         return total, [float(total.storage), *found]
+
+    def tally(self) -> Any:
+        """What gathers the losses and metrics of an epoch."""
+        own = self.model.own_steps
+        return part("steps").OwnTally(self.model) if own else Tally(self)
 
 
 class Tally:
@@ -154,31 +165,43 @@ def _new_key(prefix: str, name: str, weighted: bool, taken: dict[str, Any]) -> s
 def train_step(
     model: Any, batch: Batch, rng: np.random.Generator, where: str
 ) -> tuple[list[float], list[Array]]:
-    """Forward, loss, backward, update. Returns the losses (total first) and the outputs."""
-    variables = model.trainable_weights
+    """Forward, loss, backward, update. Returns the losses (total first) and the outputs.
+
+    Where a subclass overrides steps, it returns what its `train_step` does, and no outputs.
+    """
+    if model.own_steps:
+        return part("steps").trained(model, batch, rng, where), []
     outputs = outputs_of(model, batch, training=True, rng=rng)
     loss, found = model.compiled.total_loss(batch, outputs)
-    if not np.isfinite(found[0]):
-        raise _diverged(model, f"the loss became {found[0]}", where)
     results = [t.storage for t in outputs]
-    if variables:
-        del outputs  # the record alone keeps what backward needs, and releases it on the way
+    del outputs  # the record alone keeps what backward needs, and releases it on the way
+    descend(model, loss, where)
+    return found, results
+
+
+def descend(model: Any, loss: Tensor, where: str) -> None:
+    """Backward from the loss, and move the weights. Raises TrainingDiverged before they move."""
+    if not np.isfinite(loss.storage):
+        raise diverged(model, f"the loss became {float(loss.storage)}", where)
+    if variables := model.trainable_weights:
         gradients = backward(loss, variables)
         for variable, gradient in zip(variables, gradients, strict=True):
             if not kernels.all_finite(gradient):
-                raise _diverged(model, f"the gradient of {variable.name!r} is not finite", where)
+                raise diverged(model, f"the gradient of {variable.name!r} is not finite", where)
         model.optimizer.apply(gradients, variables)
-    return found, results
 
 
 def measure(model: Any, source: Any, run: CallbackList, show: bool = False) -> dict[str, Any]:
     """Loss and metrics over a source, without training anything."""
-    tally = Tally(model.compiled)
+    tally = model.compiled.tally()
     run.on_test_begin({})
     with no_grad():
         for step, batch in enumerate(with_bar(source, "evaluate", show)):
             run.on_test_batch_begin(step, {})
             for piece in pieces(model, batch):
+                if model.own_steps:
+                    tally.add(part("steps").tested(model, piece), [], piece)
+                    continue
                 outputs = outputs_of(model, piece, training=False)
                 found = model.compiled.total_loss(piece, outputs)[1]
                 tally.add(found, [t.storage for t in outputs], piece)
@@ -193,7 +216,7 @@ def snapshot(model: Any) -> list[tuple[Variable, Array]]:
     return [(v, kernels.copy(v.storage)) for v in model.weights if v.trainable or not v.learnable]
 
 
-def _diverged(model: Any, what: str, where: str) -> TrainingDiverged:
+def diverged(model: Any, what: str, where: str) -> TrainingDiverged:
     return TrainingDiverged(
         f"{what} at {where}. The weights are back at the start of the last epoch that began "
         f"with a finite loss, and the optimizer starts afresh. Try a smaller learning_rate "
@@ -236,7 +259,7 @@ class Training:
         self.seed = config.next_seed()
         self.epoch, self.step = initial_epoch, 0
         self.rng = np.random.default_rng(0)
-        self.tally = Tally(model.compiled)
+        self.tally = model.compiled.tally()
         self.logs: dict[str, Any] = {}
         self.good = snapshot(model)
         self.keeping: Any = None
@@ -291,7 +314,7 @@ class Training:
         if self.shuffle and source.samples is not None:
             order = rng.permutation(source.samples)
         if self.step == 0:
-            self.rng, self.tally, now = rng, Tally(model.compiled), snapshot(model)
+            self.rng, self.tally, now = rng, model.compiled.tally(), snapshot(model)
         where = f"epoch {self.epoch + 1}, step {self.step}"
         try:
             for step, batch in enumerate(source.batches(order, self.step), self.step):
@@ -307,7 +330,7 @@ class Training:
                     break
             for v in model.trainable_weights:  # the last update is followed by no loss
                 if not kernels.all_finite(v.storage):
-                    raise _diverged(model, f"{v.name!r} is not finite", f"the end of {where}")
+                    raise diverged(model, f"{v.name!r} is not finite", f"the end of {where}")
         except TrainingDiverged:
             for variable, values in self.good:
                 variable.assign(values)

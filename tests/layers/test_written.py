@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minitl import Sequential, layers, optimizers
+from minitl import Model, Sequential, layers, optimizers
 from minitl.autograd import Variable
 from minitl.layers import Dense, Input, Layer
 
@@ -148,3 +148,42 @@ def test_what_is_kept_too_early_or_never():
         Early()
     with pytest.raises(RuntimeError, match=r"Never.__init__ does not call super\(\).__init__"):
         Never()
+
+
+class Attend(Layer):
+    """Two arguments, and a setting."""
+
+    def call(self, query, value, scale=1.0):
+        return query * scale + value.sum(axis=1)
+
+
+def test_several_arguments():
+    query, value = Input((3,)), Input((5, 3))
+    out = Attend()(query, value=value, scale=2.0)
+    assert out.shape == (None, 3)
+    model = Model([query, value], out)
+    q, v = np.ones((2, 3), np.float32), np.ones((2, 5, 3), np.float32)
+    assert model.predict([q, v], verbose=0).tolist() == [[7.0] * 3] * 2
+    assert Attend()(q, v).numpy().tolist() == [[6.0] * 3] * 2
+    with pytest.raises(TypeError, match=r"Attend.call\(\) has no argument 'sclae'.*'scale'"):
+        Attend()(q, v, sclae=2.0)
+
+
+def test_dicts_in_and_out():
+    class Both(Layer):
+        def call(self, inputs):
+            return {"sum": inputs["a"] + inputs["b"], "half": inputs["a"][:, :1]}
+
+    a, b = Input((2,), name="a"), Input((2,), name="b")
+    found = Both()({"b": b, "a": a})
+    assert {name: t.shape for name, t in found.items()} == {"sum": (None, 2), "half": (None, 1)}
+    model = Model([a, b], [found["sum"], found["half"]])
+    one, two = np.ones((1, 2)), np.full((1, 2), 2.0)
+    total, half = model.predict({"a": one, "b": two}, verbose=0)
+    assert total.tolist() == [[3, 3]] and half.tolist() == [[1]]
+    assert Both()({"a": one, "b": two})["sum"].numpy().tolist() == [[3, 3]]
+
+
+def test_training_by_place():
+    block = Block()
+    assert (block(np.ones((9, 3)), False).numpy() != 0).all()

@@ -369,13 +369,15 @@ def test_sequential_after_a_shape_that_did_not_fit():
     assert names(started) == ["dense_1"]
 
 
-def test_sequential_needs_a_shape_before_batches():
+def test_sequential_learns_its_shape_from_the_first_batch():
     model = Sequential([Dense(1)], name="net")
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"'net' does not know its input's shape.*Input"):
-        model.fit(iter([(rows(2, 3), rows(2, 1))]), verbose=0)
     with pytest.raises(ValueError, match=r"needs an input shape"):
         model.build()
+    model.compile("sgd", "mse")
+    batches = [(np.full((2, 3), i), np.full((2, 1), i)) for i in range(3)]
+    for data in (iter(batches), batches.__iter__()):
+        model.fit(data, verbose=0)
+    assert model.input_shape == (None, 3)
 
 
 # --- Summary and configuration -------------------------------------------------------------------

@@ -108,11 +108,13 @@ class Recurrent(RandomLayer, input_rank=3):
     def fixed(self, training: bool) -> bool:
         return super().fixed(training and self.random)  # only dropout behaves otherwise in training
 
-    def __call__(self, x: Any, training: bool | None = None, rng: Any = None, **others: Any) -> Any:
+    def __call__(
+        self, x: Any, *more: Any, training: bool | None = None, rng: Any = None, **others: Any
+    ) -> Any:
         if there := [name for name, value in others.items() if value is not None]:
             reason = "it starts from a state of zeros and reads every step"
             raise TypeError(f"{self} takes no {there[0]!r}: {reason}")
-        return super().__call__(x, training, rng)
+        return super().__call__(x, *more, training=training, rng=rng)
 
     def build(self, input_shape: Shape) -> None:
         d, u, g = input_shape[-1], self.units, self.gates
