@@ -95,6 +95,7 @@ class Model(Layer):
         self.history: Any = None
         self.stop_training = False
         self.kept_features: list[Any] = []  # what earlier fits computed of the frozen part
+        self._holding.clear()  # none of these is the user's
 
     def connect_graph(self, inputs: Any, outputs: Any) -> None:
         """Find the calls between inputs and outputs, their order, and the layers' order."""
@@ -210,7 +211,7 @@ class Model(Layer):
         return self.packed([t.shape for t in self.outputs])
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}, {len(self.all_layers)} layers>"
+        return f"<{type(self).__name__} {self.name!r}, {len(self.layers)} layers>"
 
     @check_keywords
     def predict(

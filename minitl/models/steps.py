@@ -76,8 +76,9 @@ def connect_shape(model: Any, shape: Any) -> None:
     model.outputs = listed(outputs)
     model.one_input = not isinstance(shape, (list, dict))
     model.one_output = not isinstance(outputs, (list, dict))
-    model.input_layers = [t.call.layer for t in model.inputs]
-    model.input_names = [layer.name for layer in model.input_layers]
+    starts = [t.call.layer for t in model.inputs]
+    object.__setattr__(model, "input_layers", starts)  # no layers of the model's own
+    model.input_names = [layer.name for layer in starts]
     model.output_keys = sorted(outputs) if isinstance(outputs, dict) else None
     count = len(model.outputs)
     names = [f"output_{i + 1}" for i in range(count)] if count > 1 else [model.name]
