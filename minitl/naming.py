@@ -60,6 +60,8 @@ def snake_case(name: str) -> str:
 # imports a module of its own inside a function, but for the fast kernels (`kernels/__init__.py`).
 PARTS = {
     "Keras's names": "minitl.keras_names",  # what stands elsewhere here, or is not there, and why
+    "cautions": "minitl.models.cautions",  # a word on settings that cannot work
+    "clipping": "minitl.optimizers.clipping",  # gradients within a bound
     "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
@@ -68,6 +70,7 @@ PARTS = {
     "one batch": "minitl.models.one_batch",  # train_on_batch, class_weight
     "own layers": "minitl.layers.written",  # what a user's layer is called with, and gives
     "operations": "minitl.layers.operations",  # arithmetic of symbolic tensors
+    "opened": "minitl.models.opened",  # the layers inside a model
     "outputs": "minitl.models.several_outputs",  # losses and metrics of several outputs
     "progress": "minitl.callbacks.loggers",  # progress bars, numbers as text
     "notebook": "minitl.report.tables",  # how models, histories and evaluations are shown

@@ -36,7 +36,7 @@ def summary(
 
     Raises ValueError when no layer has a name of `layer_range`.
     """
-    layers = model.all_layers
+    layers = list(model.sublayers())
     if layer_range is not None:
         if isinstance(layer_range, str) or len(layer_range) != 2:
             text = "layer_range is (first, last), two names of layers, got"
@@ -77,7 +77,7 @@ def parts(
     many_inputs = any(len(call.inputs) != 1 for call in model.graph.calls)
     if many_inputs or any(n > 1 for n in model.graph.readers.values()):  # no chain of layers
         columns.append("Connected to")
-    found = _rows(model, expand, model.all_layers if layers is None else layers)
+    found = _rows(model, expand, list(model.sublayers()) if layers is None else layers)
     rows = [[visible(cell) for cell in row[: len(columns)]] for row in found]
     total = model.count_params()
     learns = sum(v.storage.size for v in model.trainable_weights)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Set
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -205,27 +205,12 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self._sealed and not hasattr(self, name):
-            known = [n for n in dir(self) if not n.startswith("_")]
-            if not self.users or naming.nearest(name, ("trainable", "rate_multiplier"), 0.8):
-                hint = naming.did_you_mean(name, known)
-                raise AttributeError(f"{self} has no attribute {name!r}. {hint}")
+            naming.part("own layers").refuse_misspelt(self, name)
         object.__setattr__(self, name, value)
-        if isinstance(value, (Layer, Variable, list, tuple, dict)):
-            self._track(name, value)
-
-    def _track(self, name: str, value: Any) -> None:
-        """Put down what may hold layers, in `sublayers`' order, and weights that nobody added."""
-        if "_holding" not in vars(self):
-            if isinstance(value, (Layer, Variable)):
-                begin = f"{type(self).__name__}.__init__ begins with super().__init__()"
-                raise RuntimeError(f"{begin}: before that it cannot have the attribute {name!r}")
-            return
-        if not isinstance(value, Variable):
-            self._holding[name] = None
-        for variable in naming.leaves(value, Variable):
-            if all(variable is not v for v in self.own_weights):
-                variable.trainable = variable.learnable and self._trainable
-                self.own_weights.append(variable)
+        if isinstance(value, Layer) or (
+            self.users and isinstance(value, (Variable, list, tuple, dict))
+        ):
+            naming.part("own layers").track(self, name, value)
 
     @_building
     def build(self, input_shape: Any) -> None:
@@ -311,12 +296,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     @rate_multiplier.setter
     def rate_multiplier(self, value: float) -> None:
-        if not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
-            raise ValueError(f"a rate_multiplier is a number of at least 0, got {value!r}")
-        for layer in self.inside():
-            layer._rate_multiplier = float(value)
-            for variable in layer.own_weights:
-                variable.rate_multiplier = float(value)
+        naming.part("own layers").set_rate_multiplier(self, value)
 
     def sublayers(self) -> Iterable[Layer]:
         """Layers inside this one: those that are attributes, or in lists and dicts that are."""
@@ -340,20 +320,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
         """The layer itself where it is nothing but a graph of layers: a Model is one."""
         return None
 
-    def fixed(self, training: bool) -> bool:
-        """Whether a call gives the same for the same input for as long as a training lasts.
-
-        It does where nothing learns and nothing is random. A layer of the user's that takes
-        `training` or `rng` is believed to behave otherwise in training than outside, and one of
-        minitl's that holds layers is what these are; `random = True` says that it is not.
-        """
-        if any(v.trainable or (self._trainable and not v.learnable) for v in self.own_weights):
-            return False
-        inner = list(self.sublayers())
-        told = self._extra_arguments and (self.users or not inner)
-        if training and (self.random or told):
-            return False
-        return all(layer.fixed(training) for layer in inner)
+    # Whether a call gives the same for the same input for as long as a training lasts.
+    fixed = naming.elsewhere("own layers", "fixed")
 
     @property
     def weights(self) -> list[Variable]:
@@ -383,22 +351,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         """Copies of all weights, in the order of `weights`."""
         return [v.numpy() for v in self.weights]
 
-    def set_weights(self, weights: Sequence[Array]) -> None:
-        """Copy arrays into the weights. All are checked first; on error nothing has changed."""
-        mine = self.weights
-        arrays = [np.asarray(w) for w in weights]
-        wrong = [
-            f"  {v.name}: expected numbers {v.shape}, found {a.dtype} {a.shape}"
-            for v, a in zip(mine, arrays, strict=False)
-            if v.shape != a.shape or a.dtype.kind not in "biuf"
-        ]
-        if len(mine) != len(arrays):
-            wrong.insert(0, f"  expected {len(mine)} arrays, found {len(arrays)}")
-        if wrong:
-            found = "\n".join(wrong)
-            raise ValueError(f"set_weights: the arrays do not fit {self.name!r}:\n{found}")
-        for v, a in zip(mine, arrays, strict=True):
-            v.assign(a)
+    set_weights = naming.elsewhere("own layers", "set_weights")
 
     def regularization(self) -> list[Tensor]:
         """The penalties of the weights that are being trained, as scalars."""
@@ -485,24 +438,9 @@ class Layer(naming.Configurable, metaclass=LayerType):
             return dict(zip(sorted(out_shape), call.outputs, strict=True))
         return list(call.outputs) if isinstance(out_shape, list) else call.outputs[0]
 
-    @property
-    def input(self) -> Any:
-        """The symbolic input of this layer's only call (a list when it has several)."""
-        if (calls := len(self.symbolic_calls)) > 1:
-            why = f"was called {calls} times, so it has no single input"
-            raise AttributeError(f"{self.name!r} {why}")
-        return self._of_first_call("inputs")
-
-    @property
-    def output(self) -> Any:
-        """The symbolic output of this layer's first call (a list when it has several)."""
-        return self._of_first_call("outputs")
-
-    def _of_first_call(self, what: str) -> Any:
-        if not self.symbolic_calls:
-            raise AttributeError(f"{self.name!r} has not been called on a symbolic tensor yet")
-        found = list(getattr(self.symbolic_calls[0], what))
-        return found[0] if len(found) == 1 else found
+    # The symbolic input of this layer's only call, and the output of its first.
+    input = property(lambda self: naming.part("own layers").of_first_call(self, "inputs"))
+    output = property(lambda self: naming.part("own layers").of_first_call(self, "outputs"))
 
     def __str__(self) -> str:
         """Its class and name, for messages: "Dense 'dense_1'"."""

@@ -110,7 +110,8 @@ def Input(
     >>> Input((224, 224, 3)).shape
     (None, 224, 224, 3)
     """
-    return InputLayer(shape, batch_size, dtype, batch_shape=batch_shape, name=name).output
+    layer = InputLayer(shape, batch_size, dtype, batch_shape=batch_shape, name=name)
+    return layer.symbolic_calls[0].outputs[0]
 
 
 class Weighted(Layer):

@@ -10,14 +10,15 @@ it builds the layers inside, as a first call does, and changes no weight.
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minitl.autograd import Tensor, as_tensor, no_grad
+from minitl.autograd import Tensor, Variable, as_tensor, no_grad
 from minitl.layers.base import Call, Layer, SymbolicTensor
-from minitl.naming import complain_about_unknown, elsewhere
+from minitl.naming import complain_about_unknown, did_you_mean, elsewhere, leaves, nearest
 
 __all__: list[str] = []
 
@@ -31,6 +32,83 @@ def describe_call(cls: Any) -> None:
         cls.several_inputs = None
     if "compute_output_shape" not in vars(cls):
         cls.compute_output_shape = elsewhere("own layers", "output_shape")
+
+
+def track(layer: Any, name: str, value: Any) -> None:
+    """Put down what may hold layers, in `sublayers`' order, and weights that nobody added."""
+    if "_holding" not in vars(layer):
+        if isinstance(value, (Layer, Variable)):
+            begin = f"{type(layer).__name__}.__init__ begins with super().__init__()"
+            raise RuntimeError(f"{begin}: before that it cannot have the attribute {name!r}")
+        return
+    if not isinstance(value, Variable):
+        layer._holding[name] = None
+    for variable in leaves(value, Variable):
+        if all(variable is not v for v in layer.own_weights):
+            variable.trainable = variable.learnable and layer.trainable
+            layer.own_weights.append(variable)
+
+
+def of_first_call(layer: Any, what: str) -> Any:
+    """The 'inputs' or 'outputs' of the layer's first symbolic call; a list when it has several."""
+    if what == "inputs" and (calls := len(layer.symbolic_calls)) > 1:
+        why = f"was called {calls} times, so it has no single input"
+        raise AttributeError(f"{layer.name!r} {why}")
+    if not layer.symbolic_calls:
+        raise AttributeError(f"{layer.name!r} has not been called on a symbolic tensor yet")
+    found = list(getattr(layer.symbolic_calls[0], what))
+    return found[0] if len(found) == 1 else found
+
+
+def refuse_misspelt(layer: Any, name: str) -> None:
+    """Raise AttributeError for a new attribute: of a user's layer where it is nearly another's."""
+    if not layer.users or nearest(name, ("trainable", "rate_multiplier"), 0.8):
+        hint = did_you_mean(name, [n for n in dir(layer) if not n.startswith("_")])
+        raise AttributeError(f"{layer} has no attribute {name!r}. {hint}")
+
+
+def set_rate_multiplier(layer: Any, value: Any) -> None:
+    """That of the layer and of all inside it."""
+    if not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+        raise ValueError(f"a rate_multiplier is a number of at least 0, got {value!r}")
+    for each in layer.inside():
+        each.__dict__["_rate_multiplier"] = float(value)
+        for variable in each.own_weights:
+            variable.rate_multiplier = float(value)
+
+
+def set_weights(layer: Any, weights: Sequence[np.ndarray]) -> None:
+    """Copy arrays into the weights. All are checked first; on error nothing has changed."""
+    mine = layer.weights
+    arrays = [np.asarray(w) for w in weights]
+    wrong = [
+        f"  {v.name}: expected numbers {v.shape}, found {a.dtype} {a.shape}"
+        for v, a in zip(mine, arrays, strict=False)
+        if v.shape != a.shape or a.dtype.kind not in "biuf"
+    ]
+    if len(mine) != len(arrays):
+        wrong.insert(0, f"  expected {len(mine)} arrays, found {len(arrays)}")
+    if wrong:
+        found = "\n".join(wrong)
+        raise ValueError(f"set_weights: the arrays do not fit {layer.name!r}:\n{found}")
+    for v, a in zip(mine, arrays, strict=True):
+        v.assign(a)
+
+
+def fixed(layer: Any, training: bool) -> bool:
+    """Whether a call gives the same for the same input for as long as a training lasts.
+
+    It does where nothing learns and nothing is random. A layer of the user's that takes
+    `training` or `rng` is believed to behave otherwise in training than outside, and one of
+    minitl's that holds layers is what these are; `random = True` says that it is not.
+    """
+    if any(v.trainable or (layer._trainable and not v.learnable) for v in layer.own_weights):
+        return False
+    inner = list(layer.sublayers())
+    told = layer._extra_arguments and (layer.users or not inner)
+    if training and (layer.random or told):
+        return False
+    return all(each.fixed(training) for each in inner)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ table or a feature cache needs is opened when it is first asked for (`PARTS` in 
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Set
 from pathlib import Path
@@ -20,11 +19,11 @@ from minitl import optimizers
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer
 from minitl.models import prediction
-from minitl.models.batches import ArrayData, check_count, check_shape
+from minitl.models.batches import check_count, check_shape
 from minitl.models.callbacks import CallbackList, History
 from minitl.models.graph import Graph, graph_between
 from minitl.models.training import Compiled, Training, measure
-from minitl.naming import check_keywords, did_you_mean, elsewhere, part, unique_name
+from minitl.naming import check_keywords, elsewhere, part, unique_name
 
 # What a subclass may override of a step of training, measuring or predicting.
 STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
@@ -178,20 +177,7 @@ class Model(Layer):
         """The layers, inputs first, in Keras's order (by distance from the outputs)."""
         return list(self.sublayers())
 
-    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """The layer of that name, or at that index in `layers`."""
-        if (name is None) == (index is None):
-            raise ValueError("get_layer takes either a name or an index")
-        if index is not None:
-            count = len(self.layers)
-            if not -count <= index < count:
-                raise ValueError(f"{self.name!r} has {count} layers, no index {index}")
-            return self.layers[index]
-        for layer in self.sublayers():
-            if layer.name == name:
-                return layer
-        names = [layer.name for layer in self.sublayers()]
-        raise ValueError(f"{self.name!r} has no layer {name!r}. {did_you_mean(str(name), names)}")
+    get_layer = elsewhere("opened", "get_layer")
 
     @property
     def input(self) -> Any:
@@ -259,6 +245,8 @@ class Model(Layer):
         chosen = optimizers.get(optimizer)
         self.compiled = Compiled(self, chosen, loss, loss_weights, (metrics, weighted_metrics))
         self.optimizer, self.loss = chosen, loss
+        if any(t.shape[-1:] == (1,) for t in self.outputs):
+            part("cautions").look_at_outputs(self)
 
     def need_compile(self, what: str) -> Compiled:
         """What `compile` chose; RuntimeError, naming the method, where that has not been done."""
@@ -321,21 +309,16 @@ class Model(Layer):
         source = prediction.source_of(self, x, y, sample_weight, batch_size, steps_per_epoch)
         held_out: Any = None
         if validation_split:
-            if not isinstance(source, ArrayData):
-                raise ValueError("validation_split needs arrays; give validation_data instead")
-            source, held_out = source.split(validation_split)
+            source, held_out = part("cautions").split(source, validation_split)
         if class_weight is not None:  # for training only: held out data are measured as they are
-            if not isinstance(source, ArrayData):
-                raise ValueError("class_weight needs arrays; let the data set yield weights")
-            by_class = part("one batch").weights_by_class
-            source.weight = by_class(source.y, class_weight, source.weight)
+            part("one batch").weigh(source, class_weight)
         if validation_data is not None:
             held_out = prediction.validation_source(
                 self, validation_data, validation_batch_size or batch_size, validation_steps
             )
+            part("cautions").look(source, held_out)
         if not self.trainable_weights:
-            what = f"{self.name!r} has no trainable weights: fit only measures"
-            warnings.warn(f"{what}. Is everything frozen?", UserWarning, stacklevel=3)
+            part("cautions").nothing_learns(self)
         self.history = history = History()
         level = 1 if verbose in ("auto", True) else int(verbose)
         bars = [part("progress").ProgbarLogger(level)] if level else []

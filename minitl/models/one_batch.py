@@ -77,6 +77,13 @@ def _told(model: Model, batch: Batch, losses: Any, outputs: Any, return_dict: bo
     return logs if return_dict else values if len(values) > 1 else values[0]
 
 
+def weigh(source: Any, class_weight: dict[int, float]) -> None:
+    """Multiply the weights of arrays by those of their classes."""
+    if not isinstance(source, ArrayData):
+        raise ValueError("class_weight needs arrays; let the data set yield weights")
+    source.weight = weights_by_class(source.y, class_weight, source.weight)
+
+
 def weights_by_class(
     ys: list[Array], class_weight: dict[int, float], weights: Array | None
 ) -> Array:

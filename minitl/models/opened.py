@@ -13,6 +13,7 @@ from typing import Any
 from minitl.autograd import Variable
 from minitl.layers.base import Call, Layer, SymbolicTensor, listed
 from minitl.models.graph import Graph
+from minitl.naming import did_you_mean
 
 
 class OpenedGraph(Graph):
@@ -92,6 +93,30 @@ def open_up(model: Any, input_shapes: Sequence[Any] | None = None) -> OpenedGrap
         roots += call.outputs
     outputs = enter(model, roots, None)
     return OpenedGraph(roots, calls, outputs)
+
+
+def get_layer(model: Any, name: str | None = None, index: int | None = None) -> Layer:
+    """The layer of that name, or at that index in `layers`."""
+    if (name is None) == (index is None):
+        raise ValueError("get_layer takes either a name or an index")
+    if index is not None:
+        count = len(model.layers)
+        if not -count <= index < count:
+            raise ValueError(f"{model.name!r} has {count} layers, no index {index}")
+        return model.layers[index]
+    layers = list(model.sublayers())
+    for layer in layers:
+        if layer.name == name:
+            return layer
+    raise ValueError(f"{model.name!r} has no layer {name!r}. {where_else(model, str(name))}")
+
+
+def where_else(model: Any, name: str) -> str:
+    """A sentence on a layer that a model does not have: where it is inside, or the nearest."""
+    for outer in model.inside()[1:]:
+        if name in (layer.name for layer in outer.sublayers()):
+            return f"It is inside {outer.name!r}: get_layer({outer.name!r}).get_layer({name!r})."
+    return did_you_mean(name, [layer.name for layer in model.sublayers()])
 
 
 def walk(layer: Layer) -> list[Layer]:

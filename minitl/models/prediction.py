@@ -29,10 +29,11 @@ def predict(model: Any, source: Any, verbose: Any, callbacks: Any) -> Any:
     at = 0
     with no_grad():
         recalled = recall(model, source)
+        of = part("steps").predicted if "predict_step" in model.own_steps else outputs_of
         for step, batch in enumerate(with_bar(recalled, "predict", verbose not in (0, False))):
             run.on_predict_batch_begin(step, {})
             for piece in pieces(model, batch):
-                for i, out in enumerate(predicted(model, piece)):
+                for i, out in enumerate(of(model, piece, training=False)):
                     if len(results) <= i:  # of a stream it is not known how many will come
                         results.append(np.empty((source.samples or 0, *out.shape[1:]), out.dtype))
                     _write_rows(results[i], at, out.storage)
@@ -69,12 +70,6 @@ def outputs_of(model: Any, batch: Batch, training: bool, rng: Any = None) -> lis
     else:
         x = dict(zip(model.input_keys, batch.x, strict=True))
     return listed(model(x, training=training, rng=rng))
-
-
-def predicted(model: Any, batch: Batch) -> list[Tensor]:
-    """What `predict` says of one batch."""
-    own = "predict_step" in model.own_steps
-    return part("steps").predicted(model, batch) if own else outputs_of(model, batch, False)
 
 
 def pieces(model: Any, batch: Batch) -> Iterator[Batch]:

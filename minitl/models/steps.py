@@ -218,7 +218,7 @@ def tested(model: Any, batch: Batch) -> dict[str, Any]:
     return _numbers(model.test_step(_data(model, batch)), "test_step")
 
 
-def predicted(model: Any, batch: Batch) -> list[Any]:
+def predicted(model: Any, batch: Batch, training: bool = False) -> list[Any]:
     """What `predict_step` returns for a batch, output by output."""
     found = model.predict_step(_data(model, batch))
     return [

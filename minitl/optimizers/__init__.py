@@ -10,8 +10,6 @@ seen before goes on with its state, a new one starts with zeros. `others.py` has
 from __future__ import annotations
 
 import copy
-import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -130,14 +128,9 @@ class Optimizer(Configurable):
         return other
 
     def _clipped(self, gradients: Sequence[Array]) -> Sequence[Array]:
-        if self.clipvalue is not None:
-            return [np.clip(g, -self.clipvalue, self.clipvalue) for g in gradients]
-        if self.clipnorm is not None:
-            return [_scaled_down(g, _norm(g), self.clipnorm) for g in gradients]
-        if self.global_clipnorm is not None:
-            together = float(np.sqrt(sum(_norm(g) ** 2 for g in gradients)))
-            return [_scaled_down(g, together, self.global_clipnorm) for g in gradients]
-        return gradients
+        if (self.clipnorm, self.clipvalue, self.global_clipnorm) == (None, None, None):
+            return gradients
+        return part("clipping").clipped(self, gradients)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"learning_rate": part("settings").serialize(self._rate)}
@@ -146,11 +139,10 @@ class Optimizer(Configurable):
 def _rate_of(value: Any) -> Rate:
     """A rate that a step can use; ValueError for a negative one."""
     rate = look_up(value, SCHEDULES, "learning rate schedule")
-    if not callable(rate):
-        if not (rate := float(rate)) >= 0:
-            raise ValueError(f"learning_rate must not be negative, got {value!r}")
-    elif not isinstance(rate, Configurable) and not inspect.signature(rate).parameters:
-        return lambda step: rate()
+    if callable(rate):
+        return part("settings").of_steps(rate)
+    if not (rate := float(rate)) >= 0:
+        raise ValueError(f"learning_rate must not be negative, got {value!r}")
     return rate
 
 
@@ -159,17 +151,6 @@ def moment(state: dict[str, Array], name: str, w: Array) -> Array:
     if name not in state:
         state[name] = kernels.zeros_like(w)
     return state[name]
-
-
-def _norm(g: Array) -> float:
-    """The L2 norm. Not by BLAS: the bits of its sums depend on the number of its threads."""
-    flat = g.reshape(-1)
-    pieces = (flat[i : i + 2**16] for i in range(0, flat.size, 2**16))
-    return math.sqrt(sum(float(np.square(p).sum(dtype=np.float64)) for p in pieces))
-
-
-def _scaled_down(g: Array, norm: float, bound: float) -> Array:
-    return g if norm <= bound else g * g.dtype.type(bound / norm)
 
 
 class SGD(Optimizer):

@@ -53,7 +53,7 @@ def inventory(model: Model, frozen_last: bool = False) -> list[tuple[str, list[A
     last = "trainable" if frozen_last else "learnable"
     return [
         (layer.name, sorted(named(layer), key=lambda item: not getattr(item[1], last)))
-        for layer in model.all_layers
+        for layer in model.sublayers()
     ]
 
 
@@ -94,7 +94,7 @@ def _renumbered(stored: files.Inventory, model: Model) -> files.Inventory:
     model that is built twice in one process has 'dense' and 'dense_1' at first, then 'dense_2' and
     'dense_3'). Where file and model have as many layers of a kind, they are taken in order."""
     new_names: dict[str, str] = {}
-    with_weights = [layer for layer in model.all_layers if layer.weights]
+    with_weights = [layer for layer in model.sublayers() if layer.weights]
     ours, theirs = [layer.name for layer in with_weights], [name for name, w in stored if w]
     for kind in {snake_case(class_name(layer)) for layer in with_weights}:
         of_kind = ([n for n in names if numbered(n)[0] == kind] for names in (ours, theirs))

@@ -64,6 +64,13 @@ class _Count(_Settable, int):
     pass
 
 
+def of_steps(rate: Any) -> Any:
+    """A rate as a function of the number of steps done; Keras's callables take nothing."""
+    if isinstance(rate, Configurable) or inspect.signature(rate).parameters:
+        return rate
+    return lambda step: rate()
+
+
 def settable(value: Any, owner: Any, name: str) -> Any:
     """A number that is the attribute `name` of its owner, and sets it."""
     number = _Number(value) if isinstance(value, float) else _Count(value)
