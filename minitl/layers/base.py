@@ -173,7 +173,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
     random: ClassVar[bool] = False  # whether `call` draws random numbers in training
     # What `training` is where nobody says; None leaves it to the layers inside.
     _training_unless_told: ClassVar[bool | None] = False
-    _extra_arguments: ClassVar[Set[str]] = frozenset()
+    extra_arguments: ClassVar[Set[str]] = frozenset()
     # Settings in Keras's configurations that do nothing unless another is on; see from_config.
     idle_settings: ClassVar[frozenset[str]] = frozenset()
     users: ClassVar[bool] = False  # written outside of minitl
@@ -182,7 +182,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # Which of these this class's `call` wants to be told.
-        cls._extra_arguments = inspect.signature(cls.call).parameters.keys() & {"training", "rng"}
+        cls.extra_arguments = inspect.signature(cls.call).parameters.keys() & {"training", "rng"}
         cls.users = not cls.__module__.startswith("minitl.")
         if "build" in vars(cls):
             cls.build = _building(cls.build)  # type: ignore[method-assign]
@@ -201,7 +201,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         self._regularized: list[tuple[Variable, Any]] = []
         self.symbolic_calls: list[Call] = []
         self._channels: int | None = None  # the last axis of the input that it was built for
-        self._holding: dict[str, None] = {}  # the attributes that may hold layers, in order
+        self.holding: dict[str, None] = {}  # the attributes that may hold layers, in order
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self._sealed and not hasattr(self, name):
@@ -300,9 +300,9 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     def sublayers(self) -> Iterable[Layer]:
         """Layers inside this one: those that are attributes, or in lists and dicts that are."""
-        if not self._holding:
+        if not self.holding:
             return ()
-        held = naming.leaves([getattr(self, n, None) for n in self._holding], Layer)
+        held = naming.leaves([getattr(self, n, None) for n in self.holding], Layer)
         return {id(layer): layer for layer in held}.values()
 
     def inside(self) -> list[Layer]:
@@ -385,7 +385,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         rng = told[1] if rng is None else rng
         mode = self._training_unless_told if training is None else training
         extra = {"training": mode, "rng": rng}
-        wanted = {k: v for k, v in extra.items() if k in self._extra_arguments}
+        wanted = {k: v for k, v in extra.items() if k in self.extra_arguments}
         token = around.set((training, rng))
         try:
             return self.call(*args, **(named | wanted))

@@ -36,13 +36,13 @@ def describe_call(cls: Any) -> None:
 
 def track(layer: Any, name: str, value: Any) -> None:
     """Put down what may hold layers, in `sublayers`' order, and weights that nobody added."""
-    if "_holding" not in vars(layer):
+    if "holding" not in vars(layer):
         if isinstance(value, (Layer, Variable)):
             begin = f"{type(layer).__name__}.__init__ begins with super().__init__()"
             raise RuntimeError(f"{begin}: before that it cannot have the attribute {name!r}")
         return
     if not isinstance(value, Variable):
-        layer._holding[name] = None
+        layer.holding[name] = None
     for variable in leaves(value, Variable):
         if all(variable is not v for v in layer.own_weights):
             variable.trainable = variable.learnable and layer.trainable
@@ -105,7 +105,7 @@ def fixed(layer: Any, training: bool) -> bool:
     if any(v.trainable or (layer._trainable and not v.learnable) for v in layer.own_weights):
         return False
     inner = list(layer.sublayers())
-    told = layer._extra_arguments and (layer.users or not inner)
+    told = layer.extra_arguments and (layer.users or not inner)
     if training and (layer.random or told):
         return False
     return all(each.fixed(training) for each in inner)

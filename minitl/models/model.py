@@ -94,7 +94,7 @@ class Model(Layer):
         self.history: Any = None
         self.stop_training = False
         self.kept_features: list[Any] = []  # what earlier fits computed of the frozen part
-        self._holding.clear()  # none of these is the user's
+        self.holding.clear()  # none of these is the user's
 
     def connect_graph(self, inputs: Any, outputs: Any) -> None:
         """Find the calls between inputs and outputs, their order, and the layers' order."""
