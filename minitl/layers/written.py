@@ -102,7 +102,7 @@ def fixed(layer: Any, training: bool) -> bool:
     `training` or `rng` is believed to behave otherwise in training than outside, and one of
     minitl's that holds layers is what these are; `random = True` says that it is not.
     """
-    if any(v.trainable or (layer._trainable and not v.learnable) for v in layer.own_weights):
+    if any(v.trainable or (layer.trainable and not v.learnable) for v in layer.own_weights):
         return False
     inner = list(layer.sublayers())
     told = layer.extra_arguments and (layer.users or not inner)
