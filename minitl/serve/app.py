@@ -19,7 +19,7 @@ import io
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Any
@@ -58,6 +58,7 @@ def create_app(
     try:
         from starlette.applications import Starlette
         from starlette.exceptions import HTTPException
+        from starlette.requests import ClientDisconnect
         from starlette.responses import JSONResponse
         from starlette.routing import Route
     except ImportError as error:
@@ -78,6 +79,7 @@ def create_app(
     handlers: dict[Any, Any] = {
         Refusal: lambda request, error: refuse(error),
         Busy: lambda request, error: refuse("too many pictures wait; try again in a moment", 503),
+        ClientDisconnect: lambda request, error: refuse("the client went away", 499),
         HTTPException: lambda request, error: refuse(error.detail, error.status_code),
         Exception: lambda request, error: refuse(
             "the server made a mistake; its log says more", 500
@@ -139,9 +141,7 @@ class Service:
         taken: list[int] = []
         try:
             files = await self._files(request, taken)
-            work = asyncio.gather(*(self._answer(name, contents) for name, contents in files))
-            del files
-            found = await _unless_gone(request, work)
+            found = await _unless_gone(request, self._answers(files))
         finally:
             self.intake.release(taken)
         bad = all("error" in each for each in found)
@@ -164,9 +164,7 @@ class Service:
             try:
                 image = await self._decoded(b"".join(parts))
                 name = request.query_params.get("class")
-                work = asyncio.ensure_future(
-                    self.batcher.alone(self.classifier.explain, image, name)
-                )
+                work = self.batcher.alone(self.classifier.explain, image, name)
                 return Response(await _unless_gone(request, work), media_type="image/png")
             except (OSError, ValueError) as error:
                 raise Refusal(422, str(error)) from None
@@ -200,6 +198,9 @@ class Service:
             raise Refusal(400, "no picture was sent: add files to the form")
         return files
 
+    async def _answers(self, files: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
+        return await asyncio.gather(*(self._answer(name, contents) for name, contents in files))
+
     async def _answer(self, name: str, contents: bytes) -> dict[str, Any]:
         found: dict[str, Any] = {"name": _base_name(name)}
         if len(contents) > self.limits.file_bytes:
@@ -221,9 +222,9 @@ class _Closing:
         self.aclose = form.close
 
 
-async def _unless_gone(request: Any, work: asyncio.Future[Any]) -> Any:
-    """The result of `work`, which is given up when the client goes away."""
-    gone = asyncio.ensure_future(request.receive())
+async def _unless_gone(request: Any, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine, which is given up when the client goes away."""
+    work, gone = asyncio.create_task(coroutine), asyncio.create_task(request.receive())
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():

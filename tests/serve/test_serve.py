@@ -177,13 +177,14 @@ def test_more_than_may_wait_is_refused_at_once():
     assert refused == [False, False, True, True, True]
 
 
-def test_a_client_that_goes_away_harms_nobody(server, client):
+def test_a_client_that_goes_away_harms_nobody(server, client, caplog):
     place = urlparse(server.address)
     for sent in (b"POST /api/predict HT", b"\r\n\r\n", RED[:20], RED):
         head = b"POST /api/predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d" % len(RED)
         with socket.create_connection((place.hostname, place.port)) as raw:
             raw.sendall(head + (b"\r\n\r\n" if sent in RED else b"") + sent)
     assert answered(client.post("/api/predict", content=GREEN))["class"] == NAMES[1]
+    assert caplog.records == []  # nor is it an error of the server's
 
 
 # --- What is refused ------------------------------------------------------------------------------
