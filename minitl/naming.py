@@ -79,6 +79,7 @@ PARTS = {
     "steps": "minitl.models.steps",  # models that a user wrote, and what they override
     "streams": "minitl.data.streams",  # data that are iterables of batches, not arrays
     "summary": "minitl.judging.summary",  # Model.summary
+    "weight files": "minitl.storage.keras_files",  # a reader that trusts nothing it reads
     "weights": "minitl.applications.weights",  # published weights that are not in their place
 }
 

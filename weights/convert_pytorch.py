@@ -11,13 +11,16 @@ Mind that torchvision's own ImageNet weights are not Keras's: they were trained 
 """
 
 import argparse
+import os
 import re
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from minitl.storage.door import SPARE, Bounded, open_regular
 from minitl.storage.keras_files import write_weights
 
 # torchvision numbers a convolution and its ReLU, and each pool, in one row: features.0, .2, .5 ...
@@ -74,6 +77,11 @@ def convert(state: Mapping[str, np.ndarray]) -> list[tuple[str, list[tuple[str, 
 def read_state(path: str) -> dict[str, np.ndarray]:
     """A state dict as plain arrays. Nothing is unpickled beyond what PyTorch calls safe."""
     ending = Path(path).suffix
+    with open_regular(path) as file:
+        if zipfile.is_zipfile(file):  # .npz, and .pth of today; a few bytes can be gigabytes
+            packed = sum(member.file_size for member in zipfile.ZipFile(Bounded(file)).infolist())
+            if packed > os.path.getsize(path) + SPARE:
+                raise ValueError(f"{path} would unpack to {packed:,} bytes")
     if ending == ".npz":
         with np.load(path, allow_pickle=False) as file:
             return dict(file)

@@ -11,13 +11,17 @@ message. Three messages are on the way to a weight, with these field numbers (on
 All else is stepped over. A length that leads out of its message is an error, never a read.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
+from minitl.storage.door import open_regular
+
+MOST_FIELDS = 1_000_000  # that are looked at: a large network has some ten thousand
+MOST_AXES = 32
 # TensorProto.DataType -> little-endian dtype; initializers of other types are no weights.
 DTYPES: dict[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
 
@@ -28,29 +32,35 @@ def read_initializers(source: str | os.PathLike[str] | bytes) -> dict[str, np.nd
     if isinstance(source, bytes):
         data, what, verb = source, "these bytes", "are"
     else:
-        data, what, verb = Path(source).read_bytes(), os.fspath(source), "is"
+        with open_regular(source) as file:
+            data, what, verb = file.read(), os.fspath(source), "is"
     arrays: dict[str, np.ndarray] = {}
     try:
-        for graph in _messages(memoryview(data), 7):
-            named = (_tensor(tensor) for tensor in _messages(graph, 5))
-            arrays |= {name: array for name, array in named if array is not None}
-    except (ValueError, IndexError) as error:
+        fields = itertools.count(1)
+        for graph in _messages(memoryview(data), 7, fields):
+            for tensor in _messages(graph, 5, fields):
+                name, array = _tensor(tensor, fields)
+                if array is not None:
+                    arrays[name] = array
+    except (ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"{what} {verb} not a whole ONNX model: {error}") from error
     if not arrays:
         raise ValueError(f"{what}: expected an ONNX model with weights, found no weights")
     return arrays
 
 
-def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
-    for number, value in _fields(data):
+def _messages(data: memoryview, wanted: int, fields: Iterator[int]) -> Iterator[memoryview]:
+    for number, value in _fields(data, fields):
         if number == wanted and isinstance(value, memoryview):
             yield value
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of one message: (number, integer or bytes)."""
+def _fields(data: memoryview, fields: Iterator[int]) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of one message: (number, integer or bytes). `fields` counts those of all."""
     at = 0
     while at < len(data):
+        if next(fields) > MOST_FIELDS:
+            raise ValueError(f"more than {MOST_FIELDS:,} fields")
         key, at = _varint(data, at)
         number, wire_type = key >> 3, key & 7
         if wire_type == 0:
@@ -78,17 +88,19 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise ValueError(f"an integer of more than ten bytes at byte {at}")
 
 
-def _tensor(data: memoryview) -> tuple[str, np.ndarray | None]:
+def _tensor(data: memoryview, fields: Iterator[int]) -> tuple[str, np.ndarray | None]:
     """Name and array of one TensorProto; None for integers, strings and the like."""
     name, shape, contents = "", list[int](), memoryview(b"")
     dtype: np.dtype | None = None
-    for number, value in _fields(data):
+    for number, value in _fields(data, fields):
         if number == 1:
             at = 0  # a single value, or several packed into bytes
             shape += [value] if isinstance(value, int) else []
-            while isinstance(value, memoryview) and at < len(value):
+            while isinstance(value, memoryview) and at < len(value) and len(shape) <= MOST_AXES:
                 integer, at = _varint(value, at)
                 shape.append(integer)
+            if len(shape) > MOST_AXES:
+                raise ValueError(f"an array of more than {MOST_AXES} axes")
         elif number == 2:
             dtype = DTYPES.get(value) if isinstance(value, int) else None
         elif number == 8 and isinstance(value, memoryview):

@@ -30,6 +30,7 @@ from minitl.layers import Dense, Dropout, GlobalAveragePooling2D
 from minitl.models import Model
 from minitl.optimizers import Adam
 from minitl.storage import state
+from minitl.storage.atomic import locked
 from minitl.transfer import stages
 
 Pair = tuple[Any, np.ndarray]  # images, or F, and what they are: (N, m), one-hot
@@ -72,6 +73,19 @@ def train(arguments: argparse.Namespace) -> None:
     out = check_output(arguments.output, (".h5", ".keras"))
     if arguments.crop and arguments.crop != arguments.size:
         raise ValueError("--crop would change the size of the images; give --size instead")
+    cache = out.with_name(f"{out.name}.cache")
+    cache.mkdir(exist_ok=True)
+    busy = f"another process is training into {out}; wait for it, or give another --output"
+    with locked(cache / "training", busy=busy):
+        try:
+            _train(arguments, layers, out, cache)
+        finally:  # nothing to go on from, after a refusal
+            if cache.exists() and len(list(cache.iterdir())) < 2:
+                shutil.rmtree(cache, ignore_errors=True)
+    print(f"{time.perf_counter() - started:.0f} s; next: minitl predict {out} IMAGE ...")
+
+
+def _train(arguments: argparse.Namespace, layers: list[Any], out: Path, cache: Path) -> None:
     set_random_seed(arguments.seed)
     base = frozen_vgg16(arguments.size, arguments.weights)
     blocks = arguments.unfreeze.split(",") if arguments.unfreeze else []
@@ -89,8 +103,6 @@ def train(arguments: argparse.Namespace) -> None:
     about = {"class_names": names, "size": list(arguments.size), "preprocessing": "caffe"}
     came = provenance(arguments, {"training": len(x), "validation": len(x_val)}, layers)
     model.metadata = about | READING | {"provenance": came}
-    cache = out.with_name(f"{out.name}.cache")
-    cache.mkdir(exist_ok=True)
     fit: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
     backup = BackupAndRestore(cache / "head", delete_checkpoint=False)
     kept = {"callbacks": [backup], "cache_features": cache / "head.h5"}
@@ -112,7 +124,6 @@ def train(arguments: argparse.Namespace) -> None:
     shutil.rmtree(cache, ignore_errors=True)
     print(f"\nOn the {len(y_val)} validation images:\n{found}")
     print(f"\nThe model is in {out}. {skipped}".rstrip())
-    print(f"{time.perf_counter() - started:.0f} s; next: minitl predict {out} IMAGE ...")
 
 
 def frozen_vgg16(size: tuple[int, int], weights: str = "imagenet") -> Model:

@@ -7,16 +7,20 @@ published archive, or from a folder into which it was unpacked; none is made wit
 Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """
 
+import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minitl.datasets.sources import DataFileError, Pair, Place, Source, opened
+from minitl.storage.door import SPARE, open_regular
 
 PIXELS = 3 * 32 * 32
 MOST_RECORDS = 60_000  # in a file: so many images are in a whole data set
+MOST_MEMBERS = 1000  # of an archive
 _NAMES = "airplane automobile bird cat deer dog frog horse ship truck"
 CLASS_NAMES = tuple(_NAMES.split())
 SOURCE = Source(
@@ -47,16 +51,17 @@ def load_pairs(
     `inside` is the folder in the archive; the last of the `files` is the test; `labels` are the
     numbers of classes of each label byte.
     """
-    record = PIXELS + len(labels)
     place = _find(source, path, inside, files)
+    found: dict[str, Pair] = {}
     if place.is_dir():
         for name in files:
-            _check_size((place / name).stat().st_size, record, str(place / name))
-        raw = {str(place / name): (place / name).read_bytes() for name in files}
+            with open_regular(place / name) as file:
+                size = os.fstat(file.fileno()).st_size
+                found[name] = _read(file, size, labels, str(place / name))
     else:
-        raw = {f"{k} in {place}": v for k, v in _read_archive(place, files, record).items()}
-    *train, test = (_split(data, labels, where) for where, data in raw.items())
-    x, y = map(np.concatenate, zip(*train, strict=True))
+        _read_archive(place, files, labels, found)
+    *train, test = (found[name] for name in files)
+    x, y = map(np.concatenate, zip(*train, strict=True)) if len(train) > 1 else train[0]
     return (x, y), test
 
 
@@ -74,42 +79,52 @@ def _find(source: Source, path: Place, inside: str, files: Sequence[str]) -> Pat
     raise source.missing(folder, [*files, f"(or {archive.name})"])
 
 
-def _read_archive(archive: Path, files: Sequence[str], record: int) -> dict[str, bytes]:
-    """The contents of the files, by name, wherever in the archive they are."""
-    found: dict[str, bytes] = {}
-    with opened(archive) as (stream, _), tarfile.open(fileobj=stream, mode="r:") as members:
-        for member in members:
+def _read_archive(
+    archive: Path, files: Sequence[str], labels: Sequence[int], found: dict[str, Pair]
+) -> None:
+    """Put the files' images and labels into `found`, by name, wherever in the archive they are."""
+    with (
+        opened(archive, SPARE // 2) as (stream, _),
+        tarfile.open(fileobj=stream, mode="r:") as members,
+    ):
+        for number, member in enumerate(members):
+            if number == MOST_MEMBERS:
+                raise DataFileError(f"{archive} holds more than {MOST_MEMBERS} files")
             name = member.name.rpartition("/")[2]
             if name not in files or not member.isreg() or name in found:
                 continue
-            _check_size(member.size, record, f"{member.name} in {archive}")
             file = members.extractfile(member)
             assert file is not None  # a regular file has contents
-            found[name] = file.read()
+            found[name] = _read(file, member.size, labels, f"{member.name} in {archive}")
         while stream.read(1 << 20):  # to the end, where the checksum stands
             pass
     if lacking := [name for name in files if name not in found]:
         raise DataFileError(f"{archive} does not hold {', '.join(lacking)}")
-    return {name: found[name] for name in files}
 
 
-def _check_size(size: int, record: int, what: str) -> None:
-    """Raise DataFileError for a size that is not that of some records."""
+def _read(file: Any, size: int, labels: Sequence[int], where: str) -> Pair:
+    """(x, y) of a file's records, some at a time. Raises DataFileError for a size that is not that
+    of some records, and for labels that are none."""
+    record = PIXELS + len(labels)
     if size > MOST_RECORDS * record:
         fault = f", more than {MOST_RECORDS:,} records of {record:,}: it is damaged"
-    elif size == 0 or size % record:
+        raise DataFileError(f"{where} has {size:,} bytes{fault}, or of another kind")
+    if size == 0 or size % record:
         fault = f"; expected a multiple of {record:,}, the size of a record: it is truncated"
-    else:
-        return
-    raise DataFileError(f"{what} has {size:,} bytes{fault}, or of another kind")
-
-
-def _split(raw: bytes, labels: Sequence[int], where: str) -> Pair:
-    records = np.frombuffer(raw, np.uint8).reshape(-1, len(labels) + PIXELS)
-    y = records[:, : len(labels)].copy()
+        raise DataFileError(f"{where} has {size:,} bytes{fault}, or of another kind")
+    count = size // record
+    x, y = np.empty((count, 32, 32, 3), np.uint8), np.empty((count, len(labels)), np.uint8)
+    for first in range(0, count, 1000):
+        rows = slice(first, min(first + 1000, count))
+        raw = file.read((rows.stop - first) * record)
+        if len(raw) < (rows.stop - first) * record:
+            raise DataFileError(f"{where} is truncated; copy or download it again")
+        records = np.frombuffer(raw, np.uint8).reshape(-1, record)
+        y[rows] = records[:, : len(labels)]
+        planes = records[:, len(labels) :].reshape(-1, 3, 32, 32)
+        x[rows] = planes.transpose(0, 2, 3, 1)
     for classes, highest in zip(labels, y.max(axis=0), strict=True):
         if highest >= classes:
             wrong = f"{where}: expected labels 0 to {classes - 1}, found {highest}"
             raise DataFileError(f"{wrong}: it is damaged, or of another kind")
-    planes = records[:, len(labels) :].reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), y
+    return x, y

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from minitl.datasets.sources import DataFileError, Pair, Place, Source, opened
+from minitl.storage.door import PIECE
 
 TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CLASS_NAMES = tuple("0123456789")
@@ -66,16 +67,21 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
         declared = math.prod(shape) * dtype.itemsize
         if declared > at_most:
-            fault = "more than the file can hold: it is truncated or damaged"
+            fault = (
+                "more than the file can hold (or is unpacked at once): it is truncated or damaged"
+            )
             raise DataFileError(f"{path} declares {declared:,} bytes (shape {shape}), {fault}")
-        numbers = file.read(declared)
-        if len(numbers) < declared:
+        array = np.empty(shape, dtype)
+        numbers, found = array.reshape(-1).view(np.uint8), 0
+        while found < declared and (piece := file.read(min(declared - found, PIECE))):
+            numbers[found : found + len(piece)] = np.frombuffer(piece, np.uint8)
+            found += len(piece)
+        if found < declared:
             needs = f"shape {shape} needs {declared:,} bytes"
-            raise DataFileError(f"{path} is truncated: {needs}, found {len(numbers):,}")
+            raise DataFileError(f"{path} is truncated: {needs}, found {found:,}")
         if file.read(1):
             raise DataFileError(f"{path} is longer than its shape {shape} says")
-    array = np.frombuffer(numbers, dtype).reshape(shape)
-    return array.astype(dtype.newbyteorder("="))  # a copy, which can be written to
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def load_pairs(source: Source, path: Place) -> tuple[Pair, Pair]:

@@ -18,12 +18,10 @@ import numpy as np
 
 from minitl.applications.downloads import DigestError, FetchError, download, reason, say
 from minitl.storage.atomic import cache_folder, locked
+from minitl.storage.door import SPARE, Bounded, open_regular
 
 Place = str | os.PathLike[str] | None
 Pair = tuple[np.ndarray, np.ndarray]  # images and labels
-
-# Deflate makes nothing smaller than 1/1032 of its size: whoever declares more, lies.
-INFLATION = 1032
 
 
 class DataFileError(ValueError):
@@ -83,20 +81,22 @@ class Source:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """(the file, unpacked on the way if it is in gzip, and the most bytes that it can hold).
+def opened(path: Path, spare: int | None = None) -> Iterator[tuple[BinaryIO, int]]:
+    """(the file, unpacked on the way if it is in gzip, and the most bytes that it may hold).
 
-    Whether it is packed is told by the contents. What a damaged file raises becomes DataFileError.
+    Whether it is packed is told by the contents. A few bytes can be gigabytes: more than `spare`
+    beyond the file's size are not unpacked. What a damaged file raises becomes DataFileError.
     """
+    spare = SPARE if spare is None else spare
     try:
-        with path.open("rb") as plain:
+        with open_regular(path) as plain:
             packed, size = plain.read(2) == b"\x1f\x8b", path.stat().st_size
             plain.seek(0)
             if packed:
                 with gzip.open(plain) as file:
-                    yield file, size * INFLATION  # type: ignore[misc]
+                    yield Bounded(file, size + spare), size + spare  # type: ignore[misc]
             else:
-                yield plain, size
+                yield Bounded(plain), size  # type: ignore[misc]
     except EOFError as error:
         raise DataFileError(f"{path} is truncated; copy or download it again") from error
     except (zlib.error, tarfile.TarError, OSError) as error:

@@ -110,18 +110,37 @@ def _take_away(folder: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike[str], waiting: str | None = None) -> Iterator[None]:
+def locked(
+    path: str | os.PathLike[str], waiting: str | None = None, busy: str | None = None
+) -> Iterator[None]:
     """Hold the lock of `path` (a hidden file beside it), waiting for whoever holds it, of which
-    `waiting` tells (`logging`). The system drops it when its process ends, however it ends.
-    """
+    `waiting` tells (`logging`), or raise OSError with the text `busy`. The system drops it when its
+    process ends, however it ends."""
     path = Path(path)
-    with path.with_name(f".{path.name}.lock").open("ab+") as file:
-        if not _try_lock(file):
-            if waiting:
-                logging.getLogger("minitl.files").warning(waiting)
-            while not _try_lock(file):
-                time.sleep(0.05)
-        yield  # closing the file releases the lock
+    place = path.with_name(f".{path.name}.lock")
+    while True:
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(place.open("ab+"))
+            if not _try_lock(file):
+                if busy:
+                    raise BlockingIOError(busy)
+                if waiting:
+                    logging.getLogger("minitl.files").warning(waiting)
+                while not _try_lock(file):
+                    time.sleep(0.05)
+            if _is_at(file, place):
+                yield  # closing the file releases the lock
+                return
+            place.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _is_at(file: BinaryIO, place: Path) -> bool:
+    """Whether an open file is still there: who held the lock before may have removed it, or its
+    folder, and another process may have made a new one."""
+    try:
+        return os.name != "posix" or os.path.samestat(os.fstat(file.fileno()), place.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(file: BinaryIO) -> bool:

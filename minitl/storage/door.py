@@ -5,6 +5,7 @@ and a device may never end. Text that comes out of it goes to a terminal only as
 a terminal obeys some characters, and a line break could add a row to a table.
 """
 
+import json
 import math
 import os
 import stat
@@ -48,9 +49,9 @@ class Bounded:
         self.stream, self.left = stream, total
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= PIECE:
+        data: bytes = self.stream.read(min(size, PIECE + 1) if size >= 0 else PIECE + 1)
+        if len(data) > PIECE:
             raise OSError(f"a piece of it is of more than {PIECE:,} bytes")
-        data: bytes = self.stream.read(size)
         self.left -= len(data)
         if self.left < 0:
             raise OSError("what is packed in it is far larger than it is")
@@ -63,6 +64,19 @@ class Bounded:
 def has_controls(text: str) -> bool:
     """Whether a terminal would obey some of it, or a line would end in it."""
     return any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in text)
+
+
+def read_json(text: str | bytes) -> Any:
+    """What a JSON text says. Raises ValueError for one that is damaged, nested too deeply, or of so
+    many parts (64 bytes each, at least) that they would take more than SPARE."""
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    parts = raw.count(b"[") + raw.count(b"{") + raw.count(b'"') // 2
+    if 64 * parts > SPARE:
+        raise ValueError(f"a description of {parts:,} parts")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("a description that is nested too deeply") from None
 
 
 class Visible:

@@ -29,9 +29,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from minitl.storage.door import SPARE
+
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# Bytes that may be read of arrays beyond the file's size, and of all else beyond four times that.
-SPARE = 200_000_000
+# Bytes that may be read of all but the arrays, if that is less than four times the file's size.
 STRUCTURE = 2**26
 CHECKED = 2**20  # bytes that are compared with checksums: 0.5 s of Python
 THING = 64  # bytes that a message or a name counts beside its own: about what Python takes

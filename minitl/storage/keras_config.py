@@ -16,6 +16,7 @@ are no part of it: `keras_models.py` keeps the two together in files.
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from minitl.models.sequential import Sequential
 from minitl.naming import did_you_mean
 from minitl.storage.settings import without_idle
 
+MOST = 30_000  # layers of a model: some seconds. Published networks have up to 2,000.
 Place = tuple[str, int]  # a layer's name, and which of its calls
 
 
@@ -115,6 +117,8 @@ def model_from_config(settings: Mapping[str, Any]) -> Model:
     """A model from the settings that `describe` gives, or Keras 2 or 3. Raises as `layer_from`.
     Of a graph the layers are made first; then calls are repeated, once their inputs are there.
     """
+    if len(settings["layers"]) > MOST:
+        raise ValueError(f"a model of {len(settings['layers']):,} layers, more than {MOST:,}")
     if "output_layers" not in settings:
         chain = [layer_from(each["class_name"], each["config"]) for each in settings["layers"]]
         model = Sequential(chain, name=settings["name"])
@@ -136,13 +140,10 @@ def model_from_config(settings: Mapping[str, Any]) -> Model:
         waiting += [_Call.read(layer, (name, i), c) for i, c in enumerate(each["inbound_nodes"])]
         if each["class_name"] in ("Functional", "Model"):
             functional.add(name)
+    if (count := sum(1 + len(call.references) for call in waiting)) > 2 * MOST:
+        raise ValueError(f"a graph of {count:,} calls and inputs, more than {2 * MOST:,}")
     first = _first_numbers((r for call in waiting for r in call.references), calls)
-    while waiting:
-        late = [call for call in waiting if not call.repeat(tensors, first)]
-        if len(late) == len(waiting):
-            lost = ", ".join(sorted({call.place[0] for call in late}))
-            raise ValueError(f"graph disconnected: no inputs for the layers {lost}")
-        waiting = late
+    _repeat_all(waiting, tensors, first)
     first_output = _first_numbers(_references(settings["output_layers"]), calls, functional)
 
     def look(reference: Any) -> SymbolicTensor:
@@ -160,6 +161,35 @@ def model_from_config(settings: Mapping[str, Any]) -> Model:
     # Whether each layer learns came with the layer; this is the flag of the model itself.
     graph.mark_trainable(bool(settings.get("trainable", True)))
     return graph
+
+
+def _repeat_all(
+    calls: list[_Call], tensors: dict[Place, list[SymbolicTensor]], first: Mapping[str, int]
+) -> None:
+    """Repeat calls once their inputs are there, in the order of passes through the list in which
+    those that are ready are repeated: (pass, place in the list). Each call is looked at once per
+    input, so that the order in which a file lists them costs nothing."""
+    readers: dict[Place, list[int]] = {}
+    missing, ready = [0] * len(calls), list[tuple[int, int]]()
+    for i, call in enumerate(calls):
+        places = {place for place in call.inputs(first) if place not in tensors}
+        missing[i] = len(places)
+        for place in places:
+            readers.setdefault(place, []).append(i)
+        if not places:
+            ready.append((0, i))
+    done = 0
+    while ready:
+        turn, i = heapq.heappop(ready)
+        calls[i].repeat(tensors, first)
+        done += 1
+        for reader in readers.pop(calls[i].place, ()):
+            missing[reader] -= 1
+            if missing[reader] == 0:  # this pass comes to it yet, or has been there
+                heapq.heappush(ready, (turn + (reader < i), reader))
+    if done < len(calls):
+        lost = sorted({call.place[0] for call, n in zip(calls, missing, strict=True) if n})
+        raise ValueError(f"graph disconnected: no inputs for the layers {', '.join(lost)}")
 
 
 @dataclass
@@ -186,15 +216,16 @@ class _Call:
         training = without_idle(arguments, ("training",), "layers' calls").get("training")
         return cls(layer, place, references, as_list, training)
 
-    def repeat(self, tensors: dict[Place, list[SymbolicTensor]], first: Mapping[str, int]) -> bool:
-        """Call the layer if its inputs are there, and put down what it gives; whether they are."""
-        places = [(name, number - first[name]) for name, number, *_ in self.references]
-        if not all(place in tensors for place in places):
-            return False
-        inputs = [tensors[p][r[2]] for p, r in zip(places, self.references, strict=True)]
+    def inputs(self, first: Mapping[str, int]) -> list[Place]:
+        """What its inputs are the outputs of."""
+        return [(name, number - first[name]) for name, number, *_ in self.references]
+
+    def repeat(self, tensors: dict[Place, list[SymbolicTensor]], first: Mapping[str, int]) -> None:
+        """Call the layer, whose inputs are there, and put down what it gives."""
+        places = zip(self.inputs(first), self.references, strict=True)
+        inputs = [tensors[place][reference[2]] for place, reference in places]
         result = self.layer(inputs if self.as_list else inputs[0], training=self.training)
         tensors[self.place] = result if isinstance(result, list) else [result]
-        return True
 
 
 def _first_numbers(

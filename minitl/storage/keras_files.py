@@ -36,7 +36,8 @@ import numpy as np
 
 from minitl.naming import nearest
 from minitl.storage.atomic import replacing
-from minitl.storage.hdf5_reader import SIGNATURE, SPARE, File, Hdf5Error, Object
+from minitl.storage.door import SPARE, Bounded, open_regular
+from minitl.storage.hdf5_reader import SIGNATURE, File, Hdf5Error, Object
 from minitl.storage.keras_weights import Inventory, WeightFileError
 from minitl.storage.weight_matching import Layers, not_finite_numbers, refuse_twice
 from minitl.storage.weight_matching import plan as plan
@@ -83,9 +84,9 @@ def read_weights(path: Target) -> WeightFile:
             near = nearest(path.name, names, cutoff=0.7)
             hint = f"; is it {near!r}?" if near else ""
         raise FileNotFoundError(f"there is no weight file {path}{hint}")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         archived = file.read(4) == b"PK\x03\x04"
-        return _read_archive(path) if archived else _read_hdf5(path, file)
+        return _read_archive(path, file) if archived else _read_hdf5(path, file)
 
 
 def _read_hdf5(path: Path, source: IO[bytes]) -> WeightFile:
@@ -220,27 +221,33 @@ def _names(group: Object, attribute: str) -> list[str]:
     return names
 
 
-def _read_archive(path: Path) -> WeightFile:
+def _read_archive(path: Path, file: IO[bytes]) -> WeightFile:
     """A `.keras` file: a zip archive with config.json and model.weights.h5."""
     limit = path.stat().st_size + SPARE
-    try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as weights:
+    with tempfile.TemporaryFile() as weights:
+        try:
+            archive = zipfile.ZipFile(Bounded(file))
             members = archive.namelist()
             if WEIGHTS not in members:
                 kind = f"a zip archive without {WEIGHTS!r}, so not a .keras file"
                 raise WeightFileError(f"{path} is {kind}")
             for name in {WEIGHTS, CONFIG} & set(members):
-                size = archive.getinfo(name).file_size
-                if size > (limit if name == WEIGHTS else LONGEST_CONFIG):
-                    raise WeightFileError(f"{path} declares {size:,} bytes of {name}")
-            with archive.open(WEIGHTS) as member:
-                shutil.copyfileobj(member, weights)
-            found = _read_hdf5(path, weights)
-            if CONFIG in members:
-                found.attributes["model_config"] = archive.read(CONFIG).decode("utf-8", "replace")
-            return found
-    except BROKEN_ARCHIVE as error:
-        raise WeightFileError(f"{path} is a damaged zip archive ({error})") from error
+                member = archive.getinfo(name)
+                if member.file_size > (limit if name == WEIGHTS else LONGEST_CONFIG):
+                    raise WeightFileError(f"{path} declares {member.file_size:,} bytes of {name}")
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise WeightFileError(f"{path} is packed in a way that Keras does not use")
+            with archive.open(WEIGHTS) as source:
+                shutil.copyfileobj(source, weights)
+            text = archive.read(CONFIG).decode("utf-8", "replace") if CONFIG in members else None
+        except BROKEN_ARCHIVE as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # a full disk, say: not the file's contents
+            raise WeightFileError(f"{path} is a damaged zip archive ({error})") from error
+        found = _read_hdf5(path, weights)
+    if text is not None:
+        found.attributes["model_config"] = text
+    return found
 
 
 def _expect_hdf5(path: Path, start: bytes) -> None:

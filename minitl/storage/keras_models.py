@@ -27,6 +27,7 @@ from minitl.naming import snake_case
 from minitl.storage import keras_config
 from minitl.storage import keras_files as files
 from minitl.storage.atomic import temporary_folder
+from minitl.storage.door import read_json
 from minitl.storage.keras_config import class_name, layer_from, to_json
 from minitl.storage.keras_config import describe as describe  # for `naming.part("files")`
 from minitl.storage.keras_config import from_json as from_json
@@ -246,8 +247,8 @@ def _json(text: Any, filepath: str | Path) -> dict[str, Any]:
         length = f"{len(text):,} characters, more than any network needs"
         raise files.WeightFileError(f"{filepath}: its description of the model has {length}")
     value = None
-    with suppress(TypeError, ValueError, RecursionError):
-        value = json.loads(text)
+    with suppress(TypeError, ValueError, AttributeError):
+        value = read_json(text)
     if not isinstance(value, dict):
         raise files.WeightFileError(f"{filepath}: its description of the model is damaged")
     return value

@@ -12,7 +12,8 @@ The ImageNet weights are published in Keras's older layout, which has one group 
 into a model's weights, once it has seen that all of them fit.
 
 The HDF5 library can crash on a damaged file, and follows links that lead out of one. So it is shown
-only what minitl put into its own cache folder. `keras_files.py` reads files from anywhere.
+only what minitl put into its own cache folder, and that only where the spine is alone: else files
+are read by `keras_files.py`, which trusts none.
 """
 
 import hashlib
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from minitl.naming import part
 
 Inventory = list[tuple[str, list[tuple[str, np.ndarray]]]]
 
@@ -87,7 +90,10 @@ def load_published(model: Any, file: str, manifest: Path) -> bool:
     path = cache_folder("weights") / file
     expected = {layer: list(arrays.values()) for layer, arrays in read_manifest(manifest).items()}
     try:
-        layers = read(path)
+        try:
+            layers = part("weight files").read_weights(path).layers
+        except ImportError:
+            layers = read(path)
         found = {n: [(a.shape, array_digest(a)) for _, a in ws] for n, ws in layers if ws}
     except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError):
         return False  # not there, or damaged

@@ -16,13 +16,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minitl.storage.atomic import replacing
 from minitl.storage.digests import arrays_digest, pour
+from minitl.storage.door import open_regular, read_json
 
 MAGIC = b"minitl state 1\n"
 KINDS = "biufcSU"  # of dtypes: booleans, numbers, strings; no Python objects
@@ -158,7 +158,9 @@ def write_state(path: str | os.PathLike[str], value: Any) -> None:
 
 def read_state(path: str | os.PathLike[str]) -> Any:
     """Read what `write_state` wrote. Raises DamagedState, or FileNotFoundError."""
-    data = bytearray(Path(path).read_bytes())
+    with open_regular(path) as file:
+        data = bytearray(os.fstat(file.fileno()).st_size)
+        del data[file.readinto(data) :]  # type: ignore[attr-defined]
     if not is_state(data[: len(MAGIC)]):
         start = bytes(data[:8])
         raise DamagedState(f"{path} is no file of minitl's state: it begins with {start!r}")
@@ -169,7 +171,7 @@ def read_state(path: str | os.PathLike[str]) -> Any:
     try:
         at = len(MAGIC) + 8
         end = at + int.from_bytes(body[len(MAGIC) : at], "little")
-        header = json.loads(bytes(body[at:end]))
+        header = read_json(bytes(body[at:end]))
         arrays = []
         for name, shape in header["arrays"]:
             dtype = np.dtype(str(name))

@@ -22,6 +22,7 @@ import numpy as np
 from minitl.storage import hdf5_reader
 from minitl.storage.atomic import locked, replacing, visible
 from minitl.storage.digests import SIZE
+from minitl.storage.door import open_regular, read_json
 
 FORMAT = "minitl features 2"
 BLOCK = 8 * 2**20  # bytes that are read or copied at a time
@@ -228,7 +229,7 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
 def is_feature_file(path: str | Path) -> bool:
     """Whether the file says of itself that it is one."""
     try:
-        with open(path, "rb") as source:
+        with open_regular(path) as source:
             return _attribute(hdf5_reader.File(source).root, "format") == FORMAT
     except hdf5_reader.Hdf5Error:
         return False
@@ -246,18 +247,19 @@ def read_layout(path: str | Path) -> Layout:
     The file may be a stranger's, so the HDF5 library, which trusts what it reads, is not shown it.
     """
     try:
-        with open(path, "rb") as source:
+        with open_regular(path) as source:
             if _attribute(hdf5_reader.File(source).root, "format") != FORMAT:
                 what = f"{path} is not a feature file that this version of minitl has written"
                 raise FeatureFileError(f"{what}; delete it, or give another path")
             root = hdf5_reader.File(source, checked=True).root
             sets = {name: root[name] for name in ("F", "images", "checksums")}
             shape, dtype = sets["F"].shape_and_dtype()
-            key, about = (json.loads(_attribute(root, name)) for name in ("key", "about"))
+            key, about = (read_json(_attribute(root, name)) for name in ("key", "about"))
             growing = bool(_attribute(root, "growing"))
             places = {name: data.place() for name, data in sets.items()}
             fits = (
                 len(shape) == 2
+                and shape[1] > 0
                 and dtype.str in ("<f4", "<f8")
                 and sets["images"].shape_and_dtype() == ((shape[0], SIZE), np.uint8)
                 and sets["checksums"].shape_and_dtype() == ((shape[0],), np.dtype("<u8"))
