@@ -12,12 +12,13 @@ import contextlib
 import io
 import logging
 import os
+import shlex
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 
-from minitl.cli import commands, demo, serving, train, weights
+from minitl.cli import check, commands, demo, serving, train, weights
 from minitl.cli.options import add_command
 from minitl.cli.warmup import warm_up
 from minitl.storage.door import Visible
@@ -28,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that it cannot write ends nothing
             stream.reconfigure(errors="backslashreplace")
-    arguments = all_commands().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = all_commands().parse_args(given)
+    arguments.command = shlex.join(["minitl", *given])
     # What a command prints may come from a stranger's file: nothing that a terminal would obey.
     shown = contextlib.redirect_stdout(Visible(sys.stdout))
     with shown, contextlib.redirect_stderr(Visible(sys.stderr)):
@@ -62,7 +65,7 @@ def all_commands() -> argparse.ArgumentParser:
     version = sys.modules["minitl"].__version__
     parser.add_argument("--version", action="version", version=f"minitl {version}")
     names = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for file in (demo, train, commands, serving, weights):
+    for file in (demo, train, check, commands, serving, weights):
         file.add_to(names)
     add_command(names, warmup)
     what = "whose lines are wanted"

@@ -1,0 +1,187 @@
+"""`minitl check`: a look at a folder of pictures before they are trained on.
+
+Every file is read once. What can be seen without a network is found first; then a frozen VGG16
+turns the pictures into F, on which heads are trained and tested in turns, to find labels that the
+other pictures contradict. `checks.py` in `judging/` finds, `page.py` in `report/` shows.
+"""
+
+import argparse
+import csv
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minitl.applications.vgg16 import preprocess_input
+from minitl.cli import options
+from minitl.cli.folders import check_output
+from minitl.cli.options import add_command, flag, option
+from minitl.cli.train import frozen_vgg16
+from minitl.data import Pictures, door, open_folder
+from minitl.data.found import left_out
+from minitl.data.pictures import read_picture
+from minitl.judging.checks import CERTAIN, Check, Finding
+from minitl.report import Report
+from minitl.storage import atomic
+from minitl.transfer.features import feature_model
+
+LAYERS = ("block4_pool", "block5_pool")
+SHOWN = 20  # rows of the table of one kind, at most
+
+
+def add_to(commands: Any) -> None:
+    parser = add_command(commands, check)
+    where = "a folder with one sub-folder per class, or a table (.csv)"
+    parser.add_argument("directory", metavar="DIR", nargs="?", help=where)
+    table = "every finding as CSV, to a file, or without a name to the output"
+    parser.add_argument("--csv", metavar="FILE", nargs="?", const="-", help=table)
+    option(parser, "--report", "FILE", "write a page (.html) that shows what was found")
+    flag(parser, "--pixels", "only what is seen without a network: no labels, no outliers")
+    strict = "exit code 1 if anything certain was found: all but labels and outliers, which are"
+    flag(parser, "--strict", f"{strict} opinions")
+    scaled = "height and width to which images are scaled, at least 32"
+    option(parser, "--size", "HxW", scaled, "224", type=options.size)
+    weights = "of VGG16 without top: a file, or 'imagenet', or 'none' for random ones"
+    option(parser, "--weights", "FILE", weights, "imagenet")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Look for what is wrong with pictures and their labels, before training.
+
+    Pictures that cannot be read, are tiny or of one colour; that are there twice, identical or
+    resized, re-encoded, lightened, in one class or in two, on both sides of a split; labels that
+    are probably wrong; pictures unlike all others. Needs `pip install 'minitl[check]'`.
+
+    example: minitl check photos/ --report check.html
+    """
+    started = time.perf_counter()
+    directory, table = arguments.directory, arguments.csv
+    if directory is None and table and os.path.isdir(table):  # `minitl check --csv photos/`
+        directory, table = table, "-"
+    if directory is None:
+        raise ValueError("say which folder to check: minitl check DIR")
+    for path, ending in ((arguments.report, ".html"), (table, ".csv")):
+        if path and path != "-":
+            check_output(path, (ending,))
+    found = open_folder(directory, arguments.size)
+    looked = Check(found.paths, found.labels, found.class_names, found.split, found.faults)
+    f, rows = _read(found, looked, arguments)
+    looked.pictures(found.digests)
+    if f is not None:
+        looked.labels_and_outliers(f, rows)
+    if table:
+        write_table(looked, table)
+    if table != "-":
+        print("\n".join(as_text(looked)))
+        what = left_out(found)
+        print(f"{len(found)} pictures. {what}".rstrip())
+        print(f"{time.perf_counter() - started:.0f} s")
+    if arguments.report:
+        page(arguments, found, looked, f, rows).write(arguments.report)
+        if table != "-":
+            print(f"The report is in {arguments.report}.")
+    if arguments.strict and (certain := looked.found(CERTAIN)):
+        sys.stdout.flush()
+        raise ValueError(f"{len(certain)} findings that are certain; --strict allows none")
+
+
+def _read(found: Pictures, looked: Check, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Show every picture to `looked`; F (n, D) and the rows (n,) it is of, unless --pixels."""
+    network, parts, seen = None, [], []
+    if not arguments.pixels:
+        base = frozen_vgg16(arguments.size, arguments.weights)
+        network = feature_model(base, LAYERS, "avg")
+    for row, size in _sizes(found):
+        looked.sizes[row] = size
+    with atomic.progress_bar(len(found), "minitl: looking at pictures", unit="image") as bar:
+        for rows, pixels in found.batches(16):
+            looked.see(rows, pixels)
+            if network is not None:
+                parts.append(network.predict(preprocess_input(pixels), verbose=0))
+                seen.append(rows)
+            bar.update(int(rows[-1]) + 1 - bar.n)
+    return (np.concatenate(parts), np.concatenate(seen)) if parts else (None, None)
+
+
+def _sizes(found: Pictures) -> Iterator[tuple[int, tuple[int, int]]]:
+    """(row, (H, W)) of each picture whose header can be read."""
+    for row, path in enumerate(found.paths):
+        try:
+            with door.opened(path) as image:
+                yield row, (image.height, image.width)
+        except OSError:  # it will be told when it is read
+            continue
+
+
+def _where(looked: Check, path: str) -> tuple[str, str]:
+    """Class and split of a picture, '' where there are none."""
+    row = looked.paths.index(path)
+    name = "" if looked.labels is None else looked.class_names[looked.labels[row]]
+    return name, "" if looked.split is None else str(looked.split[row])
+
+
+def write_table(looked: Check, path: str) -> None:
+    """One line per picture of each finding; those of one finding have one number."""
+    head = ("number", "kind", "path", "class", "split", "said", "score")
+
+    def write(file: Any) -> None:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        for number, finding in enumerate(looked.found(), 1):
+            for each in finding.paths:
+                where = _where(looked, each)
+                score = f"{finding.score:.4g}"
+                writer.writerow([number, finding.kind, each, *where, finding.said, score])
+
+    if path == "-":
+        write(sys.stdout)
+        return
+    with (
+        atomic.replacing(path) as part,
+        open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        write(file)
+
+
+def as_text(looked: Check) -> Iterator[str]:
+    """The findings by kind, the worst first."""
+    kinds = list(looked.by_kind())
+    for title, why, findings in kinds:
+        yield f"{title}: {len(findings)}. {why}"
+        for finding in findings[:SHOWN]:
+            yield f"  {_line(finding)}"
+        if len(findings) > SHOWN:
+            yield f"  ... and {len(findings) - SHOWN} more: see --csv"
+        yield ""
+    if not kinds:
+        yield "Nothing was found."
+
+
+def _line(finding: Finding) -> str:
+    paths = [atomic.visible(path) for path in finding.paths[:4]]
+    more = f" and {len(finding.paths) - 4} more" if len(finding.paths) > 4 else ""
+    return f"{'  =  '.join(paths)}{more}: {atomic.visible(finding.said)}"
+
+
+def page(
+    arguments: argparse.Namespace, found: Pictures, looked: Check, f: Any, rows: Any
+) -> Report:
+    """The report of a check."""
+    of = f"{len(found)} pictures" + (
+        f", {len(found.class_names)} classes" * bool(found.labels is not None)
+    )
+    report = Report(
+        f"A look at {os.path.basename(os.path.abspath(str(arguments.directory)))}", f"{of}."
+    )
+    report.command = getattr(arguments, "command", "")
+    report.facts = {"pictures": len(found), "left out": left_out(found) or "nothing"}
+    report.add_findings(looked.by_kind(), lambda path: read_picture(path, 160))
+    if f is not None:
+        labels = None if found.labels is None else found.labels[rows]
+        report.add_map(
+            f, labels, found.class_names, lambda i: read_picture(found.paths[rows[i]], 64)
+        )
+    return report
