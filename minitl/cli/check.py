@@ -17,7 +17,7 @@ import numpy as np
 
 from minitl.applications.vgg16 import preprocess_input
 from minitl.cli import options
-from minitl.cli.folders import check_output
+from minitl.cli.folders import check_output, walk
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import frozen_vgg16
 from minitl.data import Pictures, door, open_folder
@@ -66,6 +66,7 @@ def check(arguments: argparse.Namespace) -> None:
     for path, ending in ((arguments.report, ".html"), (table, ".csv")):
         if path and path != "-":
             check_output(path, (ending,))
+    arguments.directory = directory
     found = open_folder(directory, arguments.size)
     looked = Check(found.paths, found.labels, found.class_names, found.split, found.faults)
     f, rows = _read(found, looked, arguments)
@@ -96,13 +97,11 @@ def _read(found: Pictures, looked: Check, arguments: argparse.Namespace) -> tupl
         network = feature_model(base, LAYERS, "avg")
     for row, size in _sizes(found):
         looked.sizes[row] = size
-    with atomic.progress_bar(len(found), "minitl: looking at pictures", unit="image") as bar:
-        for rows, pixels in found.batches(16):
-            looked.see(rows, pixels)
-            if network is not None:
-                parts.append(network.predict(preprocess_input(pixels), verbose=0))
-                seen.append(rows)
-            bar.update(int(rows[-1]) + 1 - bar.n)
+    for rows, pixels in walk(found, "looking at pictures"):
+        looked.see(rows, pixels)
+        if network is not None:
+            parts.append(network.predict(preprocess_input(pixels), verbose=0))
+            seen.append(rows)
     return (np.concatenate(parts), np.concatenate(seen)) if parts else (None, None)
 
 
@@ -170,13 +169,10 @@ def page(
     arguments: argparse.Namespace, found: Pictures, looked: Check, f: Any, rows: Any
 ) -> Report:
     """The report of a check."""
-    of = f"{len(found)} pictures" + (
-        f", {len(found.class_names)} classes" * bool(found.labels is not None)
-    )
-    report = Report(
-        f"A look at {os.path.basename(os.path.abspath(str(arguments.directory)))}", f"{of}."
-    )
-    report.command = getattr(arguments, "command", "")
+    place = os.path.basename(os.path.abspath(arguments.directory))
+    classes = f" in {len(found.class_names)} classes" if found.labels is not None else ""
+    report = Report(f"A look at {place}", f"{len(found)} pictures{classes}.", arguments.command)
+    report.root = os.fspath(arguments.directory) if os.path.isdir(arguments.directory) else ""
     report.facts = {"pictures": len(found), "left out": left_out(found) or "nothing"}
     report.add_findings(looked.by_kind(), lambda path: read_picture(path, 160))
     if f is not None:

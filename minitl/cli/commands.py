@@ -21,7 +21,7 @@ import numpy as np
 from minitl import data
 from minitl.applications.vgg16 import preprocess_input
 from minitl.callbacks import backup
-from minitl.cli import options
+from minitl.cli import options, reports
 from minitl.cli.folders import check_output, find
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import frozen_vgg16
@@ -46,6 +46,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument("model", metavar="MODEL", help="a file that `minitl train` wrote")
     parser.add_argument("directory", metavar="DIR", help="the folder; it may lack classes")
     flag(parser, "--json", "every number, as JSON")
+    option(
+        parser, "--report", "FILE", "write a page (.html) with all figures and the wrong pictures"
+    )
     flag(parser, "--strict", options.STRICT)
 
     parser = add_command(commands, predict)
@@ -122,13 +125,29 @@ def evaluate(arguments: argparse.Namespace) -> None:
             )
             pictures = pictures.part(pictures.split == part)
             break
-    found = list(classified(model, about, pictures, strict))
-    labels = pictures.labels[[row for row, _ in found]]
-    judged = evaluation.evaluate_predictions(labels, np.array([p for _, p in found]), names)
+    told = model
+    if arguments.report:
+        check_output(arguments.report, (".html",))
+        told = reports.features_too(model)
+    found = list(classified(told, about, pictures, strict))
+    pictures = pictures.part([row for row, _ in found])
+    p, f = np.split(np.array([both for _, both in found]), [len(names)], axis=1)
+    labels = pictures.labels
+    judged = evaluation.evaluate_predictions(labels, p, names)
     if arguments.json:
         print(json.dumps(judged.to_dict() | {"unreadable": len(pictures.faults)}, indent=1))
     else:
         print(f"{judged}\n{len(labels)} images. {left_out(pictures)}".rstrip())
+    if arguments.report:
+        title = f"{Path(arguments.model).name} on {Path(arguments.directory).absolute().name}"
+        prepare = PREPARE[about["preprocessing"]]
+        report = reports.judged(arguments, model, prepare, pictures, p, title)
+        report.lead = f"{len(labels)} pictures of {len(names)} classes."
+        report.facts = reports.facts_of(about)
+        report.add_map(f, labels, names, pictures.__getitem__)
+        report.write(arguments.report)
+        if not arguments.json:
+            print(f"The report is in {arguments.report}.")
 
 
 def predict(arguments: argparse.Namespace) -> None:

@@ -68,7 +68,6 @@ class Check:
         self.labels = None if labels is None else np.asarray(labels)
         self.split = None if split is None else np.asarray(split)
         self.faults: Mapping[str, str] = {} if faults is None else faults
-        self.digests: dict[str, bytes] = {}
         self.thumbnails: dict[int, np.ndarray] = {}
         self.sizes: dict[int, tuple[int, int]] = {}
         self.groups = np.arange(len(self.paths))  # copies of one picture have the same number
@@ -79,7 +78,7 @@ class Check:
         for row, image in zip(rows, pixels, strict=True):
             self.thumbnails[int(row)] = thumbnail(image)
 
-    def pictures(self, digests: Mapping[str, bytes]) -> None:
+    def pictures(self, digests: Mapping[str, str]) -> None:
         """All that needs no network; `digests` {path: of its pixels} of those that were read."""
         for path, fault in self.faults.items():
             self._add("unreadable", (path,), fault, 0)
@@ -95,10 +94,10 @@ class Check:
                 self._add("one colour", [row], "nothing but one colour", float(spread))
         self._copies(rows, small, digests)
 
-    def _copies(self, rows: np.ndarray, small: np.ndarray, digests: Mapping[str, bytes]) -> None:
+    def _copies(self, rows: np.ndarray, small: np.ndarray, digests: Mapping[str, str]) -> None:
         """Pictures that are the same, each group once."""
-        first: dict[bytes, int] = {}
-        keys = [digests.get(self.paths[row], b"") for row in rows]
+        first: dict[str, int] = {}
+        keys = [digests.get(self.paths[row], "") for row in rows]
         same = [(first.setdefault(key, i), i) for i, key in enumerate(keys) if key]
         equal = groups_of(np.array([pair for pair in same if pair[0] != pair[1]]), len(rows))
         # One of each is compared with the others: a thousand copies have no other neighbours.

@@ -6,6 +6,7 @@ nothing, and its own policy (Content-Security-Policy) has the browser refuse bot
 and classes come from strangers: the template escapes every one. Jinja2 is imported only to write.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,6 +63,7 @@ class Report:
     facts         {what: value}, in order
     figures       {"of what": {'accuracy': {'value', 'low', 'high'}, 'log_loss': ...}}
     notes         sentences that a reader must not miss
+    root          a folder; paths in it are shown without it
     """
 
     title: str
@@ -70,6 +72,7 @@ class Report:
     facts: Mapping[str, Any] = field(default_factory=dict)
     figures: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    root: str = ""
 
     def __post_init__(self) -> None:
         self.evaluation: Evaluation | None = None
@@ -123,12 +126,12 @@ class Report:
         for (i, image), each in zip(pixels.items(), heats, strict=True):
             text = f"said {said(i)}, is {class_names[truth[i]]}"
             over = "" if each is None else data_uri(heated(image, each))
-            self.wrong.append(Shown(data_uri(image), paths[i], text, over))
+            self.wrong.append(Shown(data_uri(image), self._name(paths[i]), text, over))
         for i, image in _readable(rows[unsure[:UNSURE]], read).items():
             order = np.argsort(-p[i], kind="stable")[:2]
             text = " or ".join(f"{class_names[c]} {p[i, c]:.0%}" for c in order)
             text += f"; is {class_names[truth[i]]}"
-            self.unsure.append(Shown(data_uri(image, 160), paths[i], text))
+            self.unsure.append(Shown(data_uri(image, 160), self._name(paths[i]), text))
 
     def add_map(
         self, features: Any, labels: Any, class_names: Sequence[str], read: Read, seed: int = 0
@@ -142,16 +145,14 @@ class Report:
             return
         centred = f - f.mean(axis=0)
         rng = np.random.default_rng(seed)
-        places, share = _plane(centred, rng)
+        places, share = plane(centred, rng)
         chosen = rng.permutation(len(f))[:ON_MAP]
         some = {i: data_uri(image, 56, 70) for i, image in _readable(chosen, read).items()}
         self.map = charts.feature_map(places, labels, some)
         self.map_caption = f"{len(f)} pictures; the plane holds {share:.0%} of what varies in F."
         if labels is not None:
-            few = class_names[: len(charts.COLOURS)]
-            self.legend = [(name, charts.COLOURS[i]) for i, name in enumerate(few)]
-            if len(few) < len(class_names):
-                self.map_caption += " More classes than colours: colours come again."
+            colours = itertools.cycle(charts.COLOURS)
+            self.legend = list(zip(class_names[:CLASSES], colours, strict=False))
 
     def add_findings(
         self, kinds: Iterable[tuple[str, str, Sequence[Any]]], read: Callable[[str], np.ndarray]
@@ -167,9 +168,12 @@ class Report:
                         image = data_uri(read(path), 112, 75)
                     except OSError:
                         image = ""
-                    shown.append(Shown(image, path, ""))
+                    shown.append(Shown(image, self._name(path), ""))
                 rows.append((finding.said, shown))
             self.kinds.append(Kind(title, why, len(findings), rows))
+
+    def _name(self, path: str) -> str:
+        return os.path.relpath(path, self.root) if self.root else path
 
     def html(self) -> str:
         """The page. Raises ImportError that says what to install where there is no Jinja2."""
@@ -213,7 +217,7 @@ def _readable(rows: Iterable[int], read: Read) -> dict[int, np.ndarray]:
     return found
 
 
-def _plane(centred: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def plane(centred: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """The two main components of centred features (N, D), as (N, 2), and their share of the
     variance. A random projection finds them in a few products (Halko, Martinsson & Tropp 2011)."""
     few = min(12, *centred.shape)
