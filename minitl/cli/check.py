@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minitl.applications.vgg16 import preprocess_input
-from minitl.cli import options
+from minitl.cli import options, reports
 from minitl.cli.folders import check_output, walk
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import frozen_vgg16
@@ -63,9 +63,10 @@ def check(arguments: argparse.Namespace) -> None:
         directory, table = table, "-"
     if directory is None:
         raise ValueError("say which folder to check: minitl check DIR")
-    for path, ending in ((arguments.report, ".html"), (table, ".csv")):
-        if path and path != "-":
-            check_output(path, (ending,))
+    if table and table != "-":
+        check_output(table, (".csv",))
+    if arguments.report:
+        reports.check_page(arguments.report)
     arguments.directory = directory
     found = open_folder(directory, arguments.size)
     looked = Check(found.paths, found.labels, found.class_names, found.split, found.faults)

@@ -115,6 +115,8 @@ def extract(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Tell how good a trained model is on a folder with one sub-folder of images per class."""
+    if arguments.report:
+        reports.check_page(arguments.report)
     model, about = trained_model(arguments.model)
     names, strict = about["class_names"], arguments.strict
     pictures = find(arguments.directory, about["size"], strict, names, about)
@@ -125,10 +127,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             )
             pictures = pictures.part(pictures.split == part)
             break
-    told = model
-    if arguments.report:
-        check_output(arguments.report, (".html",))
-        told = reports.features_too(model)
+    told = reports.features_too(model) if arguments.report else model
     found = list(classified(told, about, pictures, strict))
     pictures = pictures.part([row for row, _ in found])
     p, f = np.split(np.array([both for _, both in found]), [len(names)], axis=1)

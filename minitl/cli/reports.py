@@ -10,12 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from minitl.cli.folders import check_output
 from minitl.data import Pictures
 from minitl.judging.grad_cam import grad_cam
 from minitl.layers import Concatenate
 from minitl.models import Model
 from minitl.report import Report
+from minitl.report.page import template
 from minitl.storage.atomic import visible
+
+
+def check_page(path: str) -> None:
+    """Before the work: whether a page can be made and written to `path`, which ends in .html."""
+    check_output(path, (".html",))
+    template()
 
 
 def features_too(model: Model) -> Model:

@@ -176,21 +176,8 @@ class Report:
         return os.path.relpath(path, self.root) if self.root else path
 
     def html(self) -> str:
-        """The page. Raises ImportError that says what to install where there is no Jinja2."""
-        try:
-            from jinja2 import Environment, PackageLoader, StrictUndefined
-        except ImportError as error:
-            text = "the report needs Jinja2, which is not installed:"
-            raise ImportError(f"{text} python -m pip install 'minitl[report]'") from error
-        environment = Environment(
-            loader=PackageLoader("minitl.report"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            finalize=lambda v: visible(v) if type(v) is str else v,  # markup is of another type
-        )
-        found = self.evaluation
+        """The page as a string; raises as `template`."""
+        page, found = template(), self.evaluation
         parts = {
             "confusion": found and len(found.class_names) <= CLASSES and tables.confusion(found),
             "by_class": found and tables.by_class(found),
@@ -198,13 +185,32 @@ class Report:
             "names": FIGURES,
             "when": time.strftime("%Y-%m-%d %H:%M"),
         }
-        return environment.get_template("page.html").render(report=self, **parts)
+        return page.render(report=self, **parts)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """The page as a file, whole or not at all."""
         text = self.html()
         with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
             file.write(text)
+
+
+def template() -> Any:
+    """The page without what it tells. Raises ImportError, which says what to install, where there
+    is no Jinja2."""
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        text = "the report needs Jinja2, which is not installed:"
+        raise ImportError(f"{text} python -m pip install 'minitl[report]'") from error
+    environment = Environment(
+        loader=PackageLoader("minitl.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda v: visible(v) if type(v) is str else v,  # markup is of another type
+    )
+    return environment.get_template("page.html")
 
 
 def _readable(rows: Iterable[int], read: Read) -> dict[int, np.ndarray]:
