@@ -177,7 +177,7 @@ def out_of_fold_probabilities(f: Any, y: Any, groups: Any = None) -> np.ndarray:
     of the folds. A class that no row has gets 0."""
     there, codes = np.unique(y, return_inverse=True)
     strength = choose_head(f, codes, groups=groups).strength
-    p = out_of_fold(f, codes, strength, groups).mean(axis=0)
+    p = out_of_fold(f, codes, strength, groups=groups).mean(axis=0)
     found = np.zeros((len(p), int(there.max()) + 1))
     found[:, there] = p
     return found / found.sum(axis=1, keepdims=True)
