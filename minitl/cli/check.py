@@ -2,7 +2,7 @@
 
 Every file is read once. What can be seen without a network is found first; then a frozen VGG16
 turns the pictures into F, on which heads are trained and tested in turns, to find labels that the
-other pictures contradict. `checks.py` in `judging/` finds, `page.py` in `report/` shows.
+other pictures contradict. `judging/checks.py` finds, `report/page.py` shows.
 """
 
 import argparse
