@@ -101,6 +101,10 @@ class ImageDataset:
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, file_paths=paths, labels=labels, shuffle=shuffle)
 
+    def in_order(self) -> ImageDataset:
+        """The same without shuffling: in the order of `labels` and `file_paths`, for `predict`."""
+        return self.part(np.arange(len(self.file_paths)), False)
+
     def __iter__(self) -> Iterator[Any]:
         rows = np.arange(len(self.file_paths))
         if self.shuffle:

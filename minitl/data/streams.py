@@ -17,10 +17,11 @@ SMALL = 2**20  # bytes: larger arrays in a data set are its data, not its state
 class StreamData:
     """An iterable of batches: x, (x, y) or (x, y, sample_weight).
 
-    A one-shot generator goes on where the last epoch stopped; any other iterable begins anew. To
-    take up an interrupted training, the batches that it had taken from a one-shot generator are
-    taken again and dropped. Another iterable begins the epoch again, after what has changed in its
-    plain attributes (a counter of epochs, a random generator) has been put back.
+    A one-shot generator goes on where the last epoch stopped; any other iterable begins anew, or,
+    where a training takes `steps` of it per epoch, at its end. To take up an interrupted training,
+    the batches that it had taken from a one-shot generator are taken again and dropped. Another
+    iterable begins the walk again, after what has changed in its plain attributes (a counter of
+    epochs, a random generator) has been put back.
 
     `steps` are the batches per epoch, all that it yields when None; `names` those of the model's
     inputs and outputs, for dicts; `check` is called with each batch and raises for a bad one.
@@ -39,6 +40,8 @@ class StreamData:
         self.length = min(known, default=None)
         self.iterator = iter(self.source) if iter(self.source) is self.source else None
         self.begun_walk: Iterator[Any] | None = None
+        self.goes_on = False  # whether the next epoch goes on within a walk
+        self.within = 0  # batches of that walk that earlier epochs took
         self.taken = 0  # batches, since the beginning
         self.changes: Changes | None = None  # of the source, once somebody follows them
         self.begun: dict[str, Any] = {}  # those at the start of the epoch
@@ -64,13 +67,18 @@ class StreamData:
 
     def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on; of a generator, those that are left."""
-        if self.changes is not None and first == 0:
+        if self.changes is not None and first == 0 and not self.within:
             self.begun = self.changes.now()
         if self.steps is not None and first >= self.steps:
             return
         count, items = first, self.iterator
         if items is None:
-            items = itertools.islice(self.walk(), first, None)
+            items = self.begun_walk or itertools.islice(self.walk(), self.within + first, None)
+            self.begun_walk = None
+            if self.within and not (ahead := list(itertools.islice(items, 1))):
+                self.within, items = 0, self.walk()
+            elif self.within:
+                items = itertools.chain(ahead, items)
         for item in itertools.islice(items, None if self.steps is None else self.steps - first):
             parts = item if isinstance(item, tuple) else (item,)
             if not 1 <= len(parts) <= 3:
@@ -83,6 +91,9 @@ class StreamData:
             self.taken += 1
             count += 1
             yield batch
+        if self.goes_on and self.iterator is None and self.steps is not None:
+            done = count < self.steps  # the walk is at its end
+            self.within, self.begun_walk = (0, None) if done else (self.within + count, items)
         if count == 0:
             why = "a generator can be walked over once only, while a list of batches starts again"
             raise ValueError(f"the data set yielded no batch; {why} every epoch")
@@ -100,13 +111,14 @@ class StreamData:
 
     def state(self, within: bool = False) -> dict[str, Any]:
         """What decides which batches come next; `within` an epoch, how that epoch began."""
-        source = self.begun if within or self.changes is None else self.changes.now()
-        return {"taken": self.taken, "source": source}
+        of_walk = within or self.within or self.changes is None
+        source = self.begun if of_walk else self.changes.now()  # type: ignore[union-attr]
+        return {"taken": self.taken, "source": source, "within": self.within}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Be where `state` was told."""
         restore(self.source, state["source"])
-        self.begun = state["source"]
+        self.begun, self.within = state["source"], state.get("within", 0)
         while self.iterator is not None and self.taken < state["taken"]:
             next(self.iterator, None)
             self.taken += 1

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minitl import activations
 from minitl.autograd import Tensor, Variable, as_tensor, no_grad
 from minitl.layers.base import Call, Layer, SymbolicTensor
 from minitl.naming import complain_about_unknown, did_you_mean, elsewhere, leaves, nearest
@@ -47,6 +48,11 @@ def track(layer: Any, name: str, value: Any) -> None:
         if all(variable is not v for v in layer.own_weights):
             variable.trainable = variable.learnable and layer.trainable
             layer.own_weights.append(variable)
+
+
+def activation(value: Any) -> Any:
+    """The function that an activation's name, or None, stands for."""
+    return activations.get(value)
 
 
 def of_first_call(layer: Any, what: str) -> Any:

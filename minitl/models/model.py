@@ -211,8 +211,10 @@ class Model(Layer):
         """The model's outputs for all of x, computed in batches, as one array (or a list of them).
 
         x is an array (N, ...), a list or dict of arrays for several inputs, or an iterable of
-        batches. Memory beyond x and the outputs does not depend on N.
+        batches. Memory beyond x and the outputs does not depend on N. A data set of images is
+        read in the order of its `labels`, whether it shuffles itself or not.
         """
+        x = x.in_order() if hasattr(x, "in_order") else x
         source = prediction.source_of(self, x, batch_size=batch_size, steps=steps, need_y=False)
         return prediction.predict(self, source, verbose, callbacks)
 

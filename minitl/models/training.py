@@ -27,6 +27,8 @@ from minitl.naming import part
 class TrainingDiverged(FloatingPointError):
     """The loss or a gradient stopped being a finite number."""
 
+    loss = float("nan")
+
 
 class Compiled:
     """How a model learns: a loss and metrics for each output. Arguments as for `Model.compile`.
@@ -254,6 +256,7 @@ class Training:
         validation_freq: int = 1,
     ):
         self.model, self.source, self.held_out = model, source, held_out
+        source.goes_on = True  # a stream, within its walk, where an epoch is a part of one
         self.epochs, self.first_epoch = epochs, initial_epoch
         self.shuffle, self.validation_freq = bool(shuffle), int(validation_freq)
         self.seed = config.next_seed()
@@ -299,6 +302,7 @@ class Training:
         except TrainingDiverged as error:
             if not callbacks.accept(error):
                 raise
+            model.history.on_epoch_end(self.epoch, self.tally.logs() | {"loss": error.loss})
         finally:
             model.fitting = None
             if keeping is not None:

@@ -57,6 +57,7 @@ def extract_features(
 
     Raises ValueError for an unknown layer or pooling, or if `out` holds something else's features.
     """
+    images = images.in_order() if hasattr(images, "in_order") else images
     chunks = _chunks(images, positive(batch_size, "batch_size"))
     if out is not None and getattr(images, "shuffle", False):
         why = "so that the rows of F keep the order of its labels"

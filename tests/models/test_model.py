@@ -483,3 +483,20 @@ def test_a_convolution_pools_in_one_pass_only_where_nobody_needs_its_output(monk
     with no_grad():
         plain(x)
     assert calls == ["c1", "c1", "c2"]
+
+
+def test_a_layer_inside_another_model_is_named():
+    x = Input((8, 8, 3))
+    base = Model(x, Conv2D(4, 3, name="block5_conv1")(x), name="base")
+    model = Sequential([Input((8, 8, 3)), base, Flatten()])
+    message = r"no layer 'block5_conv1'. It is inside 'base': get_layer\('base'\).get_layer\("
+    with pytest.raises(ValueError, match=message):
+        model.get_layer("block5_conv1")
+
+
+def test_an_activation_that_is_taken_away():
+    model = Sequential([Input((2,)), Dense(2, "softmax", kernel_initializer="ones")])
+    model.layers[0].activation = None
+    assert model.predict(np.ones((1, 2)), verbose=0).tolist() == [[2, 2]]
+    model.layers[0].activation = "relu"
+    assert model.predict(-np.ones((1, 2)), verbose=0).tolist() == [[0, 0]]
