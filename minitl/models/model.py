@@ -392,10 +392,7 @@ class Model(Layer):
     get_config = elsewhere("files", "describe")
     from_config = elsewhere("files", "model_of_class", of_class=True)
     to_json = elsewhere("files", "to_json")
-
-    def __reduce__(self) -> Any:
-        """For `copy.deepcopy` and pickle: as a file of `save`, so without the optimizer's state."""
-        return part("files").from_bytes, (part("files").to_bytes(self),)
+    __reduce__ = elsewhere("files", "reduced")  # for `copy.deepcopy` and pickle
 
 
 def _symbolic_list(value: Any, what: str) -> list[SymbolicTensor]:

@@ -9,7 +9,6 @@ seen before goes on with its state, a new one starts with zeros. `others.py` has
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +16,15 @@ import numpy as np
 
 from minitl import kernels
 from minitl.autograd import Array, Variable
-from minitl.naming import Configurable, Registry, attributes_of, look_up, part, snake_case
+from minitl.naming import (
+    Configurable,
+    Registry,
+    attributes_of,
+    elsewhere,
+    look_up,
+    part,
+    snake_case,
+)
 
 if TYPE_CHECKING:
     from minitl.optimizers.others import *
@@ -121,11 +128,7 @@ class Optimizer(Configurable):
         self.states.clear()
         self._steps = 0
 
-    def clone(self) -> Optimizer:
-        """Another one with the same settings, and a copy of this one's state."""
-        other = copy.copy(self)
-        other.states = {v: {n: a.copy() for n, a in s.items()} for v, s in self.states.items()}
-        return other
+    clone = elsewhere("settings", "clone_optimizer")
 
     def _clipped(self, gradients: Sequence[Array]) -> Sequence[Array]:
         if (self.clipnorm, self.clipvalue, self.global_clipnorm) == (None, None, None):

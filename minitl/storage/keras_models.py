@@ -190,6 +190,11 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
     return model
 
 
+def reduced(model: Model) -> Any:
+    """For `copy.deepcopy` and pickle: a model is what a file of `save` holds."""
+    return from_bytes, (to_bytes(model),)
+
+
 def to_bytes(model: Model) -> bytes:
     """The contents of a file of `save_model`."""
     with temporary_folder() as folder:

@@ -5,6 +5,7 @@
 each argument in an attribute of the same name, so its settings are its arguments.
 """
 
+import copy
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -62,6 +63,13 @@ class _Number(_Settable, float):
 
 class _Count(_Settable, int):
     pass
+
+
+def clone_optimizer(optimizer: Any) -> Any:
+    """Another one with the same settings, and a copy of this one's state."""
+    other = copy.copy(optimizer)
+    other.states = {v: {n: a.copy() for n, a in s.items()} for v, s in optimizer.states.items()}
+    return other
 
 
 def of_steps(rate: Any) -> Any:
