@@ -14,17 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from minitl import kernels
+from minitl import kernels, naming
 from minitl.autograd import Array, Variable
-from minitl.naming import (
-    Configurable,
-    Registry,
-    attributes_of,
-    elsewhere,
-    look_up,
-    part,
-    snake_case,
-)
+from minitl.naming import Configurable, Registry, attributes_of, look_up, part, snake_case
 
 if TYPE_CHECKING:
     from minitl.optimizers.others import *
@@ -128,7 +120,7 @@ class Optimizer(Configurable):
         self.states.clear()
         self._steps = 0
 
-    clone = elsewhere("settings", "clone_optimizer")
+    clone = naming.elsewhere("settings", "clone_optimizer")
 
     def _clipped(self, gradients: Sequence[Array]) -> Sequence[Array]:
         if (self.clipnorm, self.clipvalue, self.global_clipnorm) == (None, None, None):
