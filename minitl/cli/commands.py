@@ -22,6 +22,7 @@ from minitl import data
 from minitl.applications.vgg16 import preprocess_input
 from minitl.callbacks import backup
 from minitl.cli import options, reports
+from minitl.cli.card import model_card
 from minitl.cli.folders import check_output, find
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import frozen_vgg16
@@ -65,7 +66,9 @@ def add_to(commands: Any) -> None:
     prepared = "the file takes images that are preprocessed already, not RGB 0-255"
     flag(parser, "--preprocessed", prepared)
 
-    add_command(commands, info).add_argument("file", metavar="FILE")
+    parser = add_command(commands, info)
+    parser.add_argument("file", metavar="FILE")
+    flag(parser, "--card", "of a model that `minitl train` wrote: a model card, in Markdown")
 
     parser = add_command(commands, augment)
     parser.add_argument("path", metavar="DIR_OR_IMAGE", help="an image, or a folder of them")
@@ -226,6 +229,9 @@ def _as_table(paths: Sequence[str], names: Sequence[str], found: Classified) -> 
 def info(arguments: argparse.Namespace) -> None:
     """Show what a model, weights, feature or backup file holds; its contents tell which it is."""
     path = Path(arguments.file)
+    if arguments.card:
+        print(model_card(path, *trained_model(arguments.file)), end="")
+        return
     with open_regular(path) as file:
         start = file.read(512)
     if state.is_state(start):
