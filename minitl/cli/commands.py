@@ -8,7 +8,9 @@ preprocessed (`trained.py`). `minitl train`, which makes such models, is in `tra
 import argparse
 import csv
 import json
+import shutil
 import sys
+import tempfile
 import textwrap
 import time
 import warnings
@@ -23,7 +25,7 @@ from minitl.applications.vgg16 import preprocess_input
 from minitl.callbacks import backup
 from minitl.cli import options, reports
 from minitl.cli.card import model_card
-from minitl.cli.folders import check_output, find
+from minitl.cli.folders import by_workers, check_output, find
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import frozen_vgg16
 from minitl.cli.trained import PREPARE, classified, trained_model
@@ -42,6 +44,7 @@ def add_to(commands: Any) -> None:
     option(parser, "--layers", "A,B", "whose outputs, side by side (default: the last)")
     pooling = "of a layer's maps over their places"
     option(parser, "--pooling", None, pooling, "avg", choices=("avg", "max", "none"))
+    options.add_cluster(parser)
 
     parser = add_command(commands, evaluate)
     parser.add_argument("model", metavar="MODEL", help="a file that `minitl train` wrote")
@@ -59,6 +62,7 @@ def add_to(commands: Any) -> None:
     form = parser.add_mutually_exclusive_group()
     flag(form, "--json", "all probabilities, as JSON")
     flag(form, "--csv", "all probabilities, as CSV")
+    options.add_cluster(parser)
 
     parser = add_command(commands, export)
     parser.add_argument("model", metavar="MODEL", help="a file that `minitl train` or Keras wrote")
@@ -96,8 +100,16 @@ def extract(arguments: argparse.Namespace) -> None:
     pictures = find(arguments.directory, arguments.size, strict, needs_classes=False)
     chosen = arguments.layers.split(",") if arguments.layers else None
     pooling = None if arguments.pooling == "none" else arguments.pooling
-    how: dict[str, Any] = {"preprocess": preprocess_input, "batch_size": 16, "verbose": 1}
-    f = features.extract_features(base, pictures, chosen, pooling, out=out, **how)
+    if arguments.dask is None:
+        how: dict[str, Any] = {"preprocess": preprocess_input, "batch_size": 16, "verbose": 1}
+        features.extract_features(base, pictures, chosen, pooling, out=out, **how)
+    else:
+        parts = out.with_name(f"{out.name}.parts")
+        by_workers(arguments.dask, base, pictures, parts, preprocess_input, chosen, pooling).save(
+            out
+        )
+        shutil.rmtree(parts)
+    f = feature_file.read_layout(out)
     for fault in pictures.faults.values():
         print(f"minitl: {fault}", file=sys.stderr)
     said, names = left_out(pictures, strict), pictures.class_names
@@ -172,7 +184,14 @@ def predict(arguments: argparse.Namespace) -> None:
     pictures = data.open_folder(paths, about["size"], reading=about)
     pictures.skipped |= skipped
     show = _as_json if arguments.json else _as_csv if arguments.csv else _as_table
-    show(pictures.paths, names, classified(model, about, pictures))
+    if arguments.dask is None:
+        found: Classified = classified(model, about, pictures)
+    else:
+        prepare = PREPARE[about["preprocessing"]]
+        with tempfile.TemporaryDirectory(prefix="minitl-") as parts:
+            p = by_workers(arguments.dask, model, pictures, parts, prepare)
+            found = [(row, p[row]) for row in p.kept.tolist()]
+    show(pictures.paths, names, found)
     sys.stdout.flush()
     if said := left_out(pictures):
         print(f"minitl: {said}", file=sys.stderr)

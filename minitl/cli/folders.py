@@ -7,6 +7,7 @@ copied: the files are read as they are used. `commands.py` and `train.py` use th
 
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from minitl.data.found import left_out, open_folder
-from minitl.data.pictures import READING, Pictures
+from minitl.data.pictures import READING, UNREADABLE, Pictures
+from minitl.distributed import extract_features
+from minitl.models import Model
 from minitl.storage.atomic import progress_bar, visible
 
 KEPT = 2**28  # bytes of pixels that `train` keeps: 1,780 pictures of 224 x 224
@@ -67,6 +70,24 @@ def readable(pictures: Pictures, strict: bool) -> Pictures:
     for _ in walk(pictures, "reading images", strict):
         pass
     return pictures.part(pictures.readable())
+
+
+def by_workers(
+    cluster: str | int, model: Model, pictures: Pictures, out: Any, prepare: Any, *how: Any
+) -> Any:
+    """`distributed.extract_features`; faults are told, and noted in `pictures`. Raises OSError if
+    nothing can be read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ images could not be read")
+        chosen, pooling = how or (None, None)
+        rows = extract_features(model, pictures, chosen, pooling, prepare, out, client=cluster)
+    for row, fault in rows.faults.items():
+        pictures.faults[pictures.paths[row]] = fault
+        pictures.skipped.setdefault(UNREADABLE, []).append(pictures.paths[row])
+        print(f"minitl: {fault}", file=sys.stderr)
+    if not len(rows.kept):
+        raise OSError(f"{len(rows)} of {len(rows)} images cannot be read")
+    return rows
 
 
 def check_output(path: str, endings: Sequence[str]) -> Path:

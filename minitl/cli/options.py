@@ -55,6 +55,12 @@ def add_folder(parser: Parser, output: str) -> None:
     flag(parser, "--strict", STRICT)
 
 
+def add_cluster(parser: Parser) -> None:
+    """Where to compute: `extract` and `predict` have it."""
+    where = "by a Dask cluster: its scheduler's address, or local:4 for 4 processes of one core"
+    option(parser, "--dask", "ADDRESS", where, type=cluster)
+
+
 def add_augmentation(parser: Parser) -> None:
     """The options that say how to augment; `augmentation_of` reads them."""
     group = parser.add_argument_group("augmentation")
@@ -79,6 +85,12 @@ def augmentation_of(arguments: argparse.Namespace) -> list[Any]:
     """The augmentation layers that the options of `add_augmentation` ask for."""
     names = ("flip", "turn", "rotate", "zoom", "shift", "crop", "brightness", "contrast", "noise")
     return augmentation_layers(**{n: getattr(arguments, n) for n in (*names, "fill_mode")})
+
+
+def cluster(text: str) -> str | int:
+    """'local' as 0, 'local:4' as 4, an address as it is."""
+    where, _, number = text.partition(":")
+    return (count(number) if number else 0) if where == "local" else text
 
 
 def count(text: str) -> int:

@@ -73,7 +73,7 @@ def extract_features(
         chunks = _counted(itertools.chain([first], chunks), bar)
         if out is None:
             return extractor.predict(map(preprocess, chunks) if preprocess else chunks, verbose=0)
-        key = _key(extractor, layers, pooling, preprocess, first)
+        key = feature_key(extractor, layers, pooling, preprocess, first)
         if hasattr(images, "readable"):
             key, total = key | {"pictures": images.identity()}, None
         return _to_file(out, extractor, preprocess, chunks, total, first, key)
@@ -120,7 +120,7 @@ def _to_file(
         return file.mapped()
 
 
-def _key(
+def feature_key(
     extractor: Model, layers: Any, pooling: str | None, preprocess: Any, first: np.ndarray
 ) -> dict[str, str]:
     """What the rows of a feature file depend on beside the images, each under a name that an
