@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from minitl.transfer.optimum import Head
+from minitl.transfer.optimum import Centred, Head, targets_of
 
-ROWS = 1024  # of a chunk that are float64 at a time
 AXES = 4096  # up to so many columns their principal axes are computed; else each has its own unit
 HISTORY = 30  # steps that L-BFGS remembers
 
@@ -91,10 +90,12 @@ class _Shares:
 
         f = f.dask() if hasattr(f, "dask") and hasattr(f, "folder") else f
         f = f if isinstance(f, da.Array) else da.from_array(np.asarray(f))
-        if f.ndim != 2 or np.isnan(f.shape[0]):
-            raise ValueError(f"F is a matrix (N, D) of known size, got shape {f.shape}")
+        if np.isnan(f.shape).any():
+            raise ValueError(
+                f"F is of known size, got shape {f.shape}: compute_chunk_sizes() first"
+            )
+        targets = targets_of(f, y, sample_weight)
         n, self.width = f.shape
-        targets = _targets(np.asarray(y), n, sample_weight)
         self.classes = targets.shape[1]
         f = f.rechunk({1: -1})
         ends = np.cumsum([0, *f.chunks[0]])
@@ -133,48 +134,20 @@ class _Shares:
         return value, dw, dc
 
 
-def _targets(y: np.ndarray, n: int, sample_weight: Any) -> np.ndarray:
-    if y.ndim not in (1, 2) or len(y) != n:
-        raise ValueError(f"y has one row for each of F's {n}, got shape {y.shape}")
-    if y.ndim == 1:
-        labels = y.astype(np.int64)
-        if not np.array_equal(labels, y) or labels.min() < 0:
-            raise ValueError("labels are whole numbers from 0")
-        y = np.eye(int(labels.max()) + 1)[labels]
-    if y.shape[1] < 2:
-        raise ValueError("a softmax head needs at least two classes")
-    weights = np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    if weights.shape != (n,) or not np.isfinite(weights).all() or weights.min() < 0:
-        raise ValueError(f"sample_weight has one finite number, not negative, for each of {n} rows")
-    return y * (weights / n)[:, None]
-
-
-def _blocks(f: np.ndarray, mean: Any = 0.0) -> Any:
-    """Ranges of a chunk's rows, and these rows less the mean, in float64."""
-    for part in (slice(i, i + ROWS) for i in range(0, len(f), ROWS)):
-        yield part, f[part].astype(np.float64) - mean
+def _centred(f: np.ndarray, mean: Any) -> Centred:
+    rows = Centred(f, centre=False)
+    rows.mean = mean
+    return rows
 
 
 def _sum(f: np.ndarray) -> np.ndarray:
-    return sum(x.sum(axis=0) for _, x in _blocks(f))
+    return f.sum(axis=0, dtype=np.float64)
 
 
-def _covariance(f: np.ndarray, mean: np.ndarray, full: bool) -> np.ndarray:
-    parts = (x.T @ x if full else (x * x).sum(axis=0) for _, x in _blocks(f, mean))
-    return sum(parts)
+def _covariance(f: np.ndarray, mean: np.ndarray, full: bool) -> Any:
+    blocks = (x for _, x in _centred(f, mean).blocks())
+    return sum(x.T @ x if full else (x * x).sum(axis=0) for x in blocks)
 
 
 def _loss(f: np.ndarray, targets: np.ndarray, mean: Any, w: Any, c: Any) -> tuple[Any, Any, Any]:
-    """-sum_nj t_nj log softmax(x_n W + c)_j of a chunk, and its gradients to W (D, m), c (m,)."""
-    value, dw, dc = 0.0, np.zeros_like(w), np.zeros_like(c)
-    for part, x in _blocks(f, mean):
-        z, t = x @ w + c, targets[part]
-        z -= z.max(axis=1, keepdims=True)
-        p = np.exp(z)
-        total = p.sum(axis=1, keepdims=True)
-        of_row = t.sum(axis=1, keepdims=True)
-        value += float((of_row * np.log(total)).sum() - np.vdot(t, z))
-        g = of_row * (p / total) - t  # (rows, m)
-        dw += x.T @ g
-        dc += g.sum(axis=0)
-    return value, dw, dc
+    return _centred(f, mean).loss(targets, w, c)

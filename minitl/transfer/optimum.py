@@ -70,7 +70,7 @@ def solve_head(
     whole numbers from 0, one class, or an l2 of 0: the loss of separable classes falls for ever.
     """
     f = np.asarray(f)
-    targets = _targets(f, y, sample_weight)
+    targets = targets_of(f, y, sample_weight)
     if not 0 < l2 < np.inf:
         why = "without it there need not be an optimum"
         raise ValueError(f"l2 must be positive, got {l2!r}: {why}")
@@ -109,11 +109,11 @@ def head_loss(
 ) -> float:
     """L(W, b) in float64, for F (N, D), y (N,) or (N, m), W (D, m), b (m,)."""
     f, w, b = np.asarray(f), np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
-    targets = _targets(f, y, sample_weight, len(b))
+    targets = targets_of(f, y, sample_weight, len(b))
     return Centred(f, centre=False).loss_and_norm(targets, w, b, l2)[0]
 
 
-def _targets(f: np.ndarray, y: Any, sample_weight: Any, classes: int | None = None) -> np.ndarray:
+def targets_of(f: Any, y: Any, sample_weight: Any, classes: int | None = None) -> np.ndarray:
     """(N, m): the targets t_n, each times w_n / N."""
     y = np.asarray(y)
     if f.ndim != 2 or f.dtype.kind not in "fiu":
@@ -210,13 +210,19 @@ class Centred:
         self, targets: np.ndarray, w: np.ndarray, c: np.ndarray, l2: float
     ) -> tuple[float, float]:
         """L and the norm of its gradient for W (D, m) and c (m,) on these rows."""
-        value, dw, dc = l2 * float(np.vdot(w, w)), 2 * l2 * w, np.zeros_like(c)
+        value, dw, dc = self.loss(targets, w, c)
+        dw += 2 * l2 * w
+        return value + l2 * float(np.vdot(w, w)), float(np.sqrt(np.vdot(dw, dw) + dc @ dc))
+
+    def loss(self, targets: np.ndarray, w: np.ndarray, c: np.ndarray) -> tuple[float, Any, Any]:
+        """L without its penalty, and its gradients to W (D, m) and c (m,)."""
+        value, dw, dc = 0.0, np.zeros_like(w), np.zeros_like(c)
         for part, x in self.blocks():
             each, g = cross_entropy(x @ w + c, targets[part])
             value += each
             dw += x.T @ g
             dc += g.sum(axis=0)
-        return value, float(np.sqrt(np.vdot(dw, dw) + dc @ dc))
+        return value, dw, dc
 
 
 class Curve:
