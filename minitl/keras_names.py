@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Iterable
 from typing import Any
+
+from minitl.naming import complain_about_unknown
 
 # (package, names, the module that has them). A star: any name of that module.
 ELSEWHERE = [
@@ -210,6 +213,74 @@ NOT_HERE = [
     ("random", "beta binomial gamma", "draw with numpy.random.default_rng"),
     ("saving", "KerasFileEditor", "minitl info prints what is in a file"),
 ]
+
+# (arguments that Keras's functions take and minitl's do not, values that ask for nothing, reason)
+ARGUMENTS: list[tuple[str, tuple[Any, ...], str]] = [
+    (
+        "dtype",
+        (None, "float32", "float64"),
+        "losses and metrics compute in the dtype of what they are given",
+    ),
+    (
+        "kernel_constraint bias_constraint gamma_constraint beta_constraint recurrent_constraint "
+        "embeddings_constraint depthwise_constraint pointwise_constraint",
+        (None,),
+        "weights are not projected after a step: take a regularizer, or clipnorm",
+    ),
+    (
+        "activity_regularizer",
+        (None,),
+        "outputs are not penalised: add a term to a loss of your own",
+    ),
+    ("gamma_regularizer beta_regularizer", (None,), "kernels and biases are penalised"),
+    (
+        "renorm renorm_clipping renorm_momentum rms_scaling",
+        (None, False, 0.99),
+        "there is no batch renormalization",
+    ),
+    (
+        "synchronized use_cudnn autocast unroll",
+        (None, False, True, "auto"),
+        "minitl runs in one process",
+    ),
+    (
+        "aggregation loss_scale_factor gradient_accumulation_steps experimental_name",
+        (None, "none", "mean", "only_first_replica", 1),
+        "a step is a batch, in float32",
+    ),
+    (
+        "lora_rank lora_alpha quantization_config overwrite_with_gradient",
+        (None, False),
+        "there are no adapters and no 8-bit weights",
+    ),
+    ("sparse ragged tensor input_tensor optional", (None, False), "an input is an array"),
+    ("noise_shape", (None,), "Dropout drops each number by itself, SpatialDropout2D whole maps"),
+    (
+        "use_ema ema_momentum ema_overwrite_frequency",
+        (None, False, 0.99),
+        "there are no averages of weights",
+    ),
+    ("safe_mode", (None, True), "no code is read from a file"),
+    ("layout", (None,), "minitl runs on one machine"),
+]
+
+
+def without_idle_arguments(
+    kwargs: dict[str, Any], known: Iterable[str], what: str
+) -> dict[str, Any]:
+    """The arguments that a function has. Others of Keras's are dropped where they ask for nothing.
+
+    Raises TypeError, with the reason, where they ask for something, or are nobody's.
+    """
+    left = dict(kwargs)
+    for names, idle, reason in ARGUMENTS:
+        for name in kwargs.keys() & set(names.split()) - set(known):
+            if not any(kwargs[name] is v or kwargs[name] == v for v in idle):
+                value = f"{what}() has no argument {name!r} (here {kwargs[name]!r})"
+                raise TypeError(f"{value}, which Keras's has: {reason}")
+            del left[name]
+    complain_about_unknown(left, known, what)
+    return left
 
 
 @functools.cache

@@ -169,12 +169,12 @@ def check_keywords(function: F, parameters: Mapping[str, inspect.Parameter] | No
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        if not takes_any:
+        if not takes_any and not kwargs.keys() <= known.keys():
             # As users call it: 'SGD', not 'SGD.__init__', inherited or not; 'fit', not 'Model.fit'.
             what = function.__qualname__.removesuffix(".__init__").rsplit(".")[-1]
             if args and type(args[0]).__init__ is checked:
                 what = type(args[0]).__name__
-            complain_about_unknown(kwargs, known, what)
+            kwargs = part("Keras's names").without_idle_arguments(kwargs, known, what)
         return function(*args, **kwargs)
 
     if parameters is not None:
