@@ -37,6 +37,8 @@ FLOORS = 12
 # counts as length, as each argument takes a line of the signature and of the docstring.
 KERAS_SIGNATURES = {
     "Model.fit": "Keras's method",
+    "DepthwiseConv2D.__init__": "Keras's layer",
+    "SeparableConv2D.__init__": "Keras's layer",
     "Recurrent.__init__": "the arguments of Keras's LSTM and GRU",
     "image_dataset_from_directory": "Keras's function",
 }

@@ -19,6 +19,7 @@ from minitl.kernels import reference
 
 if TYPE_CHECKING:
     from minitl.kernels.average_pooling import *
+    from minitl.kernels.depthwise import *
     from minitl.kernels.images import *
     from minitl.kernels.normalization import *
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from minitl.layers.merging import *
     from minitl.layers.normalization import *
     from minitl.layers.pooling import *
+    from minitl.layers.preprocessing import *
     from minitl.layers.regularization import *
     from minitl.layers.reshaping import *
+    from minitl.layers.separable import *
     from minitl.layers.sequences.recurrent import *
     from minitl.layers.sequences.wrappers import *
 

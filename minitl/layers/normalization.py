@@ -136,11 +136,11 @@ class BatchNormalization(LayerNormalization, idle_settings=frozenset({"renorm_mo
 
 
 class Rescaling(Layer):
-    """y = x * scale + offset, for numbers scale and offset: Rescaling(1 / 127.5, offset=-1)."""
+    """y = x * scale + offset, numbers or one per channel: Rescaling(1 / 127.5, offset=-1)."""
 
-    def __init__(self, scale: float, offset: float = 0.0, **kwargs: Any):
+    def __init__(self, scale: Any, offset: Any = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.scale, self.offset = scale, offset
 
     def call(self, x: Tensor) -> Tensor:
-        return x * self.scale + self.offset
+        return x * np.asarray(self.scale, x.dtype) + np.asarray(self.offset, x.dtype)

@@ -34,6 +34,22 @@ def average_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") 
     return record("average_pool2d", y, (x, lambda g: kernels.average_pool2d_gradient(g, geometry)))
 
 
+def depthwise_conv2d(x: Any, kernel: Any, strides: Pair, padding: str = "valid") -> Tensor:
+    """Every channel by filters of its own: x (N, H, W, C), kernel (KH, KW, C, M) -> (..., C * M).
+
+    See `kernels.depthwise_conv2d`.
+    """
+    x, kernel = as_tensor(x), as_tensor(kernel)
+    fits = x.ndim == kernel.ndim == 4 and x.shape[3] == kernel.shape[2]
+    require(fits, "depthwise_conv2d", "images (N, H, W, C), kernel (KH, KW, C, M)", x, kernel)
+    window = (kernel.shape[0], kernel.shape[1])
+    how = sliding((x.shape[1], x.shape[2]), window, strides, padding)
+    a, k = x.storage, kernel.storage
+    dx = (x, lambda g: kernels.depthwise_conv2d_input_gradient(g, k, how))
+    dk = (kernel, lambda g: kernels.depthwise_conv2d_kernel_gradient(a, g, how))
+    return record("depthwise_conv2d", kernels.depthwise_conv2d(a, k, how), dx, dk)
+
+
 def affine_transform(
     x: Any,
     matrices: Array,

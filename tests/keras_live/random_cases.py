@@ -187,6 +187,57 @@ def conv2d(rng, name):
     return layer(rng, name, [shape], settings, smooth=smooth, terms=terms)
 
 
+@entry("layers.DepthwiseConv2D", "layers.SeparableConv2D")
+def depthwise(rng, name):
+    shape, settings = window(rng, "kernel_size")
+    # TensorFlow's depthwise convolution moves as far along rows as along columns.
+    settings |= {"strides": pick(rng, 1, 1, 2)} if "strides" in settings else {}
+    function, smooth = activation(rng)
+    if name.endswith("SeparableConv2D"):
+        settings = {"filters": int(rng.integers(1, 9))} | settings
+    settings |= {"activation": function} if function else {}
+    settings |= sometimes(rng, use_bias=(True, False), depth_multiplier=(1, 2, 3))
+    return layer(rng, name, [shape], settings, smooth=smooth)
+
+
+@entry("layers.Conv1D")
+def conv1d(rng, name):
+    settings = {"filters": int(rng.integers(1, 9)), "kernel_size": int(rng.integers(1, 5))}
+    settings |= sometimes(rng, strides=(1, 2, 3), padding=("valid", "same", "causal"))
+    n, t, c = sizes(rng, (1, 6), 3)
+    return layer(rng, name, [(n, t + settings["kernel_size"], c)], settings)
+
+
+@entry("layers.ZeroPadding1D", "layers.Cropping1D")
+def padding1d(rng, name):
+    verb = "cropping" if name.endswith("Cropping1D") else "padding"
+    settings = {verb: pick(rng, 1, 2, (0, 2), (1, 1))} if rng.integers(5) else {}
+    n, t, c = sizes(rng, (1, 5), 3)
+    return layer(rng, name, [(n, t + 5, c)], settings)
+
+
+@entry("layers.CenterCrop", "layers.Resizing")
+def other_size(rng, name):
+    height, width = sizes(rng, (1, 9), 2)
+    settings = {"height": height, "width": width}
+    if name.endswith("Resizing"):
+        settings |= sometimes(rng, interpolation=("bilinear",), crop_to_aspect_ratio=(True, False))
+    image = layer(rng, name, [sizes(rng, (2, 9), 4)], settings)
+    image.judge["dtype"] = "float32"  # in which TensorFlow resizes
+    return image
+
+
+@entry("layers.Normalization")
+def normalization(rng, name):
+    shape = shape_of_rank(rng, 2, 4)
+    by = pick(rng, -1, None)
+    count = 1 if by is None else shape[-1]
+    draw = [pick(rng, 0.5, 1.0, 2.0) for _ in range(count)]
+    settings = {"axis": by, "mean": draw if by else 0.5, "variance": draw if by else 2.0}
+    settings |= sometimes(rng, invert=(True, False))
+    return layer(rng, name, [shape], settings)
+
+
 def maybe_ties(rng):
     """Inputs all different, or with many equal numbers."""
     return pick(rng, "numbers(rng, {shape})", "rng.integers(0, 3, {shape}).astype(float)")

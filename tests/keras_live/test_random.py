@@ -23,6 +23,11 @@ WITHOUT = {
         f"layers.Random{what}": "other random numbers than Keras's: data/test_augmentation.py"
         for what in ["Brightness", "Contrast", "Crop", "Flip", "Rotation", "Translation", "Zoom"]
     },
+    "layers.Operation": "each op: test_ops.py",
+    "layers.Lambda": "a function of the user's: test_guides.py",
+    "layers.Embedding": "takes integers: test_guides.py",
+    "layers.Convolution1D": "Conv1D",
+    "layers.SeparableConvolution2D": "SeparableConv2D",
     "layers.add": "Add",
     "layers.concatenate": "Concatenate",
     "losses.Loss": "base class",

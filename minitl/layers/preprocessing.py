@@ -1,0 +1,216 @@
+"""Layers that bring data to what a network takes: sizes, ranges, statistics; and Lambda.
+
+`Resizing` and `CenterCrop` take one image (H, W, C) as well as a batch. `Normalization`
+learns its mean and variance from data, by `adapt`, before training.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from minitl import ops
+from minitl.autograd import Array, Tensor, as_tensor
+from minitl.layers.base import Layer, Shape
+from minitl.layers.core import channels_last, positive
+from minitl.naming import elsewhere
+
+__all__ = ["CenterCrop", "Lambda", "Normalization", "Resizing"]
+
+
+class _Sized(Layer):
+    """Base of layers that give images another size."""
+
+    def __init__(self, height: int, width: int, data_format: str | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        channels_last(data_format)
+        self.height, self.width = positive(height, "height"), positive(width, "width")
+        self.data_format = data_format
+
+    def call(self, x: Tensor) -> Tensor:
+        if x.ndim not in (3, 4):
+            raise ValueError(f"{self} takes images (N, H, W, C) or (H, W, C), got {x.shape}")
+        images = x if x.ndim == 4 else ops.expand_dims(x, 0)
+        y = self.sized(images)
+        return y if x.ndim == 4 else ops.squeeze(y, 0)
+
+    def sized(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) -> (N, height, width, C)."""
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape[:-3], self.height, self.width, input_shape[-1])
+
+
+def resized(x: Tensor, height: int, width: int, interpolation: str = "bilinear") -> Tensor:
+    """Images (N, H, W, C) in another size; pixels are squares, and the border's go on outside."""
+    ratios = np.array([x.shape[1] / height, x.shape[2] / width])
+    matrix = np.concatenate([np.diag(ratios), ratios[:, None] / 2 - 0.5], axis=1)
+    matrices = np.broadcast_to(matrix, (x.shape[0], 2, 3))
+    return ops.affine_transform(x, matrices, (height, width), interpolation, "nearest")
+
+
+def middle(x: Tensor, height: int, width: int) -> Tensor:
+    """The middle of images (N, H, W, C)."""
+    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+    return x[:, top : top + height, left : left + width]
+
+
+def widest(x: Tensor, height: int, width: int) -> Tensor:
+    """The largest middle part of images that has the proportions height : width."""
+    h, w = x.shape[1:3]
+    return middle(x, min(h, int(w * height / width)) or 1, min(w, int(h * width / height)) or 1)
+
+
+class Resizing(_Sized):
+    """Images in another size: (N, H, W, C) -> (N, height, width, C).
+
+    Args:
+        interpolation: 'bilinear' or 'nearest', without smoothing before, as in Keras.
+        crop_to_aspect_ratio: take the largest middle part of the new proportions first.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        interpolation: str = "bilinear",
+        crop_to_aspect_ratio: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(height, width, **kwargs)
+        if interpolation not in ("bilinear", "nearest"):
+            raise ValueError(f"interpolation is 'bilinear' or 'nearest', got {interpolation!r}")
+        self.interpolation, self.crop_to_aspect_ratio = interpolation, crop_to_aspect_ratio
+
+    def sized(self, x: Tensor) -> Tensor:
+        x = widest(x, self.height, self.width) if self.crop_to_aspect_ratio else x
+        return resized(x, self.height, self.width, self.interpolation)
+
+
+class CenterCrop(_Sized):
+    """The middle of images; of smaller ones, the largest middle part of these proportions, resized.
+
+    (N, H, W, C) -> (N, height, width, C).
+    """
+
+    def sized(self, x: Tensor) -> Tensor:
+        if x.shape[1] >= self.height and x.shape[2] >= self.width:
+            return middle(x, self.height, self.width)
+        return resized(widest(x, self.height, self.width), self.height, self.width)
+
+
+class Normalization(Layer):
+    """y = (x - mean) / sqrt(variance), for each place of `axis` by itself.
+
+    Args:
+        axis: the axes that keep statistics of their own (-1: channels, or features; None: one for
+            all). `adapt` finds mean and variance.
+        mean, variance: given instead.
+        invert: undo it, y = x sqrt(variance) + mean.
+    """
+
+    def __init__(
+        self,
+        axis: Any = -1,
+        mean: Any = None,
+        variance: Any = None,
+        invert: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if (mean is None) != (variance is None):
+            raise ValueError("Normalization takes both mean and variance, or neither (then adapt)")
+        self.axis = axis if axis is None or isinstance(axis, int) else tuple(axis)
+        self.mean, self.variance, self.invert = mean, variance, invert
+        self.adapted: Any = None  # the three weights: mean, variance, count
+
+    def _kept(self, rank: int) -> tuple[int, ...]:
+        axes = () if self.axis is None else np.atleast_1d(self.axis).tolist()
+        if any(not -rank <= a < rank or a % rank == 0 for a in axes):
+            what = f"axis {self.axis} for an input of {rank} axes, the first being the batch"
+            raise ValueError(f"{self} cannot keep {what}")
+        return tuple(sorted(a % rank for a in axes))
+
+    def build(self, input_shape: Shape) -> None:
+        shape = tuple(input_shape[a] for a in self._kept(len(input_shape)))
+        if None in shape:
+            raise ValueError(f"{self} needs to know the size of axis {self.axis}: {input_shape}")
+        if self.mean is None:
+            starts: Any = {"mean": ("zeros", shape), "variance": ("ones", shape)}
+            self.adapted = [
+                self.add_weight(name, size, start, trainable=False)
+                for name, (start, size) in (starts | {"count": ("zeros", ())}).items()
+            ]
+
+    def adapt(self, data: Any, batch_size: int | None = None, steps: int | None = None) -> None:
+        """Find mean and variance of data: an array (N, ...), or an iterable of batches of x."""
+        if self.mean is not None:
+            raise ValueError(f"{self} was given its mean and variance: there is nothing to adapt")
+        batches = [data] if hasattr(data, "shape") or isinstance(data, (list, tuple)) else data
+        count, total, squares, shift = 0, 0.0, 0.0, None
+        for number, batch in enumerate(batches):
+            if steps is not None and number >= steps:
+                break
+            x = np.asarray(batch[0] if isinstance(batch, tuple) else batch, np.float64)
+            x = x[:, None] if x.ndim == 1 else x
+            self.prepare(x.shape)
+            others = tuple(a for a in range(x.ndim) if a not in self._kept(x.ndim))
+            shift = x.mean(axis=others, keepdims=True) if shift is None else shift
+            total = total + (x - shift).sum(axis=others)
+            squares = squares + ((x - shift) ** 2).sum(axis=others)
+            count += int(np.prod([x.shape[a] for a in others]))
+        if shift is None or count == 0:
+            raise ValueError(f"{self} was adapted to no data")
+        mean = total / count
+        for v, value in zip(
+            self.adapted,
+            (mean + shift.reshape(np.shape(mean)), squares / count - mean**2, count),
+            strict=True,
+        ):
+            v.assign(value)
+
+    def call(self, x: Tensor) -> Tensor:
+        shape = [n if a in self._kept(x.ndim) else 1 for a, n in enumerate(x.shape)]
+
+        def spread(value: Any) -> Array:
+            a = np.asarray(value, x.dtype)
+            return a.reshape(shape) if a.size == np.prod(shape) else np.broadcast_to(a, shape)
+
+        given = self.adapted or (self.mean, self.variance)
+        mean, deviation = (
+            spread(given[0]),
+            np.maximum(np.sqrt(spread(given[1])), x.dtype.type(1e-7)),
+        )
+        return x * deviation + mean if self.invert else (x - mean) / deviation
+
+
+class Lambda(Layer, several_inputs=None):
+    """y = function(x): a function of minitl.ops as a layer. A model with one is not saved, for no
+    code is written into a file: a layer of your own is."""
+
+    def __init__(
+        self,
+        function: Any,
+        output_shape: Any = None,
+        mask: Any = None,
+        arguments: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if not callable(function):
+            raise TypeError(f"Lambda takes a function, got {function!r}")
+        self.function, self.output_shape, self.mask = function, output_shape, mask
+        self.arguments = arguments or {}
+
+    _found_shape = elsewhere("own layers", "output_shape")
+
+    def call(self, x: Any) -> Tensor:
+        return as_tensor(self.function(x, **self.arguments))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        if self.output_shape is None:
+            return self._found_shape(input_shape)
+        if callable(self.output_shape):
+            return self.output_shape(input_shape)
+        first = input_shape[0] if isinstance(input_shape, list) else input_shape
+        return (first[0], *self.output_shape)
