@@ -25,10 +25,7 @@ def checked_dtype(dtype: str) -> str:
 
 
 def set_random_seed(seed: int) -> None:
-    """Make everything that follows reproducible: initial weights, shuffling, dropout.
-
-    Python's and NumPy's own global generators are left alone: minitl does not use them.
-    """
+    """Make everything that follows reproducible: initial weights, shuffling, dropout."""
     global _seeds
     if not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"a seed is a non-negative integer, got {seed!r}")

@@ -3,18 +3,39 @@
 Images and folders of images are read in `data/`; the seed of all randomness is kept in `config.py`.
 """
 
+import random
 from typing import Any
 
 import numpy as np
 
-from minitl.config import set_random_seed
+from minitl import config
 from minitl.data.folder import image_dataset_from_directory
 from minitl.data.images import array_to_img, img_to_array, load_img, save_img
+from minitl.data.pipeline import PyDataset
 from minitl.kernels.machine import memory
 from minitl.naming import forget_names
 
-__all__ = ["array_to_img", "clear_session", "image_dataset_from_directory", "img_to_array"]
+__all__ = [
+    "PyDataset",
+    "Sequence",
+    "array_to_img",
+    "clear_session",
+    "image_dataset_from_directory",
+    "img_to_array",
+]
 __all__ += ["load_img", "normalize", "save_img", "set_random_seed", "to_categorical"]
+
+Sequence = PyDataset  # Keras 2's name
+
+
+def set_random_seed(seed: int) -> None:
+    """Make everything that follows reproducible: initial weights, shuffling, dropout.
+
+    Python's and NumPy's own generators are seeded as well, as in Keras; minitl does not use them.
+    """
+    config.set_random_seed(seed)
+    random.seed(int(seed))
+    np.random.seed(int(seed) % 2**32)
 
 
 def clear_session(free_memory: bool = True) -> None:

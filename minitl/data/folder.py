@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minitl.data import images
+from minitl.data.pipeline import Steps
 from minitl.storage.atomic import progress_bar
 from minitl.storage.state import fingerprint
 
@@ -28,7 +29,7 @@ LABEL_MODES = ("int", "categorical", "binary", None)
 
 
 @dataclass(eq=False, repr=False)
-class ImageDataset:
+class ImageDataset(Steps):
     """Images on the disk, read and resized a batch at a time.
 
     Iterating yields (x, y), or x alone without labels: x (N, H, W, C) float32, 0-255; y by
@@ -48,12 +49,13 @@ class ImageDataset:
     color_mode: str = "rgb"
     batch_size: int | None = 32
     image_size: Any = (256, 256)
-    shuffle: bool = False
+    shuffle: InitVar[bool] = False
     seed: int = 0
     interpolation: str = "bilinear"
     resizing: str = "stretch"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, shuffle: bool) -> None:
+        self.reshuffled = shuffle  # `shuffle` is a method, as of any data set
         images.check_choice("label_mode", self.label_mode, LABEL_MODES)
         images.check_choice("color_mode", self.color_mode, images.PILLOW_MODES)
         self.interpolation = str(self.interpolation).lower()
@@ -93,6 +95,7 @@ class ImageDataset:
         (with that of their folder) and sizes of the files, labels, and every setting."""
         files = [[*Path(p).parts[-2:], os.path.getsize(p)] for p in self.file_paths]
         settings = {k: v for k, v in vars(self).items() if k not in ("file_paths", "_iteration")}
+        settings["shuffle"] = settings.pop("reshuffled")
         return fingerprint([files, settings])
 
     def part(self, rows: np.ndarray, shuffle: bool) -> ImageDataset:
@@ -107,7 +110,7 @@ class ImageDataset:
 
     def __iter__(self) -> Iterator[Any]:
         rows = np.arange(len(self.file_paths))
-        if self.shuffle:
+        if self.reshuffled:
             np.random.default_rng([self.seed, self._iteration]).shuffle(rows)
         self._iteration += 1
         step = self.batch_size or 1
@@ -163,6 +166,9 @@ class ImageDataset:
         if self.label_mode == "categorical":
             return np.eye(len(self.class_names or ()), dtype=np.float32)[labels]
         return labels
+
+
+ImageDataset.shuffle = Steps.shuffle  # type: ignore[method-assign]
 
 
 def image_dataset_from_directory(
@@ -250,15 +256,15 @@ def _subset(
     if len(lost):
         names = found.class_names if inferred else None  # else a label is no index into the names
         classes = ", ".join(repr(names[label] if names else str(label)) for label in lost)
-        advice = "give it more images" if found.shuffle else "set shuffle=True with a seed"
+        advice = "give it more images" if found.reshuffled else "set shuffle=True with a seed"
         text = f"every image of class {classes} falls into the validation part"
         warnings.warn(f"{text}, none into the training part; {advice}", stacklevel=3)
     for part, count in (("training", kept), ("validation", len(rows) - kept)):
         if verbose and subset in (part, "both"):
             print(f"Using {count} files for {part}.")
     if subset == "both":
-        return found.part(rows[:kept], found.shuffle), found.part(rows[kept:], False)
-    return found.part(rows[:kept] if subset == "training" else rows[kept:], found.shuffle)
+        return found.part(rows[:kept], found.reshuffled), found.part(rows[kept:], False)
+    return found.part(rows[:kept] if subset == "training" else rows[kept:], found.reshuffled)
 
 
 def fit_image(

@@ -43,6 +43,7 @@ class StreamData:
         self.goes_on = False  # whether the next epoch goes on within a walk
         self.within = 0  # batches of that walk that earlier epochs took
         self.taken = 0  # batches, since the beginning
+        self.reweigh: Callable[[Batch], Batch] = lambda batch: batch
         self.changes: Changes | None = None  # of the source, once somebody follows them
         self.begun: dict[str, Any] = {}  # those at the start of the epoch
 
@@ -80,12 +81,13 @@ class StreamData:
             elif self.within:
                 items = itertools.chain(ahead, items)
         for item in itertools.islice(items, None if self.steps is None else self.steps - first):
-            parts = item if isinstance(item, tuple) else (item,)
+            # A list is a tuple, as in Keras: what PyTorch's DataLoader yields.
+            parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
             if not 1 <= len(parts) <= 3:
                 what = "a data set yields x, (x, y) or (x, y, sample_weight)"
                 raise ValueError(f"{what}; got a tuple of {len(parts)}")
             x, y, weight = (*parts, None, None)[:3]
-            batch = make_arrays(x, y, weight, *self.names)
+            batch = self.reweigh(make_arrays(x, y, weight, *self.names))
             if self.check is not None:
                 self.check(batch)
             self.taken += 1

@@ -78,9 +78,12 @@ def _told(model: Model, batch: Batch, losses: Any, outputs: Any, return_dict: bo
 
 
 def weigh(source: Any, class_weight: dict[int, float]) -> None:
-    """Multiply the weights of arrays by those of their classes."""
+    """Multiply the weights of samples by those of their classes."""
     if not isinstance(source, ArrayData):
-        raise ValueError("class_weight needs arrays; let the data set yield weights")
+        source.reweigh = lambda batch: batch._replace(
+            weight=weights_by_class(batch.y, class_weight, batch.weight)
+        )
+        return
     source.weight = weights_by_class(source.y, class_weight, source.weight)
 
 

@@ -59,7 +59,7 @@ def extract_features(
     """
     images = images.in_order() if hasattr(images, "in_order") else images
     chunks = _chunks(images, positive(batch_size, "batch_size"))
-    if out is not None and getattr(images, "shuffle", False):
+    if out is not None and getattr(images, "reshuffled", False):
         why = "so that the rows of F keep the order of its labels"
         what = "the images come in a new order every time: make the data set with shuffle=False"
         raise ValueError(f"{what}, {why}")
