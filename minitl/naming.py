@@ -8,6 +8,7 @@ stands around it, without importing it: `PARTS` lists what a method such as `Mod
 it is first called, and a `Registry` finds the classes in the other files of its package.
 """
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -19,9 +20,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MethodType, ModuleType
-from typing import Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, dataclass_transform
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# What an argument may be, beside its type: these words stand for a test in `models/arguments.py`.
+Count: TypeAlias = Annotated[int, "a positive integer"]
+Natural: TypeAlias = Annotated[int, "an integer of at least 0"]
+Sides: TypeAlias = Annotated[Any, "a positive integer or a list or tuple (each a positive integer)"]
+NotNegative: TypeAlias = Annotated[float, "a finite number of at least 0"]
+Positive: TypeAlias = Annotated[float, "a finite number above 0"]
+Share: TypeAlias = Annotated[float, "in [0, 1]"]
+Fraction: TypeAlias = Annotated[float, "in [0, 1)"]
+Named: TypeAlias = Annotated[Any, "a name, a function or an object that its class made"]
+Verbose: TypeAlias = Literal["auto", 0, 1, 2]  # True and False are 1 and 0
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -60,6 +72,7 @@ def snake_case(name: str) -> str:
 # imports a module of its own inside a function, but for the fast kernels (`kernels/__init__.py`).
 PARTS = {
     "Keras's names": "minitl.keras_names",  # what stands elsewhere here, or is not there, and why
+    "arguments": "minitl.models.arguments",  # whether values are what the annotations say
     "cautions": "minitl.models.cautions",  # a word on settings that cannot work
     "clipping": "minitl.optimizers.clipping",  # gradients within a bound
     "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
@@ -159,22 +172,30 @@ def look_up(identifier: Any, table: Registry, what: str) -> Any:
     return identifier() if inspect.isclass(identifier) else identifier
 
 
-def check_keywords(function: F, parameters: Mapping[str, inspect.Parameter] | None = None) -> F:
-    """Decorator: a misspelt keyword argument is a TypeError that names the right one.
+def check_keywords(
+    function: F, parameters: Mapping[str, inspect.Parameter] | None = None, cls: type | None = None
+) -> F:
+    """Decorator: misspelt keywords are errors, and values that `models/arguments.py` refuses.
 
-    `parameters` are all that the function takes, where some go through its **kwargs.
-    """
+    `parameters` are those of the constructor of `cls`, with what goes through its **kwargs."""
     known = parameters or inspect.signature(function).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    rules: Any = None
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        nonlocal rules
+        if rules is None:  # read late: annotations may name what is defined further down
+            with contextlib.suppress(ImportError):  # the spine alone does without
+                rules = part("arguments").Rules(function, known, cls)
+        # As users call it: 'SGD', not 'SGD.__init__', inherited or not; 'fit', not 'Model.fit'.
+        what = function.__qualname__.removesuffix(".__init__").rsplit(".")[-1]
+        if args and type(args[0]).__init__ is checked:
+            what = type(args[0]).__name__
         if not takes_any and not kwargs.keys() <= known.keys():
-            # As users call it: 'SGD', not 'SGD.__init__', inherited or not; 'fit', not 'Model.fit'.
-            what = function.__qualname__.removesuffix(".__init__").rsplit(".")[-1]
-            if args and type(args[0]).__init__ is checked:
-                what = type(args[0]).__name__
             kwargs = part("Keras's names").without_idle_arguments(kwargs, known, what)
+        if rules is not None:
+            rules.check(what, args, kwargs)
         return function(*args, **kwargs)
 
     if parameters is not None:
@@ -234,7 +255,7 @@ class Configurable:
 
 
 def check_arguments(cls: F) -> F:
-    cls.__init__ = check_keywords(cls.__init__, constructor_parameters(cls))  # type: ignore
+    cls.__init__ = check_keywords(cls.__init__, constructor_parameters(cls), cls)  # type: ignore
     return cls
 
 

@@ -2,17 +2,14 @@
 
 from minitl.autograd import Tensor
 from minitl.layers.base import REGULARIZERS, regularizer
-from minitl.naming import Configurable
+from minitl.naming import Configurable, NotNegative
 from minitl.ops import arrays
 
 
 class L1L2(Configurable):
     """l1 * sum |w| + l2 * sum w^2."""
 
-    def __init__(self, l1: float = 0.0, l2: float = 0.0):
-        for name, value in (("l1", l1), ("l2", l2)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+    def __init__(self, l1: NotNegative = 0.0, l2: NotNegative = 0.0):
         self.l1, self.l2 = float(l1), float(l2)
 
     def __call__(self, weight: Tensor) -> Tensor:
@@ -27,14 +24,14 @@ class L1L2(Configurable):
 class L1(L1L2):
     """l1 * sum |w|: pulls every weight towards zero at the same speed, many of them all the way."""
 
-    def __init__(self, l1: float = 0.01):
+    def __init__(self, l1: NotNegative = 0.01):
         super().__init__(l1=l1)
 
 
 class L2(L1L2):
     """l2 * sum w^2: pulls every weight towards zero in proportion to its size."""
 
-    def __init__(self, l2: float = 0.01):
+    def __init__(self, l2: NotNegative = 0.01):
         super().__init__(l2=l2)
 
 

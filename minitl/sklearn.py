@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from minitl.naming import Count
+
 try:
     from sklearn import base
     from sklearn.utils.multiclass import check_classification_targets
@@ -60,7 +62,7 @@ class FeatureExtractor(
     value_range: tuple[float, float] | None = None
     size: tuple[int, int] | None = None
     preprocess: Any = "auto"
-    batch_size: int = 32
+    batch_size: Count = 32
 
     def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
         """Check that the images fit the model; returns self."""
@@ -155,7 +157,7 @@ class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
     l2: float = 1e-3
     _: KW_ONLY
     tolerance: float = 1e-10
-    max_iter: int = 5000
+    max_iter: Count = 5000
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxHead:
         """Find W and b for F = X (N, D) and classes y (N,); returns self."""

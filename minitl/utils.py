@@ -4,7 +4,7 @@ Images and folders of images are read in `data/`; the seed of all randomness is 
 """
 
 import random
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from minitl.data.folder import image_dataset_from_directory
 from minitl.data.images import array_to_img, img_to_array, load_img, save_img
 from minitl.data.pipeline import PyDataset
 from minitl.kernels.machine import memory
-from minitl.naming import forget_names
+from minitl.naming import Count, forget_names
 
 __all__ = [
     "PyDataset",
@@ -49,7 +49,7 @@ def clear_session(free_memory: bool = True) -> None:
         memory.release()
 
 
-def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
+def to_categorical(x: Any, num_classes: Count | None = None) -> np.ndarray:
     """Turn integer labels (...) into one-hot vectors (..., m), float64.
 
     m is `num_classes`, or the largest label + 1. A last axis of 1 is dropped: (N, 1) gives (N, m).
@@ -80,7 +80,7 @@ def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
     return one_hot
 
 
-def normalize(x: Any, axis: int = -1, order: float = 2) -> np.ndarray:
+def normalize(x: Any, axis: int = -1, order: Annotated[float, "a number"] = 2) -> np.ndarray:
     """Divide by the norm of the given `order` along `axis`; vectors of zeros stay zeros.
 
     >>> normalize([[3.0, 4.0], [0.0, 0.0]]).tolist()

@@ -130,8 +130,8 @@ def test_wrong_seed(seed):
     [
         (lambda: initializers.get("glorot"), "unknown initializer 'glorot'. Did you mean"),
         (lambda: initializers.get(3), "not an initializer: 3"),
-        (lambda: initializers.VarianceScaling(0), "scale must be positive, got 0"),
-        (lambda: initializers.VarianceScaling(mode="fan"), "mode must be 'fan_in'"),
+        (lambda: initializers.VarianceScaling(0), "scale must be a finite number above 0, got 0"),
+        (lambda: initializers.VarianceScaling(mode="fan"), "mode must be one of 'fan_in'"),
         (lambda: initializers.VarianceScaling(distribution="x"), "distribution must be"),
         (lambda: initializers.Orthogonal()((3,)), r"at least two axes, got shape \(3,\)"),
     ],

@@ -123,7 +123,7 @@ def test_regularizers():
     assert regularizers.get(None) is None
     assert regularizers.get("l2").l2 == 0.01 and regularizers.get("L2").l2 == 0.01
     assert regularizers.get({"class_name": "L2", "config": {"l2": 0.5}}).l2 == 0.5
-    with pytest.raises(ValueError, match="l2 must not be negative, got -1"):
+    with pytest.raises(ValueError, match="l2 must be a finite number of at least 0, got -1"):
         regularizers.L2(-1)
 
 

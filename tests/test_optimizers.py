@@ -288,13 +288,21 @@ def test_get():
         (lambda: optimizers.get(3), ValueError, "not an optimizer: 3"),
         (lambda: SGD(lerning_rate=1), TypeError, r"SGD\(\) has no .*'learning_rate'"),
         (lambda: Adam(beta1=0.9), TypeError, r"Adam\(\) has no argument 'beta1'. .*'beta_1'"),
-        (lambda: SGD(-0.1), ValueError, "learning_rate must not be negative, got -0.1"),
+        (
+            lambda: SGD(-0.1),
+            ValueError,
+            "learning_rate must be a finite number of at least 0 or .* got -0.1",
+        ),
         (lambda: SGD("fast"), ValueError, "unknown learning rate schedule 'fast'"),
         (lambda: SGD(momentum=2), ValueError, r"momentum must be in \[0, 1\], got 2"),
         (lambda: Adam(beta_2=1.0), ValueError, r"beta_2 must be in \[0, 1\), got 1.0"),
         (lambda: optimizers.RMSprop(rho=1), ValueError, r"rho must be in \[0, 1\), got 1"),
         (lambda: SGD(clipnorm=1, clipvalue=1), ValueError, "only one of clipnorm, clipvalue"),
-        (lambda: SGD(clipnorm=0), ValueError, "bound of clipping must be positive, got 0"),
+        (
+            lambda: SGD(clipnorm=0),
+            ValueError,
+            "clipnorm must be a finite number above 0 or None, got 0",
+        ),
         (
             lambda: schedules.PiecewiseConstantDecay([1], [1]),
             ValueError,

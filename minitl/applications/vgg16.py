@@ -22,7 +22,7 @@ from minitl import layers
 from minitl.autograd import Tensor
 from minitl.layers import Conv2D, Dense, Flatten, Input, InputLayer, MaxPooling2D, SymbolicTensor
 from minitl.models import Model
-from minitl.naming import attributes_of, check_keywords, part
+from minitl.naming import Count, attributes_of, check_keywords, part
 from minitl.storage.keras_weights import load_published
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def VGG16(
     input_tensor: SymbolicTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
-    classes: int = 1000,
+    classes: Count = 1000,
     classifier_activation: str | None = "softmax",
     name: str = "vgg16",
 ) -> Model:
@@ -136,7 +136,7 @@ def convolutions(x: SymbolicTensor, blocks: tuple[tuple[int, int], ...]) -> Symb
     return x
 
 
-def classifier(x: SymbolicTensor, classes: int, activation: Any) -> SymbolicTensor:
+def classifier(x: SymbolicTensor, classes: Count, activation: Any) -> SymbolicTensor:
     """The last rows of table 1: FC-4096, FC-4096, FC-1000, soft-max."""
     x = Flatten(name="flatten")(x)
     x = Dense(4096, activation="relu", name="fc1")(x)

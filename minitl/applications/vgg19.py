@@ -12,6 +12,7 @@ from minitl.applications.vgg16 import network, preprocess_input
 from minitl.applications.weights import decode_predictions
 from minitl.layers import SymbolicTensor
 from minitl.models import Model
+from minitl.naming import Count
 
 __all__ = ["VGG19", "decode_predictions", "preprocess_input"]
 
@@ -26,7 +27,7 @@ def VGG19(
     input_tensor: SymbolicTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
-    classes: int = 1000,
+    classes: Count = 1000,
     classifier_activation: str | None = "softmax",
     name: str = "vgg19",
 ) -> Model:

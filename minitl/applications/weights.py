@@ -29,6 +29,7 @@ import numpy as np
 
 from minitl.applications.downloads import DigestError, FetchError, download, reason, say
 from minitl.applications.onnx import read_initializers
+from minitl.naming import Count
 from minitl.storage.atomic import file_digest, locked, replacing
 from minitl.storage.keras_files import Layers, WeightFileError, read_weights, write_weights
 from minitl.storage.keras_weights import array_digest, cache_folder, read_manifest
@@ -309,7 +310,7 @@ def manifest() -> dict[str, dict[str, tuple[tuple[int, ...], str]]]:
 
 
 def decode_predictions(
-    preds: Any, top: int = 5, class_index: str | os.PathLike[str] | None = None
+    preds: Any, top: Count = 5, class_index: str | os.PathLike[str] | None = None
 ) -> list[list[tuple[str, str, float]]]:
     """The names of the `top` most probable ImageNet classes of each row of `preds`, (N, 1000).
 

@@ -6,12 +6,12 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from minitl.callbacks import Callback, Logs
-from minitl.naming import complain_about_unknown, with_fields
+from minitl.naming import Natural, NotNegative, complain_about_unknown, with_fields
 
 # Words in the names of what should rise, and of what should fall.
 RISING = {"acc", "accuracy", "auc", "precision", "recall", "f1", "score", "similarity"}
@@ -22,12 +22,10 @@ class _Monitor(Callback):
     """Base of the callbacks that watch one number and know whether it got better."""
 
     monitor: str
-    mode: str
+    mode: Literal["auto", "min", "max"]
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.mode not in ("auto", "min", "max"):
-            raise ValueError(f"mode must be 'auto', 'min' or 'max', got {self.mode!r}")
         self.min_delta = abs(self.min_delta)
 
     @property
@@ -66,12 +64,12 @@ class EarlyStopping(_Monitor):
 
     monitor: str = "val_loss"
     min_delta: float = 0
-    patience: int = 0
-    verbose: int = 0
-    mode: str = "auto"
-    baseline: float | None = None
+    patience: Natural = 0
+    verbose: bool | int = 0
+    mode: Literal["auto", "min", "max"] = "auto"
+    baseline: Annotated[float, "a number"] | None = None
     restore_best_weights: bool = False
-    start_from_epoch: int = 0
+    start_from_epoch: Natural = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.wait, self.stopped_epoch, self.best_epoch = 0, 0, 0
@@ -116,12 +114,12 @@ class ModelCheckpoint(_Monitor):
 
     filepath: str | Path
     monitor: str = "val_loss"
-    verbose: int = 0
+    verbose: bool | int = 0
     save_best_only: bool = False
     save_weights_only: bool = False
-    mode: str = "auto"
+    mode: Literal["auto", "min", "max"] = "auto"
     save_freq: str | int = "epoch"
-    initial_value_threshold: float | None = None
+    initial_value_threshold: Annotated[float, "a number"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -174,13 +172,13 @@ class ReduceLROnPlateau(_Monitor):
     """
 
     monitor: str = "val_loss"
-    factor: float = 0.1
-    patience: int = 10
-    verbose: int = 0
-    mode: str = "auto"
+    factor: NotNegative = 0.1
+    patience: Natural = 10
+    verbose: bool | int = 0
+    mode: Literal["auto", "min", "max"] = "auto"
     min_delta: float = 1e-4
-    cooldown: int = 0
-    min_lr: float = 0.0
+    cooldown: Natural = 0
+    min_lr: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -213,7 +211,7 @@ class ReduceLROnPlateau(_Monitor):
 class LearningRateScheduler(Callback):
     """Sets the rate before each epoch to schedule(epoch, current rate), or schedule(epoch)."""
 
-    def __init__(self, schedule: Callable[..., float], verbose: int = 0):
+    def __init__(self, schedule: Callable[..., float], verbose: bool | int = 0):
         self.schedule, self.verbose = schedule, verbose
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:

@@ -31,7 +31,7 @@ class ProgbarLogger(Callback):
 
     bar: Any = None
 
-    def __init__(self, verbose: int = 1):
+    def __init__(self, verbose: bool | int = 1):
         self.verbose = verbose
 
     def get_state(self) -> dict[str, Any]:

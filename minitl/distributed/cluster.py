@@ -25,9 +25,8 @@ from minitl.data import Pictures
 from minitl.data.pictures import read_picture
 from minitl.distributed.rows import Part, Rows, is_there, part_path, write_part
 from minitl.kernels.machine.threads import set_thread_count
-from minitl.layers.core import positive
 from minitl.models import Model
-from minitl.naming import check_keywords
+from minitl.naming import Count, check_keywords
 from minitl.storage.atomic import cache_folder, locked, progress_bar
 from minitl.storage.digests import arrays_digest, digest_of, sample_digests
 from minitl.transfer.features import Chosen, feature_key, feature_model
@@ -46,7 +45,7 @@ def extract_features(
     out: str | Path = "F",
     *,
     client: Any = None,
-    part_size: int = 256,
+    part_size: Count = 256,
     size: Any = None,
     verbose: Any = "auto",
 ) -> Rows:
@@ -76,7 +75,7 @@ def extract_features(
     key = feature_key(extractor, layers, pooling, preprocess, first)
     if isinstance(images, Pictures):
         key |= {"pictures": images.identity()}
-    wanted = _Wanted(images, positive(part_size, "part_size"), Path(out), key)
+    wanted = _Wanted(images, part_size, Path(out), key)
     with progress_bar(len(images), "features", hidden=verbose in (0, False), unit="image") as bar:
         if missing := wanted.missing(bar):
             with connected(client) as reached:
@@ -199,7 +198,7 @@ def connected(client: Any) -> Iterator[Any]:
         with distributed.Client(client, set_as_default=False) as reached:
             yield reached
         return
-    count = positive(client or len(os.sched_getaffinity(0)), "client")
+    count = client or len(os.sched_getaffinity(0))
     settings: dict[str, Any] = {"n_workers": count, "threads_per_worker": 1, "processes": True}
     settings |= {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": "ERROR"}
     with (

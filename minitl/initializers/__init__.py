@@ -14,7 +14,7 @@ import numpy as np
 
 from minitl import config, kernels
 from minitl.autograd import Array
-from minitl.naming import Configurable, Registry, attributes_of, look_up
+from minitl.naming import Configurable, Natural, Registry, attributes_of, look_up
 
 if TYPE_CHECKING:
     from minitl.initializers.others import *
@@ -50,7 +50,7 @@ class Random(Initializer):
     on VGG16 took 0.7 s in float64 and rounded, and take 0.1 s.
     """
 
-    def __init__(self, seed: int | None = None):
+    def __init__(self, seed: Natural | None = None):
         self.seed = seed  # as given: a saved model does not depend on what was drawn instead
         self._start = config.next_seed() if seed is None else seed
 

@@ -3,11 +3,13 @@
 `initializers/__init__.py` says what an initializer is, and how a seed decides what is drawn.
 """
 
+from typing import Any, Literal
+
 import numpy as np
 
 from minitl.autograd import Array
 from minitl.initializers import TABLE, Initializer, Random, Shape, fans, room, scaled
-from minitl.naming import public_names, with_fields
+from minitl.naming import Natural, NotNegative, Positive, public_names, with_fields
 
 
 class Ones(Initializer):
@@ -41,7 +43,7 @@ class RandomNormal(Random):
 
     truncated = False
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None):
+    def __init__(self, mean: float = 0.0, stddev: NotNegative = 0.05, seed: Natural | None = None):
         self.mean, self.stddev = mean, stddev
         super().__init__(seed)
 
@@ -56,7 +58,7 @@ class TruncatedNormal(RandomNormal, truncated=True):
 class RandomUniform(Random):
     """Uniform in [minval, maxval)."""
 
-    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None):
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: Natural | None = None):
         self.minval, self.maxval = minval, maxval
         super().__init__(seed)
 
@@ -75,19 +77,12 @@ class VarianceScaling(Random):
     Scale 2, fan_in (after ReLU): He et al. 2015, arXiv 1502.01852; 1, fan_avg: Glorot 2010.
     """
 
-    scale: float = 1.0
-    mode: str = "fan_in"
-    distribution: str = "truncated_normal"
-    seed: int | None = None
+    scale: Positive = 1.0
+    mode: Literal["fan_in", "fan_out", "fan_avg"] = "fan_in"
+    distribution: Literal["truncated_normal", "untruncated_normal", "uniform"] = "truncated_normal"
+    seed: Natural | None = None
 
     def __post_init__(self) -> None:
-        if self.scale <= 0:
-            raise ValueError(f"scale must be positive, got {self.scale}")
-        if self.mode not in ("fan_in", "fan_out", "fan_avg"):
-            raise ValueError(f"mode must be 'fan_in', 'fan_out' or 'fan_avg', got {self.mode!r}")
-        if self.distribution not in ("truncated_normal", "untruncated_normal", "uniform"):
-            known = "'truncated_normal', 'untruncated_normal' or 'uniform'"
-            raise ValueError(f"distribution must be {known}, got {self.distribution!r}")
         super().__init__(self.seed)
 
     def values(self, shape: Shape, dtype: np.dtype) -> Array:
@@ -106,10 +101,10 @@ class VarianceScaling(Random):
 class _Scaled(VarianceScaling):
     """Base: a VarianceScaling of which only the seed is free."""
 
-    settings: tuple[float, str, str] = (1.0, "fan_in", "truncated_normal")
+    settings: Any = (1.0, "fan_in", "truncated_normal")
 
-    def __init__(self, seed: int | None = None):
-        super().__init__(*self.settings, seed=seed)
+    def __init__(self, seed: Natural | None = None):
+        super().__init__(*self.settings, seed)  # type: ignore
 
 
 class GlorotNormal(_Scaled, settings=(1.0, "fan_avg", "truncated_normal")):
@@ -138,7 +133,7 @@ class Orthogonal(Random):
     Saxe et al. 2014 (arXiv 1312.6120). All axes but the last are flattened to one.
     """
 
-    def __init__(self, gain: float = 1.0, seed: int | None = None):
+    def __init__(self, gain: float = 1.0, seed: Natural | None = None):
         self.gain = gain
         super().__init__(seed)
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minitl.naming import elsewhere
+from minitl.naming import Count, elsewhere
 
 
 class ReliabilityBin(NamedTuple):
@@ -101,7 +101,7 @@ def evaluate_predictions(
     probabilities: Any,
     class_names: Sequence[str] | None = None,
     sample_weight: Any = None,
-    bins: int = 10,
+    bins: Count = 10,
 ) -> Evaluation:
     """Compare predictions with the truth.
 
@@ -146,7 +146,7 @@ def evaluate_predictions(
 
 
 def confusion_matrix(
-    y_true: Any, y_pred: Any, num_classes: int, sample_weight: Any = None
+    y_true: Any, y_pred: Any, num_classes: Count, sample_weight: Any = None
 ) -> np.ndarray:
     """Counts (m, m): [i, j] is how many images of class i were taken for j, or their weights' sum.
 
@@ -214,7 +214,9 @@ def roc_auc(positive: Any, score: Any) -> float:
     return float(p @ (below + q / 2) / (p.sum() * q.sum()))
 
 
-def reliability_bins(y_true: Any, probabilities: Any, bins: int = 10) -> tuple[ReliabilityBin, ...]:
+def reliability_bins(
+    y_true: Any, probabilities: Any, bins: Count = 10
+) -> tuple[ReliabilityBin, ...]:
     """Sort predictions by their confidence, max_j p_j, into `bins` equal parts of (0, 1].
 
     A model is calibrated when in every bin the accuracy equals the mean confidence.

@@ -19,6 +19,7 @@ from minitl.data.images import resize_images
 from minitl.layers import Layer
 from minitl.models import Model
 from minitl.models.opened import open_up
+from minitl.naming import Count
 from minitl.transfer.stages import find_layers
 
 
@@ -27,7 +28,7 @@ def grad_cam(
     x: Any,
     classes: Any = None,
     layer: str | Layer | None = None,
-    batch_size: int = 16,
+    batch_size: Count = 16,
 ) -> np.ndarray:
     """Heat maps (N, H, W) of images (N, H, W, C), each from 0 to 1, as large as the images.
 

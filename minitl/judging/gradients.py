@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import Array, Tensor, backward, no_grad
+from minitl.naming import Natural, Positive
 
 
 def gradient_errors(
-    f: Callable[..., Tensor], inputs: Sequence[Array], seed: int = 0, step: float = 1e-5
+    f: Callable[..., Tensor], inputs: Sequence[Array], seed: Natural = 0, step: Positive = 1e-5
 ) -> list[float]:
     """How far `backward` is from a central difference, for each input of f.
 
@@ -48,7 +49,7 @@ def gradient_errors(
 
 
 def check_gradients(
-    f: Callable[..., Tensor], inputs: Sequence[Array], seed: int = 0, tolerance: float = 1e-6
+    f: Callable[..., Tensor], inputs: Sequence[Array], seed: Natural = 0, tolerance: Positive = 1e-6
 ) -> None:
     """Raise AssertionError, naming the input, unless all `gradient_errors` are within tolerance.
 

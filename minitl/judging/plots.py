@@ -19,6 +19,7 @@ import numpy as np
 
 from minitl.data.images import to_rgb
 from minitl.judging.evaluation import check_labels, check_probabilities
+from minitl.naming import Count, Natural
 from minitl.storage.atomic import replacing
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ def prediction_sheet(
     probabilities: Any,
     class_names: Sequence[str],
     path: Path = None,
-    limit: int = 24,
-    seed: int = 0,
+    limit: Count = 24,
+    seed: Natural = 0,
     title: str | None = None,
 ) -> Figure:
     """Draw images with their true and predicted classes; wrong ones are framed and crossed.

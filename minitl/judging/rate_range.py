@@ -10,16 +10,16 @@ import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from minitl import config
 from minitl.models import Model
-from minitl.models.batches import Batch, check_count, is_stream
+from minitl.models.batches import Batch, is_stream
 from minitl.models.prediction import source_of
 from minitl.models.training import TrainingDiverged, snapshot, train_step
-from minitl.naming import check_keywords
+from minitl.naming import Count, Natural, Positive, check_keywords
 from minitl.transfer.feature_cache import Caching
 
 SMOOTHING = 0.9  # how much of the running mean of losses is kept at each step
@@ -42,12 +42,12 @@ def learning_rate_range_test(
     model: Model,
     x: Any,
     y: Any = None,
-    lowest: float = 1e-6,
-    highest: float = 1.0,
-    steps: int = 100,
-    batch_size: int | None = None,
+    lowest: Positive = 1e-6,
+    highest: Positive = 1.0,
+    steps: Annotated[int, "an integer of at least 3"] = 100,
+    batch_size: Count | None = None,
     sample_weight: Any = None,
-    seed: int = 0,
+    seed: Natural = 0,
     cache_features: bool = True,
 ) -> RateTest:
     """Train for a moment at growing rates, and leave the model as it was.
@@ -69,7 +69,6 @@ def learning_rate_range_test(
         raise ValueError(f"{model.name!r} has no shapes yet: build it first")
     if not 0 < lowest < highest < np.inf:
         raise ValueError(f"rates grow from lowest to highest, got {lowest!r} to {highest!r}")
-    check_count("steps", steps, 3)
     data = source_of(model, x, y, sample_weight, batch_size)
     rates = np.geomspace(lowest, highest, steps)
     keep = not is_stream(x)
@@ -105,7 +104,7 @@ def _train(model: Model, data: Any, rates: np.ndarray, seed: int, cache_features
     return RateTest(rates[:n], np.array(losses), np.array(smoothed), suggestion, diverged)
 
 
-def _endless(walk: Any, seed: int) -> Iterator[tuple[Batch, np.random.Generator]]:
+def _endless(walk: Any, seed: Natural) -> Iterator[tuple[Batch, np.random.Generator]]:
     """The batches of one epoch after another, with the random numbers of the epoch."""
     for epoch in itertools.count():
         rng = np.random.default_rng((seed, epoch))

@@ -10,14 +10,14 @@ import numpy as np
 from minitl.layers.base import Layer
 from minitl.layers.core import InputLayer
 from minitl.models.model import Model
-from minitl.naming import did_you_mean
+from minitl.naming import Count, did_you_mean
 from minitl.storage.atomic import visible
 from minitl.transfer.cut import find_cut
 
 
 def summary(
     model: Model,
-    line_length: int | None = None,
+    line_length: Count | None = None,
     positions: Any = None,
     print_fn: Callable[[str], None] | None = None,
     expand_nested: bool = False,

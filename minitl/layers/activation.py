@@ -5,12 +5,13 @@ from typing import Any
 from minitl import activations, ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer
+from minitl.naming import Named
 
 
 class Activation(Layer):
     """y = activation(x)."""
 
-    def __init__(self, activation: Any, **kwargs: Any):
+    def __init__(self, activation: Named | None, **kwargs: Any):
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
 

@@ -15,8 +15,8 @@ pixels, 0-255: see `minitl.data.augment`.
 
 import math
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from minitl.kernels.images import FILL_MODES
 from minitl.layers.base import Layer, Rng, Shape
 from minitl.layers.core import channels_last
 from minitl.layers.regularization import RandomLayer, choose, draw
+from minitl.naming import Count, Natural, NotNegative
 
 __all__ = ["GaussianNoise", "RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip"]
 __all__ += ["RandomRotation", "RandomTranslation", "RandomTurn", "RandomZoom"]
@@ -68,6 +69,9 @@ class Augmentation(RandomLayer, input_rank=4):
         return x
 
 
+Range: TypeAlias = Annotated[Any, "a finite number or 2 values (each a finite number)"]
+
+
 def as_range(name: str, value: Any) -> tuple[float, float]:
     """Keras's factors: a number f means (-|f|, |f|), a pair its two ends; all from -1 to 1."""
     numbers = [value] if np.ndim(value) == 0 else list(value)
@@ -89,9 +93,9 @@ class Geometric(Augmentation):
     linear: Callable[[Array], Array]
     interpolation = "nearest"  # where whole pixels move, any will do, and this copies them
     fill_mode = "nearest"
-    fill_value: Any = 0.0
+    fill_value: float | Sequence[float] = 0.0
 
-    def __init__(self, seed: int | None = None, data_format: str | None = None, **kwargs: Any):
+    def __init__(self, seed: Natural | None = None, data_format: str | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
         channels_last(data_format)
         self.data_format = data_format
@@ -127,8 +131,8 @@ class Resampling(Geometric):
         self,
         fill_mode: str = "reflect",
         interpolation: str = "bilinear",
-        seed: int | None = None,
-        fill_value: Any = 0.0,
+        seed: Natural | None = None,
+        fill_value: float | Sequence[float] = 0.0,
         data_format: str | None = None,
         **kwargs: Any,
     ):
@@ -184,9 +188,9 @@ class RandomTurn(Geometric):
     3; odd ones need H = W. (Keras does not have this layer.)
     """
 
-    def __init__(self, turns: Any = (0, 1, 2, 3), *args: Any, **kwargs: Any):
+    def __init__(self, turns: int | Sequence[int] = (0, 1, 2, 3), *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.turns = tuple(turns) if np.ndim(turns) == 1 else (turns,)
+        self.turns = tuple(np.atleast_1d(turns).tolist())
         if not self.turns or not set(self.turns) <= {0, 1, 2, 3}:
             raise ValueError(f"turns are some of 0, 1, 2, 3 quarters of a circle; got {turns!r}")
 
@@ -233,7 +237,7 @@ class RandomRotation(Resampling):
         fill_value: a number, or one per channel.
     """
 
-    def __init__(self, factor: Any, *args: Any, **kwargs: Any):
+    def __init__(self, factor: Range, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.factor = as_range("factor", factor)
 
@@ -248,7 +252,7 @@ class RandomTranslation(Resampling):
     (lower, upper); the other arguments are those of `RandomRotation`.
     """
 
-    def __init__(self, height_factor: Any, width_factor: Any, *args: Any, **kwargs: Any):
+    def __init__(self, height_factor: Range, width_factor: Range | None, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._down = as_range("height_factor", height_factor)
         self._right = as_range("width_factor", width_factor)
@@ -267,7 +271,9 @@ class RandomZoom(Resampling):
     width_factor=None keeps the proportions. The others are those of `RandomRotation`.
     """
 
-    def __init__(self, height_factor: Any, width_factor: Any = None, *args: Any, **kwargs: Any):
+    def __init__(
+        self, height_factor: Range, width_factor: Range | None = None, *args: Any, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
         self._vertical = self._horizontal = as_range("height_factor", height_factor)
         if width_factor is not None:
@@ -293,16 +299,14 @@ class RandomCrop(Geometric):
 
     def __init__(
         self,
-        height: int,
-        width: int,
-        seed: int | None = None,
+        height: Count,
+        width: Count,
+        seed: Natural | None = None,
         data_format: str | None = None,
         name: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(seed, data_format, name=name, **kwargs)
-        if not all(isinstance(n, (int, np.integer)) and n > 0 for n in (height, width)):
-            raise ValueError(f"height and width are positive integers, got {height!r}, {width!r}")
         self.height, self.width = int(height), int(width)
 
     def fits(self, size: tuple[int, ...]) -> bool:
@@ -341,7 +345,7 @@ class Tone(Augmentation):
     # Of seeds: contrast, as a factor, and brightness, as a part of the range, (N,) each.
     settings: Callable[[Array], tuple[Array, Array]]
 
-    def __init__(self, value_range: Any = (0, 255), seed: int | None = None, **kwargs: Any):
+    def __init__(self, value_range: Any = (0, 255), seed: Natural | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
         try:
             low, high = (np.asarray(end, np.float64) for end in value_range)
@@ -386,7 +390,7 @@ class RandomBrightness(Tone):
     `factor` is the largest b to either side, or a pair (lower, upper), in [-1, 1].
     """
 
-    def __init__(self, factor: Any, *args: Any, **kwargs: Any):
+    def __init__(self, factor: Range, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.factor = as_range("factor", factor)
 
@@ -402,7 +406,7 @@ class RandomContrast(Tone):
     documents the same, but of a single number makes [1, 1 + factor], and sorts a pair first.)
     """
 
-    def __init__(self, factor: Any, *args: Any, **kwargs: Any):
+    def __init__(self, factor: Range, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         lower, upper = factor if np.ndim(factor) == 1 and len(factor) == 2 else (factor, factor)
         numbers = all(isinstance(n, (int, float, np.number)) for n in (lower, upper))
@@ -425,10 +429,8 @@ class GaussianNoise(Augmentation, input_rank=None):
 
     _training_unless_told = False  # in Keras it is no layer of preprocessing, and waits for fit
 
-    def __init__(self, stddev: float, *args: Any, **kwargs: Any):
+    def __init__(self, stddev: NotNegative, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if not isinstance(stddev, (int, float, np.number)) or not 0 <= stddev < np.inf:
-            raise ValueError(f"stddev is a number of at least 0, got {stddev!r}")
         self.stddev = float(stddev)
 
     def change(self, x: Tensor, seeds: Array) -> Tensor:

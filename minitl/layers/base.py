@@ -192,8 +192,6 @@ class Layer(naming.Configurable, metaclass=LayerType):
     def __init__(
         self, *, name: str | None = None, trainable: bool = True, dtype: str | None = None
     ):
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"a layer's name is a string, got {name!r}")
         self.name = name or naming.unique_name(naming.snake_case(type(self).__name__))
         self.dtype = config.checked_dtype(dtype or config.floatx())
         self.built, self._trainable, self._rate_multiplier = False, bool(trainable), 1.0

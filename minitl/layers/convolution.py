@@ -14,7 +14,8 @@ from minitl import ops
 from minitl.autograd import Tensor
 from minitl.kernels.geometry import Pair, sliding
 from minitl.layers.base import Layer, Shape
-from minitl.layers.core import Weighted, channels_last, positive
+from minitl.layers.core import Weighted, channels_last
+from minitl.naming import Count, Sides
 
 __all__ = ["Conv2D", "MaxPool2D", "MaxPooling2D"]
 
@@ -58,13 +59,13 @@ class Conv2D(Weighted, input_rank=4):
 
     def __init__(
         self,
-        filters: int,
-        kernel_size: Any,
-        strides: Any = (1, 1),
+        filters: Count,
+        kernel_size: Sides,
+        strides: Sides = (1, 1),
         padding: str = "valid",
         data_format: str | None = None,
-        dilation_rate: Any = (1, 1),
-        groups: int = 1,
+        dilation_rate: Sides = (1, 1),
+        groups: Count = 1,
         *args: Any,
         **kwargs: Any,
     ):
@@ -72,7 +73,7 @@ class Conv2D(Weighted, input_rank=4):
         channels_last(data_format)
         if pair(dilation_rate, "dilation_rate") != (1, 1) or groups != 1:
             raise ValueError("minitl's Conv2D has dilation_rate=1 and groups=1 only")
-        self.filters = positive(filters, "filters")
+        self.filters = int(filters)
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.strides = pair(strides, "strides")
         self.padding = valid_or_same(padding)
@@ -107,8 +108,8 @@ class Pooling2D(Layer, input_rank=4):
 
     def __init__(
         self,
-        pool_size: Any = (2, 2),
-        strides: Any = None,
+        pool_size: Sides = (2, 2),
+        strides: Sides | None = None,
         padding: str = "valid",
         data_format: str | None = None,
         name: str | None = None,

@@ -7,23 +7,15 @@ maps, and `Dense` is the head that is trained on them. `Weighted` is what Dense 
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import numpy as np
 
 from minitl import initializers, ops
 from minitl.autograd import Array, Tensor
 from minitl.layers.base import Call, Layer, Shape, SymbolicTensor, regularizer
+from minitl.naming import Count, Named
 
 __all__ = ["Dense", "Flatten", "Input", "InputLayer"]
-
-
-def positive(value: Any, what: str) -> int:
-    """`value` if it is an integer of at least 1; ValueError if not."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{what} must be a positive integer, got {value!r}")
-    return int(value)
 
 
 def channels_last(data_format: str | None) -> None:
@@ -37,11 +29,11 @@ class InputLayer(Layer):
 
     def __init__(
         self,
-        shape: Shape | None = None,
-        batch_size: int | None = None,
+        shape: Count | Sequence[Count | None] | None = None,
+        batch_size: Count | None = None,
         dtype: str | None = None,
         *,
-        batch_shape: Shape | None = None,
+        batch_shape: Sequence[Count | None] | None = None,
         **kwargs: Any,
     ):
         super().__init__(dtype=dtype, **kwargs)
@@ -49,10 +41,8 @@ class InputLayer(Layer):
             batch_size, shape = batch_shape[0], tuple(batch_shape[1:])
         if shape is None:
             raise ValueError("Input needs a shape (without the batch axis), e.g. (224, 224, 3)")
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if any(n is not None and (not isinstance(n, (int, np.integer)) or n < 1) for n in shape):
-            raise ValueError(f"an input shape has positive sizes or None, got {shape}")
-        self.batch_shape: Shape = (batch_size, *shape)
+        sizes: Any = shape if hasattr(shape, "__len__") else [shape]
+        self.batch_shape: Shape = (batch_size, *sizes)
         # Called with the arrays that enter and the layer's name, to warn of what cannot be right.
         self.inspect: Callable[[Array, str], None] | None = None
         self.built = True
@@ -93,7 +83,7 @@ class InputRange:
 
 
 def Input(
-    shape: Shape | None = None,
+    shape: Any = None,
     batch_size: int | None = None,
     dtype: str | None = None,
     *,
@@ -126,12 +116,12 @@ class Weighted(Layer):
 
     def __init__(
         self,
-        activation: Any = None,
+        activation: Named | None = None,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
+        kernel_initializer: Named = "glorot_uniform",
+        bias_initializer: Named = "zeros",
+        kernel_regularizer: Named | None = None,
+        bias_regularizer: Named | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -166,9 +156,9 @@ class Dense(Weighted):
     order. An input of more than two axes (N, ..., D) is treated row by row.
     """
 
-    def __init__(self, units: int, *args: Any, **kwargs: Any):
+    def __init__(self, units: Count, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.units = positive(units, "units")
+        self.units = int(units)
 
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) < 2 or input_shape[-1] is None:

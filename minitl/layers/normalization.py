@@ -11,6 +11,7 @@ import numpy as np
 from minitl import initializers, ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
+from minitl.naming import Named, NotNegative, Share
 
 
 class UnitNormalization(Layer):
@@ -53,11 +54,11 @@ class LayerNormalization(UnitNormalization, idle_settings=frozenset({"rms_scalin
     def __init__(
         self,
         axis: int = -1,
-        epsilon: float = 1e-3,
+        epsilon: NotNegative = 1e-3,
         center: bool = True,
         scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
+        beta_initializer: Named = "zeros",
+        gamma_initializer: Named = "ones",
         **kwargs: Any,
     ):
         super().__init__(axis, **kwargs)
@@ -97,10 +98,10 @@ class BatchNormalization(LayerNormalization, idle_settings=frozenset({"renorm_mo
     def __init__(
         self,
         axis: int = -1,
-        momentum: float = 0.99,
+        momentum: Share = 0.99,
         *args: Any,
-        moving_mean_initializer: Any = "zeros",
-        moving_variance_initializer: Any = "ones",
+        moving_mean_initializer: Named = "zeros",
+        moving_variance_initializer: Named = "ones",
         **kwargs: Any,
     ):
         super().__init__(axis, *args, **kwargs)

@@ -6,11 +6,14 @@ Average pooling of images, pools of sequences (N, T, C), and pools over all plac
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
+
 from minitl import ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
 from minitl.layers.convolution import Pooling2D, slide_shape
-from minitl.layers.core import channels_last, positive
+from minitl.layers.core import channels_last
+from minitl.naming import Sides
 
 
 class AveragePooling2D(Pooling2D, pool=ops.average_pool2d):
@@ -18,6 +21,13 @@ class AveragePooling2D(Pooling2D, pool=ops.average_pool2d):
 
     (N, H, W, C) -> (N, OH, OW, C). Arguments as for MaxPooling2D.
     """
+
+
+def positive(value: Any, what: str) -> int:
+    """`value` if it is an integer of at least 1; ValueError if not."""
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{what} must be a positive integer, got {value!r}")
+    return int(value)
 
 
 def _single(value: Any, what: str) -> int:
@@ -29,7 +39,7 @@ def _single(value: Any, what: str) -> int:
 class _Pooling1D(Pooling2D, input_rank=3, sides=_single):
     """Base of the two pools over sequences (N, T, C): those over images, of one column."""
 
-    def __init__(self, pool_size: Any = 2, *args: Any, **kwargs: Any):
+    def __init__(self, pool_size: Sides = 2, *args: Any, **kwargs: Any):
         super().__init__(pool_size, *args, **kwargs)
 
     def call(self, x: Tensor) -> Tensor:

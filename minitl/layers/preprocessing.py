@@ -11,7 +11,8 @@ import numpy as np
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor
 from minitl.layers.base import Layer, Shape
-from minitl.layers.core import channels_last, positive
+from minitl.layers.core import channels_last
+from minitl.layers.pooling import positive
 from minitl.naming import elsewhere
 
 __all__ = ["CenterCrop", "Lambda", "Normalization", "Resizing"]

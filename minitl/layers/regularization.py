@@ -16,6 +16,7 @@ from minitl import config, ops
 from minitl.autograd import Array, Tensor
 from minitl.layers.base import Layer, Rng
 from minitl.layers.core import channels_last
+from minitl.naming import Fraction, Natural
 
 __all__ = ["Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D"]
 
@@ -27,7 +28,7 @@ class RandomLayer(Layer, random=True):
     of `minitl.utils.set_random_seed`.
     """
 
-    def __init__(self, seed: int | None = None, **kwargs: Any):
+    def __init__(self, seed: Natural | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.seed = seed
         self._own_rng: Any = None
@@ -45,10 +46,8 @@ class _Disturbing(RandomLayer):
 
     disturbed: Callable[[Tensor, np.random.Generator], Tensor]  # what becomes of it in training
 
-    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
+    def __init__(self, rate: Fraction, seed: Natural | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate must be in [0, 1), got {rate}")
         self.rate = rate
 
     def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Tensor:
@@ -62,7 +61,7 @@ class Dropout(_Disturbing):
     sum is unchanged; outside training, y = x. The rate is in [0, 1). Srivastava et al. 2014.
     """
 
-    def __init__(self, rate: float, **kwargs: Any):
+    def __init__(self, rate: Fraction, **kwargs: Any):
         super().__init__(rate, **kwargs)
 
     def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
@@ -73,7 +72,12 @@ class SpatialDropout1D(_Disturbing, input_rank=3):
     """Dropout of whole features of a sequence (N, T, C): what lies side by side says the same."""
 
     def __init__(
-        self, rate: float, seed: Any = None, name: Any = None, dtype: Any = None, **kwargs: Any
+        self,
+        rate: Fraction,
+        seed: Natural | None = None,
+        name: str | None = None,
+        dtype: str | None = None,
+        **kwargs: Any,
     ):
         super().__init__(rate, seed, name=name, dtype=dtype, **kwargs)
 
@@ -89,7 +93,7 @@ class SpatialDropout1D(_Disturbing, input_rank=3):
 class SpatialDropout2D(SpatialDropout1D, input_rank=4):
     """Dropout of whole channels of images (N, H, W, C). Tompson et al. 2015 (arXiv 1411.4280)."""
 
-    def __init__(self, rate: float, data_format: str | None = None, *args: Any, **kwargs: Any):
+    def __init__(self, rate: Fraction, data_format: str | None = None, *args: Any, **kwargs: Any):
         super().__init__(rate, *args, **kwargs)
         channels_last(data_format)
 

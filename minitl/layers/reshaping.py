@@ -4,7 +4,8 @@ Rows, sequences and images are reshaped, padded, cropped and repeated; Flatten i
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
@@ -13,7 +14,10 @@ from minitl.autograd import Tensor
 from minitl.kernels.geometry import Pair
 from minitl.layers.base import Layer, Shape
 from minitl.layers.convolution import pair
-from minitl.layers.core import channels_last, positive
+from minitl.layers.core import channels_last
+from minitl.naming import Count, Sides
+
+Margins: TypeAlias = Annotated[Any, "n, (n, n) or ((n, n), (n, n))"]
 
 
 class Identity(Layer):
@@ -26,7 +30,7 @@ class Identity(Layer):
 class Reshape(Layer):
     """(N, ...) -> (N, *target_shape); one -1 in it stands for what remains."""
 
-    def __init__(self, target_shape: Any, **kwargs: Any):
+    def __init__(self, target_shape: Sequence[int], **kwargs: Any):
         super().__init__(**kwargs)
         self.target_shape = tuple(int(n) for n in target_shape)
         if self.target_shape.count(-1) > 1 or any(n < 1 and n != -1 for n in self.target_shape):
@@ -51,7 +55,7 @@ class Reshape(Layer):
 class Permute(Layer):
     """The axes in another order: dims = (2, 1) exchanges the two after the batch."""
 
-    def __init__(self, dims: Any, **kwargs: Any):
+    def __init__(self, dims: Sequence[int], **kwargs: Any):
         super().__init__(**kwargs)
         self.dims = tuple(dims)
         if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
@@ -70,9 +74,9 @@ class Permute(Layer):
 class RepeatVector(Layer, input_rank=2):
     """(N, D) -> (N, n, D): the same row n times."""
 
-    def __init__(self, n: int, **kwargs: Any):
+    def __init__(self, n: Count, **kwargs: Any):
         super().__init__(**kwargs)
-        self.n = positive(n, "n")
+        self.n = int(n)
 
     def call(self, x: Tensor) -> Tensor:
         rows = ops.reshape(x, (x.shape[0], 1, x.shape[1]))
@@ -97,7 +101,7 @@ class ZeroPadding2D(Layer, input_rank=4):
     `padding` is n (all four sides), (rows, columns), or ((top, bottom), (left, right)).
     """
 
-    def __init__(self, padding: Any = (1, 1), data_format: str | None = None, **kwargs: Any):
+    def __init__(self, padding: Margins = (1, 1), data_format: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         channels_last(data_format)
         self.padding = _sides(padding, "padding")
@@ -114,7 +118,7 @@ class Cropping2D(Layer, input_rank=4):
     """Takes rows and columns away from images (N, H, W, C): as many as ZeroPadding2D would add."""
 
     def __init__(
-        self, cropping: Any = ((0, 0), (0, 0)), data_format: str | None = None, **kwargs: Any
+        self, cropping: Margins = ((0, 0), (0, 0)), data_format: str | None = None, **kwargs: Any
     ):
         super().__init__(**kwargs)
         channels_last(data_format)
@@ -139,7 +143,7 @@ class UpSampling2D(Layer, input_rank=4):
 
     def __init__(
         self,
-        size: Any = (2, 2),
+        size: Sides = (2, 2),
         data_format: str | None = None,
         interpolation: str = "nearest",
         **kwargs: Any,

@@ -11,7 +11,8 @@ from minitl import initializers, ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape, regularizer
 from minitl.layers.convolution import pair, slide_shape, valid_or_same
-from minitl.layers.core import Weighted, channels_last, positive
+from minitl.layers.core import Weighted, channels_last
+from minitl.layers.pooling import positive
 
 __all__ = ["Conv1D", "Convolution1D", "Cropping1D", "DepthwiseConv2D", "Embedding"]
 __all__ += ["SeparableConv2D", "SeparableConvolution2D", "ZeroPadding1D"]

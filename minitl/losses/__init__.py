@@ -20,7 +20,7 @@ import numpy as np
 
 from minitl import config, ops
 from minitl.autograd import Array, Tensor, as_tensor
-from minitl.naming import Configurable, Registry, attributes_of, look_up, snake_case
+from minitl.naming import Configurable, Registry, Share, attributes_of, look_up, snake_case
 
 if TYPE_CHECKING:
     from minitl.losses.others import *
@@ -136,7 +136,7 @@ class Crossentropy(Loss):
     sigmoid(z). `label_smoothing`, s in [0, 1]: t becomes (1 - s) t + s / m (sigmoid: m = 2).
     """
 
-    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, **kwargs: Any):
+    def __init__(self, from_logits: bool = False, label_smoothing: Share = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
 

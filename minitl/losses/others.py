@@ -13,7 +13,7 @@ import numpy as np
 from minitl import losses, ops
 from minitl.autograd import Array, Tensor, record
 from minitl.losses import EPSILON, TABLE, CategoricalCrossentropy, Crossentropy, Loss, targets_like
-from minitl.naming import public_names, snake_case
+from minitl.naming import NotNegative, Positive, public_names, snake_case
 from minitl.ops import arrays
 
 
@@ -42,7 +42,7 @@ class BinaryCrossentropy(Crossentropy):
 class _Focal(Crossentropy):
     """Base of focal losses (Lin et al. 2017, arXiv 1708.02002). `gamma` = 0 is cross-entropy."""
 
-    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, *args: Any, **kwargs: Any):
+    def __init__(self, alpha: float = 0.25, gamma: NotNegative = 2.0, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.alpha, self.gamma = alpha, gamma
 
@@ -138,7 +138,7 @@ class Huber(_Pointwise):
 
     def __init__(
         self,
-        delta: float = 1.0,
+        delta: Positive = 1.0,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "huber_loss",
     ):

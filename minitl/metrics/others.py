@@ -5,6 +5,7 @@
 once, is in `minitl.judging.evaluation`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from minitl import losses
 from minitl.autograd import Array
 from minitl.metrics import TABLE, LossMetric, Mean, MeanPerSample, Metric, true_labels
-from minitl.naming import public_names, snake_case
+from minitl.naming import Count, Natural, Positive, Share, public_names, snake_case
 
 
 class Sum(Mean):
@@ -43,7 +44,7 @@ class BinaryAccuracy(MeanPerSample):
 class TopKCategoricalAccuracy(MeanPerSample):
     """How often the true class (one-hot, or an integer) is among the k largest outputs."""
 
-    def __init__(self, k: int = 5, name: str | None = None):
+    def __init__(self, k: Count = 5, name: str | None = None):
         self.k = k
         super().__init__(name)
 
@@ -89,7 +90,7 @@ class _SmoothedCrossentropy(LossMetric):
     """Base: the loss of the same name, as a metric."""
 
     def __init__(
-        self, name: str | None = None, *, from_logits: bool = False, label_smoothing: float = 0
+        self, name: str | None = None, *, from_logits: bool = False, label_smoothing: Share = 0
     ):
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
         super().__init__(self.loss_type(from_logits, label_smoothing), name)
@@ -124,11 +125,11 @@ class _Counts(Metric):
     The result is one number, or for a list of thresholds an array.
     """
 
-    top_k: int | None = None
-    class_id: int | None = None
+    top_k: Count | None = None
+    class_id: Natural | None = None
     of: tuple[str, ...] = ()  # which count is the result; of two, the first as a share of both
 
-    def __init__(self, thresholds: Any = None, name: str | None = None):
+    def __init__(self, thresholds: float | Sequence[float] | None = None, name: str | None = None):
         self.thresholds = thresholds
         single = (-np.inf if self.top_k else 0.5) if thresholds is None else thresholds
         self._levels = np.atleast_1d(np.asarray(single, np.float64))
@@ -196,9 +197,9 @@ class _Retrieval(_Counts):
 
     def __init__(
         self,
-        thresholds: Any = None,
-        top_k: int | None = None,
-        class_id: int | None = None,
+        thresholds: float | Sequence[float] | None = None,
+        top_k: Count | None = None,
+        class_id: Natural | None = None,
         name: str | None = None,
     ):
         self.top_k, self.class_id = top_k, class_id
@@ -224,7 +225,7 @@ class FBetaScore(Metric):
     def __init__(
         self,
         average: str | None = None,
-        beta: float = 1.0,
+        beta: Positive = 1.0,
         threshold: float | None = None,
         name: str | None = "fbeta_score",
     ):
@@ -283,7 +284,7 @@ class AUC(Metric):
     outside, so that 0 and 1 are counted), trapezoids between them. `curve` is 'ROC' or 'PR'.
     """
 
-    def __init__(self, num_thresholds: int = 200, curve: str = "ROC", *, name: str | None = None):
+    def __init__(self, num_thresholds: Count = 200, curve: str = "ROC", *, name: str | None = None):
         if curve not in ("ROC", "PR"):
             raise ValueError(f"curve must be 'ROC' or 'PR', got {curve!r}")
         if num_thresholds < 2:

@@ -58,8 +58,6 @@ class ArrayData:
 
     def split(self, fraction: float) -> tuple[ArrayData, ArrayData]:
         """The first part for training, the last `fraction` for validation (as Keras splits)."""
-        if not 0 < fraction < 1:
-            raise ValueError(f"validation_split must be between 0 and 1, got {fraction}")
         at = int(self.samples * (1 - fraction))
         if at == 0 or at == self.samples:
             given = f"validation_split={fraction} of {self.samples} samples"
@@ -140,12 +138,6 @@ def check_finite(a: Array, what: str) -> None:
         if bad.any():
             i = start + int(np.argmax(bad.reshape(len(part), -1).any(axis=1)))
             raise ValueError(f"{what} has NaN or infinite numbers, first in sample {i}")
-
-
-def check_count(what: str, n: Any, least: int = 1) -> None:
-    """Raise ValueError unless `n` is an integer of at least `least`."""
-    if not isinstance(n, (int, np.integer)) or n < least:
-        raise ValueError(f"{what} must be an integer of at least {least}, got {n!r}")
 
 
 def check_shape(shape: tuple[int, ...], expected: tuple[int | None, ...], name: str) -> None:

@@ -9,18 +9,18 @@ table or a feature cache needs is opened when it is first asked for (`PARTS` in 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from minitl import optimizers
+from minitl import naming, optimizers
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer
 from minitl.models import prediction
-from minitl.models.batches import check_count, check_shape
-from minitl.models.callbacks import CallbackList, History
+from minitl.models.batches import check_shape
+from minitl.models.callbacks import Callback, CallbackList, History
 from minitl.models.graph import Graph, graph_between
 from minitl.models.training import Compiled, Training, measure
 from minitl.naming import check_keywords, elsewhere, part, unique_name
@@ -203,10 +203,10 @@ class Model(Layer):
     def predict(
         self,
         x: Any,
-        batch_size: int | None = None,
-        verbose: Any = "auto",
-        steps: int | None = None,
-        callbacks: Any = None,
+        batch_size: naming.Count | None = None,
+        verbose: naming.Verbose = "auto",
+        steps: naming.Count | None = None,
+        callbacks: Callback | Sequence[Any] | None = None,
     ) -> Any:
         """The model's outputs for all of x, computed in batches, as one array (or a list of them).
 
@@ -221,13 +221,13 @@ class Model(Layer):
     @check_keywords
     def compile(
         self,
-        optimizer: Any = "adam",
+        optimizer: naming.Named = "adam",
         loss: Any = None,
         loss_weights: Any = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
         run_eagerly: bool = False,
-        steps_per_execution: int = 1,
+        steps_per_execution: naming.Count = 1,
         jit_compile: Any = "auto",
         auto_scale_loss: bool = True,
     ) -> None:
@@ -263,23 +263,23 @@ class Model(Layer):
         self,
         x: Any = None,
         y: Any = None,
-        batch_size: int | None = None,
-        epochs: int = 1,
-        verbose: Any = "auto",
-        callbacks: Any = None,
-        validation_split: float = 0.0,
+        batch_size: naming.Count | None = None,
+        epochs: naming.Count = 1,
+        verbose: naming.Verbose = "auto",
+        callbacks: Callback | Sequence[Any] | None = None,
+        validation_split: naming.Fraction | None = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
-        class_weight: dict[int, float] | None = None,
+        class_weight: dict[int, naming.NotNegative] | None = None,
         sample_weight: Any = None,
-        initial_epoch: int = 0,
-        steps_per_epoch: int | None = None,
-        validation_steps: int | None = None,
-        validation_batch_size: int | None = None,
-        validation_freq: int = 1,
+        initial_epoch: naming.Natural = 0,
+        steps_per_epoch: naming.Count | None = None,
+        validation_steps: naming.Count | None = None,
+        validation_batch_size: naming.Count | None = None,
+        validation_freq: naming.Count = 1,
         *,
         cache_features: bool | str | Path = True,
-        augment_copies: int | None = None,
+        augment_copies: naming.Count | None = None,
     ) -> History:
         """Train for `epochs` passes over the data; returns a History.
 
@@ -306,8 +306,6 @@ class Model(Layer):
         then those at the start of the last epoch that began with a finite loss.
         """
         self.need_compile("fit")
-        check_count("epochs", epochs)
-        check_count("initial_epoch", initial_epoch, 0)
         source = prediction.source_of(self, x, y, sample_weight, batch_size, steps_per_epoch)
         held_out: Any = None
         if validation_split:
@@ -345,11 +343,11 @@ class Model(Layer):
         self,
         x: Any = None,
         y: Any = None,
-        batch_size: int | None = None,
-        verbose: Any = "auto",
+        batch_size: naming.Count | None = None,
+        verbose: naming.Verbose = "auto",
         sample_weight: Any = None,
-        steps: int | None = None,
-        callbacks: Any = None,
+        steps: naming.Count | None = None,
+        callbacks: Callback | Sequence[Any] | None = None,
         return_dict: bool = False,
     ) -> Any:
         """The loss and the metrics on data: [loss, metric, ...], or the loss alone without metrics.

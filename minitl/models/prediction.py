@@ -119,8 +119,6 @@ def source_of(
 
     Raises ValueError or TypeError, in the user's words, for data that the model cannot take.
     """
-    if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
-        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
     if is_stream(x):
         if y is not None:
             raise ValueError("x yields batches (x, y) itself: y must not be given as well")

@@ -16,7 +16,18 @@ import numpy as np
 
 from minitl import kernels, naming
 from minitl.autograd import Array, Variable
-from minitl.naming import Configurable, Registry, attributes_of, look_up, part, snake_case
+from minitl.naming import (
+    Configurable,
+    Fraction,
+    NotNegative,
+    Positive,
+    Registry,
+    Share,
+    attributes_of,
+    look_up,
+    part,
+    snake_case,
+)
 
 if TYPE_CHECKING:
     from minitl.optimizers.others import *
@@ -24,8 +35,8 @@ if TYPE_CHECKING:
 __getattr__ = attributes_of(__name__)
 
 SCHEDULES = Registry(f"{__name__}.schedules")  # which fills it
-# Of all steps, or a schedule: of the next one, after so many.
-Rate: TypeAlias = float | Callable[..., float]
+# Of all steps, or a schedule: of the next one, after so many; or what stands for one.
+Rate: TypeAlias = NotNegative | Callable[..., float] | str | dict[str, Any]
 
 
 class Optimizer(Configurable):
@@ -45,10 +56,10 @@ class Optimizer(Configurable):
     def __init__(
         self,
         learning_rate: Rate,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
+        weight_decay: NotNegative | None = None,
+        clipnorm: Positive | None = None,
+        clipvalue: Positive | None = None,
+        global_clipnorm: Positive | None = None,
         *,
         name: str | None = None,
     ):
@@ -56,12 +67,9 @@ class Optimizer(Configurable):
         given = [c for c in (clipnorm, clipvalue, global_clipnorm) if c is not None]
         if len(given) > 1:
             raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
-        if given and given[0] <= 0:
-            raise ValueError(f"the bound of clipping must be positive, got {given[0]}")
         self._rate, self.weight_decay = learning_rate, weight_decay
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
-        self.name = name or snake_case(type(self).__name__)
-        self._steps = 0
+        self.name, self._steps = name or snake_case(type(self).__name__), 0
         self.states: dict[Variable, dict[str, Array]] = {}  # of the weights that have moved
 
     @property
@@ -131,13 +139,12 @@ class Optimizer(Configurable):
         return super().get_config() | {"learning_rate": part("settings").serialize(self._rate)}
 
 
-def _rate_of(value: Any) -> Rate:
-    """A rate that a step can use; ValueError for a negative one."""
+def _rate_of(value: Any) -> Any:
     rate = look_up(value, SCHEDULES, "learning rate schedule")
     if callable(rate):
         return part("settings").of_steps(rate)
-    if not (rate := float(rate)) >= 0:
-        raise ValueError(f"learning_rate must not be negative, got {value!r}")
+    if not 0 <= (rate := float(rate)) < np.inf:
+        raise ValueError(f"learning_rate must be finite and not negative, got {value!r}")
     return rate
 
 
@@ -161,14 +168,12 @@ class SGD(Optimizer):
     def __init__(
         self,
         learning_rate: Rate = 0.01,
-        momentum: float = 0.0,
+        momentum: Share = 0.0,
         nesterov: bool = False,
         *args: Any,
         **kwargs: Any,
     ):
         super().__init__(learning_rate, *args, **kwargs)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must be in [0, 1], got {momentum}")
         self.momentum, self.nesterov = momentum, nesterov
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
@@ -193,17 +198,14 @@ class Adam(Optimizer):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
+        beta_1: Fraction = 0.9,
+        beta_2: Fraction = 0.999,
+        epsilon: NotNegative = 1e-7,
         amsgrad: bool = False,
         *args: Any,
         **kwargs: Any,
     ):
         super().__init__(learning_rate, *args, **kwargs)
-        for what, beta in (("beta_1", beta_1), ("beta_2", beta_2)):
-            if not 0 <= beta < 1:
-                raise ValueError(f"{what} must be in [0, 1), got {beta}")
         self.beta_1, self.beta_2, self.epsilon, self.amsgrad = beta_1, beta_2, epsilon, amsgrad
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import Array
+from minitl.naming import Fraction, NotNegative, Share
 from minitl.optimizers import TABLE, Adam, Optimizer, Rate, moment
 
 
@@ -14,10 +15,10 @@ class AdamW(Adam):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        weight_decay: float = 0.004,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
+        weight_decay: NotNegative = 0.004,
+        beta_1: Fraction = 0.9,
+        beta_2: Fraction = 0.999,
+        epsilon: NotNegative = 1e-7,
         amsgrad: bool = False,
         *args: Any,
         **kwargs: Any,
@@ -41,16 +42,14 @@ class RMSprop(Optimizer):
     def __init__(
         self,
         learning_rate: Rate = 0.001,
-        rho: float = 0.9,
-        momentum: float = 0.0,
-        epsilon: float = 1e-7,
+        rho: Fraction = 0.9,
+        momentum: Share = 0.0,
+        epsilon: NotNegative = 1e-7,
         centered: bool = False,
         *args: Any,
         **kwargs: Any,
     ):
         super().__init__(learning_rate, *args, **kwargs)
-        if not 0 <= rho < 1:
-            raise ValueError(f"rho must be in [0, 1), got {rho}")
         self.rho, self.momentum, self.epsilon, self.centered = rho, momentum, epsilon, centered
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:

@@ -7,7 +7,7 @@ optimizer takes any such function as its learning_rate; only those here can be s
 import math
 from collections.abc import Sequence
 
-from minitl.naming import Configurable, with_fields
+from minitl.naming import Configurable, Count, Natural, NotNegative, Positive, with_fields
 from minitl.optimizers import SCHEDULES
 
 
@@ -22,9 +22,9 @@ class LearningRateSchedule(Configurable):
 class ExponentialDecay(LearningRateSchedule):
     """initial * decay_rate ^ (step / decay_steps); `staircase` rounds the exponent down."""
 
-    initial_learning_rate: float
-    decay_steps: int
-    decay_rate: float
+    initial_learning_rate: NotNegative
+    decay_steps: Count
+    decay_rate: NotNegative
     staircase: bool = False
 
     def decays(self, step: int) -> float:
@@ -47,18 +47,18 @@ class InverseTimeDecay(ExponentialDecay):
 class PolynomialDecay(LearningRateSchedule):
     """From initial to end in decay_steps, along (1 - step/decay_steps)^power; then stays."""
 
-    initial_learning_rate: float
-    decay_steps: int
-    end_learning_rate: float = 0.0001
-    power: float = 1.0
+    initial_learning_rate: NotNegative
+    decay_steps: Count
+    end_learning_rate: NotNegative = 0.0001
+    power: Positive = 1.0
     cycle: bool = False
 
     def __call__(self, step: int) -> float:
-        length = self.decay_steps
+        length: float = self.decay_steps
         if self.cycle:  # start again from a smaller rate each time the end is reached
             length *= max(1, math.ceil(step / self.decay_steps))
         else:
-            step = min(step, length)
+            step = min(step, self.decay_steps)
         fraction = (1 - step / length) ** self.power
         fall = self.initial_learning_rate - self.end_learning_rate
         return fall * fraction + self.end_learning_rate
@@ -67,7 +67,7 @@ class PolynomialDecay(LearningRateSchedule):
 class PiecewiseConstantDecay(LearningRateSchedule):
     """values[i] up to and including step boundaries[i]; the last value after that."""
 
-    def __init__(self, boundaries: Sequence[int], values: Sequence[float]):
+    def __init__(self, boundaries: Sequence[float], values: Sequence[float]):
         got = len(values), len(boundaries)
         if got[0] != got[1] + 1:
             raise ValueError("there is one value more than boundaries; got {} and {}".format(*got))
@@ -87,12 +87,12 @@ class CosineDecay(LearningRateSchedule):
 
     def __init__(
         self,
-        initial_learning_rate: float,
-        decay_steps: int,
+        initial_learning_rate: NotNegative,
+        decay_steps: Count,
         alpha: float = 0.0,
         name: str = "CosineDecay",
-        warmup_target: float | None = None,
-        warmup_steps: int = 0,
+        warmup_target: NotNegative | None = None,
+        warmup_steps: Natural = 0,
     ):
         self.initial_learning_rate, self.decay_steps = initial_learning_rate, decay_steps
         self.alpha, self.warmup_target, self.warmup_steps = alpha, warmup_target, warmup_steps

@@ -168,14 +168,9 @@ class Caching:
     bars: bool = False  # whether to show progress
 
     def __post_init__(self) -> None:
-        cache, copies = self.cache, self.copies
-        if not isinstance(cache, (bool, str, Path)):
-            raise ValueError(f"cache_features is True, False or the path of a file, got {cache!r}")
-        if copies is not None and (not isinstance(copies, (int, np.integer)) or copies < 1):
-            raise ValueError(f"augment_copies must be a positive integer or None, got {copies!r}")
         self.seed, self.walks, self.stores = 0, list[CachedData](), list[Store]()
         # What the fit before this left; with a path, F goes there and comes from there alone.
-        self._before: list[Store] = list(self.model.kept_features) if cache is True else []
+        self._before: list[Store] = list(self.model.kept_features) if self.cache is True else []
 
     def wrap(self, data: Any, training: bool) -> CachedData:
         """`data`, to be walked over in epochs of training, or for validation."""

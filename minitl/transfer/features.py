@@ -14,11 +14,10 @@ import numpy as np
 
 from minitl import layers as kinds
 from minitl.layers import Layer
-from minitl.layers.core import positive
 from minitl.models import Model
 from minitl.models.batches import is_stream
 from minitl.models.opened import open_up
-from minitl.naming import check_keywords
+from minitl.naming import Count, Verbose, check_keywords
 from minitl.storage.atomic import progress_bar
 from minitl.storage.digests import arrays_digest, digest_of, sample_digests
 from minitl.transfer.cut import architecture
@@ -34,8 +33,8 @@ def extract_features(
     images: Any,
     layers: Chosen = None,
     pooling: str | None = None,
-    batch_size: int = 32,
-    verbose: Any = "auto",
+    batch_size: Count = 32,
+    verbose: Verbose = "auto",
     preprocess: Callable[[np.ndarray], np.ndarray] | None = None,
     out: str | Path | None = None,
 ) -> np.ndarray:
@@ -58,7 +57,7 @@ def extract_features(
     Raises ValueError for an unknown layer or pooling, or if `out` holds something else's features.
     """
     images = images.in_order() if hasattr(images, "in_order") else images
-    chunks = _chunks(images, positive(batch_size, "batch_size"))
+    chunks = _chunks(images, batch_size)
     if out is not None and getattr(images, "reshuffled", False):
         why = "so that the rows of F keep the order of its labels"
         what = "the images come in a new order every time: make the data set with shuffle=False"

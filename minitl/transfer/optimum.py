@@ -23,6 +23,7 @@ from minitl.callbacks import Callback
 from minitl.kernels.machine.threads import share_out
 from minitl.layers import Dense
 from minitl.models import Model
+from minitl.naming import Count, NotNegative, Positive
 from minitl.regularizers import L2
 
 ROWS = 256  # of F that are float64 at a time
@@ -47,12 +48,12 @@ class Head(NamedTuple):
 def solve_head(
     f: Any,
     y: Any,
-    l2: float,
+    l2: NotNegative,
     sample_weight: Any = None,
     *,
     standardize: bool = False,
-    tolerance: float = 1e-10,
-    max_iterations: int = 300,
+    tolerance: Positive = 1e-10,
+    max_iterations: Count = 300,
 ) -> Head:
     """The W and b that minimise L(W, b), see above, in float64.
 
@@ -105,7 +106,7 @@ def _solve(f: Centred, targets: np.ndarray, l2: float, tolerance: float, most: i
 
 
 def head_loss(
-    f: Any, y: Any, kernel: Any, bias: Any, l2: float = 0.0, sample_weight: Any = None
+    f: Any, y: Any, kernel: Any, bias: Any, l2: NotNegative = 0.0, sample_weight: Any = None
 ) -> float:
     """L(W, b) in float64, for F (N, D), y (N,) or (N, m), W (D, m), b (m,)."""
     f, w, b = np.asarray(f), np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
@@ -207,7 +208,7 @@ class Centred:
         return u * s, back
 
     def loss_and_norm(
-        self, targets: np.ndarray, w: np.ndarray, c: np.ndarray, l2: float
+        self, targets: np.ndarray, w: np.ndarray, c: np.ndarray, l2: NotNegative
     ) -> tuple[float, float]:
         """L and the norm of its gradient for W (D, m) and c (m,) on these rows."""
         value, dw, dc = self.loss(targets, w, c)
@@ -229,7 +230,7 @@ class Curve:
     """L of W and c as one V = unit * flat (r + 1, m), on X (N, r). V is measured in units in which
     L curves by 1 at a given place; `norms` are those of the gradient to V, one per evaluation."""
 
-    def __init__(self, x: np.ndarray, targets: np.ndarray, l2: float):
+    def __init__(self, x: np.ndarray, targets: np.ndarray, l2: NotNegative):
         self.ones = np.concatenate([x, np.ones((len(x), 1))], axis=1)
         self.targets, self.of_row = targets, targets.sum(axis=1, keepdims=True)
         self.l2, r = l2, x.shape[1]

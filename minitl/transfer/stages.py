@@ -13,10 +13,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,19 @@ import numpy as np
 from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
 from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
-from minitl.models.batches import check_count, is_stream
+from minitl.models.batches import is_stream
 from minitl.models.opened import named_layers, open_up, walk, work
 from minitl.models.prediction import source_of
-from minitl.naming import Configurable, complain_about_unknown, did_you_mean
+from minitl.naming import (
+    Configurable,
+    Count,
+    Fraction,
+    Natural,
+    NotNegative,
+    complain_about_unknown,
+    did_you_mean,
+    with_fields,
+)
 from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
 from minitl.storage.digests import arrays_digest
 from minitl.transfer.cut import find_cut
@@ -198,19 +206,16 @@ class Stage(Configurable):
     def __init__(
         self,
         unfreeze: str | Layer,
-        epochs: int | None = None,
+        epochs: Count | None = None,
         learning_rate: Rate | None = None,
-        multiplier: float | None = None,
+        multiplier: NotNegative | None = None,
     ):
-        if multiplier is not None and not 0 <= multiplier < math.inf:
-            raise ValueError(f"a multiplier is a number of at least 0, got {multiplier!r}")
-        check_count("epochs", 1 if epochs is None else epochs)
         self.unfreeze, self.epochs = unfreeze, epochs
         self.learning_rate, self.multiplier = learning_rate, multiplier
 
 
-@dataclass(frozen=True)
-class Pace:
+@with_fields
+class Pace(Configurable):
     """How far and how fast the stages of `fine_tune` go; its arguments by these names.
 
         rate of the head in a stage:               r(t)
@@ -226,20 +231,13 @@ class Pace:
     batch_norm                as for `unfreeze_from`
     """
 
-    head_epochs: int = 50
-    epochs: int = 5
+    head_epochs: Natural = 50
+    epochs: Count = 5
     learning_rate: Rate = 1e-5
-    rate_decay: float = 1 / 2.6
-    warmup: float = 0.1
-    patience: int = 5
+    rate_decay: NotNegative = 1 / 2.6
+    warmup: Fraction = 0.1
+    patience: Natural = 5
     batch_norm: bool = False
-
-    def __post_init__(self) -> None:
-        check_count("head_epochs", self.head_epochs, 0)
-        check_count("epochs", self.epochs)
-        if not 0 <= self.warmup < 1:
-            given = f"got {self.warmup!r}"
-            raise ValueError(f"warmup is a share of the steps, from 0 to below 1, {given}")
 
 
 def fine_tune(
@@ -348,7 +346,7 @@ def _plan(
 class _Training:
     """A fine-tuning on its way: one `fit` after another, each with a fresh optimizer."""
 
-    def __init__(self, model: Model, data: Any, fit: dict[str, Any], best: _Best, warmup: float):
+    def __init__(self, model: Model, data: Any, fit: dict[str, Any], best: _Best, warmup: Fraction):
         self.model, self.compiled, self.best, self.warmup = model, model.optimizer, best, warmup
         self.histories: list[tuple[str, History]] = []
         given = data if isinstance(data, (tuple, list)) else (data, None)
@@ -361,7 +359,7 @@ class _Training:
         if weights is not None:
             self.fit["sample_weight"] = weights
 
-    def run(self, name: str, epochs: int, rate: Rate | None, prove: bool) -> None:
+    def run(self, name: str, epochs: Count, rate: Rate | None, prove: bool) -> None:
         """One stage. With no rate, the optimizer is the compiled one."""
         model, number, told = self.model, len(self.histories) + 1, self.fit.get("verbose", 1)
         model.optimizer = self.compiled.clone()
@@ -448,7 +446,7 @@ class _Best(EarlyStopping):
 class _WarmUpAndCosine(Callback):
     """Sets the optimizer's rate for one `fit`, whose number of steps only `fit` knows."""
 
-    def __init__(self, rate: float, warmup: float):
+    def __init__(self, rate: float, warmup: Fraction):
         self.rate, self.warmup = rate, warmup
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

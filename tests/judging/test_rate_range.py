@@ -238,7 +238,7 @@ def test_batches_from_a_data_set():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lowest": 0}, "rates grow from lowest to highest, got 0 to 1.0"),
+        ({"lowest": 0}, "lowest must be a finite number above 0, got 0"),
         ({"lowest": 2}, "rates grow from lowest to highest, got 2 to 1.0"),
         ({"steps": 2}, "steps must be an integer of at least 3, got 2"),
         ({"lowest": 1e20, "highest": 1e30}, "lowest=1e.20 is too high already"),

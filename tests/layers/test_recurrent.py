@@ -213,12 +213,12 @@ def test_largest_step_looks_into_models():
 
 
 def test_wrappers_refuse():
-    with pytest.raises(TypeError, match="TimeDistributed is made of a layer or a model, got 3"):
+    with pytest.raises(TypeError, match="TimeDistributed: layer must be a Layer, got 3"):
         TimeDistributed(3)
     two = minitl.Model(*(lambda x: (x, [Dense(1)(x), Dense(2)(x)]))(Input((3,))))
     with pytest.raises(ValueError, match="needs a layer of one output"):
         TimeDistributed(two)(np.ones((1, 2, 3)))
-    with pytest.raises(TypeError, match="Bidirectional is made of an LSTM or a GRU"):
+    with pytest.raises(TypeError, match="Bidirectional: layer must be a Recurrent"):
         Bidirectional(Dense(2))
     with pytest.raises(ValueError, match=r"merge_mode must be one of 'concat', .* got 'max'"):
         Bidirectional(LSTM(2), "max")

@@ -561,11 +561,11 @@ class _Stream:
         ({"stages": ["head"]}, ValueError, "the stage 'head' unfreezes no layer of the base"),
         ({"base": "bse"}, ValueError, "no layer or block 'bse'"),
         ({"base": base}, ValueError, "does not have the base's layers block1_conv1"),
-        ({"warmup": 1}, ValueError, "warmup is a share of the steps"),
+        ({"warmup": 1}, ValueError, "warmup must be in \\[0, 1\\), got"),
         ({"head_epoch": 3}, TypeError, r"fine_tune\(\) has no .* Did you mean 'head_epochs'"),
         ({"batchsize": 3}, TypeError, r"fine_tune\(\) has no argument 'batchsize'. .*'batch_size'"),
         ({"data": (X,)}, ValueError, r"data must be \(x, y\)"),
-        ({"epochs": 0}, ValueError, "epochs must be an integer of at least 1, got 0"),
+        ({"epochs": 0}, ValueError, "epochs must be a positive integer, got 0"),
         ({"head_epochs": 1.5}, ValueError, "head_epochs must be an integer of at least 0, got 1.5"),
     ],
 )  # fmt: skip
@@ -581,9 +581,9 @@ def test_what_is_wrong_is_said_before_anything_has_changed(arguments, kind, mess
 
 
 def test_a_stage_s_own_settings():
-    with pytest.raises(ValueError, match="a multiplier is a number of at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"multiplier must be a finite number of .*, got -1"):
         Stage("block3", multiplier=-1)
-    with pytest.raises(ValueError, match="epochs must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="epochs must be a positive integer, got 0"):
         Stage("block3", epochs=0)
     with pytest.raises(TypeError, match=r"Stage\(\) has no argument 'rate'"):
         Stage("block3", rate=0.1)

@@ -13,8 +13,8 @@ import numpy as np
 from minitl import initializers, ops
 from minitl.autograd import Array, Tensor
 from minitl.layers.base import Rng, Shape, regularizer
-from minitl.layers.core import positive
 from minitl.layers.regularization import RandomLayer
+from minitl.naming import Count, Fraction, Named, Natural
 from minitl.ops import recurrence
 
 __all__ = ["GRU", "LSTM"]
@@ -53,20 +53,20 @@ class Recurrent(RandomLayer, input_rank=3):
 
     def __init__(
         self,
-        units: int,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        units: Count,
+        activation: Named | None = "tanh",
+        recurrent_activation: Named | None = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
+        kernel_initializer: Named = "glorot_uniform",
+        recurrent_initializer: Named = "orthogonal",
+        bias_initializer: Named = "zeros",
+        kernel_regularizer: Named | None = None,
+        recurrent_regularizer: Named | None = None,
+        bias_regularizer: Named | None = None,
         *,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        seed: int | None = None,
+        dropout: Fraction = 0.0,
+        recurrent_dropout: Fraction = 0.0,
+        seed: Natural | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
@@ -75,7 +75,7 @@ class Recurrent(RandomLayer, input_rank=3):
         **kwargs: Any,
     ):
         super().__init__(seed, **kwargs)
-        self.units, self.use_bias = positive(units, "units"), use_bias
+        self.units, self.use_bias = int(units), use_bias
         self.activation = ops.activation(activation)
         self.recurrent_activation = ops.activation(recurrent_activation)
         for what in ("activation", "recurrent_activation"):
@@ -162,7 +162,7 @@ class Recurrent(RandomLayer, input_rank=3):
         """
         rng = self.generator(rng)
 
-        def mask(rate: float, *shape: int) -> Array | None:
+        def mask(rate: Fraction, *shape: int) -> Array | None:
             return ops.dropout(np.ones(shape, dtype), rate, rng).storage if rate else None
 
         of_input = mask(self.dropout, self.gates if self.recurrent_dropout else 1, n, d)
@@ -193,13 +193,13 @@ class LSTM(Recurrent, gates=4):
 
     def __init__(
         self,
-        units: int,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        units: Count,
+        activation: Named | None = "tanh",
+        recurrent_activation: Named | None = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
+        kernel_initializer: Named = "glorot_uniform",
+        recurrent_initializer: Named = "orthogonal",
+        bias_initializer: Named = "zeros",
         unit_forget_bias: bool = True,
         *args: Any,
         **kwargs: Any,

@@ -64,8 +64,6 @@ class TimeDistributed(_Wrapper):
     """
 
     def __init__(self, layer: Layer, *, dtype: str | None = None, **kwargs: Any):
-        if not isinstance(layer, Layer):
-            raise TypeError(f"TimeDistributed is made of a layer or a model, got {layer!r}")
         super().__init__(dtype=dtype or layer.dtype, **kwargs)
         self.layer = layer
         if not self.trainable:
@@ -141,8 +139,6 @@ class Bidirectional(_Wrapper, inner=("forward_layer", "backward_layer")):
         dtype: str | None = None,
         **kwargs: Any,
     ):
-        if not isinstance(layer, Recurrent):
-            raise TypeError(f"Bidirectional is made of an LSTM or a GRU, got {layer!r}")
         if merge_mode not in MERGING:
             known = ", ".join(map(repr, MERGING))
             raise ValueError(f"merge_mode must be one of {known}, got {merge_mode!r}")
