@@ -108,7 +108,7 @@ def test_misspelt_arguments(make, message):
         (lambda: layers.ZeroPadding2D(-1), "padding must be n, "),
         (lambda: Dropout(1), r"rate must be in \[0, 1\), got 1"),
         (lambda: Dropout(-0.1), r"rate must be in \[0, 1\)"),
-        (lambda: Input((0, 3)), r"positive sizes or None, got \(0, 3\)"),
+        (lambda: Input((0, 3)), r"shape must be a positive integer or .*, got \(0, 3\)"),
         (lambda: Input(), "Input needs a shape"),
         (lambda: Dense(2, dtype="float16"), "'float32' or 'float64', not 'float16'"),
     ],
