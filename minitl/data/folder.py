@@ -94,8 +94,8 @@ class ImageDataset(Steps):
         """A digest of what is yielded as far as it can be told without reading the images: names
         (with that of their folder) and sizes of the files, labels, and every setting."""
         files = [[*Path(p).parts[-2:], os.path.getsize(p)] for p in self.file_paths]
-        settings = {k: v for k, v in vars(self).items() if k not in ("file_paths", "_iteration")}
-        settings["shuffle"] = settings.pop("reshuffled")
+        names = [name for name in self.__dataclass_fields__ if name != "file_paths"]
+        settings = {n: self.reshuffled if n == "shuffle" else getattr(self, n) for n in names}
         return fingerprint([files, settings])
 
     def part(self, rows: np.ndarray, shuffle: bool) -> ImageDataset:
@@ -235,7 +235,7 @@ def image_dataset_from_directory(
         classes = "" if names is None else f" belonging to {len(names)} classes"
         print(f"Found {len(paths)} files{classes}.")
     found: dict[str, Any] = {"file_paths": paths, "labels": targets, "class_names": names}
-    data = replace(empty, label_mode=label_mode, **found)
+    data = replace(empty, label_mode=label_mode, shuffle=shuffle, **found)
     if shuffle:  # Keras's way, so that the lists and the split are Keras's
         data = data.part(np.random.RandomState(seed).permutation(len(paths)), shuffle)
     inferred = isinstance(labels, str)
