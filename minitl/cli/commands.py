@@ -30,7 +30,7 @@ from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import frozen_vgg16
 from minitl.cli.trained import PREPARE, classified, trained_model
 from minitl.data.found import left_out
-from minitl.judging import evaluation, plots
+from minitl.judging import evaluation, plots, summary
 from minitl.models import load_model
 from minitl.storage import atomic, keras_files, state
 from minitl.storage.atomic import visible
@@ -72,6 +72,7 @@ def add_to(commands: Any) -> None:
 
     parser = add_command(commands, info)
     parser.add_argument("file", metavar="FILE")
+    flag(parser, "--json", "all of it, as JSON")
     flag(parser, "--card", "of a model that `minitl train` wrote: a model card, in Markdown")
 
     parser = add_command(commands, augment)
@@ -251,30 +252,45 @@ def info(arguments: argparse.Namespace) -> None:
     if arguments.card:
         print(model_card(path, *trained_model(arguments.file)), end="")
         return
+    kind, told, lines = _contents(path)
+    if arguments.json:
+        print(json.dumps({"file": str(path), "kind": kind, **told}, indent=1))
+    else:
+        print(f"{visible(path)}: {kind}", *(visible(line, keep="\n") for line in lines), sep="\n")
+
+
+def _contents(path: Path) -> tuple[str, dict[str, Any], list[str]]:
+    """What kind of file it is, what it holds as plain values, and in lines of text."""
     with open_regular(path) as file:
         start = file.read(512)
     if state.is_state(start):
-        print(f"{visible(path)}: a backup of a training (BackupAndRestore)")
-        for line in backup.describe(path):
-            print(visible(line))
-        return
+        lines = backup.describe(path)
+        return "a backup of a training (BackupAndRestore)", {"lines": lines}, lines
     if start.startswith(keras_files.SIGNATURE) and feature_file.is_feature_file(path):
-        print(f"{visible(path)}: a feature file\n{feature_file.describe(path)}")
-        return
+        text = feature_file.describe(path)
+        layout = feature_file.read_layout(path)
+        told = {"shape": list(layout.shape), "dtype": str(layout.dtype), "growing": layout.growing}
+        return "a feature file", told | {"about": {**layout.about, **layout.key}}, [text]
     stored = keras_files.read_weights(path)
     if "model_config" in stored.attributes:
-        model = load_model(path)
-        print(f"{visible(path)}: a model")
-        model.summary()
+        model, lines = load_model(path), list[str]()
+        model.summary(print_fn=lines.append)
         for name, value in model.metadata.items():
             text = value if isinstance(value, str) else json.dumps(value)
-            print(f"{visible(name)}: {visible(text)}")
-        return
-    print(f"{visible(path)}: weights")
-    named = [(layer, *each) for layer, arrays in stored.layers for each in arrays]
-    for layer, name, array in named:
-        print(f"{visible(layer):24} {visible(name):40} {array.shape!s:20} {array.dtype}")
-    print(f"{sum(array.size for _, _, array in named):,} numbers")
+            lines.append(f"{visible(name)}: {visible(text)}")
+        columns, rows, _ = summary.parts(model)
+        told = {"name": model.name, "parameters": model.count_params()}
+        told |= {"layers": [dict(zip(columns, row, strict=True)) for row in rows]}
+        return "a model", told | {"metadata": model.metadata}, lines
+    listed, lines, numbers = list[dict[str, Any]](), list[str](), 0
+    for layer, arrays in stored.layers:
+        for name, array in arrays:
+            lines.append(f"{layer:24} {name:40} {array.shape!s:20} {array.dtype}")
+            one = {"layer": layer, "name": name, "shape": list(array.shape)}
+            listed.append(one | {"dtype": str(array.dtype)})
+            numbers += int(array.size)
+    lines.append(f"{numbers:,} numbers")
+    return "weights", {"arrays": listed, "numbers": numbers}, lines
 
 
 def augment(arguments: argparse.Namespace) -> None:

@@ -64,11 +64,15 @@ def walk(
         raise OSError(f"{bad} of {len(pictures)} images cannot be read")
 
 
-def readable(pictures: Pictures, strict: bool) -> Pictures:
-    """Those that can be read, after every one has been; some of their pixels stay in memory."""
+def readable(pictures: Pictures, strict: bool, see: Any = None) -> Pictures:
+    """Those that can be read, after every one has been; some of their pixels stay in memory.
+
+    `see(rows, pixels)` is shown all of them.
+    """
     pictures.keep = KEPT
-    for _ in walk(pictures, "reading images", strict):
-        pass
+    for rows, pixels in walk(pictures, "reading images", strict):
+        if see is not None:
+            see(rows, pixels)
     return pictures.part(pictures.readable())
 
 

@@ -168,6 +168,15 @@ def test_extract_once_and_info(photos, trained, tmp_path, capsys):
         assert main(["info", str(file)]) == 0
         text = capsys.readouterr().out
         assert all(word in text for word in words), text
+        assert main(["info", str(file), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["file"] == str(file) and words[0].strip(": ") in told["kind"]
+        key, value = {
+            "a feature file": ("shape", [12, 1024]),
+            "weights": ("numbers", 14_714_688),
+            "a model": ("parameters", load_model(trained).count_params()),
+        }[told["kind"]]
+        assert told[key] == value
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files that are any bytes")
