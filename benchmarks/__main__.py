@@ -20,6 +20,7 @@ NAMES = (
     "recurrent",
     "optimizer",
     "augmentation",
+    "from_files",
     "startup",
     "memory",
     "accuracy",

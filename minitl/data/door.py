@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import stat
 import struct
 import threading
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from minitl.storage.atomic import visible
+from minitl.storage.door import open_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,25 +60,15 @@ def shown(path: Source) -> str:
     return "the image" if isinstance(path, io.BytesIO) else visible(os.fsdecode(path))
 
 
-def regular_file(path: str | bytes | os.PathLike) -> BinaryIO:
+def regular_file(path: Any) -> BinaryIO:
     """Open a regular file for reading, without ever waiting. Raises OSError for all else."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        # Twice: some devices act when they are opened, and a name can change its file meanwhile.
-        regular = stat.S_ISREG(os.stat(path).st_mode)
-        file = os.fdopen(os.open(path, flags), "rb") if regular else None
+        return open_regular(path)
     except OSError as error:
         # the same class, so that FileNotFoundError stays what it is
-        raise type(error)(f"cannot read {shown(path)}: {error.strerror}") from error
+        raise type(error)(f"cannot read {shown(path)}: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in the name
         raise OSError(f"cannot read {shown(path)}: {error}") from None
-    if file is not None and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    if file is not None:
-        file.close()
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"cannot read {shown(path)}: it is a folder")
-    raise PictureError(f"cannot read {shown(path)}: it is no regular file (a FIFO or a device?)")
 
 
 @contextlib.contextmanager

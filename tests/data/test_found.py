@@ -119,7 +119,7 @@ def test_links_fifos_and_devices(tmp_path):
     assert names(found) == ["a.png", "b.png", "c.png", "f.jpg", "zero.png"]
     assert skipped(found)[reasons.LINKS] == ["back", "up0", "up1", "up2"]
     assert sum(len(rows) for rows, _ in found.batches(2)) == 3
-    assert all("no regular file" in fault for fault in found.faults.values())
+    assert all("expected a regular file" in fault for fault in found.faults.values())
 
 
 @pytest.mark.parametrize("text", [
