@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -146,7 +146,9 @@ def write_weights(folder: Path) -> None:
     """VGG16's weights without top as w.npz and w.h5: ImageNet's if they are here, else drawn."""
     here = weights.find("vgg16", False)
     model = VGG16(include_top=False, weights=str(here) if here else None)
-    arrays = {f"{la.name}/{i}": w for la in model.layers for i, w in enumerate(la.get_weights())}
+    arrays: dict[str, Any] = {
+        f"{la.name}/{i}": w for la in model.layers for i, w in enumerate(la.get_weights())
+    }
     np.savez(folder / "w.npz", **arrays)
     model.save_weights(folder / "w.weights.h5")
 
