@@ -88,7 +88,7 @@ def test_random_seed_makes_layers_reproducible():
     def kernels():
         config.set_random_seed(7)
         layers = [Dense(3), Dense(3)]
-        return [layer(np.ones((1, 4))) and layer.get_weights()[0] for layer in layers]
+        return [layer(np.ones((1, 4))) is not None and layer.get_weights()[0] for layer in layers]
 
     a, b = kernels()
     again, _ = kernels()

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import json
 import os
 import warnings
@@ -17,6 +18,7 @@ from minitl.callbacks.control import ModelCheckpoint
 from minitl.models.opened import walk
 from minitl.storage import state as state_file
 from minitl.storage.atomic import locked
+from minitl.storage.digests import digest_of
 from minitl.storage.settings import serialize
 
 # The attributes of a training that say, with others, where it stands.
@@ -140,6 +142,8 @@ class BackupAndRestore(Callback):
             "frozen weights": state_file.fingerprint(frozen),
             "optimizer": _described(model.optimizer),
             "loss and metrics": [_described(part) for part in chosen],
+            "layers' code": digest_of([type(layer) for layer in walk(model)], code_only=True),
+            "callbacks' code": digest_of([_code(c) for c in self.others], code_only=True),
             "data": _data_identity(training.source),
             "validation data": _data_identity(training.held_out),
             "settings": {
@@ -301,11 +305,25 @@ def _memory(callback: Callback) -> Callable[[], dict[str, Any]]:
 
 
 def _described(part: Any) -> str:
+    if isinstance(part, (list, tuple)):
+        return str([_described(p) for p in part])
     try:
-        return json.dumps(serialize(part))
-    except (ValueError, TypeError):  # a function of the user's: its name must do
-        name = getattr(part, "__qualname__", type(part).__name__)
-        return str([_described(p) for p in part]) if isinstance(part, (list, tuple)) else name
+        text = json.dumps(serialize(part))
+    except (ValueError, TypeError):  # a function of the user's
+        text = getattr(part, "__qualname__", type(part).__name__)
+    own = {n: v for n, v in getattr(part, "__dict__", {}).items() if n != "states"}
+    unknown: list[str] = []
+    kept = [type(part), own] if hasattr(part, "states") else part  # of an optimizer its settings
+    text += f" ({digest_of(kept, unknown)[:16]})"
+    for reason in unknown:
+        what = "whether it is that of the training before an interruption cannot be known"
+        warnings.warn(f"{reason}: {what}", UserWarning, stacklevel=2)
+    return text
+
+
+def _code(callback: Callback) -> list[Any]:
+    """What a callback does: its class, and the functions that it was given."""
+    return [type(callback), *(v for v in vars(callback).values() if inspect.isfunction(v))]
 
 
 def _short_text(value: Any) -> str:

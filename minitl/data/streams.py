@@ -1,6 +1,7 @@
 """Iterables of batches as a source: a data set, a generator, anything that yields (x, y)."""
 
 import contextlib
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class StreamData:
     def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on; of a generator, those that are left."""
         if self.changes is not None and first == 0 and not self.within:
-            self.begun = self.changes.now()
+            self.begun = copy.deepcopy(self.changes.now())  # what is alive goes on changing
         if self.steps is not None and first >= self.steps:
             return
         count, items = first, self.iterator

@@ -36,7 +36,7 @@ def predict(model: Any, source: Any, verbose: Any, callbacks: Any) -> Any:
                 for i, out in enumerate(of(model, piece, training=False)):
                     if len(results) <= i:  # of a stream it is not known how many will come
                         results.append(np.empty((source.samples or 0, *out.shape[1:]), out.dtype))
-                    _write_rows(results[i], at, out.storage)
+                    _write_rows(results[i], at, out.storage, piece.size)
                 at += piece.size
             run.on_predict_batch_end(step, {})
     run.on_predict_end({})
@@ -45,14 +45,14 @@ def predict(model: Any, source: Any, verbose: Any, callbacks: Any) -> Any:
     return model.packed(results) if len(results) > 1 or model.output_keys else results[0]
 
 
-def _write_rows(a: Array, at: int, rows: Array) -> None:
+def _write_rows(a: Array, at: int, rows: Array, n: int) -> None:
     """a[at : at + n] = rows (n, ...). If there is no room, `a` grows by an eighth or more, where
     it lies: a list of parts, joined at the end, would take its memory twice.
 
     Raises ValueError for rows of another shape, which NumPy might stretch.
     """
-    if rows.shape[1:] != a.shape[1:]:
-        came = f"after {at} rows of shape {a.shape[1:]} came rows of shape {rows.shape[1:]}"
+    if rows.shape != (n, *a.shape[1:]):
+        came = f"after {at} rows of shape {a.shape[1:]} came, for {n} samples, {rows.shape}"
         how = "predict such batches one by one"
         raise ValueError(f"the outputs of all batches become one array, but {came}: {how}")
     end = at + len(rows)

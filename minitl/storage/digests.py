@@ -2,15 +2,18 @@
 
 Arrays are told apart by all of their bytes, whole (`arrays_digest`) or sample by sample
 (`sample_digests`). `digest_of` takes anything. A function is told apart by its code, its defaults,
-and the values, functions and objects that it refers to: an edited helper makes it another. Only
-what an installed package brings, minitl among them, is known by its name.
+and the values, functions and objects that it refers to, those of the user's own modules too: an
+edited helper makes it another. What an installed package brings, minitl among them, is known by its
+name. What a function reads from files or the environment cannot be known; that is told as well.
 """
 
 import contextlib
+import dis
 import functools
 import hashlib
 import os
 import sys
+import sysconfig
 import types
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+STDLIB = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
 SIZE = 16  # bytes of a sample's digest
 WORKERS = os.cpu_count() or 1
 # Where classes and functions of minitl once were: files with digests of the place outlive a move.
@@ -29,12 +33,20 @@ FORMER_PLACES = {
     "minitl.layers.reshaping": ["Flatten"],
     "minitl.layers.wrappers": ["Bidirectional", "TimeDistributed"],
 }
+# Names by which a function reaches what is outside of the program, or all that is inside.
+OUTSIDE = {"open", "input", "environ", "getenv", "load", "loadtxt", "genfromtxt", "fromfile"}
+OUTSIDE |= {"memmap", "read_text", "read_bytes", "read_csv", "read_json", "imread", "urlopen"}
+OUTSIDE |= {"urandom", "import_module", "__import__", "eval", "exec", "globals", "locals"}
 FORMER = {name: place for place, names in FORMER_PLACES.items() for name in names}
 
 
-def digest_of(value: Any) -> str:
-    """Hexadecimal digest of anything: numbers, arrays, containers, functions, objects."""
-    return _Teller().digest(value)
+def digest_of(value: Any, unknown: list[str] | None = None, code_only: bool = False) -> str:
+    """Hexadecimal digest of anything: numbers, arrays, containers, functions, objects.
+
+    To `unknown` is added what cannot be known of it, in words: 'f reads what `open` gives'. With
+    `code_only` a function is its code and that of the user's functions it calls, not its values.
+    """
+    return _Teller([] if unknown is None else unknown, code_only).digest(value)
 
 
 def arrays_digest(
@@ -82,7 +94,8 @@ def sample_digests(arrays: Sequence[np.ndarray], tags: Sequence[bytes] | None = 
 class _Teller:
     """Digests of values and of what they refer to; each object is looked at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, unknown: list[str], code_only: bool = False) -> None:
+        self.unknown, self.code_only = unknown, code_only
         self.known: dict[int, tuple[Any, str]] = {}  # the object is kept, so that its id is
 
     def digest(self, value: Any) -> str:
@@ -99,46 +112,91 @@ class _Teller:
         """What tells `value` apart, as something whose repr is the same in every process."""
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
             return value
-        if isinstance(value, (list, tuple)):
-            return type(value).__name__, self.digests(value)
-        if isinstance(value, (set, frozenset)):
-            return "set", sorted(self.digests(value))
-        if isinstance(value, dict):
-            return "dict", [(str(k), self.digest(v)) for k, v in value.items()]
+        if isinstance(value, (list, tuple, set, frozenset, dict, types.MappingProxyType)):
+            inside = self.contents(value)
+            if type(value).__module__ == "builtins" or not _of_user(type(value)):
+                return inside
+            return inside, self.digest(type(value)), self.digest(getattr(value, "__dict__", None))
         if isinstance(value, functools.partial):
             return "partial", self.digests([value.func, value.args, value.keywords])
         if isinstance(value, types.MethodType):
             return "method", self.digests([value.__func__, value.__self__])
         if isinstance(value, (staticmethod, classmethod)):
             return "method", self.digest(value.__func__)
+        if isinstance(value, property):
+            return "property", self.digests([value.fget, value.fset])
         if isinstance(value, types.CodeType):
             return value.co_code, value.co_names, self.digests(value.co_consts)
         if isinstance(value, types.ModuleType):
-            return value.__name__, str(getattr(value, "__version__", ""))
+            version = value.__name__, str(getattr(value, "__version__", ""))
+            if not _of_user(value):
+                return version
+            return version, self.digest({n: v for n, v in vars(value).items() if n[:2] != "__"})
         if isinstance(value, (types.FunctionType, type)):
             return (_place(value), self.inside(value)) if _of_user(value) else _place(value)
         if hasattr(value, "py_func"):  # compiled by Numba
             return "compiled", self.digest(value.py_func)
-        if hasattr(value, "__array__"):
-            return "array", arrays_digest([np.asarray(value)])
-        if hasattr(value, "__dict__"):
-            return self.digest(type(value)), self.digest(vars(value))
+        if isinstance(value, types.BuiltinMethodType | types.MethodWrapperType):
+            owner = value.__self__
+            return value.__name__, None if isinstance(owner, types.ModuleType) else self.digest(
+                owner
+            )
+        if hasattr(value, "__array__") and not _of_user(type(value)):
+            array = np.asarray(value)
+            return "array", self.digest(array.tolist()) if array.dtype.hasobject else arrays_digest(
+                [array]
+            )
+        slots = [
+            n for c in type(value).__mro__ for n in getattr(c, "__slots__", ()) if n[:2] != "__"
+        ]
+        if hasattr(value, "__dict__") or (slots and _of_user(type(value))):
+            held = {n: getattr(value, n) for n in slots if hasattr(value, n)}
+            return self.digest(type(value)), self.digest(held | getattr(value, "__dict__", {}))
         text = repr(value)
+        if " at 0x" in text:
+            try:  # a generator of random numbers, a queue ...
+                return self.digest(type(value)), self.digest(value.__reduce_ex__(2)[1:3])
+            except Exception:
+                self.unknown.append(f"a {type(value).__name__} cannot be told from another")
         return self.digest(type(value)), "" if " at 0x" in text else text
+
+    def contents(self, value: Any) -> Any:
+        """Of a container: what is in it."""
+        if isinstance(value, (list, tuple)):
+            return type(value).__name__, self.digests(value)
+        if isinstance(value, (set, frozenset)):
+            return "set", sorted(self.digests(value))
+        keys = (k if isinstance(k, str) else f"{type(k).__name__} {self.digest(k)}" for k in value)
+        return "dict", [(k, self.digest(v)) for k, v in zip(keys, value.values(), strict=True)]
 
     def inside(self, value: Any) -> list[str]:
         """Of a function: code, defaults, and whatever it refers to; of a class: its members."""
         if isinstance(value, type):
-            own = ("__init__", "__call__")
-            members = [m for n, m in sorted(vars(value).items()) if n[:2] != "__" or n in own]
+            kinds = types.FunctionType, property, staticmethod, classmethod
+            own = [(n, m) for n, m in sorted(vars(value).items()) if n != "_abc_impl"]
+            members = [m for n, m in own if n[:2] != "__" or isinstance(m, kinds)]
+            if self.code_only:
+                members = [m for m in members if isinstance(m, kinds)]
             return self.digests([*members, *value.__bases__])
         cells, known = [], value.__globals__
         for cell in value.__closure__ or ():
             with contextlib.suppress(ValueError):  # a variable that is not set yet
                 cells.append(cell.cell_contents)
-        used = [known[name] for name in _names(value.__code__) if name in known]
+        used = []
+        for name, attributes in sorted(_reads(value.__code__)):
+            if name in known:
+                used.append(_reached(known[name], attributes))
+            elif name in sys.modules and _of_user(sys.modules[name]):  # imported by the function
+                used.append(sys.modules[name])
+            if (name not in known and {name, *attributes} & OUTSIDE) or set(attributes) & OUTSIDE:
+                through = next(n for n in (name, *attributes) if n in OUTSIDE)
+                self.unknown.append(f"{value.__qualname__} reads what `{through}` gives")
         defaults = value.__defaults__, value.__kwdefaults__
-        return self.digests([value.__code__, *defaults, *cells, *used])
+        if self.code_only:
+            called = [v for v in (*cells, *used) if isinstance(v, (types.FunctionType, type))]
+            return self.digests([value.__code__, *called])
+        own = [vars(value)] if vars(value) else []
+        return self.digests([value.__code__, *defaults, *cells, *used, *own])
 
 
 def _place(value: Any) -> str:
@@ -148,15 +206,41 @@ def _place(value: Any) -> str:
 
 
 def _of_user(value: Any) -> bool:
-    """Whether to look inside: not for what an installed package brings."""
-    top = str(getattr(value, "__module__", "")).partition(".")[0]
-    if top == "minitl" or (top in sys.stdlib_module_names and top != "__main__"):
+    """Whether to look inside: not for what Python or an installed package brings."""
+    of_module = isinstance(value, types.ModuleType)
+    name = str(value.__name__ if of_module else getattr(value, "__module__", ""))
+    top = name.partition(".")[0]
+    if top == "minitl" or name == "builtins":
         return False
-    file = str(getattr(sys.modules.get(top), "__file__", "") or "")
-    return "site-packages" not in file
+    places = (getattr(sys.modules.get(n), "__file__", None) for n in (name, top))
+    file = next(filter(None, places), "")
+    if not file:
+        return name == "__main__" or top not in sys.stdlib_module_names
+    return "-packages" not in file and not file.startswith(STDLIB)
 
 
-def _names(code: types.CodeType) -> list[str]:
-    """The global names that code and the functions inside it use."""
-    inside = [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    return sorted({*code.co_names, *(name for each in inside for name in _names(each))})
+def _reads(code: types.CodeType) -> set[tuple[str, tuple[str, ...]]]:
+    """(a global name, the attributes that are read of it one after the other), here and in the
+    functions inside; a module that is imported by its name."""
+    found, chain = set(), [""]
+    for each in dis.get_instructions(code):
+        if each.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            chain.append(str(each.argval))
+            continue
+        if each.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME"):
+            found.add((chain[0], tuple(chain[1:])))
+            chain = [str(each.argval)]
+        elif each.opname not in ("PRECALL", "CACHE", "PUSH_NULL", "EXTENDED_ARG", "NOP"):
+            found.add((chain[0], tuple(chain[1:])))
+            chain = [""]
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            found |= _reads(const)
+    return found | {(chain[0], tuple(chain[1:]))}
+
+
+def _reached(value: Any, attributes: tuple[str, ...]) -> Any:
+    """What is read of a module of the user's: an attribute, or else all that is in it."""
+    while attributes and isinstance(value, types.ModuleType) and _of_user(value):
+        value, attributes = getattr(value, attributes[0], None), attributes[1:]
+    return value

@@ -12,6 +12,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import os
+import warnings
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +29,7 @@ from minitl.storage.digests import arrays_digest, digest_of
 
 # Multiply-adds that take as long as reading a kept number, 1 ns: 100 to 180 on two cores.
 NUMBER = 100
+UNKNOWABLE = "cannot be known"
 
 
 class Cut:
@@ -231,7 +234,19 @@ def architecture(graph: Graph) -> str:
         described.append([settings_of(call.layer), where, call.as_list, call.training])
         for t in call.outputs:
             place[id(t)] = len(place)
-    return digest_of([described, [place[id(t)] for t in graph.outputs]])
+    unknown: list[str] = []
+    return digest_of([described, [place[id(t)] for t in graph.outputs]], unknown) + unknowable(
+        unknown
+    )
+
+
+def unknowable(reasons: list[str]) -> str:
+    """'' without reasons; else text that is never the same, after a warning that says why."""
+    if not reasons:
+        return ""
+    what = "whether it is what it was cannot be known, so what was kept of it is computed anew"
+    warnings.warn(f"{reasons[0]}: {what}", UserWarning, stacklevel=2)
+    return f" {UNKNOWABLE} {os.urandom(8).hex()}"
 
 
 def settings_of(layer: Layer) -> Any:

@@ -20,7 +20,7 @@ from minitl.models.opened import open_up
 from minitl.naming import Count, Verbose, check_keywords
 from minitl.storage.atomic import progress_bar
 from minitl.storage.digests import arrays_digest, digest_of, sample_digests
-from minitl.transfer.cut import architecture
+from minitl.transfer.cut import UNKNOWABLE, architecture, unknowable
 from minitl.transfer.feature_file import FeatureFile, FeatureFileError
 
 Chosen = str | Layer | Sequence[str | Layer] | None  # layers, by themselves or by their names
@@ -71,7 +71,8 @@ def extract_features(
     with progress_bar(total, "features", hidden=verbose in (0, False), unit="image") as bar:
         chunks = _counted(itertools.chain([first], chunks), bar)
         if out is None:
-            return extractor.predict(map(preprocess, chunks) if preprocess else chunks, verbose=0)
+            prepared = (_prepared(preprocess, chunk) for chunk in chunks)
+            return extractor.predict(prepared, verbose=0)
         key = feature_key(extractor, layers, pooling, preprocess, first)
         if hasattr(images, "readable"):
             key, total = key | {"pictures": images.identity()}, None
@@ -90,8 +91,7 @@ def _to_file(
     """F as a map of the feature file: what is not there yet is computed and written."""
 
     def features(batch: np.ndarray) -> np.ndarray:
-        batch = preprocess(batch) if preprocess else batch
-        return extractor.predict(batch, batch_size=len(batch), verbose=0)
+        return extractor.predict(_prepared(preprocess, batch), batch_size=len(batch), verbose=0)
 
     # Where the input shape is open, the images decide.
     d = extractor.output_shape[1] or features(first[:1]).shape[1]
@@ -102,7 +102,8 @@ def _to_file(
         "made by": "extract_features",
     }
     at = 0
-    with FeatureFile(out, d, extractor.dtype, key, total, about=about) as file:
+    anew = any(UNKNOWABLE in value for value in key.values())
+    with FeatureFile(out, d, extractor.dtype, key, total, about=about, rebuild=anew) as file:
         for chunk in chunks:
             digests = sample_digests([chunk])
             there = file.there[at : at + len(chunk)]
@@ -123,12 +124,15 @@ def feature_key(
     extractor: Model, layers: Any, pooling: str | None, preprocess: Any, first: np.ndarray
 ) -> dict[str, str]:
     """What the rows of a feature file depend on beside the images, each under a name that an
-    error can show. The preprocessing is told apart by its code and by what it makes of noise."""
+    error can show. The preprocessing is told apart by its code, and all that it refers to, and by
+    what it makes of noise and of the first image."""
     graph, prepared = open_up(extractor), "none"
     if preprocess is not None:
         noise = np.random.default_rng(0).integers(0, 256, (2, *first.shape[1:]))
-        tried = np.asarray(preprocess(noise.astype(first.dtype)))
-        prepared = f"{digest_of(preprocess)[:32]} {arrays_digest([tried])[:32]}"
+        tried = [_prepared(preprocess, each) for each in (noise.astype(first.dtype), first[:1])]
+        unknown: list[str] = []
+        prepared = f"{digest_of(preprocess, unknown)[:32]} {arrays_digest(tried)[:32]}"
+        prepared += unknowable(unknown)
     chosen = layers if isinstance(layers, (list, tuple)) else [layers]
     names = [layer.name if isinstance(layer, Layer) else str(layer) for layer in chosen]
     return {
@@ -139,6 +143,17 @@ def feature_key(
         "weights": arrays_digest(v.storage for v in graph.weights),
         "preprocessing": prepared,
     }
+
+
+def _prepared(preprocess: Any, batch: np.ndarray) -> np.ndarray:
+    """What preprocess gives for a batch: as many images. Raises ValueError if not."""
+    if preprocess is None:
+        return batch
+    found = np.asarray(preprocess(batch))
+    if found.ndim == 0 or len(found) != len(batch):
+        what = f"preprocess was given {len(batch)} images and returned an array of {found.shape}"
+        raise ValueError(f"{what}: it must return as many as it is given")
+    return found
 
 
 def _chunks(images: Any, size: int) -> Iterator[np.ndarray]:

@@ -686,5 +686,5 @@ def test_a_stream_of_images_of_several_sizes_is_refused():
     """The smaller output, 1x1, could be stretched to the larger one's 3x3 without a word."""
     model = Sequential([Input((None, None, 1)), Conv2D(2, 3)])
     batches = [np.ones((2, size, size, 1), np.float32) for size in (5, 3)]
-    with pytest.raises(ValueError, match=r"rows of shape \(3, 3, 2\) came rows of shape \(1, 1, 2"):
+    with pytest.raises(ValueError, match=r"came, for \d+ samples, \(\d, 1, 1, 2"):
         model.predict(iter(batches), verbose=0)

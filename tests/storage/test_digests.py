@@ -4,6 +4,7 @@ import functools
 import hashlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -207,3 +208,107 @@ def sequence():
 )
 def test_architectures_have_the_digests_that_feature_files_hold(make, digest):
     assert architecture(open_up(make())) == digest
+
+
+EDITS = {
+    "constant": ("return np.clip(x, settings.LOW, 9)", "LOW = 1", "LOW = 2"),
+    "getattr": ("return x + getattr(settings, 'LOW')", "LOW = 1", "LOW = 2"),
+    "class attribute": ("return x + settings.C.low", "class C: low = 1", "class C: low = 2"),
+    "property": (
+        "return x + settings.C().low",
+        "class C:\n    low = property(lambda self: 1)",
+        "class C:\n    low = property(lambda self: 2)",
+    ),
+    "operator": (
+        "return settings.C() * x",
+        "class C:\n    def __mul__(self, x): return x",
+        "class C:\n    def __mul__(self, x): return 2 * x",
+    ),
+    "dictionary": ("return x + settings.D['low']", "D = {'low': 1}", "D = {'low': 2}"),
+    "key": ("return x + settings.D[min(settings.D)]", "D = {1: 1}", "D = {'1': 1}"),
+    "list in place": ("return x + settings.L[0]", "L = [1]", "L = [1]\nL.append(2)\nL[0] = 2"),
+    "array": ("return x + settings.A", "A = np.arange(3)", "A = np.arange(3)[::-1]"),
+    "objects": ("return x + settings.A[0]", "A = np.array([None, 1])", "A = np.array([None, 2])"),
+    "helper": ("return settings.f(x)", "def f(x): return x", "def f(x): return x + 1"),
+    "its helper": (
+        "return settings.f(x)",
+        "def g(x): return x\ndef f(x): return g(x)",
+        "def g(x): return -x\ndef f(x): return g(x)",
+    ),
+    "default": (
+        "return settings.f(x)",
+        "def f(x, a=1): return x * a",
+        "def f(x, a=2): return x * a",
+    ),
+    "function attribute": (
+        "return settings.f(x)",
+        "def f(x): return x * f.a\nf.a = 1",
+        "def f(x): return x * f.a\nf.a = 2",
+    ),
+    "imported by the function": (
+        "import settings as s\n    return x + s.LOW",
+        "LOW = 1",
+        "LOW = 2",
+    ),
+    "slots": (
+        "return x + settings.c.low",
+        "class C:\n    __slots__ = ('low',)\nc = C()\nc.low = 1",
+        "class C:\n    __slots__ = ('low',)\nc = C()\nc.low = 2",
+    ),
+    "dictionary's attribute": (
+        "return x + settings.d.low",
+        "class D(dict): low = 1\nd = D()\nd.low = 1",
+        "class D(dict): low = 1\nd = D()\nd.low = 2",
+    ),
+    "generator": (
+        "return x + settings.rng.random()",
+        "rng = np.random.default_rng(1)",
+        "rng = np.random.default_rng(2)",
+    ),
+    "method of an array": ("return settings.m(x)", "m = np.ones(3).dot", "m = np.zeros(3).dot"),
+}
+
+
+def made(code, settings, monkeypatch, tmp_path):
+    """`prepare` of a module that imports `settings`, both of the user's."""
+    for name, text in (("settings", settings), ("work", f"def prepare(x):\n    {code}")):
+        module = types.ModuleType(name)
+        module.__file__ = str(tmp_path / f"{name}.py")
+        module.np = np
+        monkeypatch.setitem(sys.modules, name, module)
+        module.settings = sys.modules["settings"]
+        exec(text, vars(module))
+    return sys.modules["work"].prepare
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_in_another_module_is_seen(edit, monkeypatch, tmp_path):
+    code, before, after = EDITS[edit]
+    found = [digest_of(made(code, s, monkeypatch, tmp_path)) for s in (before, before, after)]
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("return x * float(np.os.environ['SCALE'])", "reads what `environ` gives"),
+        ("return x * np.load('scale.npy')", "reads what `load` gives"),
+        ("return x * globals()['np'].pi", "reads what `globals` gives"),
+        ("return settings.lock and x", "a lock cannot be told from another"),
+    ],
+)
+def test_what_cannot_be_known_is_said(code, words, monkeypatch, tmp_path):
+    unknown = []
+    lock = "import _thread\nlock = _thread.allocate_lock()"
+    digest_of(made(code, lock, monkeypatch, tmp_path), unknown)
+    assert len(unknown) == 1 and words in unknown[0]
+
+
+def test_code_alone(monkeypatch, tmp_path):
+    """Of a callback: its values may change between two runs, what it does may not."""
+    code = "return settings.f(x, settings.LOW)"
+    texts = [
+        f"LOW = {low}\ndef f(x, low): return {c}" for low, c in ((1, "x"), (2, "x"), (1, "-x"))
+    ]
+    found = [digest_of(made(code, s, monkeypatch, tmp_path), code_only=True) for s in texts]
+    assert found[0] == found[1] != found[2]

@@ -1,5 +1,7 @@
 """F in R^(N x D): the numbers, their order, and what is not computed."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -117,3 +119,26 @@ def test_several_inputs():
 def test_what_is_wrong(net, arguments, kind, message):
     with pytest.raises(kind, match=message):
         extract_features(net, IMAGES, verbose=0, **arguments)
+
+
+@pytest.mark.parametrize("out", [None, "F.h5"])
+def test_preprocessing_gives_a_row_for_each_image(out, tmp_path):
+    image = Input((8, 8, 3))
+    model = Model(image, Flatten()(image))
+    x, out = np.zeros((5, 8, 8, 3), np.float32), out and tmp_path / out
+    for wrong in (lambda b: b[:-1], lambda b: np.concatenate([b, b]), lambda b: 3):
+        with pytest.raises(ValueError, match="it must return as many as it is given"):
+            extract_features(model, x, preprocess=wrong, out=out, verbose=0)
+
+
+def test_preprocessing_that_cannot_be_known_is_computed_anew(tmp_path, monkeypatch):
+    image = Input((2, 2, 1))
+    model = Model(image, Flatten()(image))
+    x = np.ones((3, 2, 2, 1), np.float32)
+    for scale in ("2", "3"):
+        monkeypatch.setenv("SCALE", scale)
+        with pytest.warns(UserWarning, match="reads what `environ` gives: .* cannot be known"):
+            f = extract_features(
+                model, x, preprocess=lambda b: b * float(os.environ["SCALE"]), out=tmp_path / "F.h5"
+            )
+        assert (f == float(scale)).all()
