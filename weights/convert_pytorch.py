@@ -111,7 +111,8 @@ def main(argv: list[str] | None = None) -> int:
         layers = convert(read_state(arguments.source))
         write_weights(arguments.target, layers, {"source": Path(arguments.source).name})
     except Exception as error:  # torch and safetensors raise exceptions of their own
-        print(f"convert_pytorch: {error}", file=sys.stderr)
+        what = str(error) or f"{arguments.source} is damaged ({type(error).__name__})"
+        print(f"convert_pytorch: {what}", file=sys.stderr)
         return 1
     top = "with" if layers[-1][0] == "predictions" else "without"
     print(f"{arguments.target}: {len(layers)} layers, {top} top")

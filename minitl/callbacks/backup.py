@@ -21,6 +21,8 @@ from minitl.storage.atomic import locked
 from minitl.storage.digests import digest_of
 from minitl.storage.settings import serialize
 
+__all__ = ["BackupAndRestore"]
+
 # The attributes of a training that say, with others, where it stands.
 PLACE = ("seed", "epoch", "step", "rng", "logs")
 # What a backup holds, and of which type.

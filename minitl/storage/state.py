@@ -52,6 +52,8 @@ def encode(value: Any, arrays: list[np.ndarray]) -> Any:
         arrays.append(array)
         kind = "array" if isinstance(value, np.ndarray) else "number"
         return {TAG: kind, "at": len(arrays) - 1}
+    if isinstance(value, (int, float)):  # a rate that knows its optimizer, say: its value
+        return value.real
     if type(value) is list:
         return [encode(v, arrays) for v in value]
     if type(value) is tuple:
