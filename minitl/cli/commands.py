@@ -175,7 +175,7 @@ def predict(arguments: argparse.Namespace) -> None:
     names, skipped = about["class_names"], dict[str, list[str]]()
     paths: list[str] = []
     for path in arguments.images:
-        if Path(path).is_dir():
+        if Path(path).is_dir() or path.lower().endswith((".csv", ".tsv")):
             folder = data.open_folder(path)
             paths += folder.paths
             for reason, some in folder.skipped.items():

@@ -149,7 +149,8 @@ def read_images(arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any, list
     if pictures.split is not None:  # train/, val/, test/: the last is for `evaluate`
         kinds = dict(zip(*np.unique(pictures.split, return_counts=True), strict=True))
         told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        print(f"{arguments.directory} is split: {told}; test images are left for `evaluate`.")
+        kept = "; test images are left for `evaluate`" if "test" in kinds else ""
+        print(f"{arguments.directory} is split: {told}{kept}.")
         pictures = pictures.part(pictures.split != "test")
         side = pictures.split
     if isinstance(held_out, str):

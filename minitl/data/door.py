@@ -40,8 +40,18 @@ LARGE = 60_000_000  # bytes: what takes more is decoded alone
 MOST_BYTES = 2**31  # of a file
 MOST_SCANS = 2_000_000_000  # of a progressive JPEG, times its pixels: some seconds
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # else 4
-# Bytes per pixel that the decoders take beside the image (measured with Pillow 13).
-EXTRA = {"WEBP": 13, "AVIF": 7, "HEIF": 7, "JPEG2000": 16, "TIFF": 4, "GIF": 1}
+# Bytes per pixel that the decoders take beside the image (measured with Pillow 13); those that are
+# written in Python, and so slow, are given fewer pixels.
+EXTRA = {
+    "WEBP": 13,
+    "AVIF": 7,
+    "HEIF": 7,
+    "JPEG2000": 16,
+    "TIFF": 4,
+    "GIF": 1,
+    "QOI": 60,
+    "MSP": 20,
+}
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 _alone = threading.Lock()

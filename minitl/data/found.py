@@ -41,6 +41,7 @@ LITTER = _words(
     "__macosx @eadir @__thumb #recycle #snapshot $recycle.bin lost+found lost.dir thumbs.db "
     "ehthumbs.db desktop.ini __pycache__ icon\r"
 ) | {"system volume information"}
+OURS = b"Software\0minitl"  # in the head of a PNG that `judging/plots.py` wrote
 TABLES = (".csv", ".tsv", ".txt")
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -51,7 +52,7 @@ COLUMNS = {
     "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "img"),
     "label": ("class", "class_name", "label", "category", "target", "y"),
     "group": ("group", "groups", "group_id"),
-    "split": ("split", "subset", "set", "fold", "partition"),
+    "split": ("split", "subset", "set", "partition"),
 }
 
 # Why something is left out. The first three are no loss, and `strict` does not mind them.
@@ -278,18 +279,22 @@ def _reason(entry: os.DirEntry[str]) -> str:
         return OWN if name.endswith((".h5.cache", ".keras.cache")) else ""
     ending = os.path.splitext(name.rstrip())[1].lower()
     if ending in PICTURE_ENDINGS:
-        return ""
+        return OWN if ending == ".png" and OURS in _start(entry.path) else ""
     if ending in RAW_ENDINGS:
         return RAW
     return "" if _begins_like_a_picture(entry.path) else OTHERS
 
 
-def _begins_like_a_picture(path: str) -> bool:
+def _start(path: str) -> bytes:
     try:
         with door.regular_file(path) as file:
-            start = file.read(16)
+            return file.read(256)
     except OSError:
-        return False
+        return b""
+
+
+def _begins_like_a_picture(path: str) -> bool:
+    start = _start(path)
     if start.startswith(b"RIFF"):
         return start[8:12] == b"WEBP"
     heif = start[4:8] == b"ftyp" and start[8:12] in (*door.HEIF_BRANDS, b"avif")
@@ -370,7 +375,10 @@ def _table(
         raise ValueError(f"{visible(source)} has no picture with a file and a label:{told}")
     if picked["group"] is not None:
         found.groups = np.array([group[i] for i in chosen])
-    parts = None if picked["split"] is None else [_split_of(split[i]) or split[i] for i in chosen]
+    parts = None if picked["split"] is None else [_split_of(split[i]) for i in chosen]
+    if parts and None in parts:
+        what = f"the split {split[chosen[parts.index(None)]]!r}"
+        raise ValueError(f"{visible(source)}: {what} is none of train, validation and test")
     return parts, None if picked["label"] is None else [label[i] for i in chosen]
 
 

@@ -316,7 +316,9 @@ def _finished(figure: Figure, path: Path, title: str | None) -> Figure:
     if path is not None:
         with replacing(path) as temporary:
             # 'tight': the layout engine can cut labels of axes with a fixed aspect
-            figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15)
+            # So that a sheet in a folder of pictures is not taken for one of them.
+            ours = {"metadata": {"Software": "minitl"}} if temporary.suffix == ".png" else {}
+            figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15, **ours)
     return figure
 
 

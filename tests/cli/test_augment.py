@@ -38,6 +38,7 @@ def test_a_folder(folder, tmp_path, drawn, capsys):
     assert code == 0
     assert capsys.readouterr().out == f"4 images, 3 views of each: {sheet}\n"
     assert sheet.stat().st_size > 1000
+    assert b"Software\0minitl" in sheet.read_bytes()[:256]  # it is no picture of anybody's
     ((images, views, _),) = drawn
     assert images.shape == (4, 16, 20, 3) and [v.shape for v in views] == [(4, 16, 20, 3)] * 3
     assert len({v.tobytes() for v in views}) == 3

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from minitl.data import found as reasons
 from minitl.data.found import left_out, open_folder, same_pictures
@@ -49,10 +49,13 @@ def test_litter_and_minitls_own_files_are_no_pictures(tmp_path):
         picture(tmp_path / name)
     for name in ("cat/._a.jpg", "cat/Thumbs.db", ".DS_Store", "dog/desktop.ini"):
         (tmp_path / name).write_bytes(b"\0\5\26\7")
+    png = {"pnginfo": PngImagePlugin.PngInfo()}
+    png["pnginfo"].add_text("Software", "minitl")  # as a sheet of `minitl augment`
+    Image.new("RGB", (6, 5)).save(tmp_path / "dog" / "augmentation.png", **png)
     found = open_folder(tmp_path)
     assert names(found) == ["a.jpg", "b.jpg"] and found.class_names == ["cat", "dog"]
     assert left_out(found, strict=True) == (
-        "Left out: 8 hidden or left behind by a system, 1 written by minitl."
+        "Left out: 8 hidden or left behind by a system, 2 written by minitl."
     )
 
 
@@ -150,6 +153,7 @@ def test_faults_of_tables_are_told(tmp_path):
         ("name,label\nx,1\n", "it needs a column 'path'"),
         ("path,label\nnowhere.png,1\n", "no picture with a file and a label"),
         ("path,label\na, b.png,1\n", "stands in quotes"),
+        ("path,label,split\na.png,1,trian\n", "the split 'trian' is none of train, validation"),
         ("", "is empty"),
     ):
         table.write_text(text)
