@@ -317,7 +317,9 @@ def _finished(figure: Figure, path: Path, title: str | None) -> Figure:
         with replacing(path) as temporary:
             # 'tight': the layout engine can cut labels of axes with a fixed aspect
             # So that a sheet in a folder of pictures is not taken for one of them.
-            ours = {"metadata": {"Software": "minitl"}} if temporary.suffix == ".png" else {}
+            ours: dict[str, Any] = (
+                {"metadata": {"Software": "minitl"}} if temporary.suffix == ".png" else {}
+            )
             figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15, **ours)
     return figure
 
