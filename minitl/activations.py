@@ -11,9 +11,11 @@ import numpy as np
 
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor, record
-from minitl.naming import public_names
+from minitl.naming import attributes_of, public_names
 from minitl.ops import arrays
 from minitl.ops.symbols import all_symbolic_too
+
+__getattr__ = attributes_of(__name__)
 
 TABLE, get = ops.ACTIVATIONS, ops.activation
 linear, relu, softmax = ops.linear, ops.relu, ops.softmax

@@ -18,7 +18,14 @@ from minitl.naming import complain_about_unknown
 ELSEWHERE = [
     ("ops", "*", "activations"),
     ("ops", "categorical_crossentropy sparse_categorical_crossentropy", "losses.others"),
-    ("metrics", "*", "losses.others"),
+    (
+        "metrics",
+        "binary_crossentropy binary_focal_crossentropy categorical_crossentropy hinge huber "
+        "categorical_focal_crossentropy categorical_hinge kl_divergence log_cosh "
+        "mean_absolute_error mean_absolute_percentage_error mean_squared_error poisson "
+        "mean_squared_logarithmic_error sparse_categorical_crossentropy squared_hinge",
+        "losses.others",
+    ),
     ("backend", "clear_session", "utils"),
 ]
 
@@ -91,9 +98,32 @@ NOT_HERE = [
         "describe a layer",
     ),
     (
+        "layers",
+        "Masking Wrapper Pipeline Dot dot average maximum minimum multiply subtract",
+        "steps are not masked: make sequences of one length. A pipeline is a Sequential; Average, "
+        "Maximum, Minimum, Multiply, Subtract and minitl.ops merge",
+    ),
+    (
         "losses",
         "CTC Circle ctc circle",
         "such a loss is a function of your own of (y_true, y_pred), made of minitl.ops",
+    ),
+    (
+        "losses",
+        "CategoricalGeneralizedCrossEntropy categorical_generalized_cross_entropy",
+        "such a loss is a function of your own of (y_true, y_pred), made of minitl.ops",
+    ),
+    (
+        "metrics",
+        "BinaryIoU IoU MeanIoU OneHotIoU OneHotMeanIoU ConcordanceCorrelation PearsonCorrelation "
+        "R2Score PrecisionAtRecall RecallAtPrecision SensitivityAtSpecificity "
+        "SpecificityAtSensitivity MeanMetricWrapper concordance_correlation pearson_correlation "
+        "binary_accuracy categorical_accuracy sparse_categorical_accuracy "
+        "sparse_top_k_categorical_accuracy top_k_categorical_accuracy CategoricalHinge Hinge "
+        "KLDivergence LogCoshError MeanAbsolutePercentageError MeanSquaredLogarithmicError Poisson "
+        "SquaredHinge",
+        "a loss's name is a metric ('hinge', 'mape'), a function of two arrays (y_true, y_pred) is "
+        "one, and minitl.judging.evaluation has exact curves of all predictions",
     ),
     (
         "losses metrics optimizers initializers regularizers activations optimizers.schedules "
@@ -146,6 +176,18 @@ NOT_HERE = [
         "",
         "KerasTensor StatelessScope SymbolicScope Function Operation name_scope version",
         "these are Keras's inner parts: build models from Input, and functions of minitl.ops",
+    ),
+    (
+        "optimizers.schedules",
+        "CosineDecayRestarts",
+        "CosineDecay, and a new fit for a restart; or a function of the step of your own",
+    ),
+    (
+        "utils",
+        "disable_interactive_logging enable_interactive_logging is_interactive_logging_enabled "
+        "model_to_dot pack_x_y_sample_weight unpack_x_y_sample_weight pad_sequences split_dataset",
+        "verbose=0, 1 or 2 says what is printed; data sets are divided by take and skip, and "
+        "sequences padded with numpy.pad",
     ),
     ("", "constraints", "weights are not projected after a step: take a regularizer, or clipnorm"),
     ("", "distillation", "teach a student with fit on a teacher's predictions as targets"),

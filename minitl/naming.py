@@ -292,7 +292,7 @@ def public_names(module: str) -> dict[str, Any]:
         found |= public_names(f"{module}.{file.name}")
     if not hasattr(place, "__path__"):
         for key, value in vars(place).items():
-            public = key in getattr(place, "__all__", (key,)) and not key.startswith("_")
+            public = key in vars(place).get("__all__", (key,)) and not key.startswith("_")
             if public and getattr(value, "__module__", "") == module:
                 found[key] = value
     return found
@@ -323,7 +323,7 @@ def attributes_of(package: str, elsewhere: Mapping[str, str] | None = None) -> C
             return sorted({*found, *ours})
         if name in found:
             return found[name]
-        files = [file.name for file in pkgutil.iter_modules(place.__path__)]
+        files = [file.name for file in pkgutil.iter_modules(getattr(place, "__path__", ()))]
         hint = did_you_mean(name, [*found, *files, *vars(place)])
         return part("Keras's names").answer(package, name, f"{error}. {hint}")
 

@@ -2,8 +2,10 @@
 
 from minitl.autograd import Tensor
 from minitl.layers.base import REGULARIZERS, regularizer
-from minitl.naming import Configurable, NotNegative
+from minitl.naming import Configurable, NotNegative, attributes_of
 from minitl.ops import arrays
+
+__getattr__ = attributes_of(__name__)
 
 
 class L1L2(Configurable):

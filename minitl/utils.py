@@ -13,7 +13,9 @@ from minitl.data.folder import image_dataset_from_directory
 from minitl.data.images import array_to_img, img_to_array, load_img, save_img
 from minitl.data.pipeline import PyDataset
 from minitl.kernels.machine import memory
-from minitl.naming import Count, forget_names
+from minitl.naming import Count, attributes_of, forget_names
+
+__getattr__ = attributes_of(__name__)
 
 __all__ = [
     "PyDataset",

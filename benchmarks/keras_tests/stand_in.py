@@ -189,7 +189,7 @@ def make_test_case() -> type:
             minitl.utils.clear_session()
 
         def assertRaisesRegex(  # type: ignore[override]
-            self, expected: Any, words: Any, *args: Any, **kwargs: Any
+            self, expected: Any, words: Any = None, *args: Any, **kwargs: Any
         ) -> Any:
             return self._raises(_Raises(self, expected, words), *args, **kwargs)
 
@@ -389,8 +389,12 @@ def look_for(module: str, name: str) -> Any:
     parts = [p for p in module.split(".")[1:] if p not in ("src", "api", "_tf_keras")]
     own: dict[str, dict[str, Any]] = {"backend": BACKEND, "tree": TREE, "testing": TESTING}
     if parts and parts[0] in own:
-        if name in own[parts[0]]:
+        if name in own[parts[0]] and name != "backend":
             return own[parts[0]][name]
+        if parts[0] == "backend" and name == "backend":
+            return BACKEND["backend"]
+        if parts[0] == "backend" and name in ("config", "common"):
+            return importlib.import_module(f"{module}.{name}")
         if parts[0] != "backend":
             return Absent(name, AttributeError(f"{module}.{name}"))
         places: list[Any] = [minitl.ops]

@@ -253,8 +253,7 @@ class Cropping1D(Layer, input_rank=3):
 class Embedding(Layer):
     """Integers from 0 to input_dim - 1 as vectors that are learned: (N, ...) -> (N, ..., D).
 
-    The weight `embeddings` is (input_dim, output_dim). With `mask_zero` a 0 is no step for LSTM and
-    GRU (`compute_mask`).
+    The weight `embeddings` is (input_dim, output_dim). `mask_zero` is refused.
     """
 
     def __init__(
@@ -272,6 +271,9 @@ class Embedding(Layer):
         self.output_dim = positive(output_dim, "output_dim")
         self.embeddings_initializer = initializers.get(embeddings_initializer)
         self.embeddings_regularizer = regularizer(embeddings_regularizer)
+        if mask_zero:
+            what = "mask_zero=True would have to hide steps from the LSTM or GRU after it"
+            raise ValueError(f"{what}, which minitl does not: make sequences of one length")
         self.mask_zero = mask_zero
         self._start = weights
         self.embeddings: Any = None

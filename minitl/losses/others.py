@@ -219,7 +219,44 @@ class CosineSimilarity(_AlongLast):
         return -ops.sum(ops.normalize(y_pred, epsilon=EPSILON) * t.storage, axis=-1)
 
 
-short = {"mse": MeanSquaredError, "mae": MeanAbsoluteError, "kld": KLDivergence}
+class Dice(_AlongLast):
+    """1 - 2 sum t y / (sum t + sum y) over `axis` (None: all), for segmentations."""
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "dice",
+        axis: Any = None,
+    ):
+        super().__init__(reduction, name)
+        self.axis = axis
+
+    alpha = beta = 0.5
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        t, axis = targets_like(y_true, y_pred), self.axis
+        both = ops.sum(y_pred * t, axis=axis)
+        missed, false = ops.sum((1 - y_pred) * t, axis=axis), ops.sum(y_pred * (1 - t), axis=axis)
+        return 1 - both / (both + missed * self.alpha + false * self.beta + EPSILON)
+
+
+class Tversky(Dice):
+    """1 - B / (B + alpha M + beta F): both, missed, false. Salehi et al. 2017 (1706.05721)."""
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        beta: float = 0.5,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "tversky",
+        axis: Any = None,
+    ):
+        super().__init__(reduction, name, axis)
+        self.alpha, self.beta = alpha, beta
+
+
+short: dict[str, Any] = {"mse": MeanSquaredError, "mae": MeanAbsoluteError, "kld": KLDivergence}
+short |= {"bce": BinaryCrossentropy}
 short |= {"mape": MeanAbsolutePercentageError, "msle": MeanSquaredLogarithmicError}
 TABLE.register(*public_names(__name__).values(), **short)
 

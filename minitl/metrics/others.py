@@ -12,8 +12,10 @@ import numpy as np
 
 from minitl import losses
 from minitl.autograd import Array
+from minitl.losses import EPSILON
 from minitl.metrics import TABLE, LossMetric, Mean, MeanPerSample, Metric, true_labels
 from minitl.naming import Count, Natural, Positive, Share, public_names, snake_case
+from minitl.ops import arrays
 
 
 class Sum(Mean):
@@ -281,51 +283,114 @@ class AUC(Metric):
     """Area under the ROC curve (or the precision-recall curve), from counts at fixed thresholds.
 
     Keras's approximation: `num_thresholds` thresholds evenly spaced in [0, 1] (the outer two just
-    outside, so that 0 and 1 are counted), trapezoids between them. `curve` is 'ROC' or 'PR'.
+    outside, so that 0 and 1 are counted), or those of `thresholds`; between them trapezoids
+    ('interpolation'), or the lower ('minoring') or higher ('majoring') end. `curve` is 'ROC' or
+    'PR'. With `multi_label` each column has a curve, and the mean of the areas is the result,
+    weighted by `label_weights`. `from_logits`: y_pred are numbers before the sigmoid.
     """
 
-    def __init__(self, num_thresholds: Count = 200, curve: str = "ROC", *, name: str | None = None):
+    def __init__(
+        self,
+        num_thresholds: Count = 200,
+        curve: str = "ROC",
+        summation_method: str = "interpolation",
+        *,
+        name: str | None = None,
+        thresholds: Any = None,
+        multi_label: bool = False,
+        num_labels: int | None = None,
+        label_weights: Any = None,
+        from_logits: bool = False,
+    ):
         if curve not in ("ROC", "PR"):
             raise ValueError(f"curve must be 'ROC' or 'PR', got {curve!r}")
+        if summation_method not in ("interpolation", "minoring", "majoring"):
+            known = "'interpolation', 'minoring' or 'majoring'"
+            raise ValueError(f"summation_method must be {known}, got {summation_method!r}")
         if num_thresholds < 2:
             raise ValueError(f"num_thresholds must be at least 2, got {num_thresholds}")
-        self.num_thresholds, self.curve = num_thresholds, curve
+        self._levels: Any = None  # None: evenly spaced
+        if thresholds is not None:
+            inner = np.sort(np.asarray(thresholds, np.float32))
+            if not np.all((inner >= 0) & (inner <= 1)):
+                raise ValueError(f"thresholds are in [0, 1], got {thresholds!r}")
+            self._levels = np.concatenate([[-EPSILON], inner, [1 + EPSILON]]).astype(np.float32)
+            num_thresholds = len(self._levels)
+        self.num_thresholds, self.curve, self.thresholds = num_thresholds, curve, thresholds
+        self.summation_method, self.from_logits = summation_method, from_logits
+        self.multi_label, self.num_labels, self.label_weights = (
+            multi_label,
+            num_labels,
+            label_weights,
+        )
         super().__init__(name)
 
     def reset_state(self) -> None:
-        self.positives = np.zeros(self.num_thresholds)  # true positives at each threshold
-        self.negatives = np.zeros(self.num_thresholds)  # false positives
-        self.all_positives = self.all_negatives = 0.0
+        self.positives = np.zeros((self.num_thresholds, self.num_labels or 1))  # true, of each
+        self.negatives = np.zeros((self.num_thresholds, self.num_labels or 1))  # false
+        self.all_positives: Any = 0.0
+        self.all_negatives: Any = 0.0
+
+    def _above(self, scores: Array) -> Array:
+        """The number of the last threshold that each score is above; -1 where it is above none."""
+        if self._levels is not None:
+            return np.searchsorted(self._levels, scores) - 1
+        # Above how many thresholds, less one: 0.5 of three (0, 0.5, 1) is above the first only.
+        return np.maximum(
+            np.ceil(scores * np.float32(self.num_thresholds - 1)).astype(np.int64) - 1, 0
+        )
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         # In float32, as Keras does: which side of a threshold a number falls on must not differ.
-        scores = np.clip(np.asarray(y_pred, dtype=np.float32), 0, 1)
-        truth = np.asarray(y_true, dtype=np.float64).reshape(scores.shape).ravel()
-        w = losses.weight_per_number(sample_weight, scores.shape).ravel()
-        levels = self.num_thresholds
-        # Above how many thresholds, less one: 0.5 of three (0, 0.5, 1) is above the first only.
-        above = np.ceil(scores.ravel() * np.float32(levels - 1)).astype(np.int64)
-        bucket = np.maximum(above - 1, 0)
+        scores = np.asarray(y_pred, dtype=np.float32)
+        if self.from_logits:
+            scores = arrays.sigmoid(scores).storage
+        scores = np.clip(scores, 0, 1)
+        truth: Array = np.asarray(y_true, dtype=np.float64).reshape(scores.shape)
+        w = losses.weight_per_number(sample_weight, scores.shape)
+        labels = scores.shape[-1] if self.multi_label else 1
+        scores, truth = scores.reshape(-1, labels), truth.reshape(-1, labels)
+        w, counts = w.reshape(-1, labels), []
         # A target between 0 and 1 counts as a part of each side.
-        for side, counts in ((truth * w, self.positives), ((1 - truth) * w, self.negatives)):
-            counts += np.cumsum(np.bincount(bucket, side, levels)[::-1])[::-1]
-        self.all_positives += float((truth * w).sum())
-        self.all_negatives += float(((1 - truth) * w).sum())
+        for side in (truth * w, (1 - truth) * w):
+            columns = [
+                np.bincount(self._above(scores[:, i]), side[:, i], self.num_thresholds)
+                for i in range(labels)
+            ]
+            counts.append(np.cumsum(np.stack(columns, axis=1)[::-1], axis=0)[::-1])
+        self.positives, self.negatives = self.positives + counts[0], self.negatives + counts[1]
+        self.all_positives = self.all_positives + (truth * w).sum(axis=0)
+        self.all_negatives = self.all_negatives + ((1 - truth) * w).sum(axis=0)
 
     def result(self) -> float:
+        areas = self._areas()
+        if self.label_weights is None:
+            return float(areas.mean())
+        weights = np.asarray(self.label_weights, float)
+        return float((areas * weights).sum() / weights.sum())
+
+    def _areas(self) -> Array:
         tp, fp = self.positives, self.negatives
-        if self.curve == "ROC":
-            recall, false_rate = _ratio(tp, self.all_positives), _ratio(fp, self.all_negatives)
-            areas = (false_rate[:-1] - false_rate[1:]) * (recall[:-1] + recall[1:]) / 2
-            return float(areas.sum())
-        p = tp + fp  # interpolated in counts, not in precision: Davis & Goadrich 2006
+        p = tp + fp
+        recall = _ratio(tp, self.all_positives)
+        if self.curve == "ROC" or self.summation_method != "interpolation":
+            roc = self.curve == "ROC"
+            x: Array = _ratio(fp, self.all_negatives) if roc else recall
+            y: Array = recall if roc else _ratio(tp, p)
+            ends: dict[str, Any] = {
+                "interpolation": lambda a, b: (a + b) / 2,
+                "minoring": np.minimum,
+            }
+            between = ends.get(self.summation_method, np.maximum)
+            return ((x[:-1] - x[1:]) * between(y[:-1], y[1:])).sum(axis=0)
+        # interpolated in counts, not in precision: Davis & Goadrich 2006
         d_tp, d_p = tp[:-1] - tp[1:], p[:-1] - p[1:]
         slope = _ratio(d_tp, np.maximum(d_p, 0))
         intercept = tp[1:] - slope * p[1:]
         both = (p[:-1] > 0) & (p[1:] > 0)
         quotient = np.where(both, _ratio(p[:-1], np.maximum(p[1:], 0)), 1.0)
         area = slope * (d_tp + intercept * np.log(quotient))
-        return float(_ratio(area, self.all_positives).sum())
+        return _ratio(area, self.all_positives).sum(axis=0)
 
 
 ours = public_names(__name__).values()
