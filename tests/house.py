@@ -39,7 +39,6 @@ KERAS_SIGNATURES = {
     "Model.fit": "Keras's method",
     "DepthwiseConv2D.__init__": "Keras's layer",
     "SeparableConv2D.__init__": "Keras's layer",
-    "AUC.__init__": "Keras's metric",
     "Recurrent.__init__": "the arguments of Keras's LSTM and GRU",
     "image_dataset_from_directory": "Keras's function",
 }

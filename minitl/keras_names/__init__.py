@@ -1,0 +1,155 @@
+"""Names that Keras has: what stands elsewhere here, and what is not there, with the reason.
+
+Asked when a name is not found (`naming.attributes_of`). A name that Keras has is never answered by
+a bare AttributeError: it is another place's (`ELSEWHERE`), or the reason why it is not there is an
+error, with what to do instead (`not_here.txt`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from minitl.initializers import TABLE as INITIALIZERS
+from minitl.layers.base import REGULARIZERS
+from minitl.naming import complain_about_unknown, snake_case
+
+# {package: {names: the module that has them}}. A star: any name of that module; an equals sign: the
+# name that it has there.
+ELSEWHERE = {
+    "": {"Initializer": "initializers", "Loss": "losses", "Metric": "metrics"}
+    | {"Optimizer": "optimizers"},
+    "layers": {"Convolution2D=Conv2D": "layers"},
+    "ops": {
+        "swish=silu hard_swish=hard_silu": "activations",
+        "*": "activations",
+        "categorical_crossentropy sparse_categorical_crossentropy": "losses.others",
+        "image=ops linalg=ops nn=ops numpy=ops": "",
+    },
+    "activations": {"swish=silu hard_swish=hard_silu": "activations"},
+    "metrics": {
+        "binary_crossentropy binary_focal_crossentropy categorical_crossentropy hinge huber "
+        "categorical_focal_crossentropy categorical_hinge kl_divergence log_cosh "
+        "mean_absolute_error mean_absolute_percentage_error mean_squared_error poisson "
+        "mean_squared_logarithmic_error sparse_categorical_crossentropy squared_hinge": (
+            "losses.others"
+        )
+    },
+}
+
+
+def _elsewhere(room: str, name: str) -> Any:
+    """What Keras's name stands for where it has another place, or another name, here; or None."""
+    if room in ("initializers", "regularizers"):  # Keras has their short names as well
+        table: Any = REGULARIZERS if room == "regularizers" else INITIALIZERS
+        if name in {snake_case(name), "l1_l2"} and name not in table:
+            importlib.import_module(f"minitl.{room}.others" if room[0] == "i" else f"minitl.{room}")
+        return table.get(name) or table.get(snake_case(name.removesuffix("Initializer")))
+    for names, module in ELSEWHERE.get(room, {}).items():
+        there = dict(each.partition("=")[::2] for each in names.split())
+        if name in there or "*" in there:
+            place = vars(importlib.import_module(f"minitl.{module}".strip(".")))
+            found = place.get(there.get(name) or name)
+            if found is not None and not name.startswith("_"):
+                return found
+    return None
+
+
+# (arguments that Keras's functions take and minitl's do not, values that ask for nothing, reason)
+ARGUMENTS: list[tuple[str, tuple[Any, ...], str]] = [
+    (
+        "dtype",
+        (None, "float32", "float64"),
+        "losses and metrics compute in the dtype of what they are given",
+    ),
+    (
+        "kernel_constraint bias_constraint gamma_constraint beta_constraint recurrent_constraint "
+        "embeddings_constraint depthwise_constraint pointwise_constraint",
+        (None,),
+        "weights are not projected after a step: take a regularizer, or clipnorm",
+    ),
+    (
+        "activity_regularizer",
+        (None,),
+        "outputs are not penalised: add a term to a loss of your own",
+    ),
+    ("gamma_regularizer beta_regularizer", (None,), "kernels and biases are penalised"),
+    (
+        "renorm renorm_clipping renorm_momentum rms_scaling",
+        (None, False, 0.99),
+        "there is no batch renormalization",
+    ),
+    (
+        "synchronized use_cudnn autocast unroll",
+        (None, False, True, "auto"),
+        "minitl runs in one process",
+    ),
+    (
+        "aggregation loss_scale_factor gradient_accumulation_steps experimental_name",
+        (None, "none", "mean", "only_first_replica", 1),
+        "a step is a batch, in float32",
+    ),
+    (
+        "lora_rank lora_alpha quantization_config overwrite_with_gradient",
+        (None, False),
+        "there are no adapters and no 8-bit weights",
+    ),
+    ("sparse ragged tensor input_tensor optional", (None, False), "an input is an array"),
+    ("noise_shape", (None,), "Dropout drops each number by itself, SpatialDropout2D whole maps"),
+    (
+        "use_ema ema_momentum ema_overwrite_frequency",
+        (None, False, 0.99),
+        "there are no averages of weights",
+    ),
+    ("safe_mode", (None, True), "no code is read from a file"),
+    ("layout", (None,), "minitl runs on one machine"),
+]
+
+
+def without_idle_arguments(
+    kwargs: dict[str, Any], known: Iterable[str], what: str
+) -> dict[str, Any]:
+    """The arguments that a function has. Others of Keras's are dropped where they ask for nothing.
+
+    Raises TypeError, with the reason, where they ask for something, or are nobody's.
+    """
+    left = dict(kwargs)
+    for names, idle, reason in ARGUMENTS:
+        for name in kwargs.keys() & set(names.split()) - set(known):
+            if not any(kwargs[name] is v or kwargs[name] == v for v in idle):
+                value = f"{what}() has no argument {name!r} (here {kwargs[name]!r})"
+                raise TypeError(f"{value}, which Keras's has: {reason}")
+            del left[name]
+    complain_about_unknown(left, known, what)
+    return left
+
+
+@functools.cache
+def not_here() -> dict[tuple[str, str], str]:
+    """{(package, name): reason} of what Keras has alone; '' is minitl itself."""
+    found: dict[tuple[str, str], str] = {}
+    packages, reason = [""], ""
+    for line in (Path(__file__).parent / "not_here.txt").read_text("utf-8").splitlines():
+        if line.startswith("    "):
+            found |= {(package, name): reason for package in packages for name in line.split()}
+        elif ":" in line and not line.startswith("#"):
+            head, _, reason = line.partition(": ")
+            packages = [each.strip(".") for each in head.split()]
+    return found
+
+
+def answer(package: str, name: str, error: str) -> Any:
+    """What stands elsewhere. Raises NotImplementedError, with the reason, for what Keras has and
+    minitl has not, and AttributeError for what neither has."""
+    room = package.removeprefix("minitl").lstrip(".")
+    found = _elsewhere(room, name)
+    if found is not None:
+        return found
+    reason = not_here().get((room, name))
+    if reason is None:
+        raise AttributeError(error)
+    where = f"{package}.{name}"
+    raise NotImplementedError(f"there is no {where}, which Keras has: {reason}")
