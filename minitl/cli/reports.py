@@ -5,19 +5,26 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minitl.applications import vgg16
 from minitl.cli.folders import check_output
 from minitl.data import Pictures
+from minitl.data.pictures import read_picture
+from minitl.judging.checks import Check
 from minitl.judging.grad_cam import grad_cam
 from minitl.layers import Concatenate
 from minitl.models import Model
 from minitl.report import Report
 from minitl.report.page import template
 from minitl.storage.atomic import visible
+
+MARK = b'<p class="eyebrow">minitl report</p>'  # in every page
 
 
 def check_page(path: str) -> None:
@@ -71,3 +78,56 @@ def facts_of(metadata: Mapping[str, Any]) -> dict[str, str]:
         return f"{value:.4g}" if isinstance(value, float) else visible(str(value))
 
     return {name.replace("_", " "): words(value) for name, value in told.items()}
+
+
+def page_of(given: str | None, out: Path) -> Path | None:
+    """Where `train` writes its page: as asked, else beside the model; None where there is none.
+
+    Raises what `check_page` does for a page that was asked for. Without Jinja2, and where another's
+    file has that name, one that was not asked for is left out, and that is said.
+    """
+    if given == "none":
+        return None
+    if given:
+        check_page(given)
+        return Path(given)
+    path = out.with_suffix(".html")
+    try:
+        template()
+        if path.exists() and MARK not in path.read_bytes():
+            raise ValueError(f"{path} is no report of minitl's, and stays; --report gives another")
+    except (ImportError, OSError, ValueError) as error:
+        print(f"minitl: no report is written: {error}", file=sys.stderr)
+        return None
+    return path
+
+
+def trained(
+    arguments: argparse.Namespace, learning: Any, p: np.ndarray, looked: Check, out: Path
+) -> Report:
+    """The page of a training: `p` (N, m) is what was said of the images held out, `looked` a Check
+    that was shown all images."""
+    images, about, model = learning.images, learning.about, learning.model
+    held_out = images.every.part(images.validation)
+    title = f"{out.name}, trained on {Path(arguments.directory).absolute().name}"
+    report = judged(arguments, model, vgg16.preprocess_input, held_out, p, title)
+    report.lead = f"{len(images.names)} classes: {len(images.training)} pictures to train on, "
+    report.lead += f"{len(held_out)} held out to judge by."
+    sources = {"validation": f"On the {len(held_out)} pictures held out"}
+    sources["folds"] = "In repeated folds of all pictures, each judged by heads without it"
+    found = about["figures"]
+    report.figures = {text: found[key] for key, text in sources.items() if key in found}
+    report.facts = facts_of(about)
+    if histories := [(name, h) for name, h in learning.histories if h.epoch]:
+        report.add_history(histories)
+    looked.pictures(images.every.digests)
+    solved = learning.solved
+    if solved is not None:
+        f, rows = solved.features(solved.judged), solved.judged
+        try:
+            looked.labels_and_outliers(f, rows, solved.p.mean(axis=0))
+        except ImportError as error:
+            report.notes.append(f"Labels were not looked at: {error}")
+        report.add_map(f, images.labels[rows], images.names, lambda i: images.every[int(rows[i])])
+    report.add_findings(looked.by_kind(), lambda path: read_picture(path, 160))
+    return report

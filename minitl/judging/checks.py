@@ -130,10 +130,11 @@ class Check:
         if len(sides) < 2 and len(classes) < 2:
             self._add("identical" if exact else "near-duplicate", rows, what, score)
 
-    def labels_and_outliers(self, f: Any, rows: Any) -> None:
+    def labels_and_outliers(self, f: Any, rows: Any, p: Any = None) -> None:
         """What F (n, D) of these rows (n,) says: doubtful labels, and pictures unlike all others.
 
-        Copies of one picture are held out together, and those in two classes are not named again.
+        p (n, m) are probabilities out of fold; when None, heads are solved for here, and copies of
+        one picture are held out together. Pictures in two classes are not named again.
         """
         f, rows = np.asarray(f, np.float32), np.asarray(rows)
         told = {
@@ -145,7 +146,10 @@ class Check:
         new = np.array([self.paths[row] not in told for row in rows], bool)
         if self.labels is not None and len(np.unique(self.labels[rows[new]])) > 1:
             y = self.labels[rows[new]]
-            p = out_of_fold_probabilities(f[new], y, self.groups[rows[new]])
+            if p is None:
+                p = out_of_fold_probabilities(f[new], y, self.groups[rows[new]])
+            else:
+                p = np.asarray(p)[new]
             for i in doubtful(y, p):
                 given, likely = self.class_names[y[i]], int(p[i].argmax())
                 text = f"labelled {given} ({p[i, y[i]]:.0%}), looks like"
