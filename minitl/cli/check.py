@@ -116,15 +116,15 @@ def _sizes(found: Pictures) -> Iterator[tuple[int, tuple[int, int]]]:
             continue
 
 
-def _where(looked: Check, path: str) -> tuple[str, str]:
+def _where(looked: Check, row: int) -> tuple[str, str]:
     """Class and split of a picture, '' where there are none."""
-    row = looked.paths.index(path)
     name = "" if looked.labels is None else looked.class_names[looked.labels[row]]
     return name, "" if looked.split is None else str(looked.split[row])
 
 
 def write_table(looked: Check, path: str) -> None:
     """One line per picture of each finding; those of one finding have one number."""
+    row_of = {path: row for row, path in enumerate(looked.paths)}
     head = ("number", "kind", "path", "class", "split", "said", "score")
 
     def write(file: Any) -> None:
@@ -132,7 +132,7 @@ def write_table(looked: Check, path: str) -> None:
         writer.writerow(head)
         for number, finding in enumerate(looked.found(), 1):
             for each in finding.paths:
-                where = _where(looked, each)
+                where = _where(looked, row_of[each])
                 score = f"{finding.score:.4g}"
                 writer.writerow([number, finding.kind, each, *where, finding.said, score])
 

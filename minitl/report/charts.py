@@ -21,7 +21,7 @@ from minitl.storage.atomic import visible
 # Okabe and Ito's colours, which remain distinct with any kind of colour vision; those that stand
 # out from white and from black alike come first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#A0522D")
-BLUE, RED = COLOURS[:2]
+BLUE, RED = f"var(--blue,{COLOURS[0]})", f"var(--red,{COLOURS[1]})"  # lighter on dark pages
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 20, 34  # margins of a chart, in its units
 
 
@@ -83,7 +83,7 @@ class Chart:
         for whole, run in itertools.groupby(points, key=lambda p: math.isfinite(p[1])):
             if whole:
                 path += "M" + "L".join(f"{self.x(a):.1f} {self.y(b):.1f}" for a, b in run)
-        how = f'fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"'
+        how = f'style="stroke:{colour}" fill="none" stroke-width="2" stroke-linejoin="round"'
         self.parts.append(f'<path d="{path}" {how} {more}/>')
 
     def dot(self, x: float, y: float, radius: float, how: str) -> None:
@@ -124,7 +124,7 @@ def learning_curves(history: Any) -> list[tuple[str, str, str]]:
             if len(epochs) <= 30:
                 for at, value in zip(epochs, values, strict=True):
                     if math.isfinite(value):
-                        chart.dot(at, value, 2.5, f'fill="{colour}"')
+                        chart.dot(at, value, 2.5, f'style="fill:{colour}"')
         if len(both) == 2 and np.isfinite(both[1]).any():
             best = best_of(key, both[1])
             chart.dot(best + 1, both[1][best], 6, 'fill="none" stroke="currentColor"')
@@ -159,7 +159,7 @@ def calibration(reliability: Sequence[ReliabilityBin]) -> str:
     words = []
     for each in full:
         radius = 3 + 8 * math.sqrt(each.images / most)
-        chart.dot(each.confidence, each.accuracy, radius, f'fill="{BLUE}" fill-opacity=".75"')
+        chart.dot(each.confidence, each.accuracy, radius, f'style="fill:{BLUE}" fill-opacity=".75"')
         words.append(f"{each.images} at {each.confidence:.0%}: {each.accuracy:.0%} right")
     return chart.svg("; ".join(words), "how sure it was", "how often it was right")
 

@@ -55,7 +55,7 @@ def confusion(found: Evaluation) -> str:
     for i, (name, counts) in enumerate(zip(found.class_names, found.confusion, strict=True)):
         cells = ""
         for j, count in enumerate(counts):
-            colour = f"var(--blue,{BLUE})" if i == j else f"var(--red,{RED})"
+            colour = BLUE if i == j else RED
             mixed = f"background:color-mix(in srgb,{colour} {55 * share[i, j]:.0f}%,transparent)"
             weight = "font-weight:bold;" if i == j else ""
             cells += f'<td style="text-align:center;{weight}{mixed}">{count}</td>'

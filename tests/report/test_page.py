@@ -160,7 +160,7 @@ def test_in_a_browser(browser, tmp_path, width, scheme):
     # Nothing sticks out of the page, and no text out of the box that it is in.
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     cut = """[...document.querySelectorAll('main *, header *')].filter(e =>
-        !(e instanceof SVGElement) && !e.closest('.scroll, .bar') &&
+        !(e instanceof SVGElement) && !e.closest('.bar') &&
         (e.getBoundingClientRect().right > innerWidth + 1 || e.scrollWidth > e.clientWidth + 1) &&
         getComputedStyle(e).display != 'inline').map(e => e.outerHTML.slice(0, 120))"""
     assert page.evaluate(cut) == []
