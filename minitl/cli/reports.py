@@ -102,11 +102,8 @@ def page_of(given: str | None, out: Path) -> Path | None:
     return path
 
 
-def trained(
-    arguments: argparse.Namespace, learning: Any, p: np.ndarray, looked: Check, out: Path
-) -> Report:
-    """The page of a training: `p` (N, m) is what was said of the images held out, `looked` a Check
-    that was shown all images."""
+def trained(arguments: argparse.Namespace, learning: Any, p: np.ndarray, out: Path) -> Report:
+    """The page of a training: p (N, m) is what was said of the images held out."""
     images, about, model = learning.images, learning.about, learning.model
     held_out = images.every.part(images.validation)
     title = f"{out.name}, trained on {Path(arguments.directory).absolute().name}"
@@ -120,14 +117,18 @@ def trained(
     report.facts = facts_of(about)
     if histories := [(name, h) for name, h in learning.histories if h.epoch]:
         report.add_history(histories)
-    looked.pictures(images.every.digests)
-    solved = learning.solved
+    sides = np.full(len(images.every), "training")
+    sides[images.validation] = "validation"
+    every, solved = images.every, learning.solved
+    looked = Check(every.paths, images.labels, images.names, sides, every.faults)
+    looked.thumbnails = dict(enumerate(images.thumbnails))
+    looked.pictures(every.digests)
     if solved is not None:
         f, rows = solved.features(solved.judged), solved.judged
         try:
             looked.labels_and_outliers(f, rows, solved.p.mean(axis=0))
         except ImportError as error:
             report.notes.append(f"Labels were not looked at: {error}")
-        report.add_map(f, images.labels[rows], images.names, lambda i: images.every[int(rows[i])])
+        report.add_map(f, images.labels[rows], images.names, lambda i: every[int(rows[i])])
     report.add_findings(looked.by_kind(), lambda path: read_picture(path, 160))
     return report
