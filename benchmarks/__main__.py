@@ -29,6 +29,7 @@ NAMES = (
     "threads",
     "elpv",
     "kills",
+    "scaling",
 )
 LONG = ("elpv",)  # run only when named: an hour and more
 

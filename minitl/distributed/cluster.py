@@ -200,7 +200,7 @@ def connected(client: Any) -> Iterator[Any]:
         return
     count = client or len(os.sched_getaffinity(0))
     settings: dict[str, Any] = {"n_workers": count, "threads_per_worker": 1, "processes": True}
-    settings |= {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": "ERROR"}
+    settings |= {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": "ERROR"}
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": PATIENCE}),
         distributed.LocalCluster(**settings) as cluster,
