@@ -8,12 +8,14 @@ adds nodes and returns the output. Operators and their attributes are those of O
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import numpy as np
 
 from minitl import activations as act
 from minitl import layers as k
+from minitl import ops
 from minitl.layers import augmentation, merging, pooling
 from minitl.layers.sequences import recurrent, wrappers
 from minitl.storage.onnx_export import OnnxError, OnnxGraph, Value, writes
@@ -75,14 +77,41 @@ for _name in augmentation.__all__:
 @writes(k.RandomCrop)
 def _crop_and_scale(g: OnnxGraph, layer: Any, x: Value) -> Any:
     """Outside training: the largest centred part of the window's proportions, scaled to it."""
-    _, h, w, _ = x.shape
-    if h is None or w is None:
-        raise OnnxError(f"{layer} needs images of a known size, got {x.shape}")
+    h, w = _known(layer, x)
     rows = max(1, min(h, w * layer.height // layer.width))
-    columns = max(1, min(w, h * layer.width // layer.height))
-    top, left = (h - rows) // 2, (w - columns) // 2
-    part = sliced(g, g.first(x), (2, 3), (top, left), (top + rows, left + columns))
-    return scaled(g, part, "linear", (layer.height / rows, layer.width / columns), x)
+    return _middle(g, layer, x, (rows, max(1, min(w, h * layer.width // layer.height))))
+
+
+def _known(layer: Any, x: Value) -> tuple[int, int]:
+    if len(x.shape) != 4 or x.shape[1] is None or x.shape[2] is None:
+        raise OnnxError(f"{layer} needs images (N, H, W, C) of a known size, got {x.shape}")
+    return x.shape[1], x.shape[2]
+
+
+def _middle(
+    g: OnnxGraph, layer: Any, x: Value, part: tuple[int, int], mode: str = "linear"
+) -> Value:
+    """The middle of images, so many rows and columns, scaled to the layer's size."""
+    h, w = _known(layer, x)
+    top, left = (h - part[0]) // 2, (w - part[1]) // 2
+    y = sliced(g, g.first(x), (2, 3), (top, left), (top + part[0], left + part[1]))
+    if part == (layer.height, layer.width):
+        return Value(y, x.shape, True)
+    return scaled(g, y, mode, (layer.height / part[0], layer.width / part[1]), x)
+
+
+@writes(k.Resizing, k.CenterCrop)
+def _resizing(g: OnnxGraph, layer: Any, x: Value) -> Value:
+    h, w = _known(layer, x)
+    crops = isinstance(layer, k.CenterCrop)
+    if crops and h >= layer.height and w >= layer.width:
+        return _middle(g, layer, x, (layer.height, layer.width))
+    part = (h, w)
+    if crops or layer.crop_to_aspect_ratio:
+        part = min(h, int(w * layer.height / layer.width)) or 1, 0
+        part = part[0], min(w, int(h * layer.width / layer.height)) or 1
+    nearest = not crops and layer.interpolation == "nearest"
+    return _middle(g, layer, x, part, "round" if nearest else "linear")
 
 
 def sliced(g: OnnxGraph, x: str, axes: Any, starts: Any, ends: Any, steps: Any = None) -> str:
@@ -91,8 +120,11 @@ def sliced(g: OnnxGraph, x: str, axes: Any, starts: Any, ends: Any, steps: Any =
 
 
 def scaled(g: OnnxGraph, x: str, mode: str, scales: Any, like: Value) -> Value:
-    how = "half_pixel" if mode == "linear" else "asymmetric"
-    settings = {"mode": mode, "coordinate_transformation_mode": how, "nearest_mode": "floor"}
+    """Images x (N, C, H, W) in another size: 'linear'; 'nearest', blocks; 'round', by centres."""
+    how = "asymmetric" if mode == "nearest" else "half_pixel"
+    settings = {"mode": "linear" if mode == "linear" else "nearest", "nearest_mode": "floor"}
+    settings |= {"coordinate_transformation_mode": how}
+    settings |= {"nearest_mode": "round_prefer_ceil"} if mode == "round" else {}
     factors = g.constant(np.array([1.0, 1.0, *scales]))
     return Value(g.node("Resize", x, "", factors, **settings), like.shape, True)
 
@@ -140,18 +172,36 @@ def _dense(g: OnnxGraph, layer: Any, x: Value) -> Value:
     return activated(g, layer, layer.activation, Value(y, x.shape))
 
 
-@writes(k.Conv2D)
-def _conv2d(g: OnnxGraph, layer: Any, x: Value) -> Value:
-    kernel = g.weight(layer.kernel, lambda w: w.transpose(3, 2, 0, 1))  # HWIO -> OIHW
+@writes(k.Conv2D, k.Conv1D)
+def _convolution(g: OnnxGraph, layer: Any, x: Value) -> Value:
+    def turned(w: np.ndarray) -> np.ndarray:
+        return np.moveaxis(w, (-1, -2), (0, 1))  # HWIO -> OIHW
+
     bias = [] if layer.bias is None else [g.weight(layer.bias)]
-    how = {"kernel_shape": layer.kernel_size, **_sliding(layer)}
-    y = g.node("Conv", g.first(x), kernel, *bias, **how)
+    y = g.node("Conv", g.first(x), g.weight(layer.kernel, turned), *bias, **_sliding(layer))
+    return activated(g, layer, layer.activation, Value(y, x.shape, True))
+
+
+@writes(k.DepthwiseConv2D, k.SeparableConv2D)
+def _depthwise(g: OnnxGraph, layer: Any, x: Value) -> Value:
+    def turned(w: np.ndarray) -> np.ndarray:
+        return w.transpose(2, 3, 0, 1).reshape(-1, 1, *w.shape[:2])  # HWCM -> (C*M)1HW
+
+    bias = [] if layer.bias is None else [g.weight(layer.bias)]
+    separable = isinstance(layer, k.SeparableConv2D)
+    given = g.first(x), g.weight(layer.kernel, turned), *([] if separable else bias)
+    y = g.node("Conv", *given, group=x.shape[-1], **_sliding(layer))
+    if separable:
+        mixed = g.weight(layer.pointwise_kernel, lambda w: w.transpose(3, 2, 0, 1))
+        y = g.node("Conv", y, mixed, *bias)
     return activated(g, layer, layer.activation, Value(y, x.shape, True))
 
 
 def _sliding(layer: Any) -> dict[str, Any]:
     """Of odd padding Keras puts the larger half behind, and so does SAME_UPPER."""
     strides = layer.strides if isinstance(layer.strides, tuple) else (layer.strides,)
+    if layer.padding == "causal":
+        return {"strides": strides, "pads": [layer.kernel_size - 1, 0]}
     return {"strides": strides, "auto_pad": {"valid": "VALID", "same": "SAME_UPPER"}[layer.padding]}
 
 
@@ -270,6 +320,97 @@ def _cropping(g: OnnxGraph, layer: Any, x: Value) -> Value:
 @writes(k.UpSampling2D)
 def _up_sampling(g: OnnxGraph, layer: Any, x: Value) -> Value:
     return scaled(g, g.first(x), "nearest", [float(n) for n in layer.size], x)
+
+
+@writes(k.ZeroPadding1D, k.Cropping1D)
+def _ends(g: OnnxGraph, layer: Any, x: Value) -> str:
+    if isinstance(layer, k.Cropping1D):
+        before, after = layer.cropping
+        return sliced(g, g.last(x), [1], [before], [-after if after else END])
+    before, after = layer.padding
+    return g.node("Pad", g.last(x), g.constant(np.array([0, before, 0, 0, after, 0])))
+
+
+@writes(k.Normalization)
+def _normalization(g: OnnxGraph, layer: Any, x: Value) -> str:
+    axes = np.atleast_1d([] if layer.axis is None else layer.axis) % len(x.shape)
+    kept: Any = [n if a in axes else 1 for a, n in enumerate(x.shape)]
+    given = (
+        [v.storage for v in layer.adapted[:2]] if layer.adapted else [layer.mean, layer.variance]
+    )
+    arrays = [np.asarray(v) for v in given]
+    mean, variance = (v.reshape(kept) if v.size == np.prod(kept) else v for v in arrays)
+    shift = g.constant(mean.astype(np.float32))
+    deviation = g.constant(np.maximum(np.sqrt(variance.astype(np.float32)), np.float32(1e-7)))
+    if layer.invert:
+        return g.node("Add", g.node("Mul", g.last(x), deviation), shift)
+    return g.node("Div", g.node("Sub", g.last(x), shift), deviation)
+
+
+@writes(k.Embedding)
+def _embedding(g: OnnxGraph, layer: Any, x: Value) -> str:
+    if layer.mask_zero:
+        raise OnnxError(f"{layer} has mask_zero=True: masks of steps have no counterpart in ONNX")
+    index = g.node("Cast", g.last(x), to=g.onnx.TensorProto.INT64)
+    return g.node("Gather", g.weight(layer.embeddings), index, axis=0)
+
+
+# Arithmetic in a model's graph: ops of any number of arrays, and of one.
+BINARY = {"add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "power": "Pow"}
+BINARY |= {"true_divide": "Div", "maximum": "Max", "minimum": "Min", "matmul": "MatMul"}
+UNARY = {"exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs", "absolute": "Abs"}
+UNARY |= {"negative": "Neg", "erf": "Erf", "sin": "Sin", "cos": "Cos", "floor": "Floor"}
+REDUCING = {"mean": "ReduceMean", "sum": "ReduceSum", "max": "ReduceMax", "amax": "ReduceMax"}
+REDUCING |= {"min": "ReduceMin", "prod": "ReduceProd"}
+
+
+@writes(k.Operation)
+def _operation(g: OnnxGraph, layer: Any, x: Any) -> str:
+    """What a model computes between its layers, as far as it is among the ops above."""
+    values = x if isinstance(x, list) else [x]
+
+    def name_of(given: Any) -> str:
+        if isinstance(given, dict) and "tensor" in given:
+            return g.last(values[given["tensor"]])
+        return g.constant(np.asarray(given, np.float32))
+
+    op, function = layer.op, getattr(ops, layer.op)
+    given = inspect.signature(function).bind(*layer.arguments, **layer.keywords)
+    given.apply_defaults()
+    first, *rest = given.args
+    rest = [v["tuple"] if isinstance(v, dict) and "tuple" in v else v for v in rest]
+    if op in BINARY:
+        return g.node(BINARY[op], name_of(first), name_of(rest[0]))
+    if op in UNARY:
+        return g.node(UNARY[op], name_of(first))
+    if op == "square":
+        return g.node("Mul", name_of(first), name_of(first))
+    if function in OPERATORS and rest in ([], [0.0, None, 0.0]):
+        return activated(g, layer, function, Value(name_of(first), values[0].shape)).name
+    if op in REDUCING:
+        axes = [] if rest[0] is None else np.atleast_1d(rest[0]).tolist()
+        how: dict[str, Any] = {"keepdims": int(rest[1])}
+        if op == "sum":
+            more = [g.constant(np.array(axes))] if axes else []
+            return g.node("ReduceSum", name_of(first), *more, **how)
+        return g.node(REDUCING[op], name_of(first), **how, **({"axes": axes} if axes else {}))
+    if op == "softmax":
+        return g.node("Softmax", name_of(first), axis=rest[0])
+    if op == "getitem":
+        parts = rest[0] if isinstance(rest[0], list) else [rest[0]]
+        if all(isinstance(p, dict) and "slice" in p for p in parts):
+            return _getitem(g, name_of(first), [p["slice"] for p in parts])
+    raise OnnxError(f"{layer} computes ops.{op}, which is not written to ONNX")
+
+
+def _getitem(g: OnnxGraph, x: str, slices: list[Any]) -> str:
+    """x[slices]: where Python leaves out a beginning or an end, the step says which it is."""
+    forward = [step is None or step > 0 for _, _, step in slices]
+    ends = [(0, END) if each else (END, -END) for each in forward]
+    given = zip(slices, ends, strict=True)
+    cut = [[e if n is None else n for n, e in zip(s[:2], end, strict=True)] for s, end in given]
+    starts, stops = zip(*cut, strict=True)
+    return sliced(g, x, range(len(slices)), starts, stops, [step or 1 for _, _, step in slices])
 
 
 RECURRENT = {act.tanh: "Tanh", act.sigmoid: "Sigmoid", act.relu: "Relu", act.linear: "Affine"}

@@ -216,6 +216,29 @@ def refused(model, path, **how):
     return str(error.value)
 
 
+def test_tokens_as_vectors(tmp_path):
+    x = layers.Input((None,))
+    y = layers.GlobalAveragePooling1D()(
+        layers.Conv1D(4, 3, padding="causal")(layers.Embedding(11, 5)(x))
+    )
+    tokens = np.random.default_rng(0).integers(0, 11, (3, 8)).astype(np.float32)
+    check(Model(x, y), tmp_path / "m.onnx", [tokens])
+    text = refused(Model(x, layers.Embedding(3, 2, mask_zero=True, name="e")(x)), tmp_path / "n")
+    assert text.startswith("Embedding 'e' has mask_zero=True: masks of steps have no counterpart")
+
+
+def test_arithmetic_between_layers(tmp_path):
+    x = layers.Input((6, 5, 3))
+    y = layers.Conv2D(4, 3, padding="same")(x / 2 - 1)
+    y = y[:, 1:, ::2] * 0.5 + minitl.ops.mean(y, axis=(1, 2), keepdims=True)
+    y = y[::-1, :, ::-1]
+    z = minitl.ops.sum(minitl.ops.exp(-y), axis=-1)
+    z = minitl.ops.relu(z) + minitl.ops.max(y, axis=-1) ** 2.0
+    check(Model(x, [y, z, 3 - layers.Flatten()(y)[:, -2:]]), tmp_path / "m.onnx")
+    text = refused(Model(x, minitl.ops.sort(x)), tmp_path / "n.onnx")
+    assert "computes ops.sort, which is not written to ONNX" in text
+
+
 def test_what_has_no_counterpart_is_refused_and_named(tmp_path):
     path, x = tmp_path / "m.onnx", layers.Input((4,))
     text = refused(Model(x, Odd(name="mine")(x)), path)
