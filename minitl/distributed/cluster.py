@@ -14,6 +14,7 @@ import io
 import os
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -226,9 +227,17 @@ def _send(client: Any, extractor: Model, preprocess: Any, digest: str) -> str:
     def knows(dask_scheduler: Any) -> bool:
         return name in dask_scheduler.worker_plugins
 
-    if not client.run_on_scheduler(knows):
-        client.register_plugin(Weights(dumps((extractor, preprocess))), name=name)
-    return name
+    if client.run_on_scheduler(knows):
+        return name
+    weights, left = Weights(dumps((extractor, preprocess))), PATIENCE
+    while True:
+        try:
+            client.register_plugin(weights, name=name)
+            return name
+        except OSError:  # a worker died while it was given them
+            if (left := left - 1) == 0:
+                raise
+            time.sleep(0.1)
 
 
 def _computed(
