@@ -53,7 +53,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The one of `known` that is nearest to `word`, whatever the case; '' when none is near."""
     lower = {name.lower(): name for name in known}
-    near = get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
+    near = get_close_matches(str(word).lower(), lower, n=1, cutoff=cutoff)
     return lower[near[0]] if near else ""
 
 
@@ -124,7 +124,7 @@ class elsewhere:
         self.room, self.function, self.of_class = room, function, of_class
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        function = getattr(part(self.room), self.function)
+        function = part("arguments").door(getattr(part(self.room), self.function))
         if self.of_class:
             return MethodType(function, owner)
         return function if instance is None else MethodType(function, instance)

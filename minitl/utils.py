@@ -13,6 +13,7 @@ from minitl.data.folder import image_dataset_from_directory
 from minitl.data.images import array_to_img, img_to_array, load_img, save_img
 from minitl.data.pipeline import PyDataset
 from minitl.kernels.machine import memory
+from minitl.models.arguments import guard
 from minitl.naming import Count, attributes_of, forget_names
 
 __getattr__ = attributes_of(__name__)
@@ -91,3 +92,6 @@ def normalize(x: Any, axis: int = -1, order: Annotated[float, "a number"] = 2) -
     x = np.asarray(x)
     norm = np.linalg.norm(x, order, axis, keepdims=True)
     return x / np.where(norm == 0, 1, norm)
+
+
+guard(globals())

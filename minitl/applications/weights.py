@@ -29,6 +29,7 @@ import numpy as np
 
 from minitl.applications.downloads import DigestError, FetchError, download, reason, say
 from minitl.applications.onnx import read_initializers
+from minitl.models.arguments import guard
 from minitl.naming import Count
 from minitl.storage.atomic import file_digest, locked, replacing
 from minitl.storage.keras_files import Layers, WeightFileError, read_weights, write_weights
@@ -370,3 +371,6 @@ def _write_classes(path: Path, package: Any) -> None:
         raise DigestError(f"expected the class index with md5 {CLASSES.md5}, found {found}")
     with replacing(path) as part:
         part.write_bytes(text)
+
+
+guard(globals())

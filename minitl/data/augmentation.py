@@ -14,6 +14,7 @@ from minitl.autograd import as_tensor
 from minitl.layers import augmentation as kinds
 from minitl.layers.augmentation import Augmentation, Geometric, RandomCrop, Resampling
 from minitl.layers.regularization import view_seeds
+from minitl.models.arguments import guard
 from minitl.naming import complain_about_unknown
 
 CHUNK = 32  # images at a time: what is between the layers stays small
@@ -157,3 +158,6 @@ def augmentation_layers(
         noise and kinds.GaussianNoise(noise),
     ]
     return [layer for layer in made if isinstance(layer, Augmentation)]
+
+
+guard(globals())

@@ -21,6 +21,7 @@ import numpy as np
 
 from minitl.data import images
 from minitl.data.pipeline import Steps
+from minitl.models.arguments import guard
 from minitl.storage.atomic import progress_bar
 from minitl.storage.state import fingerprint
 
@@ -363,3 +364,6 @@ def _image_files(directory: str, follow_links: bool) -> list[str]:
         for name in sorted(files)
         if name.lower().endswith(ENDINGS)
     ]
+
+
+guard(globals())

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minitl.data.door import Source, is_16_bit, opened, to_mode
+from minitl.models.arguments import guard
 from minitl.storage.atomic import replacing
 
 if TYPE_CHECKING:
@@ -298,3 +299,6 @@ def check_data_format(data_format: str | None) -> None:
     if data_format not in (None, "channels_last"):
         found = f"got {data_format!r} (to convert an array: np.moveaxis(x, -3, -1))"
         raise ValueError(f"minitl keeps images as (H, W, C), data_format='channels_last'; {found}")
+
+
+guard(globals())

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from minitl.models.arguments import guard
+
 Rows = np.ndarray
 
 
@@ -144,3 +146,6 @@ def _both_sides(rows: int, held_out: Rows) -> tuple[Rows, Rows]:
     if len(kept) == 0 or len(held_out) == 0:
         raise ValueError(f"{rows} rows are too few: one of the two parts would be empty")
     return kept, held_out
+
+
+guard(globals())

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minitl.models.arguments import guard
 from minitl.naming import Count, elsewhere
 
 
@@ -297,3 +298,6 @@ def check_labels(labels: Any, rows: int, classes: int, what: str = "y_true") -> 
         wanted = f"0 to {classes - 1} for {classes} classes"
         raise ValueError(f"{what} must be {wanted}, got {y.min():g} to {y.max():g}")
     return y.astype(np.intp)
+
+
+guard(globals())

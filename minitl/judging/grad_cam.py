@@ -18,6 +18,7 @@ from minitl.autograd import Tensor, backward, no_grad
 from minitl.data.images import resize_images
 from minitl.layers import Layer
 from minitl.models import Model
+from minitl.models.arguments import guard
 from minitl.models.opened import open_up
 from minitl.naming import Count
 from minitl.transfer.stages import find_layers
@@ -85,3 +86,6 @@ def _maps_of(model: Model, whole: Any, layer: str | Layer | None) -> Any:
         what = "no layer" if layer is None else repr(layer)
         raise ValueError(f"{what} of {model.name!r} gives maps (N, h, w, K)")
     return maps[-1]
+
+
+guard(globals())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minitl.autograd import Array, Tensor, backward, no_grad
+from minitl.models.arguments import guard
 from minitl.naming import Natural, Positive
 
 
@@ -89,3 +90,6 @@ def print_graph(y: Tensor, file: Any = None) -> None:
         elif tensor.node and tensor.node.edges is None:
             line += " (used up)"
         print(line, file=file)
+
+
+guard(globals())

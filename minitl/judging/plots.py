@@ -19,6 +19,7 @@ import numpy as np
 
 from minitl.data.images import to_rgb
 from minitl.judging.evaluation import check_labels, check_probabilities
+from minitl.models.arguments import guard
 from minitl.naming import Count, Natural
 from minitl.storage.atomic import replacing
 
@@ -351,3 +352,6 @@ def _families(letters: Collection[str]) -> list[str]:
         text = f"no font of this machine has {some!r}, which are drawn as boxes"
         warnings.warn(f"{text}; install Noto Sans CJK, say", stacklevel=4)
     return families
+
+
+guard(globals())

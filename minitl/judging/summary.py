@@ -9,6 +9,7 @@ import numpy as np
 
 from minitl.layers.base import Layer
 from minitl.layers.core import InputLayer
+from minitl.models.arguments import guard
 from minitl.models.model import Model
 from minitl.naming import Count, did_you_mean
 from minitl.storage.atomic import visible
@@ -117,3 +118,6 @@ def _params(count: int, dtype: str) -> str:
     size = float(count * np.dtype(dtype).itemsize)
     i = min(int(math.log(size, 1024)), 3) if size >= 1 else 0
     return f"{count:,} ({size / 1024**i:.2f} {('B', 'KB', 'MB', 'GB')[i]})"
+
+
+guard(globals())

@@ -7,15 +7,20 @@ rule: it names the argument, what was expected and what was found. Nothing has b
 `naming.check_keywords` is the decorator that does this at the entry of a public function.
 """
 
+import functools
 import inspect
 import math
 import os
+import re
+import sys
+import types
 from collections import abc
-from collections.abc import Callable, Mapping
-from types import NoneType, UnionType
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import numpy as np
+
+from minitl.naming import complain_about_unknown
 
 
 class ArgumentError(TypeError, ValueError):
@@ -96,7 +101,7 @@ PLAIN: dict[Any, Rule] = {
     float: REAL,
     bool: Rule("True or False", lambda v: isinstance(v, (int, np.bool_)) and v in (0, 1)),
     str: Rule("a string", lambda v: isinstance(v, str)),
-    NoneType: Rule("None", lambda v: v is None),
+    types.NoneType: Rule("None", lambda v: v is None),
     np.ndarray: Rule("a NumPy array", lambda v: isinstance(v, np.ndarray)),
     os.PathLike: Rule("a path", lambda v: isinstance(v, os.PathLike)),
     abc.Callable: Rule("a function", callable),
@@ -113,12 +118,12 @@ def rule_of(annotation: Any) -> Rule:
         return next(each for each in (*rules, rule_of(inside[0])) if isinstance(each, Rule))
     if kind in PLAIN:
         return PLAIN[kind]
-    if kind in (Union, UnionType):
+    if kind in (Union, types.UnionType):
         rules = [rule_of(each) for each in inside]
         return ANYTHING if ANYTHING in rules else either(*rules)
     if kind is Literal:
         words = "one of " + ", ".join(map(repr, inside))
-        return Rule(words, lambda v: isinstance(v, (str, int, NoneType)) and v in inside)
+        return Rule(words, lambda v: isinstance(v, (str, int, types.NoneType)) and v in inside)
     if kind in (list, tuple, abc.Sequence):
         rules = [rule_of(each) for each in inside if each is not ...]
         return several(*(rules or [ANYTHING]))
@@ -165,6 +170,58 @@ class Rules:
             if name in rules and not rules[name].fits(value):
                 found = f"must be {rules[name].words}, got {shown(value)}"
                 raise ArgumentError(f"{what}: {name} {found}")
+
+
+@functools.cache
+def door(function: Any) -> Any:
+    """The function, with its arguments checked. Where it fails all the same with an error that
+    names none of them, and no code of the user's took part, they are told after the error."""
+    if hasattr(function, "__wrapped__"):
+        return function
+    known = inspect.signature(function).parameters
+    rules: list[Rules] = []
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        what = function.__name__
+        if not rules:
+            rules.append(Rules(function, known, None))
+        if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            complain_about_unknown(kwargs, known, what)
+        rules[0].check(what, args, kwargs)
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            given = (*zip(rules[0].by_place, args, strict=False), *kwargs.items())
+            if _is_bare(error, known):
+                told = ", ".join(f"{name}={shown(value)}" for name, value in given)
+                raise ArgumentError(f"{error} (in {what}({told}))") from error
+            raise
+
+    return checked
+
+
+def _is_bare(error: Exception, known: Iterable[str]) -> bool:
+    """Whether it names no argument, is no error of minitl's own kind, and not of user's code."""
+    if type(error).__module__.startswith("minitl") or set(re.findall(r"\w+", str(error))) & {
+        *known
+    }:
+        return False
+    trace, ours = error.__traceback__, ("minitl", "numpy", "PIL", "scipy", "h5py", "matplotlib")
+    while trace is not None:
+        name = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        if name not in (*ours, *sys.stdlib_module_names) or name == "__main__":
+            return False
+        trace = trace.tb_next
+    return True
+
+
+def guard(space: dict[str, Any]) -> None:
+    """At a module's end, `guard(globals())`: its public functions check their arguments."""
+    for name, value in list(space.items()):
+        own = isinstance(value, types.FunctionType) and value.__module__ == space["__name__"]
+        if own and name[0] != "_":
+            space[name] = door(value)
 
 
 def _read(annotation: Any, space: dict[str, Any]) -> Rule:

@@ -118,7 +118,7 @@ def _array(value: Any, what: str) -> Array:
         why = f"its parts have different shapes ({error})"
         raise ValueError(f"{what} is not one array: {why}") from None
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{what} must hold numbers, got dtype {array.dtype}")
+        raise TypeError(f"{what} must hold numbers or be an iterable of batches, got {array.dtype}")
     if array.ndim == 0:
         raise ValueError(f"{what} must have a batch axis, got a single number")
     return array
@@ -159,7 +159,7 @@ def check_shape(shape: tuple[int, ...], expected: tuple[int | None, ...], name: 
 def is_stream(x: Any) -> bool:
     """Whether x yields batches by itself, rather than being arrays."""
     return (
-        not isinstance(x, (np.ndarray, list, tuple, dict, Tensor))
+        not isinstance(x, (np.ndarray, list, tuple, dict, str, bytes, Tensor))
         and hasattr(x, "__iter__")
         and not hasattr(x, "__array__")
     )

@@ -319,12 +319,11 @@ class Model(Layer):
             part("cautions").look(source, held_out)
         if not self.trainable_weights:
             part("cautions").nothing_learns(self)
-        self.history = history = History()
+        history = History()
         level = 1 if verbose in ("auto", True) else int(verbose)
         bars = [part("progress").ProgbarLogger(level)] if level else []
         params = {"epochs": epochs, "steps": len(source) or None, "verbose": level}
         run = CallbackList(callbacks, self, params, [*bars, history])
-        self.stop_training = False
         keeping = None
         if (cache_features is not False and not self.own_steps) or augment_copies is not None:
             say = (lambda text: print(text, flush=True)) if level else None
@@ -332,6 +331,7 @@ class Model(Layer):
             keeping = part("feature cache").Caching(
                 self, cache_features, augment_copies, left, say, bars=level == 1
             )
+        self.history, self.stop_training = history, False
         self.fitting = Training(
             self, source, held_out, epochs, initial_epoch, shuffle, validation_freq
         )

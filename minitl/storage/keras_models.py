@@ -23,7 +23,7 @@ from minitl.layers.core import InputLayer, InputRange
 from minitl.models.model import Model
 from minitl.models.opened import named_layers
 from minitl.models.sequential import Sequential
-from minitl.naming import snake_case
+from minitl.naming import check_keywords, snake_case
 from minitl.storage import keras_config
 from minitl.storage import keras_files as files
 from minitl.storage.atomic import temporary_folder
@@ -159,6 +159,7 @@ def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> No
         files.write_weights(path, arrays, attributes, group="model_weights")
 
 
+@check_keywords
 def load_model(filepath: str | Path, compile: bool = True) -> Model:
     """The model in a file of `save_model`, or of Keras's `model.save` ('name.h5', 'name.keras').
     With compile=True it is compiled as it was, except that the optimizer starts afresh; what

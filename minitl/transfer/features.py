@@ -15,6 +15,7 @@ import numpy as np
 from minitl import layers as kinds
 from minitl.layers import Layer
 from minitl.models import Model
+from minitl.models.arguments import guard
 from minitl.models.batches import is_stream
 from minitl.models.opened import open_up
 from minitl.naming import Count, Verbose, check_keywords
@@ -216,3 +217,6 @@ def feature_model(model: Model, layers: Chosen = None, pooling: str | None = Non
         rows.append(t if t.ndim == 2 else pool(name=f"{t.name}_rows")(t))
     joined = rows[0] if len(rows) == 1 else kinds.Concatenate(name=name)(rows)
     return Model(model.input, joined, name=name)
+
+
+guard(globals())

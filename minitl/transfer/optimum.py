@@ -23,6 +23,7 @@ from minitl.callbacks import Callback
 from minitl.kernels.machine.threads import share_out
 from minitl.layers import Dense
 from minitl.models import Model
+from minitl.models.arguments import guard
 from minitl.naming import Count, NotNegative, Positive
 from minitl.regularizers import L2
 
@@ -361,3 +362,6 @@ def _head_of(model: Any) -> tuple[Dense, Model | None]:
     if any(below is t for t in model.inputs):
         return head, None
     return head, Model(model.input, below, name=f"{model.name}_below_head")
+
+
+guard(globals())

@@ -24,6 +24,7 @@ import numpy as np
 from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
 from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
+from minitl.models.arguments import guard
 from minitl.models.batches import is_stream
 from minitl.models.opened import named_layers, open_up, walk, work
 from minitl.models.prediction import source_of
@@ -282,12 +283,29 @@ def fine_tune(
     best = _Best(monitor, patience=pace.patience, restore_best_weights=True)
     fit["validation_data"] = validation_data
     training = _Training(model, data, fit, best, pace.warmup)
+    before = [(each, each.trainable, each.rate_multiplier) for each in walk(model)]
+    try:
+        _tune(training, pace, plan, pretrained, prove)
+    except BaseException:
+        if not training.histories and not model.optimizer.iterations:  # nothing was trained
+            model.optimizer = training.compiled
+            for each, flag, multiplier in before:  # what holds others comes first
+                each.trainable, each.rate_multiplier = flag, multiplier
+            for each, flag, _ in before:
+                each.mark_trainable(flag)
+        raise
+    training.remove_backups()
+    return training.histories
+
+
+def _tune(training: Any, pace: Pace, plan: Any, pretrained: Sequence[Layer], prove: bool) -> None:
+    model = training.model
     for each in pretrained:
         each.trainable = False
     if pace.head_epochs:
         training.run("head", pace.head_epochs, None, prove)
     else:
-        best.carried = training.as_it_is()
+        training.best.carried = training.as_it_is()
     for k, (stage, layers) in enumerate(plan, start=1):
         _unfreeze(model, layers)
         multiplier = pace.rate_decay**k if stage.multiplier is None else stage.multiplier
@@ -296,8 +314,6 @@ def fine_tune(
         where = stage.unfreeze if isinstance(stage.unfreeze, str) else stage.unfreeze.name
         rate = pace.learning_rate if stage.learning_rate is None else stage.learning_rate
         training.run(f"{where} unfrozen", stage.epochs or pace.epochs, rate, prove)
-    training.remove_backups()
-    return training.histories
 
 
 def check_stages(base: Model, stages: Sequence[str | Layer | Stage]) -> None:
@@ -458,3 +474,6 @@ class _WarmUpAndCosine(Callback):
             up = min(round(self.warmup * steps), steps - 1)
             warm_up: Any = {"warmup_target": rate, "warmup_steps": up}
             self.model.optimizer.learning_rate = CosineDecay(rate / (up + 1), steps - up, **warm_up)
+
+
+guard(globals())

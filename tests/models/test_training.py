@@ -467,8 +467,18 @@ sparse = "sparse_categorical_crossentropy"
         (None, {"x": NAN, "y": Y}, ValueError, "x has NaN or infinite numbers, first in sample 7"),
         (None, {"x": INF, "y": Y}, ValueError, "x has NaN or infinite numbers, first in sample 3"),
         (None, {"x": X, "y": NAN[:, :3]}, ValueError, "y has NaN or infinite .* sample 7"),
-        (None, {"x": X.astype(str), "y": Y}, TypeError, "x must hold numbers, got dtype <U"),
-        (None, {"x": X.astype(complex), "y": Y}, TypeError, "x must hold numbers, got dtype comp"),
+        (
+            None,
+            {"x": X.astype(str), "y": Y},
+            TypeError,
+            "x must hold numbers or be an iterable of batches, got <U",
+        ),
+        (
+            None,
+            {"x": X.astype(complex), "y": Y},
+            TypeError,
+            "x must hold numbers or be an iterable .*, got comp",
+        ),
         (None, {"x": [[1, 2], [3]], "y": Y}, ValueError, "x is not one array"),
         (None, {"x": 3, "y": Y}, ValueError, "must have a batch axis, got a single number"),
         (None, {"x": X, "y": LABELS}, ValueError, r"looks like integer labels.*to_categorical"),
@@ -553,7 +563,6 @@ sparse = "sparse_categorical_crossentropy"
             ValueError,
             "validation_split needs arrays",
         ),
-        (None, {"x": iter([(X, Y)]), "class_weight": {0: 1}}, ValueError, "class_weight needs arr"),
     ],
 )
 def test_bad_input_changes_nothing(loss, arguments, kind, message):

@@ -583,7 +583,7 @@ def test_what_is_wrong_is_said_before_anything_has_changed(arguments, kind, mess
 def test_a_stage_s_own_settings():
     with pytest.raises(ValueError, match=r"multiplier must be a finite number of .*, got -1"):
         Stage("block3", multiplier=-1)
-    with pytest.raises(ValueError, match="epochs must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="epochs must be a positive integer or None, got 0"):
         Stage("block3", epochs=0)
     with pytest.raises(TypeError, match=r"Stage\(\) has no argument 'rate'"):
         Stage("block3", rate=0.1)
