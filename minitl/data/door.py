@@ -166,6 +166,8 @@ def _counted(img: Any, file: Any, extra: int, target: tuple[int, int] | None) ->
             each = 6 if scans > 1 else 0  # coefficients of the whole image are kept
         if target is not None:
             img.draft(None, target[::-1])
+        # The decoder takes the interpreter's lock after every block: few, while a network computes.
+        img.decodermaxblock = 2**22
     file.seek(0)
     left = img.width * img.height
     needs = pixels * each + left * (MODE_BYTES.get(img.mode, 4) + extra)

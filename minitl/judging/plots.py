@@ -316,12 +316,10 @@ def _finished(figure: Figure, path: Path, title: str | None) -> Figure:
             text.set_parse_math(False)
     if path is not None:
         with replacing(path) as temporary:
+            # A sheet in a folder of pictures is not taken for one of them.
+            name = {"Software": "minitl"} if temporary.suffix == ".png" else None
             # 'tight': the layout engine can cut labels of axes with a fixed aspect
-            # So that a sheet in a folder of pictures is not taken for one of them.
-            ours: dict[str, Any] = (
-                {"metadata": {"Software": "minitl"}} if temporary.suffix == ".png" else {}
-            )
-            figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15, **ours)
+            figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15, metadata=name)
     return figure
 
 

@@ -112,6 +112,8 @@ def test_links_fifos_and_devices(tmp_path):
     picture(tmp_path / "elsewhere" / "c.png")
     (tmp_path / "set" / "owl").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "set")
+    (tmp_path / "elsewhere" / "self").symlink_to(".")
+    (tmp_path / "elsewhere" / "twin").symlink_to("../elsewhere")
     for i in range(3):
         (tmp_path / "set" / "cat" / f"up{i}").symlink_to("..")
     os.mkfifo(tmp_path / "set" / "cat" / "f.jpg")
@@ -120,7 +122,7 @@ def test_links_fifos_and_devices(tmp_path):
     found = open_folder(tmp_path / "set", 4)
     assert found.class_names == ["cat", "dog", "owl"]
     assert names(found) == ["a.png", "b.png", "c.png", "f.jpg", "zero.png"]
-    assert skipped(found)[reasons.LINKS] == ["back", "up0", "up1", "up2"]
+    assert skipped(found)[reasons.LINKS] == ["back", "self", "twin", "up0", "up1", "up2"]
     assert sum(len(rows) for rows, _ in found.batches(2)) == 3
     assert all("expected a regular file" in fault for fault in found.faults.values())
 
