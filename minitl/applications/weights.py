@@ -163,8 +163,9 @@ def find(name: str | Published, include_top: bool = False) -> Path | None:
             return entry.path
     except (DigestError, WeightFileError) as error:
         say(f"not using a damaged file: {error}")
-    of_keras = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models" / entry.file
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # nor need there be a home
+        home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+        of_keras = home / "models" / entry.file
         return of_keras if file_digest(of_keras, "md5") == entry.md5 else None
     return None
 

@@ -224,7 +224,8 @@ def _names(group: Object, attribute: str) -> list[str]:
 def _read_archive(path: Path, file: IO[bytes]) -> WeightFile:
     """A `.keras` file: a zip archive with config.json and model.weights.h5."""
     limit = path.stat().st_size + SPARE
-    with tempfile.TemporaryFile() as weights:
+    # In memory while it is small: in a container nothing may be writable.
+    with tempfile.SpooledTemporaryFile(SPARE // 2) as weights:
         try:
             archive = zipfile.ZipFile(Bounded(file))
             members = archive.namelist()

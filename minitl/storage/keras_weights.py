@@ -111,14 +111,18 @@ def cache_folder(*parts: str) -> Path:
     `parts` name a folder inside it. Raises OSError, naming `MINITL_HOME`, when it cannot be made.
     """
     chosen, local, xdg = map(os.environ.get, ("MINITL_HOME", "LOCALAPPDATA", "XDG_CACHE_HOME"))
+    try:
+        user = Path.home()
+    except RuntimeError:  # a user whom the system does not know, in a container say
+        user = Path(os.devnull)
     if chosen:
         home = Path(chosen).expanduser().absolute()
     elif sys.platform == "win32":
-        home = (Path(local) if local else Path.home() / "AppData" / "Local") / "minitl"
+        home = (Path(local) if local else user / "AppData" / "Local") / "minitl"
     elif sys.platform == "darwin":
-        home = Path.home() / "Library" / "Caches" / "minitl"
+        home = user / "Library" / "Caches" / "minitl"
     else:  # the XDG specification says to ignore a relative path
-        home = Path(xdg if xdg and os.path.isabs(xdg) else Path.home() / ".cache") / "minitl"
+        home = Path(xdg if xdg and os.path.isabs(xdg) else user / ".cache") / "minitl"
     folder = home.joinpath(*parts)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -164,3 +164,14 @@ def test_what_another_machine_left_is_taken_away_after_a_week(tmp_path):
     with files.replacing(tmp_path / "m.h5") as part:
         part.write_text("whole")
     assert sorted(os.listdir(tmp_path)) == sorted([new.name, "m.h5"])
+
+
+def test_without_a_home_the_error_says_what_to_set(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MINITL_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    with pytest.raises(OSError, match="set MINITL_HOME to a folder that can be written"):
+        files.cache_folder("weights")
