@@ -154,7 +154,7 @@ CALLBACKS = {
 
 def draw(seed, case):
     rng = random.Random(f"{seed}/{case}")
-    return {
+    mode = {
         "data": rng.choice(DATA),
         "optimizer": rng.choice(list(OPTIMIZERS)),
         "layers": rng.choice(list(LAYERS)),
@@ -162,6 +162,9 @@ def draw(seed, case):
         "save_freq": rng.choice(("epoch", 1, 3)),
         "double": rng.random() < 0.5,
     }
+    if mode["optimizer"] == "schedule":  # which no callback may replace
+        mode["callbacks"] = [c for c in mode["callbacks"] if c not in ("plateau", "rate")]
+    return mode
 
 
 def train(mode, folder):

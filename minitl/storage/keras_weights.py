@@ -112,22 +112,18 @@ def cache_folder(*parts: str) -> Path:
     """
     chosen, local, xdg = map(os.environ.get, ("MINITL_HOME", "LOCALAPPDATA", "XDG_CACHE_HOME"))
     try:
-        user = Path.home()
-    except RuntimeError:  # a user whom the system does not know, in a container say
-        user = Path(os.devnull)
-    if chosen:
-        home = Path(chosen).expanduser().absolute()
-    elif sys.platform == "win32":
-        home = (Path(local) if local else user / "AppData" / "Local") / "minitl"
-    elif sys.platform == "darwin":
-        home = user / "Library" / "Caches" / "minitl"
-    else:  # the XDG specification says to ignore a relative path
-        home = Path(xdg if xdg and os.path.isabs(xdg) else user / ".cache") / "minitl"
-    folder = home.joinpath(*parts)
-    try:
+        if chosen:
+            home = Path(chosen).expanduser().absolute()
+        elif sys.platform == "win32":
+            home = (Path(local) if local else Path.home() / "AppData" / "Local") / "minitl"
+        elif sys.platform == "darwin":
+            home = Path.home() / "Library" / "Caches" / "minitl"
+        else:  # the XDG specification says to ignore a relative path
+            home = Path(xdg if xdg and os.path.isabs(xdg) else Path.home() / ".cache") / "minitl"
+        folder = home.joinpath(*parts)
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody's home is known
         remedy = "set MINITL_HOME to a folder that can be written"
-        text = f"cannot make the cache folder {folder} ({error.strerror}); {remedy}"
+        text = f"cannot make the cache folder {Path(*parts)} ({error}); {remedy}"
         raise OSError(text) from error
     return folder
