@@ -19,7 +19,7 @@ from minitl.applications.vgg16 import preprocess_input
 from minitl.cli import options, reports
 from minitl.cli.folders import check_output, walk
 from minitl.cli.options import add_command, flag, option
-from minitl.cli.train import frozen_vgg16
+from minitl.cli.train import frozen_base
 from minitl.data import Pictures, door, open_folder
 from minitl.data.found import left_out
 from minitl.data.pictures import read_picture
@@ -94,7 +94,7 @@ def _read(found: Pictures, looked: Check, arguments: argparse.Namespace) -> tupl
     """Show every picture to `looked`; F (n, D) and the rows (n,) it is of, unless --pixels."""
     network, parts, seen = None, [], []
     if not arguments.pixels:
-        base = frozen_vgg16(arguments.size, arguments.weights)
+        base = frozen_base(arguments.size, arguments.weights)
         network = feature_model(base, LAYERS, "avg")
     for row, size in _sizes(found):
         looked.sizes[row] = size

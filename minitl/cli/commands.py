@@ -14,7 +14,7 @@ import tempfile
 import textwrap
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ from minitl.cli import options, reports
 from minitl.cli.card import model_card
 from minitl.cli.folders import by_workers, check_output, find
 from minitl.cli.options import add_command, flag, option
-from minitl.cli.train import frozen_vgg16
-from minitl.cli.trained import PREPARE, classified, trained_model
+from minitl.cli.solving import told
+from minitl.cli.train import frozen_base
+from minitl.cli.trained import PREPARE, Said, classified, trained_model
 from minitl.data.found import left_out
-from minitl.judging import evaluation, plots, summary
+from minitl.judging import evaluation, intervals, plots, summary
+from minitl.judging.seen import recognise
 from minitl.models import load_model
 from minitl.storage import atomic, keras_files, state
 from minitl.storage.atomic import visible
@@ -50,6 +52,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("model", metavar="MODEL", help="a file that `minitl train` wrote")
     parser.add_argument("directory", metavar="DIR", help="the folder; it may lack classes")
     flag(parser, "--json", "every number, as JSON")
+    flag(parser, "--seen", "name the images that the model was trained on")
     option(
         parser, "--report", "FILE", "write a page (.html) with all figures and the wrong pictures"
     )
@@ -87,7 +90,7 @@ def add_to(commands: Any) -> None:
 
 
 def extract(arguments: argparse.Namespace) -> None:
-    """Write features of a folder of images, by a frozen VGG16, into an HDF5 file.
+    """Write features of a folder of images, by a frozen base, into an HDF5 file.
 
     F is (N, D), one row per image; a CSV file beside it says which row is of which image. The
     folder may do without sub-folders. After an interruption the same command goes on where it was.
@@ -96,7 +99,7 @@ def extract(arguments: argparse.Namespace) -> None:
     """
     started = time.perf_counter()
     out = check_output(arguments.output, (".h5",))
-    base = frozen_vgg16(arguments.size, arguments.weights)
+    base = frozen_base(arguments.size, arguments.weights, arguments.base)
     strict = arguments.strict
     pictures = find(arguments.directory, arguments.size, strict, needs_classes=False)
     chosen = arguments.layers.split(",") if arguments.layers else None
@@ -143,26 +146,54 @@ def evaluate(arguments: argparse.Namespace) -> None:
             )
             pictures = pictures.part(pictures.split == part)
             break
-    told = reports.features_too(model) if arguments.report else model
-    found = list(classified(told, about, pictures, strict))
-    pictures = pictures.part([row for row, _ in found])
-    p, f = np.split(np.array([both for _, both in found]), [len(names)], axis=1)
-    labels = pictures.labels
+    found = list(classified(model, about, pictures, strict, bool(arguments.report)))
+    pictures = pictures.part([said.row for said in found])
+    p, labels = np.array([said.p for said in found]), pictures.labels
     judged = evaluation.evaluate_predictions(labels, p, names)
+    of = intervals.figures(labels, p, pictures.groups)
+    known = seen_of(about, pictures, found)
     if arguments.json:
-        print(json.dumps(judged.to_dict() | {"unreadable": len(pictures.faults)}, indent=1))
+        more = {"figures": of, "unreadable": len(pictures.faults)}
+        if known is not None:
+            names_of = [path for path, how in zip(pictures.paths, known, strict=True) if how]
+            more["seen"] = {"images": len(names_of), "paths": names_of}
+        print(json.dumps(judged.to_dict() | more, indent=1))
     else:
-        print(f"{judged}\n{len(labels)} images. {left_out(pictures)}".rstrip())
+        print(f"{judged}\n{told({'folder': of})}")
+        print(f"{len(labels)} images. {left_out(pictures)}".rstrip())
+        say_seen(known, pictures.paths, arguments.seen)
     if arguments.report:
         title = f"{Path(arguments.model).name} on {Path(arguments.directory).absolute().name}"
         prepare = PREPARE[about["preprocessing"]]
         report = reports.judged(arguments, model, prepare, pictures, p, title)
         report.lead = f"{len(labels)} pictures of {len(names)} classes."
         report.facts = reports.facts_of(about)
-        report.add_map(f, labels, names, pictures.__getitem__)
+        report.figures["these pictures"] = of
+        report.add_map(np.array([said.f for said in found]), labels, names, pictures.__getitem__)
         report.write(arguments.report)
         if not arguments.json:
             print(f"The report is in {arguments.report}.")
+
+
+def seen_of(about: Mapping[str, Any], pictures: data.Pictures, found: Sequence[Said]) -> Any:
+    """(N,) which pictures the model was trained on, see `recognise`; None if it does not know."""
+    if "seen" not in about or not found:
+        return None
+    digests = [pictures.digests[path] for path in pictures.paths]
+    return recognise(about["seen"], digests, np.array([said.look for said in found]))
+
+
+def say_seen(known: Any, paths: Sequence[str], by_name: bool) -> None:
+    """Tell how many pictures the model was trained on, and which."""
+    if known is None or not known.any():
+        return
+    copies = f", {(known == 1).sum()} of them re-encoded or resized" if (known == 1).any() else ""
+    what = f"{(known > 0).sum()} of {len(known)} images were among those it was trained on{copies}"
+    advice = "" if by_name else " --seen names them."
+    print(f"{what}: on others it may be worse.{advice}")
+    for path, how in zip(paths, known, strict=True):
+        if by_name and how:
+            print(f"  {visible(path)}{'' if how == 2 else ' (a copy)'}")
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -191,7 +222,7 @@ def predict(arguments: argparse.Namespace) -> None:
         prepare = PREPARE[about["preprocessing"]]
         with tempfile.TemporaryDirectory(prefix="minitl-") as parts:
             p = by_workers(arguments.dask, model, pictures, parts, prepare)
-            found = [(row, p[row]) for row in p.kept.tolist()]
+            found = [Said(row, p[row]) for row in p.kept.tolist()]
     show(pictures.paths, names, found)
     sys.stdout.flush()
     if said := left_out(pictures):
@@ -217,14 +248,15 @@ def export(arguments: argparse.Namespace) -> None:
     print(f"It takes {takes}, {model.input_shape}; its classes and settings are in the metadata.")
 
 
-Classified = Iterable[tuple[int, np.ndarray]]  # rows, and their probabilities (m,)
+Classified = Iterable[Said]
 
 
 def _as_json(paths: Sequence[str], names: Sequence[str], found: Classified) -> None:
     begin = "["
-    for row, p in found:
+    for row, p, _, unlike, _ in found:
         one = {"path": paths[row], "class": names[int(p.argmax())], "probability": float(p.max())}
         told = one | {"probabilities": dict(zip(names, map(float, p), strict=True))}
+        told |= {} if unlike is None else {"unlike_training": unlike}
         print(begin + "\n" + textwrap.indent(json.dumps(told, indent=1), " "), end="", flush=True)
         begin = ","
     print("\n]" if begin == "," else "[]")
@@ -232,9 +264,12 @@ def _as_json(paths: Sequence[str], names: Sequence[str], found: Classified) -> N
 
 def _as_csv(paths: Sequence[str], names: Sequence[str], found: Classified) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "class", *names])
-    for row, p in found:
-        writer.writerow([paths[row], names[int(p.argmax())], *(f"{v:.6f}" for v in p)])
+    for i, (row, p, _, unlike, _) in enumerate(found):
+        if i == 0:
+            more = () if unlike is None else ("unlike_training",)
+            writer.writerow(["path", "class", *names, *more])
+        numbers = [f"{v:.6f}" for v in p] + ([] if unlike is None else [int(unlike)])
+        writer.writerow([paths[row], names[int(p.argmax())], *numbers])
         sys.stdout.flush()
 
 
@@ -242,8 +277,9 @@ def _as_table(paths: Sequence[str], names: Sequence[str], found: Classified) -> 
     shown = [atomic.visible(path) for path in paths]
     width, wide = max(map(len, [*shown, "image"])), max(map(len, [*names, "class"]))
     print(f"{'image':{width}}  {'class':{wide}}  probability")
-    for row, p in found:
-        print(f"{shown[row]:{width}}  {names[int(p.argmax())]:{wide}}  {p.max():11.4f}", flush=True)
+    for row, p, _, unlike, _ in found:
+        line = f"{shown[row]:{width}}  {names[int(p.argmax())]:{wide}}  {p.max():11.4f}"
+        print(line + "  unlike all training images" * bool(unlike), flush=True)
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -276,7 +312,7 @@ def _contents(path: Path) -> tuple[str, dict[str, Any], list[str]]:
         model, lines = load_model(path), list[str]()
         model.summary(print_fn=lines.append)
         for name, value in model.metadata.items():
-            text = value if isinstance(value, str) else json.dumps(value)
+            text = value if isinstance(value, str) else json.dumps(_shortened(value))
             lines.append(f"{visible(name)}: {visible(text)}")
         columns, rows, _ = summary.parts(model)
         told = {"name": model.name, "parameters": model.count_params()}
@@ -291,6 +327,14 @@ def _contents(path: Path) -> tuple[str, dict[str, Any], list[str]]:
             numbers += int(array.size)
     lines.append(f"{numbers:,} numbers")
     return "weights", {"arrays": listed, "numbers": numbers}, lines
+
+
+def _shortened(value: Any) -> Any:
+    """Metadata without what no one reads: packed numbers."""
+    if isinstance(value, dict):
+        return {k: _shortened(v) for k, v in value.items()}
+    packed = isinstance(value, str) and len(value) > 1000
+    return f"({len(value):,} characters)" if packed else value
 
 
 def augment(arguments: argparse.Namespace) -> None:

@@ -21,12 +21,13 @@ from minitl import layers
 from minitl.applications.vgg16 import preprocess_input
 from minitl.callbacks import History
 from minitl.cli.options import add_command, flag, option
-from minitl.cli.train import fit_best, frozen_vgg16, softmax_head
+from minitl.cli.train import fit_best, frozen_base, softmax_head
 from minitl.config import next_seed, set_random_seed
 from minitl.data import elpv, resize_images, splits, to_rgb
 from minitl.judging import plots
 from minitl.judging.evaluation import Evaluation, evaluate_predictions
 from minitl.models import Model
+from minitl.optimizers import Adam
 from minitl.storage.atomic import cache_folder, replacing
 from minitl.transfer.features import extract_features
 
@@ -57,7 +58,7 @@ def demo(arguments: argparse.Namespace) -> None:
     set_random_seed(seed)
 
     print("\n--- 1. The pretrained model", flush=True)
-    base = frozen_vgg16((SIDE, SIDE))
+    base = frozen_base((SIDE, SIDE))
     print(f"VGG16 without top, {base.count_params():,} parameters, all frozen.")
 
     print("\n--- 2. The data", flush=True)
@@ -166,7 +167,7 @@ def train(
     """Train on what `x` has of the cells to train on; then judge on those to test on."""
     y = np.eye(len(NAMES), dtype=np.float32)[cells.labels]
     data, held_out, test = ((x[rows], y[rows]) for rows in cells[2:])
-    history = fit_best(model, data, held_out, learning_rate, patience, **fit)
+    history = fit_best(model, data, held_out, Adam(learning_rate), patience, **fit)
     loss, _ = model.evaluate(*test, verbose=0)
     p = model.predict(test[0], verbose=0)
     return history, (loss, evaluate_predictions(test[1], p, NAMES))

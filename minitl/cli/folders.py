@@ -30,11 +30,12 @@ def find(
     names: Sequence[str] | None = None,
     reading: Mapping[str, Any] = READING,
     needs_classes: bool = True,
+    group_by: str | None = None,
 ) -> Pictures:
     """The pictures of a folder or a table, as (H, W), and their labels: numbers of `names` where
     these are given. Raises ValueError for a class that is not among them, and where classes are
     needed and there are no sub-folders; with `strict` OSError for what would be left out."""
-    pictures = open_folder(source, size, names, reading=reading)
+    pictures = open_folder(source, size, names, reading=reading, group_by=group_by)
     if needs_classes and pictures.labels is None:
         how = "put the images of each class into one, or give a CSV file with columns path, label"
         raise ValueError(f"{visible(source)} has no sub-folders: {how}")

@@ -50,7 +50,9 @@ def add_folder(parser: Parser, output: str) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=f"{output}, say")
     scaled = "height and width to which images are scaled, at least 32"
     option(parser, "--size", "HxW", scaled, "224", type=size)
-    weights = "of VGG16 without top: a file, or 'imagenet', or 'none' for random ones"
+    networks = ("vgg16", "vgg19", "resnet50")
+    option(parser, "--base", None, "the pretrained network", "vgg16", choices=networks)
+    weights = "of it, without top: a file, or 'imagenet', or 'none' for random ones"
     option(parser, "--weights", "FILE", weights, "imagenet")
     flag(parser, "--strict", STRICT)
 

@@ -1,6 +1,6 @@
 """The pages that commands write: what they know of a model and its pictures, put into a `Report`.
 
-`train` and `evaluate` call `judged`; `features_too` gives F in the same pass as the probabilities.
+`train` and `evaluate` call `judged`.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from minitl.data import Pictures
 from minitl.data.pictures import read_picture
 from minitl.judging.checks import Check
 from minitl.judging.grad_cam import grad_cam
-from minitl.layers import Concatenate
 from minitl.models import Model
 from minitl.report import Report
 from minitl.report.page import template
@@ -31,16 +30,6 @@ def check_page(path: str) -> None:
     """Before the work: whether a page can be made and written to `path`, which ends in .html."""
     check_output(path, (".html",))
     template()
-
-
-def features_too(model: Model) -> Model:
-    """From the same images to (N, m + D): the probabilities, and behind them F, what the last layer
-    with weights is given."""
-    calls = [call for call in model.graph.calls if call.layer.weights and call.inputs[0].ndim == 2]
-    if not calls:
-        raise ValueError(f"{model.name!r} has no layer on features (N, D): there is no F to show")
-    joined = Concatenate(name="probabilities_and_features")([model.output, calls[-1].inputs[0]])
-    return Model(model.input, joined, name=model.name)
 
 
 def judged(

@@ -1,7 +1,10 @@
 """`minitl train`: a classifier of your own pictures, on a pretrained VGG16.
 
-The base runs once over every image: `fit` keeps its features in a folder beside the output, where
-a backup is written after each epoch as well. The same command, run again after it was killed, goes
+The base runs once over every image, and its features F are kept in a folder beside the output. On F
+the best softmax head is solved for, in seconds: `solve` chooses features and penalty by
+cross-validation (`transfer/choosing.py`). Fine-tuning, where it is asked for, starts from there and
+is kept if it helps. With `--optimizer adam` or `sgd` the head is trained step by step instead. What
+is done is written beside the output as well: the same command, run again after it was killed, goes
 on there and ends with the same bits. `demo.py` takes its steps from here, too.
 """
 
@@ -16,30 +19,41 @@ from typing import Any
 
 import numpy as np
 
-from minitl.applications import vgg16
+from minitl.applications import VGG16, VGG19, ResNet50, vgg16
 from minitl.callbacks import BackupAndRestore, EarlyStopping, History
 from minitl.cli import options
 from minitl.cli.folders import check_output, find, readable
 from minitl.cli.options import option
+from minitl.cli.solving import Images, Solved, Solving, told
 from minitl.config import set_random_seed
 from minitl.data import splits
 from minitl.data.found import left_out, same_pictures
 from minitl.data.pictures import READING, Prepared
 from minitl.judging.evaluation import evaluate_predictions
+from minitl.judging.intervals import figures
+from minitl.judging.novelty import Novelty
+from minitl.judging.seen import look, remember
 from minitl.layers import Dense, Dropout, GlobalAveragePooling2D
 from minitl.models import Model
-from minitl.optimizers import Adam
+from minitl.optimizers import SGD, Adam, Optimizer
 from minitl.storage import state
-from minitl.storage.atomic import locked
+from minitl.storage.atomic import locked, visible
 from minitl.transfer import stages
+from minitl.transfer.solved import POOLING, with_features
 
+BASES = {"vgg16": VGG16, "vgg19": VGG19, "resnet50": ResNet50}  # keys of `solved.LEVELS`
 Pair = tuple[Any, np.ndarray]  # images, or F, and what they are: (N, m), one-hot
 
 
 def add_to(commands: Any) -> None:
     parser = options.add_command(commands, train)
     options.add_folder(parser, "model.h5")
-    hidden = "hidden layers below the softmax, 256 or 256,64 say (default: none)"
+    way = "how the head is found: 'exact' solves for the best one; the others go step by step"
+    option(parser, "--optimizer", None, way, "exact", choices=("exact", "adam", "sgd"))
+    option(parser, "--layers", "A,B", "whose outputs the head reads (default: the best of several)")
+    pooling = "of a layer's maps over their places; 'auto' takes the best"
+    option(parser, "--pooling", None, pooling, "auto", choices=POOLING)
+    hidden = "hidden layers below the softmax, 256 or 256,64 say, trained step by step with Adam"
     option(parser, "--head", "WIDTHS", hidden, "", type=options.widths)
     blocks = "what to fine-tune after the head, from the top: block5 or block5,block4"
     option(parser, "--unfreeze", "BLOCKS", blocks)
@@ -51,6 +65,8 @@ def add_to(commands: Any) -> None:
         ("copies", 3, "augmented views beside each image, if augmentation is asked for"),
     ):
         option(parser, f"--{name}", "N", text, default, type=options.count)
+    grouped = "a column of the CSV file, or a regular expression that finds it in the path: images"
+    option(parser, "--group-by", "GROUP", f"{grouped} of one group are held out together")
     option(parser, "--seed", "N", "of all that is random", 0, type=int)
     held_out = "a share of every class, or a folder of its own"
     option(parser, "--validation", "SHARE_OR_DIR", held_out, 0.2, type=options.share_or_folder)
@@ -62,9 +78,11 @@ def add_to(commands: Any) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Train a classifier on a folder with one sub-folder of images per class.
 
-    A head is trained on a frozen VGG16, then blocks are fine-tuned if asked for; the model is
-    evaluated on the validation images and saved. Ctrl-C saves the model so far; after that, or
-    after a kill, the same command goes on from what was kept beside the model.
+    The best softmax head on a frozen base is solved for, its features and its penalty chosen by
+    cross-validation; then blocks are fine-tuned if asked for, and kept so if that helps on the
+    validation images. The model that is saved has learned its head from all images, those held out
+    to validate included. Ctrl-C saves the model so far; after that, or after a kill, the same
+    command goes on from what was kept beside the model.
 
     example: minitl train photos/ -o model.h5 --unfreeze block5 --flip horizontal
     """
@@ -87,61 +105,155 @@ def train(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace, layers: list[Any], out: Path, cache: Path) -> None:
     set_random_seed(arguments.seed)
-    base = frozen_vgg16(arguments.size, arguments.weights)
+    base = frozen_base(arguments.size, arguments.weights, arguments.base)
     blocks = arguments.unfreeze.split(",") if arguments.unfreeze else []
     stages.check_stages(base, blocks)  # misspelt, or not from the top down
+    solving = Solving.of(arguments, base)
 
-    x, y, x_val, y_val, names, skipped = read_images(arguments)
-    print(f"{len(x)} images to train on, {len(x_val)} to validate: {', '.join(names)}.", flush=True)
-    one_hot = np.eye(len(names), dtype=np.float32)
-    seen = Prepared(x, vgg16.preprocess_input, layers, arguments.copies, arguments.seed)
-    data: Pair = seen, np.tile(one_hot[y], (len(seen) // len(x), 1))
-    validation: Pair = Prepared(x_val, vgg16.preprocess_input), one_hot[y_val]
-    means = GlobalAveragePooling2D(name="average")(base.output)
-    hidden = [int(width) for width in arguments.head.split(",") if width]
-    model = Model(base.input, softmax_head(means, len(names), hidden), name="trained")
-    about = {"class_names": names, "size": list(arguments.size), "preprocessing": "caffe"}
-    came = provenance(arguments, {"training": len(x), "validation": len(x_val)}, layers)
-    model.metadata = about | READING | {"provenance": came}
-    fit: dict[str, Any] = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
-    backup = BackupAndRestore(cache / "head", delete_checkpoint=False)
-    kept = {"callbacks": [backup], "cache_features": cache / "head.h5"}
-    patience, epochs, more = arguments.patience, arguments.epochs, arguments.fine_tune_epochs
-    trained = False
+    images = read_images(arguments)
+    rows, others = images.training, images.validation
+    counts = f"{len(rows)} images to train on, {len(others)} to validate"
+    print(f"{counts}: {', '.join(map(visible, images.names))}.", flush=True)
+    came = provenance(arguments, {"training": len(rows), "validation": len(others)}, layers)
+    about: dict[str, Any] = {
+        "class_names": images.names,
+        "size": list(arguments.size),
+        "preprocessing": "caffe",
+    }
+    about |= READING | {"provenance": came}
+    cache = out.with_name(f"{out.name}.cache")
+    cache.mkdir(exist_ok=True)
+    learning = Learning(arguments, images, about, cache, layers)
     try:
-        fit_best(model, data, validation, 1e-3, patience, epochs=epochs, **kept, **fit)
-        trained = True
-        if blocks:
-            fine_tune(model, data, validation, blocks, cache, epochs=more, **fit)
-        found = evaluate_predictions(y_val, model.predict(validation[0], verbose=0), names)
+        learning.head(base, solving)
+        learning.fine_tune(blocks)
+        p = learning.model.predict(learning.validation[0], verbose=0)
     except KeyboardInterrupt:
-        if trained or (getattr(model, "history", None) and model.history.epoch):
-            save_interrupted(model, out)
+        learning.save_interrupted(out)
         print(f"\nThe same command goes on from what is in {cache}.", file=sys.stderr)
         raise
+    y_val = images.labels[others]
+    found = evaluate_predictions(y_val, p, images.names)
     came["validation"] = {"accuracy": found.accuracy, "macro F1": found.macro_f1}
-    model.save(out)
+    about["figures"] = {"validation": figures(y_val, p, images.groups_of(others))}
+    print(f"\nOn the {len(y_val)} validation images:\n{found}\n{told(about['figures'])}")
+    if blocks and not learning.moved:
+        print(f"Fine-tuning {', '.join(blocks)} did not help on them: it is not kept.")
+    learning.finish().save(out)
     shutil.rmtree(cache, ignore_errors=True)
-    print(f"\nOn the {len(y_val)} validation images:\n{found}")
-    print(f"\nThe model is in {out}. {skipped}".rstrip())
+    print(f"\nThe model is in {out}. {images.skipped}".rstrip())
 
 
-def frozen_vgg16(size: tuple[int, int], weights: str = "imagenet") -> Model:
-    """VGG16 without top for images (H, W); `weights` 'imagenet', of a file, or 'none': random."""
-    given = None if weights == "none" else weights
-    base = vgg16.VGG16(include_top=False, weights=given, input_shape=(*size, 3))
-    base.trainable = False
-    return base
+class Learning:
+    """From images to a model: the head, then blocks of the base, then what the file says.
 
-
-def read_images(arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any, list[str], str]:
-    """x, y, x_val, y_val: pictures and labels (N,), to train on and held out.
-
-    Also the classes' names, and a sentence about what was left out. Raises ValueError for fewer
-    than two classes, and for one that has no image to train on.
+    `model` is the model so far, `solved` its head where it was solved for, and `moved` says whether
+    fine-tuning has changed anything.
     """
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        images: Images,
+        about: dict[str, Any],
+        cache: Path,
+        layers: Sequence[Any],
+    ):
+        self.arguments, self.images, self.about, self.cache = arguments, images, about, cache
+        prepare, rows, others = vgg16.preprocess_input, images.training, images.validation
+        one_hot = np.eye(len(images.names), dtype=np.float32)[images.labels]
+        every = images.every
+        x = Prepared(every.part(rows), prepare, layers, arguments.copies, arguments.seed)
+        self.data: Pair = x, np.tile(one_hot[rows], (len(x) // len(rows), 1))
+        self.validation: Pair = Prepared(every.part(others), prepare), one_hot[others]
+        self.fit = {"batch_size": arguments.batch_size, "verbose": arguments.verbose}
+        self.layers, self.moved, self.trained = layers, False, False
+        self.model: Any = None
+        self.solved: Solved | None = None
+
+    def head(self, base: Model, solving: Solving | None) -> None:
+        """Solve for the head, or train it step by step."""
+        arguments = self.arguments
+        optimizer = SGD(1e-2, momentum=0.9) if arguments.optimizer == "sgd" else Adam(1e-3)
+        if solving is not None:
+            self.solved = solving.solve(self.images, self.layers, self.cache)
+            self.model = self.solved.model()
+            self.model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
+        else:
+            means = GlobalAveragePooling2D(name="average")(base.output)
+            hidden = [int(width) for width in arguments.head.split(",") if width]
+            p = softmax_head(means, len(self.images.names), hidden)
+            self.model = Model(base.input, p, name="trained")
+            self.model.metadata = self.about
+            backup = BackupAndRestore(self.cache / "head", delete_checkpoint=False)
+            how = {"epochs": arguments.epochs, "callbacks": [backup], **self.fit}
+            how["cache_features"] = self.cache / "head.h5"
+            patience = arguments.patience
+            fit_best(self.model, self.data, self.validation, optimizer, patience, **how)
+        self.model.metadata, self.trained = self.about, True
+
+    def fine_tune(self, blocks: list[str]) -> None:
+        """Unfreeze one block after the other and train it with the head; what is no better on the
+        validation images is undone."""
+        if not blocks:
+            return
+        before = self.model.get_weights()
+        epochs = self.arguments.fine_tune_epochs
+        # Another head, after other --epochs, or other blocks: their backups are others.
+        decides = state.fingerprint([blocks, epochs, before])
+        backup = BackupAndRestore(self.cache / f"stages-{decides[:16]}", delete_checkpoint=False)
+        how = {**self.fit, "callbacks": [backup], "cache_features": self.cache / "stages.h5"}
+        how |= {"stages": blocks, "head_epochs": 0, "epochs": epochs}
+        stages.fine_tune(self.model, self.data, self.validation, **how)
+        self.moved = any(map(np.any, map(np.not_equal, before, self.model.get_weights())))
+
+    def finish(self) -> Model:
+        """The model to save. A head that was solved for, on a base that has not moved, learns from
+        the validation images as well, unless they are a folder of their own. The file remembers
+        what the model has learned from."""
+        images, rows = self.images, self.images.training
+        if self.solved is not None:
+            self.about["head"] = self.solved.about()
+            self.about["figures"]["folds"] = self.solved.figures()
+            print(f"\n{self.solved.report()}")
+        if self.solved is not None and not self.moved:
+            self.model, rows = self.solved.model(not images.apart), self.solved.judged
+            self.model.metadata = self.about
+            novelty = self.solved.novelty(rows)
+        else:
+            pictures = Prepared(images.every.part(rows), vgg16.preprocess_input)
+            f, p = with_features(self.model).predict(pictures, verbose=0)
+            novelty = Novelty.fit(f, p.max(axis=1))
+        digests = [images.every.digests[images.every.paths[row]] for row in rows]
+        self.about["seen"] = remember(digests, images.looks[rows], self.arguments.seed)
+        self.about["novelty"] = novelty.to_dict()
+        return self.model
+
+    def save_interrupted(self, out: Path) -> None:
+        """Save the model so far, but not over a file that is there: it may be a finished one."""
+        history = getattr(self.model, "history", None)
+        if self.trained or (history and history.epoch):
+            self.about["provenance"]["interrupted"] = True
+            if out.exists():
+                out = out.with_stem(f"{out.stem}-interrupted")
+            self.model.save(out)
+            print(f"\nThe model so far is in {out}.", file=sys.stderr)
+
+
+def frozen_base(size: tuple[int, int], weights: str = "imagenet", base: str = "vgg16") -> Model:
+    """A network without top for images (H, W), by its name, a key of LEVELS; `weights`
+    'imagenet', of a file, or 'none': random."""
+    given = None if weights == "none" else weights
+    made = BASES[base](include_top=False, weights=given, input_shape=(*size, 3))
+    made.trainable = False
+    return made
+
+
+def read_images(arguments: argparse.Namespace) -> Images:
+    """The images to train on and those held out. Raises ValueError for fewer than two classes, and
+    for one that has no image to train on."""
     size, strict, held_out = arguments.size, arguments.strict, arguments.validation
-    pictures = find(arguments.directory, size, strict)
+    pictures = find(arguments.directory, size, strict, group_by=arguments.group_by)
     names = pictures.class_names
     if len(names) < 2:
         raise ValueError(f"{arguments.directory} has one class only; training needs two or more")
@@ -153,32 +265,46 @@ def read_images(arguments: argparse.Namespace) -> tuple[Any, Any, Any, Any, list
         print(f"{arguments.directory} is split: {told}{kept}.")
         pictures = pictures.part(pictures.split != "test")
         side = pictures.split
+    apart = isinstance(held_out, str) or "validation" in side
     if isinstance(held_out, str):
         pictures = pictures.part(side == "train")
-        more = find(held_out, size, strict, names)
+        more = find(held_out, size, strict, names, group_by=arguments.group_by)
         side = np.repeat(["train", "validation"], [len(pictures), len(more)])
+        groups = [pictures.groups, more.groups]
         pictures = pictures.joined(more)
-    every = readable(pictures, strict)
+        if all(each is not None for each in groups):
+            pictures.groups = np.concatenate(groups)
+    looks: list[np.ndarray] = []
+    every = readable(pictures, strict, lambda _, pixels: looks.extend(map(look, pixels)))
     side, y = side[pictures.readable()], every.labels
     if absent := [name for i, name in enumerate(names) if i not in y[side == "train"]]:
         raise ValueError(f"no readable image to train on of class {', '.join(absent)}")
-    if isinstance(held_out, float) and "validation" not in side:
-        side = _sides(y, names, held_out, arguments.seed)
+    if not apart:
+        side = _sides(y, names, held_out, arguments.seed, every.groups)
     rows, others = np.flatnonzero(side == "train"), np.flatnonzero(side == "validation")
     for sentence in same_pictures(every, side):
         warnings.warn(sentence, stacklevel=1)
-    x, x_val = every.part(rows), every.part(others)
-    return x, y[rows], x_val, y[others], names, left_out(pictures)
+    return Images(every, rows, others, names, apart, left_out(pictures), np.array(looks))
 
 
-def _sides(y: np.ndarray, names: list[str], share: float, seed: int) -> np.ndarray:
-    """(N,) 'train' or 'validation', a share of every class. ValueError for a class of one image."""
+def _sides(
+    y: np.ndarray, names: list[str], share: float, seed: int, groups: Any = None
+) -> np.ndarray:
+    """(N,) 'train' or 'validation': a share of every class, no group on both sides. ValueError for
+    a class of one image."""
     if few := [repr(names[i]) for i in np.flatnonzero(np.bincount(y, minlength=len(names)) == 1)]:
         what = f"class {', '.join(few)} has one readable image only, and a share of every class is"
         how = "add images, take its folder away, or give --validation DIR"
         raise ValueError(f"{what} held out to validate: {how}")
     side = np.full(len(y), "validation")
-    side[splits.stratified_split(y, share, seed)[0]] = "train"
+    if groups is None:
+        side[splits.stratified_split(y, share, seed)[0]] = "train"
+        return side
+    parts = min(max(round(1 / share), 2), len(set(groups)))
+    side[splits.folds(y, parts, seed, groups) != 0] = "train"
+    if absent := [name for i, name in enumerate(names) if i not in y[side == "train"]]:
+        what = f"class {', '.join(absent)} has too few groups: none is left to train on"
+        raise ValueError(f"{what} when some are held out to validate")
     return side
 
 
@@ -194,43 +320,23 @@ def provenance(arguments: Any, images: dict[str, int], layers: Sequence[Any]) ->
     """Where a model comes from, to be kept in its file."""
     return {
         "minitl": sys.modules["minitl"].__version__,
-        "base": f"vgg16, weights {arguments.weights}",
+        "base": f"{arguments.base}, weights {arguments.weights}",
         "folder": str(Path(arguments.directory).absolute().name),
         "images": images,
-        **{k: getattr(arguments, k) for k in ("seed", "head", "unfreeze", "epochs")},
+        **{k: getattr(arguments, k) for k in ("seed", "optimizer", "head", "unfreeze", "epochs")},
         "augmentation": [type(layer).__name__ for layer in layers],
         "interrupted": False,
     }
 
 
 def fit_best(
-    model: Model, data: Pair, validation: Pair, learning_rate: float, patience: int, **fit: Any
+    model: Model, data: Pair, validation: Pair, optimizer: Optimizer, patience: int, **fit: Any
 ) -> History:
-    """Train with Adam until `patience` epochs were no better, and keep the best weights.
+    """Train until `patience` epochs were no better, and keep the best weights.
 
     `fit` are more arguments of `Model.fit`: epochs, which is the most that it trains, and others.
     """
-    model.compile(Adam(learning_rate), "categorical_crossentropy", metrics=["accuracy"])
+    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
     stopping = EarlyStopping(patience=patience, restore_best_weights=True)
     fit["callbacks"] = [stopping, *fit.get("callbacks", ())]
     return model.fit(*data, validation_data=validation, **fit)
-
-
-def fine_tune(
-    model: Model, data: Pair, validation: Pair, blocks: list[str], cache: Path, **fit: Any
-) -> None:
-    """Unfreeze one block after the other and train it with the head; what is kept is in `cache`."""
-    # Another head, after other --epochs, or other blocks: their backups are others.
-    decides = state.fingerprint([blocks, fit["epochs"], model.get_weights()])
-    backup = BackupAndRestore(cache / f"stages-{decides[:16]}", delete_checkpoint=False)
-    fit |= {"callbacks": [backup], "cache_features": cache / "stages.h5"}
-    stages.fine_tune(model, data, validation, stages=blocks, head_epochs=0, **fit)
-
-
-def save_interrupted(model: Model, out: Path) -> None:
-    """Save the model so far, but not over a file that is there: it may be a finished one."""
-    model.metadata["provenance"]["interrupted"] = True
-    if out.exists():
-        out = out.with_stem(f"{out.stem}-interrupted")
-    model.save(out)
-    print(f"\nThe model so far is in {out}.", file=sys.stderr)

@@ -7,7 +7,7 @@ as a small file can describe layers with outputs of any size.
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,11 @@ from minitl.applications.vgg16 import preprocess_input
 from minitl.cli.folders import walk
 from minitl.data.images import INTERPOLATIONS
 from minitl.data.pictures import FORMERLY, Pictures
+from minitl.judging.novelty import Novelty
+from minitl.judging.seen import look
 from minitl.models import Model, load_model
 from minitl.storage.door import has_controls
+from minitl.transfer.solved import with_features
 
 PREPARE = {"caffe": preprocess_input, "none": lambda x: x}
 CHOICES = {
@@ -93,12 +96,34 @@ def _largest(model: Model, size: tuple[int, int]) -> tuple[str, int]:
     return max(found, key=lambda each: each[1])
 
 
+class Said(NamedTuple):
+    """What a model says of one picture."""
+
+    row: int
+    p: np.ndarray  # (m,)
+    f: np.ndarray | None = None  # (D,), where it was asked for or needed
+    unlike: bool | None = None  # all training pictures; None when the model cannot tell
+    look: np.ndarray | None = None  # see `judging/seen.py`
+
+
 def classified(
-    model: Model, about: Mapping[str, Any], pictures: Pictures, strict: bool = False
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, p (m,)) of each picture that can be read, as soon as it is known."""
-    prepare = PREPARE[about["preprocessing"]]
+    model: Model,
+    about: Mapping[str, Any],
+    pictures: Pictures,
+    strict: bool = False,
+    features: bool = False,
+) -> Iterator[Said]:
+    """What is said of each picture that can be read, as soon as it is known."""
+    prepare, novelty = PREPARE[about["preprocessing"]], Novelty.of(about)
     step = max(1, min(16, MOST // _largest(model, about["size"])[1]))
+    both = with_features(model) if features or novelty is not None else None
     for rows, pixels in walk(pictures, "classifying", strict):
-        p = model.predict(prepare(pixels), batch_size=step, verbose=0)
-        yield from zip(rows.tolist(), p, strict=True)
+        f: Any = [None] * len(rows)
+        unlike = list(f)
+        if both is None:
+            p = model.predict(prepare(pixels), batch_size=step, verbose=0)
+        else:
+            f, p = both.predict(prepare(pixels), batch_size=step, verbose=0)
+        if novelty is not None:
+            unlike = novelty.unlike(f, p.max(axis=1)).tolist()
+        yield from map(Said, rows.tolist(), p, f, unlike, map(look, pixels))

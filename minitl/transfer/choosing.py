@@ -25,7 +25,7 @@ from minitl.transfer.optimum import Centred, Curve, Head, minimise, softmax, sol
 FOLDS = 5
 MOST = 1200  # pictures that a choice is made on: more would not make it another
 FLOOR = 0.3  # of the typical standard deviation: see `scales`
-STRONGEST, WEAKEST, STEP = 4.0, -2.0, 0.5  # log10 of the strengths, from where to where
+STRONGEST, WEAKEST, STEP = 4.0, -1.0, 0.5  # log10 of the strengths, from where to where
 TOLERANCE = 1e-3  # of a gradient while choosing: the log loss moves by less than 0.001
 
 
@@ -85,7 +85,7 @@ def choose_head(
         chosen = splits.stratified_subset(y, MOST, seed)
         rows = (np.arange(views)[:, np.newaxis] * len(y) + chosen).ravel()
         blocks, y = {name: block[rows] for name, block in blocks.items()}, y[chosen]
-    held_out = splits.folds(y, min(folds, len(y)), seed, groups)
+    held_out = splits.folds(y, _parts(folds, y, groups), seed, groups)
     best: tuple[float, str, float, np.ndarray] | None = None
     found = {}
     for name, weights in (candidates or {"F": dict.fromkeys(blocks, 1.0)}).items():
@@ -123,7 +123,7 @@ def out_of_fold(
     Arguments as for `choose_head`, with what it chose; every repetition draws other folds.
     """
     rows = _Rows(_blocks(f), weights, np.asarray(y, np.intp), views)
-    parts = min(folds, len(rows.y) if groups is None else len(np.unique(groups)))
+    parts = _parts(folds, rows.y, groups)
     draws = [splits.folds(rows.y, parts, [seed, i], groups) for i in range(1, repeats + 1)]
     z = np.zeros((repeats, len(rows.y), rows.classes))
 
@@ -133,6 +133,10 @@ def out_of_fold(
 
     share_out(solve, repeats * parts, multiplies=True)
     return np.stack([softmax(each)[0] for each in z])
+
+
+def _parts(folds: int, y: np.ndarray, groups: Any) -> int:
+    return min(folds, len(y) if groups is None else len(np.unique(groups)))
 
 
 def _blocks(f: Any) -> dict[str, np.ndarray]:
@@ -185,9 +189,14 @@ class _Fold:
 
     def solve(self, strength: float, z: np.ndarray) -> None:
         """Write the logits of the rows held out into z (N, m)."""
-        curve = Curve(self.x, self.targets, strength / self.n)
-        self.v, _ = minimise(curve, TOLERANCE, 300, self.v)
-        found = self.ahead @ self.v[:-1] + self.v[-1]
+        # From a stronger penalty's head: classes that can be told apart without a fault flatten
+        # the loss far out, where a first step from 0 would end.
+        v = self.v
+        for first in (1e4, 1e2, 1.0) if v is None else (1.0,):
+            curve = Curve(self.x, self.targets, first * strength / self.n)
+            v, _ = minimise(curve, TOLERANCE, 300, v)
+        assert v is not None
+        self.v, found = v, self.ahead @ v[:-1] + v[-1]
         z[self.held_out] = found.min(axis=1, keepdims=True) - 20  # of classes that are not there
         z[np.ix_(self.held_out, self.there)] = found
 

@@ -20,6 +20,7 @@ from minitl.models import Model, load_model
 from minitl.utils import clear_session
 
 SMALL = ["--size", "32", "--weights", "none"]
+ADAM = ["--optimizer", "adam"]
 
 
 def draw(folder, each=6):
@@ -249,6 +250,7 @@ def test_wrong_usage_is_2(photos):
 def test_ctrl_c_saves_the_model_so_far(photos, tmp_path):
     out = tmp_path / "model.h5"
     options = ["--epochs", "100000", "--verbose", "2", "--patience", "100000"]
+    options += ADAM
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "minitl", "train", str(photos), "-o", str(out)]
         + [*SMALL, *options],
@@ -282,7 +284,7 @@ def test_ctrl_c_leaves_a_finished_model_alone(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks.EarlyStopping, "on_epoch_end", interrupt)
     out = tmp_path / "model.h5"
     out.write_bytes(b"a finished model")
-    assert main(["train", str(photos), "-o", str(out), *SMALL, "--epochs", "3"]) == 130
+    assert main(["train", str(photos), "-o", str(out), *SMALL, "--epochs", "3", *ADAM]) == 130
     assert out.read_bytes() == b"a finished model"
     assert load_model(tmp_path / "model-interrupted.h5").metadata["provenance"]["interrupted"]
 
@@ -297,6 +299,7 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bits(
     def command(name):
         clear_session()  # as in a new process
         options = ["--epochs", "3", "--fine-tune-epochs", "2", "--unfreeze", "block5,block4"]
+        options += ADAM
         return ["train", str(photos), "-o", str(tmp_path / name), *SMALL, *options, "--seed", "5"]
 
     epochs, end = [], callbacks.EarlyStopping.on_epoch_end
@@ -329,7 +332,7 @@ def test_with_other_epochs_stages_that_were_killed_begin_anew(
 
     def command(name, more=()):
         clear_session()  # as in a new process
-        options = ["--epochs", "2", "--fine-tune-epochs", "2", "--unfreeze", "block5", *more]
+        options = ["--epochs", "2", "--fine-tune-epochs", "2", "--unfreeze", "block5", *more, *ADAM]
         return ["train", str(photos), "-o", str(tmp_path / name), *SMALL, *options, "--seed", "5"]
 
     epochs, end = [], callbacks.EarlyStopping.on_epoch_end
@@ -356,3 +359,151 @@ def test_real_weights_tell_dark_from_light(photos, tmp_path, capsys):
     options = ["--size", "32", "--epochs", "20", "--validation", "0.34"]
     assert main(["train", str(photos), "-o", str(out), *options]) == 0
     assert load_model(out).metadata["provenance"]["validation"]["accuracy"] == 1
+
+
+def test_the_head_is_solved_for_and_learns_from_all_images_in_the_end(photos, tmp_path, capsys):
+    out = tmp_path / "model.h5"
+    assert main(["train", str(photos), "-o", str(out), *SMALL, "--seed", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "3 times stratified folds, heads on the frozen base, 12 images:" in text
+    assert "(in brackets: where the truth is in 95 of 100 cases)" in text
+    model = load_model(out)
+    about = model.metadata
+    assert about["figures"]["validation"]["accuracy"]["value"] == 1
+    folds = about["figures"]["folds"]["accuracy"]
+    assert folds["low"] < folds["value"] <= folds["high"] and about["head"]["strength"] > 0
+    assert main(["evaluate", str(out), str(photos), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == 1
+
+
+def test_layers_and_pooling_can_be_given(photos, tmp_path, capsys):
+    out = tmp_path / "model.keras"
+    options = ["--layers", "block4_pool", "--pooling", "max", "--validation", "0.34"]
+    assert main(["train", str(photos), "-o", str(out), *SMALL, *options]) == 0
+    assert load_model(out).metadata["head"]["features"] == {"block4_pool max": 1.0}
+    options[1] = "block4_pol"
+    assert main(["train", str(photos), "-o", str(tmp_path / "m.h5"), *SMALL, *options]) == 1
+    assert "Did you mean 'block4_pool'?" in capsys.readouterr().err
+
+
+def test_fine_tuning_that_does_not_help_is_said_so_and_not_kept(
+    photos, tmp_path, monkeypatch, capsys
+):
+    def worse(self, data, validation, *, stages, **settings):
+        before = self.get_weights()
+        self.set_weights([w + 1 for w in before])
+        self.set_weights(before)  # as `fine_tune` does for a stage that is no better
+
+    monkeypatch.setattr("minitl.transfer.stages.fine_tune", worse)
+    names = [tmp_path / "tuned.h5", tmp_path / "plain.h5"]
+    weights = tmp_path / "vgg.h5"
+    from minitl.applications import VGG16
+
+    VGG16(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(weights)
+    for name, more in zip(names, (["--unfreeze", "block5"], []), strict=True):
+        options = ["--size", "32", "--weights", str(weights), *more]
+        assert main(["train", str(photos), "-o", str(name), *options]) == 0
+    assert "Fine-tuning block5 did not help on them: it is not kept." in capsys.readouterr().out
+    for a, b in zip(*(load_model(name).get_weights() for name in names), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_groups_are_held_out_whole(tmp_path, capsys):
+    folder = draw(tmp_path / "photos", 8)
+    for path in list(folder.glob("*/*.png")):
+        path.rename(path.with_name(f"day{int(path.stem) // 2}-{path.stem}.png"))
+    out = tmp_path / "model.h5"
+    options = ["--group-by", r"(day\d)-", "--validation", "0.25"]
+    assert main(["train", str(folder), "-o", str(out), *SMALL, *options]) == 0
+    text = capsys.readouterr().out
+    assert "12 images to train on, 4 to validate" in text and "3 times grouped folds" in text
+
+
+def test_another_base(photos, tmp_path):
+    out = tmp_path / "model.h5"
+    options = ["--base", "resnet50", "--layers", "conv2_block3_out", "--pooling", "avg"]
+    assert main(["train", str(photos), "-o", str(out), *SMALL, *options]) == 0
+    model = load_model(out)
+    assert model.get_layer("head").kernel.shape == (256, 2)
+    assert model.metadata["provenance"]["base"] == "resnet50, weights none"
+
+
+def test_a_solved_training_that_was_killed_does_not_run_the_base_again(
+    photos, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments, **named):
+        raise Killed
+
+    weights = tmp_path / "vgg.h5"
+    from minitl.applications import VGG16
+
+    VGG16(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(weights)
+    command = ["train", str(photos), "-o", str(tmp_path / "m.h5"), "--size", "32"]
+    command += ["--weights", str(weights)]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("minitl.cli.solving.choose_head", kill)
+        main(command)
+    assert (tmp_path / "m.h5.cache" / "F.h5").exists()
+    monkeypatch.setattr("minitl.models.Model.predict", _only_whole_models)
+    assert main(command) == 0
+
+
+def _only_whole_models(self, x, *arguments, **named):
+    """F is there: only the model that is judged may still predict."""
+    assert self.name == "trained"
+    return np.full((len(x), 2), 0.5)
+
+
+@pytest.fixture(scope="module")
+def solved(photos):
+    """A model whose head was solved for, from photos."""
+    model = photos.parent / "solved.h5"
+    assert main(["train", str(photos), "-o", str(model), *SMALL, "--seed", "4"]) == 0
+    return model
+
+
+def test_evaluate_tells_how_many_it_has_seen_and_by_name(solved, photos, tmp_path, capsys):
+    rng = np.random.default_rng(5)
+    new, copies = tmp_path / "new" / "dark", tmp_path / "copies" / "dark"
+    for folder in (new, copies):
+        folder.mkdir(parents=True)
+    for i in range(3):
+        patches = Image.fromarray(rng.integers(0, 99, (6, 6, 3)).astype(np.uint8))
+        patches.resize((48, 48), Image.Resampling.BICUBIC).save(new / f"{i}.png")
+        (copies / f"{i}.png").write_bytes((photos / "dark" / f"{i}.png").read_bytes())
+    assert main(["evaluate", str(solved), str(tmp_path / "new")]) == 0
+    assert "trained on" not in capsys.readouterr().out
+    assert main(["evaluate", str(solved), str(tmp_path / "copies"), "--seen"]) == 0
+    out = capsys.readouterr().out
+    assert "3 of 3 images were among those it was trained on: on others it may be worse." in out
+    assert all(f"\n  {path}" in out for path in copies.glob("*.png"))
+    assert main(["evaluate", str(solved), str(photos), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["seen"]["images"] == 12  # those held out to validate have become training images
+    assert told["figures"]["accuracy"]["low"] < told["figures"]["accuracy"]["value"]
+
+
+def test_predict_says_what_is_unlike_all_training_images(solved, photos, tmp_path, capsys):
+    ramp = np.linspace(0, 255, 40)
+    pixels = np.stack(
+        [ramp[:, None] + 0 * ramp, ramp + 0 * ramp[:, None], 255 - ramp + 0 * ramp[:, None]], -1
+    )
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "ramp.png")
+    images = [str(tmp_path / "ramp.png"), str(photos / "dark" / "0.png")]
+    assert main(["predict", str(solved), *images]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("unlike all training images") and "unlike" not in lines[2]
+    assert main(["predict", str(solved), *images, "--json"]) == 0
+    assert [row["unlike_training"] for row in json.loads(capsys.readouterr().out)] == [True, False]
+    assert main(["predict", str(solved), *images, "--csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["unlike_training"] for row in rows] == ["1", "0"]
+
+
+def test_info_does_not_print_packed_numbers(solved, capsys):
+    assert main(["info", str(solved)]) == 0
+    out = capsys.readouterr().out
+    assert "characters)" in out and max(map(len, out.splitlines())) < 3000
