@@ -154,6 +154,8 @@ class Registry(dict[str, Any]):
             for key in (name, name.lower(), snake_case(name)):
                 if key in self:
                     return self[key]
+        if (own := part("settings").CUSTOM.get(name)) is not None:
+            return own
         raise ValueError(f"unknown {what} {name!r}. {did_you_mean(name, self)}")
 
 
@@ -252,6 +254,7 @@ class Configurable:
             check_arguments(cls)
 
     get_config: Any = elsewhere("settings", "settings_of")
+    from_config: Any = elsewhere("settings", "made_of_config", of_class=True)
 
 
 def check_arguments(cls: F) -> F:

@@ -15,17 +15,17 @@ from minitl.data.pipeline import PyDataset
 from minitl.kernels.machine import memory
 from minitl.models.arguments import guard
 from minitl.naming import Count, attributes_of, forget_names
+from minitl.storage.settings import (
+    custom_object_scope,
+    get_custom_objects,
+    register_keras_serializable,
+)
 
 __getattr__ = attributes_of(__name__)
 
-__all__ = [
-    "PyDataset",
-    "Sequence",
-    "array_to_img",
-    "clear_session",
-    "image_dataset_from_directory",
-    "img_to_array",
-]
+__all__ = ["PyDataset", "Sequence", "array_to_img", "clear_session", "custom_object_scope"]
+__all__ += ["get_custom_objects", "image_dataset_from_directory", "img_to_array"]
+__all__ += ["register_keras_serializable"]
 __all__ += ["load_img", "normalize", "save_img", "set_random_seed", "to_categorical"]
 
 Sequence = PyDataset  # Keras 2's name

@@ -1,7 +1,7 @@
 """Models: a graph of layer calls (`graph`), how it predicts and how it learns (`model`)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minitl.layers.core import Input
 from minitl.models.model import Model
@@ -14,9 +14,9 @@ __all__ = ["Input", "Model", "Sequential", "load_model", "model_from_json"]
 __getattr__ = attributes_of(__name__, {"Sequential": "minitl.models.sequential"})
 
 
-def load_model(filepath: str | Path, *, compile: bool = True) -> Model:
+def load_model(filepath: str | Path, custom_objects: Any = None, compile: bool = True) -> Model:
     """A model from a file that `Model.save` wrote (or Keras's `model.save('x.h5')`)."""
-    return part("files").load_model(filepath, compile)
+    return part("files").load_model(filepath, custom_objects, compile)
 
 
 def model_from_json(json_string: str) -> Model:

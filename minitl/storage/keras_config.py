@@ -27,7 +27,7 @@ from minitl.layers import InputLayer, Layer, SymbolicTensor
 from minitl.models.model import Model
 from minitl.models.sequential import Sequential
 from minitl.naming import did_you_mean
-from minitl.storage.settings import without_idle
+from minitl.storage.settings import CUSTOM, settings_of, without_idle
 
 MOST = 30_000  # layers of a model: some seconds. Published networks have up to 2,000.
 Place = tuple[str, int]  # a layer's name, and which of its calls
@@ -40,7 +40,19 @@ def class_name(layer: Layer) -> str:
 
 def model_of_class(cls: type, settings: Mapping[str, Any]) -> Layer:
     """`Model.from_config`: the model that `get_config` described, also as Keras writes it."""
-    return layer_from(cls.__name__, settings)
+    if cls.__module__.startswith("minitl."):
+        return layer_from(cls.__name__, settings)
+    if "layers" in settings:
+        return model_from_config(settings, cls)
+    shape = settings.get("build_input_shape")
+    settings = {n: v for n, v in settings.items() if n not in ("build_input_shape", "trainable")}
+    model = cls(**{n: v for n, v in settings.items() if n != "dtype"})
+    if isinstance(shape, dict):
+        model.build({name: tuple(each) for name, each in shape.items()})
+    elif shape is not None:
+        several = isinstance(shape[0], list)
+        model.build([tuple(each) for each in shape] if several else tuple(shape))
+    return model
 
 
 def _described(layer: Layer) -> dict[str, Any]:
@@ -61,6 +73,14 @@ def from_json(text: str) -> Layer:
 def describe(model: Model) -> dict[str, Any]:
     """The settings of a model, from which `model_from_config` makes it again."""
     settings: dict[str, Any] = {"name": model.name, "trainable": model.trainable}
+    if type(model).call is not Model.call and not isinstance(model, Sequential):
+        shapes: Any = [list(t.shape) for t in model.inputs]
+        if model.input_keys is not None:
+            shapes = dict(zip(model.input_keys, shapes, strict=True))
+        elif model.one_input:
+            shapes = shapes[0]
+        own = settings_of(model, skip=("inputs", "outputs"))
+        return settings | own | {"build_input_shape": shapes}
     if isinstance(model, Sequential):
         start = [] if model.start is None else [model.start.call.layer]
         return settings | {"layers": [_described(layer) for layer in [*start, *model.layers]]}
@@ -105,15 +125,18 @@ def layer_from(kind: str, settings: Mapping[str, Any]) -> Layer:
     setting that minitl does not have; LookupError, TypeError, AttributeError for no description."""
     if kind in ("Functional", "Model", "Sequential"):
         return model_from_config(settings)
+    if kind in CUSTOM:
+        return CUSTOM[kind].from_config(dict(settings))
     public = {name: getattr(layers, name) for name in layers.__all__}
     known = {n: v for n, v in public.items() if isinstance(v, type) and issubclass(v, Layer)}
     if kind not in known:
         hint = did_you_mean(kind, known)
-        raise ValueError(f"the file uses the layer {kind!r}, which minitl does not have. {hint}")
+        how = f"If it is yours: load_model(path, custom_objects={{{kind!r}: {kind}}})."
+        raise ValueError(f"it uses the layer {kind!r}, which minitl does not have. {hint} {how}")
     return known[kind].from_config(dict(settings))
 
 
-def model_from_config(settings: Mapping[str, Any]) -> Model:
+def model_from_config(settings: Mapping[str, Any], cls: type[Model] = Model) -> Model:
     """A model from the settings that `describe` gives, or Keras 2 or 3. Raises as `layer_from`.
     Of a graph the layers are made first; then calls are repeated, once their inputs are there.
     """
@@ -157,7 +180,7 @@ def model_from_config(settings: Mapping[str, Any]) -> Model:
         return found[0] if len(found) == 1 else found
 
     inputs, outputs = ends(settings["input_layers"]), ends(settings["output_layers"])
-    graph = Model(inputs, outputs, name=settings["name"])
+    graph = cls(inputs, outputs, name=settings["name"])
     # Whether each layer learns came with the layer; this is the flag of the model itself.
     graph.mark_trainable(bool(settings.get("trainable", True)))
     return graph

@@ -28,7 +28,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,7 +39,7 @@ from minitl.storage.atomic import replacing
 from minitl.storage.door import SPARE, Bounded, open_regular
 from minitl.storage.hdf5_reader import SIGNATURE, File, Hdf5Error, Object
 from minitl.storage.keras_weights import Inventory, WeightFileError
-from minitl.storage.weight_matching import Layers, not_finite_numbers, refuse_twice
+from minitl.storage.weight_matching import Layers, Weights, not_finite_numbers, refuse_twice
 from minitl.storage.weight_matching import plan as plan
 
 ATTRIBUTE_LIMIT = 64512  # bytes: an HDF5 object header holds no larger attribute
@@ -65,6 +65,7 @@ class WeightFile:
     layers: Inventory
     attributes: dict[str, Any]
     layout: str  # "legacy" or "keras3"
+    optimizer: list[np.ndarray] = field(default_factory=list)  # its state, in Keras's order
 
 
 def read_weights(path: Target) -> WeightFile:
@@ -108,6 +109,7 @@ def _read_hdf5(path: Path, source: IO[bytes]) -> WeightFile:
             expected = "the attribute 'layer_names' or a group 'model_weights' or 'layers'"
             text = f"{path} is an HDF5 file, but not one of Keras's weights: expected {expected}"
             raise WeightFileError(f"{text}, found {found}")
+        optimizer = reader.optimizer(root)
     except Hdf5Error as error:
         if str(error).startswith("truncated"):
             raise WeightFileError(f"{path} is {error}; copy or download it again") from None
@@ -117,7 +119,7 @@ def _read_hdf5(path: Path, source: IO[bytes]) -> WeightFile:
         for name, values in attributes.items()
         if values is not None and values.size == 1 and not name.startswith("layer_names")
     }
-    return WeightFile(path, layers, single, layout)
+    return WeightFile(path, layers, single, layout, optimizer)
 
 
 class _Reader:
@@ -141,6 +143,17 @@ class _Reader:
         if extra in root and extra not in names and (more := self.weights(root[extra], extra)):
             layers.append((extra, more))
         return layers
+
+    def optimizer(self, root: Object) -> list[np.ndarray]:
+        """What the optimizer remembers, if the file has it."""
+        if "optimizer_weights" in root:
+            return [a for _, a in self.weights(root["optimizer_weights"], "optimizer")]
+        if "optimizer" not in root or "vars" not in root["optimizer"]:
+            return []
+        places = root["optimizer"]["vars"]
+        if not all(name.isdecimal() for name in places.links):
+            raise Hdf5Error("expected numbers for the names of the optimizer's arrays")
+        return [self.once(places[name]).read() for name in sorted(places.links, key=int)]
 
     def weights(self, group: Object, layer: str) -> Arrays:
         names = _names(self.once(group), "weight_names")
@@ -273,7 +286,11 @@ Group = tuple[str, About, Mapping[str, Any]]
 
 
 def write_weights(
-    path: Target, layers: Layers, attributes: About | None = None, group: str | None = None
+    path: Target,
+    layers: Layers,
+    attributes: About | None = None,
+    group: str | None = None,
+    optimizer: Weights = (),
 ) -> None:
     """Write an inventory as Keras's legacy HDF5, beside its place and renamed into it.
 
@@ -303,6 +320,9 @@ def write_weights(
     for layer, weights in layers:
         names = _split("weight_names", [name for name, _ in weights])
         groups.append((f"{root}/{layer}", names, dict(weights)))
+    if optimizer:
+        names = _split("weight_names", [name for name, _ in optimizer])
+        groups.append(("optimizer_weights", names, dict(optimizer)))
     _write(path, [*groups, ("/", attributes or {}, {})])
 
 

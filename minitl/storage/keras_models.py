@@ -7,8 +7,9 @@ loads what `Model.save` writes, and the other way round, where both know the lay
 
 import json
 import math
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from minitl.models.model import Model
 from minitl.models.opened import named_layers
 from minitl.models.sequential import Sequential
 from minitl.naming import check_keywords, snake_case
-from minitl.storage import keras_config
+from minitl.storage import keras_config, optimizer_state
 from minitl.storage import keras_files as files
 from minitl.storage.atomic import temporary_folder
 from minitl.storage.door import read_json
@@ -33,7 +34,7 @@ from minitl.storage.keras_config import describe as describe  # for `naming.part
 from minitl.storage.keras_config import from_json as from_json
 from minitl.storage.keras_config import model_from_config as model_from_config
 from minitl.storage.keras_config import model_of_class as model_of_class
-from minitl.storage.settings import serialize
+from minitl.storage.settings import custom_object_scope, serialize
 from minitl.storage.weight_matching import numbered, plan
 
 # Layers that a published file calls otherwise (Keras reads by order): ResNet50's top.
@@ -67,7 +68,7 @@ def save_weights(model: Model, filepath: str | Path, overwrite: bool = True) -> 
     path = _target(filepath, overwrite)
     notes = {"minitl": _notes(model)}
     if path.name.endswith(".weights.h5"):
-        files.write_keras3(path, list(_places(model, "", set())), notes)
+        files.write_keras3(path, _all_places(model), notes)
     else:
         files.write_weights(path, _arrays(inventory(model)), notes)
 
@@ -77,7 +78,8 @@ def load_weights(
 ) -> None:
     """Read weights into the model: all of them, or none and one error with the whole list; with
     `by_name` only layers of both the file and the model, `skip_mismatch` only of equal shapes."""
-    layers, wanted = files.read_weights(filepath).layers, inventory(model)
+    stored = files.read_weights(filepath)
+    layers, wanted = stored.layers, inventory(model)
     if skip_mismatch:
         fits = {name: sorted(v.shape for _, v in weights) for name, weights in wanted}
         layers = [(n, ws) for n, ws in layers if sorted(a.shape for _, a in ws) == fits.get(n, [])]
@@ -88,6 +90,9 @@ def load_weights(
     by_name = by_name or skip_mismatch
     for variable, array in plan(layers, wanted, by_name=by_name, rename=rename, source=filepath):
         variable.assign(array)
+    if model.optimizer is not None and model.optimizer.states:  # as in Keras, one that has begun
+        notes = _json(stored.attributes.get("minitl") or "{}", filepath)
+        optimizer_state.restore(model, stored.optimizer, notes.get("optimizer"))
 
 
 def _renumbered(stored: files.Inventory, model: Model) -> files.Inventory:
@@ -103,6 +108,14 @@ def _renumbered(stored: files.Inventory, model: Model) -> files.Inventory:
         if len(here) == len(there):
             new_names |= dict(zip(there, here, strict=True))
     return [(new_names.get(name, name), weights) for name, weights in stored]
+
+
+def _all_places(model: Model) -> list[tuple[str, str, list[Any]]]:
+    """Where Keras 3 keeps the weights of a model, and what its optimizer remembers."""
+    places = list(_places(model, "", set()))
+    if state := optimizer_state.arrays_of(model):
+        places.append(("optimizer", model.optimizer.name, [array for _, array in state]))
+    return places
 
 
 def _arrays(of: list[tuple[str, list[Any]]]) -> list[tuple[str, list[tuple[str, Any]]]]:
@@ -152,18 +165,34 @@ def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> No
     notes = _notes(model)
     if path.suffix == ".keras":
         described = keras_config.for_keras3(json.loads(to_json(model)) | {"minitl": notes})
-        files.write_archive(path, list(_places(model, "", set())), json.dumps(described))
+        if compiled := json.loads(notes)["compile"]:
+            described["compile_config"] = optimizer_state.for_keras(compiled)
+        files.write_archive(path, _all_places(model), json.dumps(described))
     else:
         attributes = {"model_config": to_json(model), "minitl": notes}
-        arrays = _arrays(inventory(model, frozen_last=True))
-        files.write_weights(path, arrays, attributes, group="model_weights")
+        if compiled := json.loads(notes)["compile"]:
+            training = optimizer_state.for_keras(compiled, by_class=True)
+            training["optimizer_config"] = training.pop("optimizer")
+            attributes["training_config"] = json.dumps(training)
+        arrays, state = (
+            _arrays(inventory(model, frozen_last=True)),
+            optimizer_state.arrays_of(model),
+        )
+        files.write_weights(path, arrays, attributes, "model_weights", state)
 
 
 @check_keywords
-def load_model(filepath: str | Path, compile: bool = True) -> Model:
+def load_model(
+    filepath: str | Path, custom_objects: Mapping[str, Any] | None = None, compile: bool = True
+) -> Model:
     """The model in a file of `save_model`, or of Keras's `model.save` ('name.h5', 'name.keras').
-    With compile=True it is compiled as it was, except that the optimizer starts afresh; what
-    cannot be named (a function as loss) is left for the user to compile."""
+    With compile=True it is compiled as it was and its optimizer goes on where it stood; where that
+    names what is not known, a warning says so. `custom_objects`: {name: class or function}."""
+    with custom_object_scope(custom_objects or {}):
+        return _load(filepath, compile)
+
+
+def _load(filepath: str | Path, compile: bool) -> Model:
     stored = files.read_weights(filepath)
     if "model_config" not in stored.attributes:
         advice = "build the model and call model.load_weights"
@@ -183,17 +212,36 @@ def load_model(filepath: str | Path, compile: bool = True) -> Model:
                 layer.inspect = InputRange(*ranges[layer.name])
         for place, inner in named_layers(model):
             inner.rate_multiplier = multipliers.get(place, 1.0)
-        settings = notes.get("compile")
-        if compile and settings and settings["loss"] is not None:
-            model.compile(**settings)
-    for variable, array in plan(stored.layers, inventory(model), source=filepath):
+        training = _json(stored.attributes.get("training_config") or "{}", filepath)
+    # The layers that a user's model makes are numbered on, where they have no names.
+    layers = _renumbered(stored.layers, model) if model.users else stored.layers
+    for variable, array in plan(layers, inventory(model), source=filepath):
         variable.assign(array)
+    settings = notes.get("compile") or described.get("compile_config") or training
+    if compile and settings:
+        try:
+            model.compile(**_compile_settings(settings))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            remedy = "call compile, or give load_model custom_objects={name: object}"
+            text = f"the model of {filepath} is not compiled ({error}): {remedy}"
+            warnings.warn(text, UserWarning, stacklevel=4)
+        optimizer_state.restore(model, stored.optimizer, notes.get("optimizer"))
     return model
+
+
+def _compile_settings(settings: Any) -> dict[str, Any]:
+    """The arguments of `compile` in a file of minitl's or Keras's."""
+    known = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics")
+    found = {name: settings[name] for name in known if settings.get(name) is not None}
+    if "optimizer_config" in settings:
+        found["optimizer"] = settings["optimizer_config"]
+    return found
 
 
 def reduced(model: Model) -> Any:
     """For `copy.deepcopy` and pickle: a model is what a file of `save` holds."""
-    return from_bytes, (to_bytes(model),)
+    own = {type(layer).__name__: type(layer) for layer in model.inside() if layer.users}
+    return from_bytes, (to_bytes(model), own)
 
 
 def to_bytes(model: Model) -> bytes:
@@ -203,11 +251,11 @@ def to_bytes(model: Model) -> bytes:
         return (folder / "model.h5").read_bytes()
 
 
-def from_bytes(data: bytes) -> Model:
+def from_bytes(data: bytes, custom_objects: Any = None) -> Model:
     """The model in the contents of such a file."""
     with temporary_folder() as folder:
         (folder / "model.h5").write_bytes(data)
-        return load_model(folder / "model.h5")
+        return load_model(folder / "model.h5", custom_objects)
 
 
 @contextmanager
@@ -269,10 +317,14 @@ def _notes(model: Model) -> str:
     multipliers = {path: by for path, by in multipliers.items() if by != 1}
     compiled = None
     if model.compiled is not None:
-        with suppress(ValueError):  # a function of the user's: whoever loads the model compiles it
-            compiled = serialize(model.compiled.settings)
-    notes = {"metadata": model.metadata, "rate_multipliers": multipliers}
-    return json.dumps(notes | {"input_ranges": ranges, "compile": compiled})
+        try:  # the optimizer as it is now: its rate may have been set
+            compiled = serialize(model.compiled.settings | {"optimizer": model.optimizer})
+        except ValueError as error:
+            text = f"what compile was given is not saved, as {error}: compile the loaded model"
+            warnings.warn(text, UserWarning, stacklevel=4)
+    notes: dict[str, Any] = {"metadata": model.metadata, "rate_multipliers": multipliers}
+    notes |= {"input_ranges": ranges, "compile": compiled}
+    return json.dumps(notes | {"optimizer": optimizer_state.notes_of(model)})
 
 
 def input_layers(layer: Layer) -> Iterable[InputLayer]:

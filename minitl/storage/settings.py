@@ -7,18 +7,70 @@ each argument in an attribute of the same name, so its settings are its argument
 
 import copy
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from minitl.naming import Configurable, Registry
+from minitl.naming import Configurable, Registry, constructor_parameters, part
+
+# Classes and functions of the user's that files may name; see `register_keras_serializable`.
+CUSTOM: dict[str, Any] = {}
+# What Keras's configurations say beside minitl's arguments, and what does nothing here.
+IDLE = frozenset({"name", "ema_momentum", "dtype", "jit_compile", "is_legacy_optimizer", "fn"})
 
 
-def settings_of(thing: Any) -> dict[str, Any]:
-    """The arguments of its constructor, as JSON can hold them."""
-    names = inspect.signature(type(thing).__init__).parameters
-    return {n: serialize(getattr(thing, n)) for n in names if n != "self" and hasattr(thing, n)}
+def register_keras_serializable(package: str = "Custom", name: str | None = None) -> Any:
+    """Decorator: files may name this class or function of the user's."""
+
+    def register(thing: Any) -> Any:
+        CUSTOM[name or thing.__name__] = CUSTOM[f"{package}>{name or thing.__name__}"] = thing
+        return thing
+
+    return register
+
+
+@contextmanager
+def custom_object_scope(objects: Mapping[str, Any]) -> Iterator[None]:
+    """Within the block files may name these classes and functions."""
+    before = dict(CUSTOM)
+    CUSTOM.update(objects)
+    try:
+        yield
+    finally:
+        CUSTOM.clear()
+        CUSTOM.update(before)
+
+
+def get_custom_objects() -> dict[str, Any]:
+    """The classes and functions that files may name now, to be added to."""
+    return CUSTOM
+
+
+def settings_of(thing: Any, skip: Iterable[str] = ()) -> dict[str, Any]:
+    """The arguments of its constructor, as JSON can hold them. Raises ValueError where a class of
+    the user's does not keep one: it could not be made again."""
+    known = inspect.signature(type(thing).__init__).parameters
+    plain = [n for n, p in known.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    names = [n for n in plain if n not in ("self", *skip)]
+    lost = [n for n in names if not hasattr(thing, n) and n not in ("name", "trainable", "dtype")]
+    if lost and getattr(thing, "users", False):  # a layer of the user's
+        keep = f"keep it as self.{lost[0]}, or define get_config"
+        cannot = f"the argument {lost[0]!r} of {type(thing).__name__} is not to be found again"
+        raise ValueError(f"{cannot}: {keep}")
+    return {n: serialize(getattr(thing, n)) for n in names if hasattr(thing, n)}
+
+
+def made_of_config(cls: type, config: Mapping[str, Any]) -> Any:
+    """`from_config` of losses, metrics, optimizers ...: one with these settings."""
+    known = constructor_parameters(cls)
+    if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        return cls(**config)
+    config = {n: v for n, v in config.items() if (n, v) != ("axis", -1) or n in known}
+    idle = {*IDLE, *getattr(cls, "idle_settings", ())}
+    return cls(**without_idle(config, known, cls.__name__, idle))
 
 
 def serialize(value: Any) -> Any:
@@ -35,6 +87,8 @@ def serialize(value: Any) -> Any:
     if isinstance(value, Configurable):
         return {"class_name": type(value).__name__, "config": value.get_config()}
     if callable(value):
+        if value in CUSTOM.values():
+            return next(name for name, each in CUSTOM.items() if each is value)
         if not str(getattr(value, "__module__", "")).startswith("minitl."):
             raise ValueError(f"{value!r} is no part of minitl and cannot be saved by name")
         return value.__name__
@@ -88,11 +142,13 @@ def settable(value: Any, owner: Any, name: str) -> Any:
 
 def configured(described: Mapping[str, Any], table: Registry, what: str) -> Any:
     """What {'class_name': ..., 'config': {...}} describes, by the names of a table."""
-    entry = table.find(described["class_name"], what)
+    if described["class_name"] == "function":  # of Keras's files: the config is its name
+        return table.find(described["config"], what)
+    entry: Any = CUSTOM.get(described["class_name"]) or table.find(described["class_name"], what)
     if not inspect.isclass(entry):
         return entry
-    known = inspect.signature(entry).parameters
-    return entry(**without_idle(described.get("config", {}), known, entry.__name__))
+    make = getattr(entry, "from_config", partial(made_of_config, entry))
+    return make(dict(described.get("config", {})))
 
 
 def layer_settings(layer: Any) -> dict[str, Any]:
@@ -105,6 +161,10 @@ def layer_configured(cls: type, settings: Mapping[str, Any]) -> Any:
     settings = dict(settings)
     if isinstance(settings.get("dtype"), dict):  # Keras 3: a DTypePolicy
         settings["dtype"] = settings["dtype"]["config"]["name"]
+    if not cls.__module__.startswith("minitl."):
+        for name, value in settings.items():
+            if isinstance(value, dict) and {"class_name", "config"} <= value.keys():
+                settings[name] = part("files").layer_from(value["class_name"], value["config"])
     known = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     return cls(**without_idle(settings, known, cls.__name__, getattr(cls, "idle_settings", ())))
 
