@@ -204,10 +204,9 @@ class Layer(naming.Configurable, metaclass=LayerType):
     def __setattr__(self, name: str, value: Any) -> None:
         if self._sealed and not hasattr(self, name):
             naming.part("own layers").refuse_misspelt(self, name)
-        object.__setattr__(self, name, value)
         if name == "activation" and self._sealed and not self.users:
             value = naming.part("own layers").activation(value)  # as the constructor takes it
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, name, value)
         if isinstance(value, Layer) or (
             self.users and isinstance(value, (Variable, list, tuple, dict))
         ):

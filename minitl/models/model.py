@@ -58,14 +58,12 @@ class Model(Layer):
         name: str | None = None,
         trainable: bool = True,
     ):
-        if self.users and inputs is None and outputs is None:  # its `call` says what it does
-            super().__init__(name=name)
-            self.start_empty()
-        elif inputs is None or outputs is None:
+        own = self.users and inputs is None and outputs is None  # `call` says what it does
+        if not own and (inputs is None or outputs is None):
             raise TypeError("Model needs inputs and outputs: Model(inputs=..., outputs=...)")
-        else:
-            super().__init__(name=name or unique_name("functional"))
-            self.start_empty()
+        super().__init__(name=name or (None if own else unique_name("functional")))
+        self.start_empty()
+        if not own:
             self.connect_graph(inputs, outputs)
         if not trainable:
             self.trainable = False

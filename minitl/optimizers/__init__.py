@@ -80,9 +80,7 @@ class Optimizer(Configurable):
 
     @learning_rate.setter
     def learning_rate(self, value: Rate) -> None:
-        if isinstance(self._rate, Configurable) and not callable(value):
-            follows = f"the rate follows {type(self._rate).__name__}, so it cannot be set"
-            raise TypeError(f"{follows}; give the optimizer a number as learning_rate for that")
+        part("settings").refuse_schedule(self._rate, value)
         self.replace_rate(value)
 
     def replace_rate(self, value: Rate) -> None:

@@ -126,6 +126,13 @@ def clone_optimizer(optimizer: Any) -> Any:
     return other
 
 
+def refuse_schedule(rate: Any, value: Any) -> None:
+    """Raise TypeError where a number would take the place of a schedule."""
+    if isinstance(rate, Configurable) and not callable(value):
+        follows = f"the rate follows {type(rate).__name__}, so it cannot be set"
+        raise TypeError(f"{follows}; give the optimizer a number as learning_rate for that")
+
+
 def of_steps(rate: Any) -> Any:
     """A rate as a function of the number of steps done; Keras's callables take nothing."""
     if isinstance(rate, Configurable) or inspect.signature(rate).parameters:
