@@ -253,9 +253,9 @@ def _walk(root: str, skipped: dict[str, list[str]]) -> tuple[list[Any], list[Any
             continue
         for entry in entries:
             reason = _reason(entry)
-            if not reason and entry.is_dir():
+            if not reason and os.path.isdir(entry.path):
                 target = os.path.realpath(entry.path)
-                inside = entry.is_symlink() and os.path.commonpath([real, target]) == real
+                inside = entry.is_symlink() and f"{target}{os.sep}".startswith(f"{real}{os.sep}")
                 if target in seen or inside or real.startswith(target + os.sep):
                     reason = LINKS
                 else:
@@ -275,7 +275,7 @@ def _reason(entry: os.DirEntry[str]) -> str:
     name = entry.name
     if name.startswith(".") or name.lower() in LITTER:
         return HIDDEN
-    if entry.is_dir():
+    if os.path.isdir(entry.path):
         return OWN if name.endswith((".h5.cache", ".keras.cache")) else ""
     ending = os.path.splitext(name.rstrip())[1].lower()
     if ending in PICTURE_ENDINGS:

@@ -116,6 +116,8 @@ def test_links_fifos_and_devices(tmp_path):
     (tmp_path / "elsewhere" / "twin").symlink_to("../elsewhere")
     for i in range(3):
         (tmp_path / "set" / "cat" / f"up{i}").symlink_to("..")
+    (tmp_path / "set" / "round").symlink_to("round")
+    (tmp_path / "set" / "dog" / "gone").symlink_to("nowhere")
     os.mkfifo(tmp_path / "set" / "cat" / "f.jpg")
     os.mkfifo(tmp_path / "set" / "cat" / "f")
     (tmp_path / "set" / "cat" / "zero.png").symlink_to("/dev/zero")
