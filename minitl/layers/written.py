@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl import activations
+from minitl import activations, initializers
 from minitl.autograd import Tensor, Variable, as_tensor, no_grad
 from minitl.layers.base import Call, Layer, SymbolicTensor
 from minitl.naming import complain_about_unknown, did_you_mean, elsewhere, leaves, nearest
@@ -240,3 +240,24 @@ def _common(first: Any, second: Any) -> Any:
         return [_common(a, b) for a, b in zip(first, second, strict=True)]
     pairs = zip(np.shape(first), np.shape(second), strict=True)
     return tuple(a if a == b else None for a, b in pairs)
+
+
+def add_to_metric(
+    metric: Any,
+    shape: Any = (),
+    initializer: Any = "zeros",
+    dtype: str | None = None,
+    aggregation: str = "sum",
+    name: str = "variable",
+) -> Variable:
+    """A variable of a user's metric, which `update_state` assigns to and `reset_state` resets."""
+    values = initializers.initial_values(initializer or "zeros", tuple(shape), dtype or "float32")
+    variable = Variable(values, name=name, learnable=False)
+    vars(metric).setdefault("variables", []).append(variable)
+    return variable
+
+
+def reset_metric(metric: Any) -> None:
+    """Zero for all variables of a user's metric."""
+    for variable in vars(metric).get("variables", ()):
+        variable.assign(np.zeros(variable.shape))

@@ -8,13 +8,14 @@ Predictions of classes are (N, m) probabilities. Formulae and defaults are Keras
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minitl import losses
 from minitl.autograd import Array, as_tensor, no_grad
-from minitl.naming import Configurable, Registry, attributes_of, look_up, snake_case
+from minitl.naming import Configurable, Registry, attributes_of, elsewhere, look_up, snake_case
 
 if TYPE_CHECKING:
     from minitl.metrics.others import *
@@ -23,15 +24,15 @@ __getattr__ = attributes_of(__name__)
 
 
 class Metric(Configurable):
-    """Base class: a name, and a running state."""
+    """Base class: a name, and a running state, in a user's class what `add_weight` makes."""
 
     def __init__(self, name: str | None = None):
         self.name = name or snake_case(type(self).__name__)
-        self.reset_state()
+        with suppress(AttributeError):  # a user's class makes what it resets after this
+            self.reset_state()
 
-    def reset_state(self) -> None:
-        """Forget everything gathered."""
-        raise NotImplementedError
+    reset_state: Any = elsewhere("own layers", "reset_metric")
+    add_weight = add_variable = elsewhere("own layers", "add_to_metric")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Gather one batch."""
@@ -42,7 +43,6 @@ class Metric(Configurable):
         raise NotImplementedError
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """`update_state`, then `result`."""
         self.update_state(*args, **kwargs)
         return self.result()
 

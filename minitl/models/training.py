@@ -149,7 +149,7 @@ class Tally:
                 for metric, weighted in row:
                     if weighted == of_weighted:
                         found[_new_key(prefix, metric.name, weighted, found)] = metric.result()
-        return found
+        return {k: v.numpy().tolist() if isinstance(v, Tensor) else v for k, v in found.items()}
 
 
 def _new_key(prefix: str, name: str, weighted: bool, taken: dict[str, Any]) -> str:

@@ -116,6 +116,32 @@ def test_a_loss_of_ops(keras):
     assert_close(*found, 10 * SAME_FORMULA_FLOAT32)
 
 
+def test_a_metric_of_ones_own(keras):
+    """Its variables begin anew in every epoch, and the history has numbers."""
+    found = []
+    for k in (minitl, keras):
+
+        class Largest(k.metrics.Metric):
+            def __init__(self, name="largest", **kwargs):
+                super().__init__(name=name, **kwargs)
+                self.top = self.add_weight(name="top", initializer="zeros")
+                self.seen = self.add_variable(shape=(), initializer="zeros", name="seen")
+
+            def update_state(self, y_true, y_pred, sample_weight=None, k=k):
+                self.top.assign(k.ops.maximum(self.top, k.ops.max(y_pred)))
+                self.seen.assign(self.seen + 1.0)
+
+            def result(self):
+                return self.top + self.seen
+
+        model = weighted(k.Sequential([k.Input((4,)), k.layers.Dense(3, activation="softmax")]))
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=[Largest()])
+        history = model.fit(a_sequence(k), epochs=3, shuffle=False, verbose=0).history["largest"]
+        assert all(isinstance(number, float) for number in history)
+        found.append(history)
+    assert_close(*found, 10 * SAME_FORMULA_FLOAT32)
+
+
 def test_steps_of_a_data_set():
     Dataset = minitl.data.Dataset
     numbers = Dataset.from_tensor_slices((np.arange(10.0), np.arange(10)))
