@@ -136,25 +136,20 @@ def same_pictures(found: Pictures, parts: Any = None) -> list[str]:
     """Sentences about pictures, of those read so far, that are the same in two classes, or in two
     of `parts` (N,), which say where each picture belongs; the same means the same pixels."""
     first: dict[str, int] = {}
-    across: list[str] = []
-    told = {"class": 0, "side": 0}
+    pairs: dict[str, list[str]] = {"in two classes": [], "both in training and in validation": []}
+    meaning = dict(zip(pairs, ("one label is wrong", "figures will flatter"), strict=True))
     for i, path in enumerate(found.paths):
-        key = found.digests.get(path)
-        if key is None:
+        if (key := found.digests.get(path)) is None:
             continue
         j = first.setdefault(key, i)
-        kinds = [("class", found.labels), ("side", parts)]
-        for kind, values in kinds:
+        for where, values in zip(pairs, (found.labels, parts), strict=True):
             if values is not None and values[i] != values[j]:
-                told[kind] += 1
-                if told[kind] == 1:
-                    across.append(f"{visible(found.paths[j])} and {visible(path)}")
-    sentences = []
-    where = {"class": "in two classes", "side": "both in training and in validation"}
-    for kind, example in zip([k for k, n in told.items() if n], across, strict=True):
-        n, them = told[kind], "one is wrong" if kind == "class" else "the figures flatter"
-        sentences.append(f"the same picture is {where[kind]}, {n} times: {example}; {them}")
-    return sentences
+                pairs[where].append(f"{visible(found.paths[j])} and {visible(path)}")
+    return [
+        f"the same picture is {where}, {len(some)} times: {some[0]}; {meaning[where]}"
+        for where, some in pairs.items()
+        if some
+    ]
 
 
 def _number(found: Pictures, labels: list[str], given: Sequence[str] | None, source: Any) -> None:

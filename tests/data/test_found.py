@@ -189,6 +189,12 @@ def test_the_same_picture_in_two_classes_or_on_both_sides(tmp_path):
     assert "in two classes, 1 times" in sentence and "1.png and " in sentence
     both = same_pictures(found, ["train", "train", "validation", "validation"])
     assert len(both) == 2 and "both in training and in validation" in both[1]
+    picture(tmp_path / "a" / "0.png", 200)  # the first pair is of one class
+    found = open_folder(tmp_path, 4)
+    _ = found[:]
+    classes, sides = same_pictures(found, ["train", "train", "validation", "validation", "train"])
+    assert "1.png and " in classes and "3.png;" in classes
+    assert "0.png and " in sides and "2.png;" in sides
 
 
 def test_nothing_is_warned_of_what_is_as_usual(tmp_path):
