@@ -16,7 +16,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 PILLOW_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}  # one letter per channel
 COPIES = 7  # bytes per pixel: of a copy in other colours, and of the array
 PILLOW_FILTERS = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
+
+
+Images: TypeAlias = Annotated[np.ndarray, "an array of images"]
 
 
 def load_img(
@@ -155,7 +158,7 @@ def save_img(
         img.save(place, format=pillow_format, **kwargs)
 
 
-def to_rgb(x: np.ndarray) -> np.ndarray:
+def to_rgb(x: Images) -> np.ndarray:
     """Replicate gray images to three equal channels: (N, H, W) or (N, H, W, 1) -> (N, H, W, 3).
 
     The dtype stays; images that have three channels already are returned as they are.
@@ -194,7 +197,7 @@ INTERPOLATIONS = (*KERNELS, "nearest", "area")
 
 
 def resize_images(
-    x: np.ndarray, size: tuple[int, int], interpolation: str = "bilinear", antialias: bool = False
+    x: Images, size: tuple[int, int], interpolation: str = "bilinear", antialias: bool = False
 ) -> np.ndarray:
     """Resize images (N, H, W, C) or (N, H, W) to `size` (OH, OW), as `tf.image.resize` does.
 

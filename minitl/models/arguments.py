@@ -86,6 +86,7 @@ KINDS = {
         NATURAL,
         Rule("an integer of at least 3", lambda v: whole(v) and v >= 3),
         Rule("n, (n, n) or ((n, n), (n, n))", either(NATURAL, several(MARGIN, MARGIN)).fits),
+        Rule("an array of images", lambda v: isinstance(v, np.ndarray)),
         either(REAL, several(REAL, REAL)),
         number("a number", -math.inf, math.inf),
         either(COUNT, several(COUNT)),

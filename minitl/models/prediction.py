@@ -136,7 +136,7 @@ def source_of(
     if steps is not None:
         raise ValueError("steps are for iterables of batches; for arrays give batch_size")
     if need_y and y is None and needs_y(model):
-        raise ValueError("y is missing: the loss compares the model's outputs with it")
+        raise ValueError("y is missing: the loss needs it (and x is no iterable of batches)")
     model.build_for(x)
     arrays = make_arrays(x, y, sample_weight, model.input_names, model.output_names)
     check_batch(model, arrays)

@@ -40,7 +40,7 @@ class Sequential(Model):
         if isinstance(layer, SymbolicTensor):
             layer = layer.call.layer
         if not isinstance(layer, Layer):
-            raise TypeError(f"a Sequential is made of layers, got {layer!r}")
+            raise TypeError(f"a layer of a Sequential must be a Layer, got {layer!r}")
         if isinstance(layer, InputLayer):
             if self._chain or self._path:
                 raise ValueError("an Input comes first in a Sequential")

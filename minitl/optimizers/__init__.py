@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __getattr__ = attributes_of(__name__)
 
 SCHEDULES = Registry(f"{__name__}.schedules")  # which fills it
-# Of all steps, or a schedule: of the next one, after so many; or what stands for one.
 Rate: TypeAlias = NotNegative | Callable[..., float] | str | dict[str, Any]
 
 
@@ -98,6 +97,7 @@ class Optimizer(Configurable):
 
     def apply(self, gradients: Sequence[Array], variables: Sequence[Variable]) -> None:
         """One step: move each variable, in place, by its gradient."""
+        gradients = part("clipping").one_each(gradients, variables)
         rate = float(self._rate(self._steps) if callable(self._rate) else self._rate)
         for variable, gradient in zip(variables, self._clipped(gradients), strict=True):
             if variable.rate_multiplier == 0:

@@ -1,7 +1,7 @@
 """Clipping: gradients are held within a bound before a step (`Optimizer`'s arguments)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,17 @@ def clipped(optimizer: Any, gradients: Sequence[Array]) -> Sequence[Array]:
         return [_scaled_down(g, _norm(g), optimizer.clipnorm) for g in gradients]
     together = float(np.sqrt(sum(_norm(g) ** 2 for g in gradients)))
     return [_scaled_down(g, together, optimizer.global_clipnorm) for g in gradients]
+
+
+def one_each(gradients: Any, variables: Any) -> list[Array]:
+    """The gradients; ValueError unless there is one of its shape for each of the variables."""
+    listed = isinstance(gradients, Iterable) and isinstance(variables, Iterable)
+    found, wanted = (list(a) if listed else [] for a in (gradients, variables))
+    shapes = [getattr(g, "shape", None) for g in found]
+    if not listed or shapes != [getattr(v, "shape", ()) for v in wanted]:
+        what = "apply: gradients and variables must be lists, with a gradient for each variable"
+        raise ValueError(f"{what} of its shape, got gradients of shapes {shapes}")
+    return found
 
 
 def _norm(g: Array) -> float:

@@ -130,7 +130,7 @@ def test_keep_aspect_ratio_cuts_the_middle_out(tmp_path):
 
 @pytest.mark.parametrize("size", [(10,), 10, (10, 0), (10, -1), (2.5, 3), (1, 2, 3)])
 def test_a_size_that_is_none(size):
-    with pytest.raises(ValueError, match=r"target_size must be two positive integers \(H, W\)"):
+    with pytest.raises(ValueError, match=r"target_size must be (2 values|two positive integers)"):
         load_img(PHOTO, target_size=size)
 
 
@@ -192,7 +192,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 
 def test_what_is_no_path():
-    with pytest.raises(TypeError, match=r"path must be a path or io.BytesIO, got ndarray"):
+    with pytest.raises(TypeError, match=r"path must be a string or .* BytesIO, got ndarray"):
         load_img(np.zeros((3, 3)))
 
 

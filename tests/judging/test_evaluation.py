@@ -211,7 +211,7 @@ def test_other_errors():
     for weight in ([-1, 1], [0, 0], [np.nan, 1]):
         with pytest.raises(ValueError, match="finite, not negative, and not all zero"):
             evaluate_predictions(*good, sample_weight=weight)
-    with pytest.raises(ValueError, match="bins must be at least 1"):
+    with pytest.raises(ValueError, match="bins must be a positive integer, got 0"):
         evaluate_predictions(*good, bins=0)
     with pytest.raises(ValueError, match="predicted labels must be 0 to 1"):
         confusion_matrix([0, 1], [0, 2], 2)

@@ -219,7 +219,7 @@ def test_one_name_twice():
         (lambda x: Model(x, []), ValueError, "a Model needs outputs"),
         (lambda x: Model([x, x], Dense(1)(x)), ValueError, "same tensor is given twice"),
         (lambda x: Model(x, x, nme="m"), TypeError, r"Model\(\) has no argument 'nme'. .*'name'"),
-        (lambda x: Sequential([3]), TypeError, "made of layers, got 3"),
+        (lambda x: Sequential([3]), TypeError, "a layer of a Sequential must be a Layer, got 3"),
         (lambda x: Sequential([Dense(1), x]), ValueError, "an Input comes first"),
     ],
 )

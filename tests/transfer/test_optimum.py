@@ -149,7 +149,7 @@ F, LABELS = features(30, 4, 3)
     ("arguments", "message"),
     [
         ((F, LABELS, 0), "l2 must be positive, got 0: without it there need not be an optimum"),
-        ((F, LABELS, float("nan")), "l2 must be positive, got nan"),
+        ((F, LABELS, float("nan")), "l2 must be a finite number of at least 0, got nan"),
         ((F[:, 0], LABELS, 1), r"F is a matrix \(N, D\) of numbers, got float32 \(30,\)"),
         ((F, LABELS[:9], 1), r"y has one row for each of F's: got shapes \(9,\) and \(30, 4\)"),
         ((F, LABELS - 1, 1), "labels are whole numbers from 0"),
