@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from minitl.naming import Count
 
 try:
     from sklearn import base
+    from sklearn.utils.class_weight import compute_class_weight
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
@@ -24,6 +26,7 @@ except ImportError as error:
     raise ImportError(f"{text} python -m pip install 'minitl[sklearn]'") from error
 
 from minitl import applications
+from minitl.data.found import open_folder
 from minitl.data.images import resize_images, to_rgb
 from minitl.models import Model
 from minitl.naming import did_you_mean
@@ -43,9 +46,10 @@ class FeatureExtractor(
     Args:
         model: 'vgg16' (with ImageNet weights; loaded once per process), or a Model on images.
         layers, pooling, batch_size: as for `extract_features`.
-        image_shape: X may be images, (N, H, W) gray or (N, H, W, C), or rows of pixels, as
-            scikit-learn's data sets have them: then this says (H, W) or (H, W, C), where one
-            size may be -1, as in `reshape`.
+        image_shape: X may be names of picture files (a list, a column, or a DataFrame with the
+            column 'path'), read as `minitl train` reads them; or images, (N, H, W) gray or
+            (N, H, W, C); or rows of pixels, as scikit-learn's data sets have them: then this says
+            (H, W) or (H, W, C), where one size may be -1, as in `reshape`.
         value_range: (black, white), the numbers in X that become 0 and 255; None leaves them.
         size: (H, W) that images are resized to; None for 224 x 224 with a named model, and for no
             resizing with one's own.
@@ -66,7 +70,7 @@ class FeatureExtractor(
 
     def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
         """Check that the images fit the model; returns self."""
-        X = validate_data(self, X, allow_nd=True, dtype="numeric")
+        X = self._checked(X, True)
         network, _ = self._network()
         shape = self._images(X[:1], network).shape
         expected = network.input_shape
@@ -81,7 +85,7 @@ class FeatureExtractor(
     def transform(self, X: Any) -> np.ndarray:
         """F (N, D) float32."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, allow_nd=True, dtype="numeric")
+        X = self._checked(X, False)
         network, own = self._network()
 
         def prepared(batch: np.ndarray) -> np.ndarray:
@@ -90,6 +94,24 @@ class FeatureExtractor(
 
         settings = (self.layers, self.pooling, self.batch_size)
         return extract_features(network, X, *settings, verbose=0, preprocess=prepared)
+
+    def _checked(self, X: Any, reset: bool) -> Any:
+        """X as an array of numbers; or, of names of files, pictures that are read when used."""
+        columns = getattr(X, "columns", None)
+        paths = X if columns is None else X["path"] if "path" in columns else X.iloc[:, 0]
+        paths = np.asarray(paths, object) if not hasattr(paths, "dtype") else np.asarray(paths)
+        kinds = {type(each) for each in paths.ravel()[:1]} if paths.dtype == object else set()
+        if paths.dtype.kind not in "UT" and not any(issubclass(k, (str, Path)) for k in kinds):
+            return validate_data(self, X, reset=reset, allow_nd=True, dtype="numeric")
+        names = [str(path) for path in paths.ravel()]
+        if len(names) != len(X):
+            raise ValueError(f"X has {len(names)} names of files in {len(X)} rows: give one a row")
+        if reset:
+            self.n_features_in_ = 1
+        network = self.model if isinstance(self.model, Model) else None
+        own = None if network is None else network.input_shape[1:3]
+        size = self.size or (own if own and None not in own else (224, 224))
+        return open_folder(names, size)
 
     def _network(self) -> tuple[Model, Any]:
         """The network, and its preprocessing or None."""
@@ -150,6 +172,8 @@ class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
     epochs, no seed. It is what Dense(m, activation='softmax', kernel_regularizer=L2(l2)) comes to
     on F, and scikit-learn's LogisticRegression with C = 1 / (2 * l2 * N). `tolerance` is the
     gradient's norm at the end, as a share of that at the start; beyond `max_iter` steps it warns.
+    `class_weight` multiplies w_n by that of the row's class: {class: weight}, 1 for those that
+    are not in it, or 'balanced', N / (m * rows of the class).
 
     After `fit`: `classes_` (m,), `kernel_` W (D, m), `bias_` b (m,), `loss_`, `n_iter_`.
     """
@@ -158,6 +182,7 @@ class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
     _: KW_ONLY
     tolerance: float = 1e-10
     max_iter: Count = 5000
+    class_weight: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxHead:
         """Find W and b for F = X (N, D) and classes y (N,); returns self."""
@@ -167,8 +192,13 @@ class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
         if len(self.classes_) < 2:
             only = self.classes_[:1].tolist()[0]
             raise ValueError(f"a head tells classes apart; here is one class, {only!r}")
-        if sample_weight is not None:
+        if sample_weight is not None or self.class_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+            by_class = {"classes": self.classes_, "y": y}
+            if self.class_weight == "balanced":  # by the rows' weights, as scikit-learn has it
+                by_class["sample_weight"] = sample_weight
+            weights = compute_class_weight(self.class_weight, **by_class)
+            sample_weight = sample_weight * weights[labels]
             sample_weight = sample_weight * (len(X) / sample_weight.sum())
         options: dict[str, Any] = {"tolerance": self.tolerance, "max_iterations": self.max_iter}
         head = solve_head(X, labels, self.l2, sample_weight, **options)
@@ -191,6 +221,12 @@ class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
         z = self._logits(X)
         p = np.exp(z - z.max(axis=1, keepdims=True))
         return p / p.sum(axis=1, keepdims=True)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """log P (N, m), exact also where P is too small to be a number."""
+        z = self._logits(X)
+        z = z - z.max(axis=1, keepdims=True)
+        return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row, (N,)."""

@@ -199,3 +199,53 @@ def test_without_scikit_learn():
     assert done.stdout.strip() == (
         "minitl.sklearn needs scikit-learn 1.6 or newer: python -m pip install 'minitl[sklearn]'"
     )
+
+
+def test_class_weights_and_log_probabilities_as_logistic_regression():
+    linear = pytest.importorskip("sklearn.linear_model")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4))
+    y = np.where(x[:, 0] + rng.normal(0, 1, 60) > 0.8, "b", "a")
+    weights = rng.uniform(0.5, 2, 60)
+    for given in ("balanced", {"a": 1, "b": 4.0}, {"b": 3}, None):
+        for w in (None, weights):
+            head = SoftmaxHead(0.01, class_weight=given).fit(x, y, w)
+            same = np.ones(60) if w is None else w
+            from sklearn.utils.class_weight import compute_class_weight
+
+            more = {"sample_weight": same} if given == "balanced" else {}
+            by_class = compute_class_weight(given, classes=head.classes_, y=y, **more)
+            total = same * by_class[(y == "b").astype(int)]
+            # Of two classes scikit-learn has the difference, at half the penalty.
+            regression = linear.LogisticRegression(C=1 / 0.01, tol=1e-12, max_iter=9999)
+            regression.fit(x, y, total / total.sum())
+            difference = head.kernel_[:, 1] - head.kernel_[:, 0]
+            np.testing.assert_allclose(difference, regression.coef_[0], atol=1e-4)
+    np.testing.assert_allclose(head.predict_log_proba(x), np.log(head.predict_proba(x)))
+    far = head.predict_log_proba(x * 1e5)
+    assert np.isfinite(far).all() and far.min() < -1000
+    with pytest.raises(ValueError, match="class_weight"):
+        SoftmaxHead(class_weight="balancd").fit(x, y)
+
+
+def test_names_of_files_are_read(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    from PIL import Image
+
+    from minitl.layers import Conv2D, Input
+
+    inputs = Input((16, 16, 3))
+    model = minitl.Model(inputs, Conv2D(5, 3)(inputs))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    extractor = FeatureExtractor(model)
+    expected = extractor.fit_transform(images.astype(np.float32))
+    names = list(map(str, paths))
+    table = pandas.DataFrame({"label": list("abab"), "path": names})
+    for given in (names, paths, np.array(names), table, table[["path"]], table.path):
+        np.testing.assert_allclose(extractor.fit_transform(given), expected, rtol=1e-6)
+    with pytest.raises(OSError, match=r"gone\.png"):
+        extractor.transform([str(tmp_path / "gone.png")])
