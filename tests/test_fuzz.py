@@ -24,7 +24,7 @@ def test_spoiled_files_of_every_format():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--cases", "10"),
+        ("--cases", "14"),
         pytest.param(
             ("--cases", "4", "--faults"),
             marks=pytest.mark.skipif(not shutil.which("strace"), reason="no strace here"),
@@ -32,6 +32,6 @@ def test_spoiled_files_of_every_format():
     ],
 )
 def test_trainings_that_are_interrupted(arguments):
-    done = fuzz("fuzz_kills", "--seed", "341", *arguments)
+    done = fuzz("fuzz_kills", "--seed", "4", *arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1])["interrupted"] > 0

@@ -69,18 +69,21 @@ class StreamData:
 
     def batches(self, order: Array | None = None, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on; of a generator, those that are left."""
-        if self.changes is not None and first == 0 and not self.within:
-            self.begun = copy.deepcopy(self.changes.now())  # what is alive goes on changing
-        if self.steps is not None and first >= self.steps:
+        if first == 0 and not self.within:
+            self._begin()
+        if self.steps is not None and first >= self.steps:  # a backup was written after the last
+            self.within += first if self.goes_on and self.iterator is None else 0
             return
         count, items = first, self.iterator
         if items is None:
             items = self.begun_walk or itertools.islice(self.walk(), self.within + first, None)
             self.begun_walk = None
-            if self.within and not (ahead := list(itertools.islice(items, 1))):
-                self.within, items = 0, self.walk()
-            elif self.within:
-                items = itertools.chain(ahead, items)
+            if self.within and first == 0:  # is the walk at its end, and the next begins?
+                ahead = list(itertools.islice(items, 1))
+                if not ahead:
+                    self.within = 0
+                    self._begin()
+                items = itertools.chain(ahead, items) if ahead else self.walk()
         for item in itertools.islice(items, None if self.steps is None else self.steps - first):
             # A list is a tuple, as in Keras: what PyTorch's DataLoader yields.
             parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
@@ -100,6 +103,11 @@ class StreamData:
         if count == 0:
             why = "a generator can be walked over once only, while a list of batches starts again"
             raise ValueError(f"the data set yielded no batch; {why} every epoch")
+
+    def _begin(self) -> None:
+        """Take note of the source at the start of a walk: what is alive goes on changing."""
+        if self.changes is not None:
+            self.begun = copy.deepcopy(self.changes.now())
 
     def identity(self) -> list[str]:
         """What can be told of a stream without taking anything from it."""
