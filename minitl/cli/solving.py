@@ -38,6 +38,7 @@ class Images(NamedTuple):
     apart: bool  # whether those to validate are a folder of their own
     skipped: str  # a sentence about what was left out
     looks: np.ndarray  # (N, 144), see `judging/seen.py`
+    thumbnails: list[np.ndarray]  # N, see `judging/duplicates.py`
 
     @property
     def labels(self) -> np.ndarray:
@@ -111,10 +112,14 @@ class Solved:
             head = solve_chosen(self.f, y, self.choice.strength, self.weights, views=views)
         return with_head(self.solving.base, list(self.weights), head)
 
+    def features(self, rows: np.ndarray) -> np.ndarray:
+        """F (n, D) of these images, as the model's head sees it."""
+        return np.concatenate([self.f[block][rows] for block in self.weights], axis=1)
+
     def novelty(self, rows: np.ndarray) -> Novelty:
         """What the model is to know of these training images. The top layer's means are compared,
         where the head reads them."""
-        f = np.concatenate([self.f[block][rows] for block in self.weights], axis=1)
+        f = self.features(rows)
         ends = np.cumsum([self.f[block].shape[1] for block in self.weights]).tolist()
         widths = dict(zip(self.weights, zip([0, *ends], ends, strict=False), strict=True))
         means = [columns for block, columns in widths.items() if block.endswith(" avg")]

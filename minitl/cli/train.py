@@ -21,7 +21,7 @@ import numpy as np
 
 from minitl.applications import VGG16, VGG19, ResNet50, vgg16
 from minitl.callbacks import BackupAndRestore, EarlyStopping, History
-from minitl.cli import options
+from minitl.cli import options, reports
 from minitl.cli.folders import check_output, find, readable
 from minitl.cli.options import option
 from minitl.cli.solving import Images, Solved, Solving, told
@@ -29,6 +29,7 @@ from minitl.config import set_random_seed
 from minitl.data import splits
 from minitl.data.found import left_out, same_pictures
 from minitl.data.pictures import READING, Prepared
+from minitl.judging.duplicates import thumbnail
 from minitl.judging.evaluation import evaluate_predictions
 from minitl.judging.intervals import figures
 from minitl.judging.novelty import Novelty
@@ -72,6 +73,8 @@ def add_to(commands: Any) -> None:
     option(parser, "--validation", "SHARE_OR_DIR", held_out, 0.2, type=options.share_or_folder)
     shown = "while it trains, 0: nothing, 1: a bar, 2: one line per epoch"
     option(parser, "--verbose", None, shown, 1, type=int, choices=(0, 1, 2))
+    what = "a page (.html) about the training; 'none' for none (default: beside the model)"
+    option(parser, "--report", "FILE", what)
     options.add_augmentation(parser)
 
 
@@ -105,6 +108,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace, layers: list[Any], out: Path, cache: Path) -> None:
     set_random_seed(arguments.seed)
+    page = reports.page_of(arguments.report, out)
     base = frozen_base(arguments.size, arguments.weights, arguments.base)
     blocks = arguments.unfreeze.split(",") if arguments.unfreeze else []
     stages.check_stages(base, blocks)  # misspelt, or not from the top down
@@ -142,6 +146,9 @@ def _train(arguments: argparse.Namespace, layers: list[Any], out: Path, cache: P
     learning.finish().save(out)
     shutil.rmtree(cache, ignore_errors=True)
     print(f"\nThe model is in {out}. {images.skipped}".rstrip())
+    if page is not None:
+        reports.trained(arguments, learning, p, out).write(page)
+        print(f"The report is in {page}.")
 
 
 class Learning:
@@ -170,6 +177,7 @@ class Learning:
         self.layers, self.moved, self.trained = layers, False, False
         self.model: Any = None
         self.solved: Solved | None = None
+        self.histories: list[tuple[str, History]] = []
 
     def head(self, base: Model, solving: Solving | None) -> None:
         """Solve for the head, or train it step by step."""
@@ -189,7 +197,8 @@ class Learning:
             how = {"epochs": arguments.epochs, "callbacks": [backup], **self.fit}
             how["cache_features"] = self.cache / "head.h5"
             patience = arguments.patience
-            fit_best(self.model, self.data, self.validation, optimizer, patience, **how)
+            done = fit_best(self.model, self.data, self.validation, optimizer, patience, **how)
+            self.histories.append(("head", done))
         self.model.metadata, self.trained = self.about, True
 
     def fine_tune(self, blocks: list[str]) -> None:
@@ -204,7 +213,7 @@ class Learning:
         backup = BackupAndRestore(self.cache / f"stages-{decides[:16]}", delete_checkpoint=False)
         how = {**self.fit, "callbacks": [backup], "cache_features": self.cache / "stages.h5"}
         how |= {"stages": blocks, "head_epochs": 0, "epochs": epochs}
-        stages.fine_tune(self.model, self.data, self.validation, **how)
+        self.histories += stages.fine_tune(self.model, self.data, self.validation, **how)
         self.moved = any(map(np.any, map(np.not_equal, before, self.model.get_weights())))
 
     def finish(self) -> Model:
@@ -275,7 +284,13 @@ def read_images(arguments: argparse.Namespace) -> Images:
         if all(each is not None for each in groups):
             pictures.groups = np.concatenate(groups)
     looks: list[np.ndarray] = []
-    every = readable(pictures, strict, lambda _, pixels: looks.extend(map(look, pixels)))
+    thumbnails: list[np.ndarray] = []
+
+    def see(_: np.ndarray, pixels: np.ndarray) -> None:
+        looks.extend(map(look, pixels))
+        thumbnails.extend(map(thumbnail, pixels))
+
+    every = readable(pictures, strict, see)
     side, y = side[pictures.readable()], every.labels
     if absent := [name for i, name in enumerate(names) if i not in y[side == "train"]]:
         raise ValueError(f"no readable image to train on of class {', '.join(absent)}")
@@ -284,7 +299,8 @@ def read_images(arguments: argparse.Namespace) -> Images:
     rows, others = np.flatnonzero(side == "train"), np.flatnonzero(side == "validation")
     for sentence in same_pictures(every, side):
         warnings.warn(sentence, stacklevel=1)
-    return Images(every, rows, others, names, apart, left_out(pictures), np.array(looks))
+    skipped = left_out(pictures)
+    return Images(every, rows, others, names, apart, skipped, np.array(looks), thumbnails)
 
 
 def _sides(
