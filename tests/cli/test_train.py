@@ -393,6 +393,7 @@ def test_fine_tuning_that_does_not_help_is_said_so_and_not_kept(
         before = self.get_weights()
         self.set_weights([w + 1 for w in before])
         self.set_weights(before)  # as `fine_tune` does for a stage that is no better
+        return []
 
     monkeypatch.setattr("minitl.transfer.stages.fine_tune", worse)
     names = [tmp_path / "tuned.h5", tmp_path / "plain.h5"]
@@ -406,6 +407,26 @@ def test_fine_tuning_that_does_not_help_is_said_so_and_not_kept(
     assert "Fine-tuning block5 did not help on them: it is not kept." in capsys.readouterr().out
     for a, b in zip(*(load_model(name).get_weights() for name in names), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_train_writes_its_page(photos, tmp_path, capsys):
+    model, page = tmp_path / "m.h5", tmp_path / "m.html"
+    options = ["--validation", "0.34", "--unfreeze", "block5", "--fine-tune-epochs", "1"]
+    command = ["train", str(photos), "-o", str(model), *SMALL, *options]
+    assert main([*command, "--report", "none"]) == 0
+    assert not page.exists() and "report" not in capsys.readouterr().out
+    page.write_text("somebody's own")
+    assert main(command) == 0
+    assert "m.html is no report of minitl's, and stays" in capsys.readouterr().err
+    assert page.read_text() == "somebody's own"
+    page.unlink()
+    assert main(command) == 0
+    assert f"The report is in {page}." in capsys.readouterr().out
+    html = page.read_text("utf-8")
+    for section in ("figures", "curves", "check", "map", "made"):
+        assert f'id="{section}"' in html, section
+    assert "In repeated folds of all pictures" in html and "minitl train" in html
+    assert main(["train", str(photos), "-o", str(model), *SMALL, "--report", "a.txt"]) == 1
 
 
 def test_groups_are_held_out_whole(tmp_path, capsys):
