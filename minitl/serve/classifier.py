@@ -16,7 +16,9 @@ import numpy as np
 from minitl.data.door import PictureError, opened
 from minitl.data.pictures import FORMERLY, read_picture
 from minitl.judging.grad_cam import grad_cam
+from minitl.judging.novelty import Novelty
 from minitl.models import Model
+from minitl.transfer.solved import with_features
 
 
 class Classifier:
@@ -24,7 +26,8 @@ class Classifier:
 
     Args:
         model: of one input (N, H, W, 3) and one output (N, m), probabilities.
-        about: the metadata: "class_names", m names; "size", (H, W); how images are read.
+        about: the metadata: "class_names", m names; "size", (H, W); how images are read; and, if
+            it is there, "novelty": what the training pictures were like.
         prepare: makes (N, H, W, 3), RGB, 0-255, what the model takes.
         pixels: the most that a picture may have, before it is decoded.
     """
@@ -33,6 +36,8 @@ class Classifier:
         self.model, self.prepare, self.pixels = model, prepare, pixels
         self.reading = {**FORMERLY, **about}
         self.names = [str(name) for name in about["class_names"]]
+        self.novelty = Novelty.of(about)
+        self.features = None if self.novelty is None else with_features(model)
         size = about["size"]
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
@@ -45,13 +50,21 @@ class Classifier:
         return read_picture(io.BytesIO(contents), self.size, self.reading)
 
     def classify(self, images: np.ndarray) -> list[dict[str, Any]]:
-        """For (B, H, W, 3) B dictionaries: class, probability, and the probabilities of all."""
+        """For (B, H, W, 3) B dictionaries: class, probability, the probabilities of all, and
+        whether the picture is unlike all training pictures, where the model can tell."""
+        x = self.prepare(images)
+        unlike: list[dict[str, Any]] = [{} for _ in images]
+        if self.novelty is None or self.features is None:
+            p = self.model.predict(x, verbose=0)
+        else:
+            f, p = self.features.predict(x, verbose=0)
+            told = self.novelty.unlike(f, p.max(axis=1))
+            unlike = [{"unlike_training": bool(each)} for each in told]
         found = []
-        for row in self.model.predict(self.prepare(images), verbose=0):
+        for row, more in zip(p, unlike, strict=True):
             each = {"class": self.names[row.argmax()], "probability": float(row.max())}
-            found.append(
-                each | {"probabilities": dict(zip(self.names, map(float, row), strict=True))}
-            )
+            probabilities = dict(zip(self.names, map(float, row), strict=True))
+            found.append(each | more | {"probabilities": probabilities})
         return found
 
     def explain(self, image: np.ndarray, class_name: str | None = None) -> bytes:

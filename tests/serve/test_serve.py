@@ -22,7 +22,10 @@ from PIL import Image
 from minitl import serve
 from minitl.cli import main
 from minitl.data.pictures import READING, read_picture
+from minitl.judging.novelty import Novelty
 from minitl.serve.batching import Batcher, Busy
+from minitl.serve.classifier import Classifier
+from minitl.transfer.solved import with_features
 from tests.serve.conftest import BLUE, GREEN, NAMES, RED, Running, picture
 
 
@@ -58,6 +61,19 @@ def test_answers_are_what_the_model_predicts(client, model):
     expected = model.predict(x[None].astype(np.float32), verbose=0)[0]
     found = answered(client.post("/api/predict", content=file.getvalue()))
     np.testing.assert_allclose(list(found["probabilities"].values()), expected, rtol=1e-6)
+
+
+def test_a_picture_unlike_the_training_pictures_is_told(model):
+    """Black has no direction; the training pictures were red, green and blue."""
+    rng = np.random.default_rng(0)
+    x = (np.eye(3)[np.arange(60) % 3] * 200 + rng.uniform(0, 40, (60, 3))).astype(np.float32)
+    training = np.broadcast_to(x[:, None, None], (60, 24, 32, 3))
+    f, p = with_features(model).predict(training, verbose=0)
+    about = model.metadata | {"novelty": Novelty.fit(f, p.max(axis=1)).to_dict()}
+    classifier = Classifier(model, about, np.float32, 10**6)
+    kinds = [classifier.read(c) for c in (RED, GREEN, picture("white"), picture("black"))]
+    told = [each["unlike_training"] for each in classifier.classify(np.stack(kinds))]
+    assert told[:2] == [False, False] and told[2:] == [True, True]
 
 
 def test_several_pictures_in_a_form_one_of_them_bad(client):

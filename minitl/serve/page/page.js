@@ -67,7 +67,7 @@ function card(file) {
 
 function showAnswer(parts, file, answer) {
   parts.answer.textContent = `${answer.class} · ${percent(answer.probability)}`;
-  if (answer.unlike) {
+  if (answer.unlike_training) {
     const text = "Unlike the pictures that the model was trained on: do not trust the number.";
     parts.words.append(element("p", "unlike", text));
   }
