@@ -207,7 +207,18 @@ def connected(client: Any) -> Iterator[Any]:
         distributed.LocalCluster(**settings) as cluster,
         distributed.Client(cluster, set_as_default=False) as reached,
     ):
-        yield reached
+        done = threading.Event()
+
+        def replace() -> None:
+            """A worker that dies while it starts is given up by Dask until this asks for it."""
+            while not done.wait(2):
+                cluster.scale(count)
+
+        threading.Thread(target=replace, daemon=True).start()
+        try:
+            yield reached
+        finally:
+            done.set()
 
 
 def _send(client: Any, extractor: Model, preprocess: Any, digest: str) -> str:
