@@ -13,7 +13,7 @@ from minitl.autograd import Array, Tensor, as_tensor
 from minitl.layers.base import Layer, Shape
 from minitl.layers.core import channels_last
 from minitl.layers.pooling import positive
-from minitl.naming import elsewhere
+from minitl.naming import Count, elsewhere
 
 __all__ = ["CenterCrop", "Lambda", "Normalization", "Resizing"]
 
@@ -21,7 +21,7 @@ __all__ = ["CenterCrop", "Lambda", "Normalization", "Resizing"]
 class _Sized(Layer):
     """Base of layers that give images another size."""
 
-    def __init__(self, height: int, width: int, data_format: str | None = None, **kwargs: Any):
+    def __init__(self, height: Count, width: Count, data_format: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         channels_last(data_format)
         self.height, self.width = positive(height, "height"), positive(width, "width")
@@ -42,7 +42,7 @@ class _Sized(Layer):
         return (*input_shape[:-3], self.height, self.width, input_shape[-1])
 
 
-def resized(x: Tensor, height: int, width: int, interpolation: str = "bilinear") -> Tensor:
+def resized(x: Tensor, height: Count, width: Count, interpolation: str = "bilinear") -> Tensor:
     """Images (N, H, W, C) in another size; pixels are squares, and the border's go on outside."""
     ratios = np.array([x.shape[1] / height, x.shape[2] / width])
     matrix = np.concatenate([np.diag(ratios), ratios[:, None] / 2 - 0.5], axis=1)
@@ -50,13 +50,13 @@ def resized(x: Tensor, height: int, width: int, interpolation: str = "bilinear")
     return ops.affine_transform(x, matrices, (height, width), interpolation, "nearest")
 
 
-def middle(x: Tensor, height: int, width: int) -> Tensor:
+def middle(x: Tensor, height: Count, width: Count) -> Tensor:
     """The middle of images (N, H, W, C)."""
     top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
     return x[:, top : top + height, left : left + width]
 
 
-def widest(x: Tensor, height: int, width: int) -> Tensor:
+def widest(x: Tensor, height: Count, width: Count) -> Tensor:
     """The largest middle part of images that has the proportions height : width."""
     h, w = x.shape[1:3]
     return middle(x, min(h, int(w * height / width)) or 1, min(w, int(h * width / height)) or 1)
@@ -72,8 +72,8 @@ class Resizing(_Sized):
 
     def __init__(
         self,
-        height: int,
-        width: int,
+        height: Count,
+        width: Count,
         interpolation: str = "bilinear",
         crop_to_aspect_ratio: bool = False,
         **kwargs: Any,

@@ -13,6 +13,7 @@ from minitl.layers.base import Layer, Shape, regularizer
 from minitl.layers.convolution import pair, slide_shape, valid_or_same
 from minitl.layers.core import Weighted, channels_last
 from minitl.layers.pooling import positive
+from minitl.naming import Count, Named, Sides
 
 __all__ = ["Conv1D", "Convolution1D", "Cropping1D", "DepthwiseConv2D", "Embedding"]
 __all__ += ["SeparableConv2D", "SeparableConvolution2D", "ZeroPadding1D"]
@@ -27,18 +28,18 @@ class DepthwiseConv2D(Weighted, input_rank=4):
 
     def __init__(
         self,
-        kernel_size: Any,
-        strides: Any = (1, 1),
+        kernel_size: Sides,
+        strides: Sides = (1, 1),
         padding: str = "valid",
-        depth_multiplier: int = 1,
+        depth_multiplier: Count = 1,
         data_format: str | None = None,
-        dilation_rate: Any = (1, 1),
-        activation: Any = None,
+        dilation_rate: Sides = (1, 1),
+        activation: Named | None = None,
         use_bias: bool = True,
-        depthwise_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        depthwise_regularizer: Any = None,
-        bias_regularizer: Any = None,
+        depthwise_initializer: Named = "glorot_uniform",
+        bias_initializer: Named = "zeros",
+        depthwise_regularizer: Named | None = None,
+        bias_regularizer: Named | None = None,
         **kwargs: Any,
     ):
         given = {"bias_initializer": bias_initializer, "bias_regularizer": bias_regularizer}
@@ -99,21 +100,21 @@ class SeparableConv2D(DepthwiseConv2D):
 
     def __init__(
         self,
-        filters: int,
-        kernel_size: Any,
-        strides: Any = (1, 1),
+        filters: Count,
+        kernel_size: Sides,
+        strides: Sides = (1, 1),
         padding: str = "valid",
         data_format: str | None = None,
-        dilation_rate: Any = (1, 1),
-        depth_multiplier: int = 1,
-        activation: Any = None,
+        dilation_rate: Sides = (1, 1),
+        depth_multiplier: Count = 1,
+        activation: Named | None = None,
         use_bias: bool = True,
-        depthwise_initializer: Any = "glorot_uniform",
-        pointwise_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        depthwise_regularizer: Any = None,
-        pointwise_regularizer: Any = None,
-        bias_regularizer: Any = None,
+        depthwise_initializer: Named = "glorot_uniform",
+        pointwise_initializer: Named = "glorot_uniform",
+        bias_initializer: Named = "zeros",
+        depthwise_regularizer: Named | None = None,
+        pointwise_regularizer: Named | None = None,
+        bias_regularizer: Named | None = None,
         **kwargs: Any,
     ):
         first = (kernel_size, strides, padding, depth_multiplier, data_format, dilation_rate)
@@ -163,13 +164,13 @@ class Conv1D(Weighted, input_rank=3):
 
     def __init__(
         self,
-        filters: int,
-        kernel_size: Any,
-        strides: Any = 1,
+        filters: Count,
+        kernel_size: Sides,
+        strides: Sides = 1,
         padding: str = "valid",
         data_format: str | None = None,
-        dilation_rate: Any = 1,
-        groups: int = 1,
+        dilation_rate: Sides = 1,
+        groups: Count = 1,
         *args: Any,
         **kwargs: Any,
     ):
@@ -258,10 +259,10 @@ class Embedding(Layer):
 
     def __init__(
         self,
-        input_dim: int,
-        output_dim: int,
-        embeddings_initializer: Any = "uniform",
-        embeddings_regularizer: Any = None,
+        input_dim: Count,
+        output_dim: Count,
+        embeddings_initializer: Named = "uniform",
+        embeddings_regularizer: Named | None = None,
         mask_zero: bool = False,
         weights: Any = None,
         **kwargs: Any,

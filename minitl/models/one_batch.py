@@ -21,7 +21,7 @@ from minitl.naming import check_keywords
 def predict_on_batch(model: Model, x: Any) -> Any:
     """The model's outputs for one batch."""
     first = x[0] if isinstance(x, list) and x else x
-    return model.predict(x, batch_size=max(1, *np.shape(first)[:1]), verbose=0)
+    return model.predict(x, batch_size=max([1, *np.shape(first)[:1]]), verbose=0)
 
 
 @check_keywords
