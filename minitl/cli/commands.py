@@ -168,7 +168,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
         report = reports.judged(arguments, model, prepare, pictures, p, title)
         report.lead = f"{len(labels)} pictures of {len(names)} classes."
         report.facts = reports.facts_of(about)
-        report.figures["these pictures"] = of
+        report.figures[f"On these {len(labels)} pictures"] = of
+        if known is not None and known.any():
+            what = (
+                f"{(known > 0).sum()} of {len(known)} pictures were among those it was trained on"
+            )
+            report.notes.append(f"{what}: on others it may be worse.")
         report.add_map(np.array([said.f for said in found]), labels, names, pictures.__getitem__)
         report.write(arguments.report)
         if not arguments.json:

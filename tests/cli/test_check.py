@@ -125,6 +125,7 @@ def test_evaluate_writes_a_report(tmp_path, capsys):
     assert main(["evaluate", model, str(photos), "--report", str(page)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"The report is in {page}."
     html = page.read_text("utf-8")
+    assert " of 12 pictures were among those it was trained on: on others" in html
     for section in ("figures", "map", "made"):
         assert f'id="{section}"' in html
     assert plain and "12 pictures" in html and "minitl evaluate" in html
