@@ -53,6 +53,7 @@ class Tensor:
     __array_priority__ = 100  # so that `array * tensor` asks the tensor, not NumPy
 
     def __init__(self, data: Any, requires_grad: bool = False):
+        data = np.array(data) if requires_grad else data  # the caller may change an array
         self.storage: Array = np.ascontiguousarray(data).reshape(np.shape(data))
         self.node: Node | None = None
         self._leaf_requires_grad = requires_grad
@@ -205,8 +206,9 @@ def is_recording() -> bool:
 
 
 def as_tensor(value: Any, dtype: Any = None) -> Tensor:
-    """`value` itself if it is a Tensor, else a constant Tensor of it."""
-    return value if isinstance(value, Tensor) else Tensor(np.asarray(value, dtype=dtype))
+    """`value` if it is a Tensor, else a constant: a copy where a gradient may need it later."""
+    make = np.array if _recording.get() else np.asarray
+    return value if isinstance(value, Tensor) else Tensor(make(value, dtype=dtype))
 
 
 def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list[Array]:

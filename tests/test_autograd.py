@@ -346,3 +346,16 @@ def test_print_graph():
     out = io.StringIO()
     print_graph(y, out)
     assert out.getvalue() == "#0 sum () (used up)\n"
+
+
+def test_an_array_that_is_changed_later_does_not_change_a_gradient():
+    v = np.array([2.0, 3.0])
+    a = Tensor(v, requires_grad=True)
+    y = (a * a).sum()
+    v[:] = 0  # a buffer that is used again
+    assert backward(y, [a])[0].tolist() == [4, 6]
+    w = Variable(np.array([1.0, 2.0]))
+    x = np.array([5.0, 7.0])
+    y = (w * x).sum()
+    x[:] = 0
+    assert backward(y, [w])[0].tolist() == [5, 7]

@@ -39,8 +39,7 @@ class Model(Layer):
         outputs: a symbolic tensor, a list of them, or a dict by name; `predict` gives the same.
         name: of the model.
 
-    A subclass may define layers in `__init__` and `call` instead, and override `train_step` and
-    other steps (`models/steps.py`).
+    A subclass may have a `call` instead, and steps of its own (`models/steps.py`).
 
     `metadata` is a dictionary of the user's own (class names, say), saved with the model as JSON.
 

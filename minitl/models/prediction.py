@@ -64,7 +64,9 @@ def _write_rows(a: Array, at: int, rows: Array, n: int) -> None:
 def outputs_of(model: Any, batch: Batch, training: bool, rng: Any = None) -> list[Tensor]:
     """The model's outputs: from its inputs, or from what is kept of its frozen part."""
     if batch.graph is not None:
-        return batch.graph.run(batch.x, training, rng)
+        starts = batch.graph.inputs  # given Tensors, as arrays would be copied
+        given = [Tensor(np.asarray(a, starts[i].dtype)) for i, a in enumerate(batch.x)]
+        return batch.graph.run(given, training, rng)
     if model.input_keys is None:
         x: Any = batch.x if len(batch.x) > 1 else batch.x[0]
     else:

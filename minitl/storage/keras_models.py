@@ -81,8 +81,7 @@ def load_weights(
     stored = files.read_weights(filepath)
     layers, wanted = stored.layers, inventory(model)
     if skip_mismatch:
-        fits = {name: sorted(v.shape for _, v in weights) for name, weights in wanted}
-        layers = [(n, ws) for n, ws in layers if sorted(a.shape for _, a in ws) == fits.get(n, [])]
+        layers, wanted = _fitting(layers, wanted)
     elif not by_name:
         layers = _renumbered(layers, model)
     theirs, ours = {name for name, _ in layers}, {name for name, _ in wanted}
@@ -93,6 +92,40 @@ def load_weights(
     if model.optimizer is not None and model.optimizer.states:  # as in Keras, one that has begun
         notes = _json(stored.attributes.get("minitl") or "{}", filepath)
         optimizer_state.restore(model, stored.optimizer, notes.get("optimizer"))
+
+
+def _fitting(stored: Any, wanted: Any) -> tuple[Any, Any]:
+    """What of both sides fits, layer by layer, those inside others too; a warning names the rest.
+    A layer's weights are either all loaded or none."""
+
+    def by_owner(side: Any) -> dict[tuple[str, str], list[Any]]:
+        found: dict[tuple[str, str], list[Any]] = {}
+        for layer, weights in side:
+            for path, array in weights:
+                owner = path.split("/")[-2] if "/" in path else layer
+                found.setdefault((layer, owner), []).append((path, array))
+        return found
+
+    theirs, ours = by_owner(stored), by_owner(wanted)
+    shapes = ({k: [a.shape for _, a in ws] for k, ws in side.items()} for side in (theirs, ours))
+    in_file, in_model = shapes
+    fits = {key for key in in_model if sorted(in_model[key]) == sorted(in_file.get(key, []))}
+    if skipped := [key for key in {**in_model, **in_file} if key not in fits]:
+        lines = [
+            f"  {'/'.join(dict.fromkeys(key))}: {in_model.get(key, 'nothing')} in the model, "
+            f"{in_file.get(key, 'nothing')} in the file"
+            for key in skipped
+        ]
+        text = "\n".join(["skip_mismatch: these layers keep what they had:", *lines])
+        warnings.warn(text, UserWarning, stacklevel=4)
+
+    def left(side: Any, owners: dict[tuple[str, str], list[Any]]) -> list[Any]:
+        kept: dict[str, list[Any]] = {layer: [] for layer, _ in side}
+        for key in (key for key in owners if key in fits):
+            kept[key[0]] += owners[key]
+        return list(kept.items())
+
+    return left(stored, theirs), left(wanted, ours)
 
 
 def _renumbered(stored: files.Inventory, model: Model) -> files.Inventory:

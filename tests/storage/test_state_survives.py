@@ -228,3 +228,22 @@ def test_what_a_configuration_made_is_made_again():
     ):
         again = type(made).from_config(made.get_config())
         assert type(again) is type(made) and again.get_config() == made.get_config()
+
+
+@pytest.mark.parametrize("name", ["w.h5", "w.weights.h5"])
+def test_what_fits_is_loaded_in_nested_models_too(tmp_path, name):
+    def net(units):
+        x = Input((3,))
+        inner = Model(x, Dense(units, name="b")(Dense(4, name="a")(x)), name="inner")
+        return Sequential([Input((3,)), inner, Dense(2, name="c"), Dense(5, name="d")])
+
+    one, other = net(6), net(7)
+    one.save_weights(tmp_path / name)
+    kept = other.get_weights()
+    message = r"(?s)keep what they had:.*inner/b: \[\(4, 7\), \(7,\)\] in the model.*\n  c: "
+    with pytest.warns(UserWarning, match=message):
+        other.load_weights(tmp_path / name, skip_mismatch=True)
+    loaded = [np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights())]  # noqa: B905
+    untouched = [np.array_equal(a, b) for a, b in zip(kept, other.get_weights(), strict=True)]
+    assert loaded == [True, True, False, False, False, True, True, True]
+    assert untouched[2:5] == [True, True, True]
