@@ -184,10 +184,7 @@ class Model(Layer):
     def output(self) -> Any:
         return self.packed(list(self.outputs))
 
-    @property
-    def input_shape(self) -> Any:
-        shapes = [t.shape for t in self.inputs]
-        return shapes[0] if self.one_input else shapes
+    input_shape = property(lambda self: part("opened").input_shape(self))
 
     @property
     def output_shape(self) -> Any:

@@ -109,9 +109,7 @@ class Optimizer(Configurable):
                 self.update(w, gradient, self.state_of(variable), own_rate)
         self._steps += 1
 
-    def apply_gradients(self, grads_and_vars: Any) -> None:
-        """Keras's form of `apply`: pairs (gradient, variable)."""
-        self.apply(*zip(*grads_and_vars, strict=True))
+    apply_gradients = naming.elsewhere("settings", "apply_gradients")
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
         """Move w in place by its gradient g."""

@@ -119,6 +119,11 @@ class _Count(_Settable, int):
     pass
 
 
+def apply_gradients(optimizer: Any, grads_and_vars: Any) -> None:
+    """Keras's form of `apply`: pairs (gradient, variable)."""
+    optimizer.apply(*zip(*grads_and_vars, strict=True))
+
+
 def clone_optimizer(optimizer: Any) -> Any:
     """Another one with the same settings, and a copy of this one's state."""
     other = copy.copy(optimizer)
