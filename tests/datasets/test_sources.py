@@ -49,14 +49,14 @@ def published(monkeypatch, known, address):
         known[address + file] = data
 
 
-def test_second_address_and_then_the_cache(network, monkeypatch, capsys, tmp_path):
+def test_second_address_and_then_the_cache(network, monkeypatch, caplog, tmp_path):
     known, asked = network
     first, second = mnist.SOURCE.addresses
     published(monkeypatch, known, second)
     (x, _), (_, y) = mnist.load_data()
     assert len(x) == 7 and y.tolist() == LABELS[:2].tolist()
     assert [url.startswith(first) for url in asked] == [True, False] * 4
-    assert f"fetching train-images-idx3-ubyte.gz of MNIST from {first}" in capsys.readouterr().err
+    assert f"fetching train-images-idx3-ubyte.gz of MNIST from {first}" in caplog.text
     asked.clear()
     assert len(mnist.load_data()[0][0]) == 7
     assert asked == []
