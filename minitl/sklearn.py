@@ -93,7 +93,14 @@ class FeatureExtractor(
             return images if own is None else own(images)
 
         settings = (self.layers, self.pooling, self.batch_size)
-        return extract_features(network, X, *settings, verbose=0, preprocess=prepared)
+        try:
+            f = extract_features(network, X, *settings, verbose=0, preprocess=prepared)
+        except ValueError:
+            if not getattr(X, "faults", None):
+                raise
+        if faults := list(getattr(X, "faults", {}).values()):  # one row per name, or none at all
+            raise OSError(f"{len(faults)} of {len(X)} pictures cannot be read: {faults[0]}")
+        return f
 
     def _checked(self, X: Any, reset: bool) -> Any:
         """X as an array of numbers; or, of names of files, pictures that are read when used."""

@@ -249,3 +249,5 @@ def test_names_of_files_are_read(tmp_path):
         np.testing.assert_allclose(extractor.fit_transform(given), expected, rtol=1e-6)
     with pytest.raises(OSError, match=r"gone\.png"):
         extractor.transform([str(tmp_path / "gone.png")])
+    with pytest.raises(OSError, match="1 of 2 pictures cannot be read"):
+        extractor.transform([names[0], str(tmp_path / "gone.png")])
