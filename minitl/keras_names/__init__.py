@@ -98,6 +98,11 @@ ARGUMENTS: list[tuple[str, tuple[Any, ...], str]] = [
         "there are no adapters and no 8-bit weights",
     ),
     ("sparse ragged tensor input_tensor optional", (None, False), "an input is an array"),
+    (
+        "antialias pad_to_aspect_ratio fill_mode fill_value",
+        (None, False, "constant", 0.0),
+        "Resizing crops to the proportions, or stretches",
+    ),
     ("noise_shape", (None,), "Dropout drops each number by itself, SpatialDropout2D whole maps"),
     (
         "use_ema ema_momentum ema_overwrite_frequency",

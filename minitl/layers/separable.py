@@ -263,6 +263,7 @@ class Embedding(Layer):
         output_dim: Count,
         embeddings_initializer: Named = "uniform",
         embeddings_regularizer: Named | None = None,
+        *,
         mask_zero: bool = False,
         weights: Any = None,
         **kwargs: Any,
