@@ -59,7 +59,7 @@ def extract_features(
     """
     images = images.in_order() if hasattr(images, "in_order") else images
     chunks = _chunks(images, batch_size)
-    if out is not None and getattr(images, "reshuffled", False):
+    if out is not None and True in (getattr(images, n, 0) for n in ("reshuffled", "shuffle")):
         why = "so that the rows of F keep the order of its labels"
         what = "the images come in a new order every time: make the data set with shuffle=False"
         raise ValueError(f"{what}, {why}")
@@ -127,13 +127,14 @@ def feature_key(
     """What the rows of a feature file depend on beside the images, each under a name that an
     error can show. The preprocessing is told apart by its code, and all that it refers to, and by
     what it makes of noise and of the first image."""
-    graph, prepared = open_up(extractor), "none"
+    graph, prepared = open_up(extractor), {"preprocessing": "none"}
     if preprocess is not None:
         noise = np.random.default_rng(0).integers(0, 256, (2, *first.shape[1:]))
         tried = [_prepared(preprocess, each) for each in (noise.astype(first.dtype), first[:1])]
         unknown: list[str] = []
-        prepared = f"{digest_of(preprocess, unknown)[:32]} {arrays_digest(tried)[:32]}"
-        prepared += unknowable(unknown)
+        of_noise, of_first = (arrays_digest([each])[:32] for each in tried)
+        code = f"{digest_of(preprocess, unknown)[:32]} {of_noise}{unknowable(unknown)}"
+        prepared = {"preprocessing": code, "first of the images, preprocessed": of_first}
     chosen = layers if isinstance(layers, (list, tuple)) else [layers]
     names = [layer.name if isinstance(layer, Layer) else str(layer) for layer in chosen]
     return {
@@ -142,8 +143,7 @@ def feature_key(
         "layers": ", ".join(names) if layers is not None else "output",
         "pooling": str(pooling),
         "weights": arrays_digest(v.storage for v in graph.weights),
-        "preprocessing": prepared,
-    }
+    } | prepared
 
 
 def _prepared(preprocess: Any, batch: np.ndarray) -> np.ndarray:

@@ -74,6 +74,7 @@ def test_a_head_trains_on_the_frozen_base(base):
         layer.trainable = layer.name.startswith("block5")
     model.compile("sgd", "categorical_crossentropy")
     model.fit(x_train, y, verbose=0)
+    place = {id(weight): i for i, weight in enumerate(base.weights)}
     changed = [
         layer.name
         for layer in base.layers
@@ -81,7 +82,7 @@ def test_a_head_trains_on_the_frozen_base(base):
         and not all(
             np.array_equal(a, b)
             for a, b in zip(
-                layer.get_weights(), frozen[base.weights.index(layer.weights[0]) :], strict=False
+                layer.get_weights(), frozen[place[id(layer.weights[0])] :], strict=False
             )
         )
     ]
@@ -150,7 +151,6 @@ def test_preprocess_input():
         (np.zeros((2, 8, 8, 1)), ValueError, r"RGB images \(N, H, W, 3\), got .*to_rgb"),
         (np.zeros((8, 8)), ValueError, r"got \(8, 8\)"),
         (np.zeros((2, 3, 8, 8)), ValueError, r"got \(2, 3, 8, 8\)"),
-        (Input((8, 8, 3)), TypeError, "works on arrays"),
     ],
 )
 def test_what_cannot_be_preprocessed(x, kind, message):
@@ -197,7 +197,7 @@ def test_decode_predictions(monkeypatch):
         (
             {"include_top": False, "weights": None, "input_shape": (64, 64)},
             ValueError,
-            r"input_shape=\(H, W, 3\), got \(64, 64\)",
+            r"VGG16: input_shape must be 3 values .*, got \(64, 64\)",
         ),
         (
             {"weights": None, "input_shape": (None, None, 3)},
@@ -209,7 +209,7 @@ def test_decode_predictions(monkeypatch):
             ValueError,
             "pooling must be None, 'avg' or 'max', got 'mean'",
         ),
-        ({"input_tensor": np.zeros((1, 224, 224, 3))}, TypeError, "input_tensor is a symbolic"),
+        ({"input_tensor": np.zeros((1, 224, 224, 3))}, TypeError, "input_tensor must be a Symb"),
         (
             {"weigths": None},
             TypeError,
