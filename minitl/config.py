@@ -20,7 +20,7 @@ def set_floatx(dtype: str) -> None:
 def checked_dtype(dtype: str) -> str:
     """`dtype` itself; ValueError unless it is one that minitl computes in."""
     if dtype not in ("float32", "float64"):
-        raise ValueError(f"minitl computes in 'float32' or 'float64', not {dtype!r}")
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     return dtype
 
 

@@ -171,6 +171,8 @@ def look_up(identifier: Any, table: Registry, what: str) -> Any:
         return part("settings").configured(identifier, table, what)
     if isinstance(identifier, str):
         identifier = table.find(identifier, what)
+    if not (identifier is None or callable(identifier) or hasattr(identifier, "get_config")):
+        raise ValueError(f"not {'an' if what[0] in 'aeiou' else 'a'} {what}: {identifier!r}")
     return identifier() if inspect.isclass(identifier) else identifier
 
 
@@ -192,13 +194,12 @@ def check_keywords(
                 rules = part("arguments").Rules(function, known, cls)
         # As users call it: 'SGD', not 'SGD.__init__', inherited or not; 'fit', not 'Model.fit'.
         what = function.__qualname__.removesuffix(".__init__").rsplit(".")[-1]
-        if args and type(args[0]).__init__ is checked:
+        if cls is not None and args:
             what = type(args[0]).__name__
         if not takes_any and not kwargs.keys() <= known.keys():
             kwargs = part("Keras's names").without_idle_arguments(kwargs, known, what)
-        if rules is not None:
-            rules.check(what, args, kwargs)
-        return function(*args, **kwargs)
+        with rules.watch(what, args, kwargs) if rules else contextlib.nullcontext():
+            return function(*args, **kwargs)
 
     if parameters is not None:
         checked.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore

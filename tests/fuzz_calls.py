@@ -152,6 +152,7 @@ class World:
         self.x, self.y, self.labels = data()
         self.p = self.model.predict(self.x, verbose=0)
         self.sequential = minitl.Sequential([layers.Input((5,)), layers.Dense(2)])
+        self.sequential.compile("adam", "mse")
         self.layer = self.model.get_layer("head")
         self.optimizer = self.model.optimizer
         self.metric = metrics.MeanSquaredError()
@@ -426,7 +427,7 @@ class Case:
         name = self.path.rpartition(".")[2]
         try:
             known = inspect.signature(self.function).parameters
-            if isinstance(self.function, type):
+            if isinstance(self.function, type) and not issubclass(self.function, tuple):
                 known = inspect.signature(self.function.__init__).parameters
         except (TypeError, ValueError):
             known = {}

@@ -142,7 +142,7 @@ def test_what_is_wrong(make, message):
 
 
 def test_set_floatx():
-    with pytest.raises(ValueError, match="'float32' or 'float64', not 'float16'"):
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float64', got 'float16'"):
         config.set_floatx("float16")
     assert config.floatx() == "float32"
     config.set_floatx("float64")

@@ -69,7 +69,9 @@ def test_look_up():
     assert look_up({"class_name": "GlorotUniform", "config": {"n": 2}}, table, "thing").n == 2
     assert look_up("f", table, "thing") is len
     assert look_up(A, table, "thing").n == 1
-    assert look_up(7, table, "thing") == 7
+    assert look_up(None, table, "thing") is None
+    with pytest.raises(ValueError, match="not a thing: 7"):
+        look_up(7, table, "thing")
     with pytest.raises(
         ValueError, match=r"unknown thing 'glorot_unifrom'. Did you mean 'glorot_un"
     ):

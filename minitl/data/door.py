@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from minitl.models.arguments import guard
 from minitl.storage.atomic import visible
 from minitl.storage.door import open_regular
 
@@ -208,3 +209,6 @@ def to_mode(img: Image.Image, mode: str) -> Image.Image:
 def is_16_bit(img: Image.Image) -> bool:
     # Pillow before 11 opened 16-bit PNG files in its 32-bit mode
     return img.mode.startswith("I;16") or (img.mode == "I" and img.format == "PNG")
+
+
+guard(globals())

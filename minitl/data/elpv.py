@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minitl.data.images import check_choice
+from minitl.models.arguments import guard
 
 CLASS_NAMES = {2: ("sound", "defective"), 4: ("p = 0", "p = 1/3", "p = 2/3", "p = 1")}
 
@@ -65,3 +66,6 @@ def _thirds(probability: Any) -> np.ndarray:
     if not (np.abs(3 * p - thirds) < 1e-3).all():
         raise ValueError("ELPV probabilities are 0, 1/3, 2/3 or 1; these are others")
     return thirds.astype(np.intp)
+
+
+guard(globals())

@@ -23,6 +23,7 @@ import numpy as np
 
 from minitl.data import door, images
 from minitl.data.pictures import READING, Pictures
+from minitl.models.arguments import guard
 from minitl.storage.atomic import visible
 
 
@@ -408,3 +409,6 @@ def _grouped(paths: Iterable[str], pattern: str) -> np.ndarray:
     if without:
         raise ValueError(f"{pattern!r} finds nothing in {len(without)} paths, as in {without[0]}")
     return np.array([m[1] if m.re.groups else m[0] for _, m in matches if m])
+
+
+guard(globals())

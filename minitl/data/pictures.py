@@ -25,6 +25,7 @@ import numpy as np
 from minitl.data import door, images
 from minitl.data.augmentation import augment
 from minitl.data.folder import fit_image
+from minitl.models.arguments import guard
 from minitl.storage.digests import digest_of
 from minitl.storage.state import fingerprint
 
@@ -351,3 +352,6 @@ def _give_way() -> None:
         with contextlib.suppress(OSError):
             least = min(os.getpriority(os.PRIO_PROCESS, 0) + 5, 19)
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), least)
+
+
+guard(globals())

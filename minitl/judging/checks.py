@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minitl.judging.duplicates import FLAT, contrast, groups_of, near_duplicates, thumbnail
+from minitl.models.arguments import guard
 from minitl.transfer.choosing import choose_head, out_of_fold, scales
 
 KINDS = {  # in order of weight: title, and why it matters
@@ -217,3 +218,6 @@ def lonely(f: np.ndarray) -> np.ndarray:
     distance = np.log(np.maximum(tree.kneighbors()[0].mean(axis=1), 1e-12))
     low, middle, high = np.percentile(distance, [25, 50, 75])
     return (distance - middle) / max((high - low) / 1.349, 1e-3 * math.log(2))
+
+
+guard(globals())

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minitl.data.images import resize_images
+from minitl.models.arguments import guard
 
 SIDE = 24  # of a thumbnail; finer ones see the damage that JPEG does, coarser ones no details
 NEAREST = 8  # of each picture that are looked at closely
@@ -143,3 +144,6 @@ def _distances(pictures: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 def _mean(x: np.ndarray, inside: np.ndarray, count: np.ndarray) -> np.ndarray:
     return (np.where(inside, x, 0).sum(axis=1) / count)[:, np.newaxis]
+
+
+guard(globals())

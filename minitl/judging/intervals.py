@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minitl.judging.evaluation import calibration_error, check_labels, reliability_bins
+from minitl.models.arguments import guard
 
 Figure = dict[str, float]
 Z = 1.959963984540054  # of a normal distribution, 95 of 100 lie within so many standard deviations
@@ -108,3 +109,6 @@ def _calibration(y: np.ndarray, p: np.ndarray, codes: np.ndarray, seed: int) -> 
     # Drawing anew adds noise of its own to every bin: the interval is moved back by what it adds.
     moved = np.mean(found) - value
     return {"value": value, "low": max(float(low - moved), 0.0), "high": float(high - moved)}
+
+
+guard(globals())

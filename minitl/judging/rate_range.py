@@ -16,6 +16,7 @@ import numpy as np
 
 from minitl import config
 from minitl.models import Model
+from minitl.models.arguments import guard
 from minitl.models.batches import Batch, is_stream
 from minitl.models.prediction import source_of
 from minitl.models.training import TrainingDiverged, snapshot, train_step
@@ -151,3 +152,6 @@ def _undone(run: Callable[[], Any], model: Model, keep_features: bool) -> Any:
             signal.signal(signal.SIGINT, before)
         if late:
             before(*late[0])
+
+
+guard(globals())

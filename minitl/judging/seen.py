@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minitl.judging.duplicates import thumbnail
+from minitl.models.arguments import guard
 
 SIDE = 12  # of a look
 MOST = 20_000  # pictures that are remembered; of more, so many drawn at random
@@ -90,3 +91,6 @@ def _units(looks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mean, spread = x.mean(axis=1), x.std(axis=1)
     unit = (x - mean[:, None]) / (SIDE * np.maximum(spread, 1e-6))[:, None]
     return mean, spread, unit
+
+
+guard(globals())

@@ -265,12 +265,12 @@ class Layer(naming.Configurable, metaclass=LayerType):
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         dtype = dtype or self.dtype
         start = initializer or ("glorot_uniform" if np.dtype(dtype).kind == "f" else "zeros")
+        penalty = naming.look_up(regularizer, REGULARIZERS, "regularizer")
         values = initializers.initial_values(start, shape, dtype)
         variable = Variable(values, name=name, learnable=trainable, copy=False)
         variable.trainable = trainable and self._trainable
         variable.rate_multiplier = self._rate_multiplier
         self.own_weights.append(variable)
-        penalty = naming.look_up(regularizer, REGULARIZERS, "regularizer")
         if penalty is not None:
             self._regularized.append((variable, penalty))
         return variable

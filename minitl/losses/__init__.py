@@ -14,13 +14,13 @@ The losses of a softmax are here, the others in `others.py`.
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from minitl import config, ops
 from minitl.autograd import Array, Tensor, as_tensor
-from minitl.naming import Configurable, Registry, Share, attributes_of, look_up, snake_case
+from minitl.naming import Configurable, Registry, Share, attributes_of, look_up, part, snake_case
 
 if TYPE_CHECKING:
     from minitl.losses.others import *
@@ -29,6 +29,7 @@ __getattr__ = attributes_of(__name__)
 
 # Keras's fuzz: probabilities that are not from logits are kept this far from 0 and 1.
 EPSILON = 1e-7
+Reduction = Literal["sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None]
 
 
 class Loss(Configurable):
@@ -38,12 +39,9 @@ class Loss(Configurable):
     (divides by the sum of the weights), or None (the losses themselves).
     """
 
-    def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size"):
-        known = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
-        if reduction not in known:
-            raise ValueError(f"reduction must be one of {known}, got {reduction!r}")
+    def __init__(self, name: str | None = None, reduction: Reduction = "sum_over_batch_size"):
         same = {"mean": "sum_over_batch_size", "none": None}
-        self.reduction = same.get(str(reduction), reduction)
+        self.reduction: str | None = same.get(str(reduction), reduction)
         self.name = name or snake_case(type(self).__name__)
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
@@ -58,8 +56,11 @@ class Loss(Configurable):
             raise ValueError(f"the targets have shape {y_true.shape}, but {output}")
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
-        losses = as_tensor(self.call(*comparable(y_true, y_pred)))
-        weights = weight_per_number(sample_weight, losses.shape, losses.dtype)
+        try:
+            losses = as_tensor(self.call(*comparable(y_true, y_pred)))
+            weights = weight_per_number(sample_weight, losses.shape, losses.dtype)
+        except Exception as error:
+            part("arguments").tell(error)
         losses = losses if sample_weight is None else losses * weights
         if self.reduction is None:
             return losses
@@ -226,6 +227,4 @@ def get(identifier: Any) -> Any:
     loss = look_up(identifier, TABLE, "loss")
     if isinstance(loss, Loss) or loss is None:
         return loss
-    if not callable(loss):
-        raise ValueError(f"not a loss: {identifier!r}")
     return _FunctionLoss(loss)

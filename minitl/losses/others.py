@@ -12,7 +12,15 @@ import numpy as np
 
 from minitl import losses, ops
 from minitl.autograd import Array, Tensor, record
-from minitl.losses import EPSILON, TABLE, CategoricalCrossentropy, Crossentropy, Loss, targets_like
+from minitl.losses import (
+    EPSILON,
+    TABLE,
+    CategoricalCrossentropy,
+    Crossentropy,
+    Loss,
+    Reduction,
+    targets_like,
+)
 from minitl.naming import NotNegative, Positive, public_names, snake_case
 from minitl.ops import arrays
 
@@ -82,7 +90,7 @@ class CategoricalFocalCrossentropy(_Focal, check=CategoricalCrossentropy.check):
 class _AlongLast(Loss):
     """Base: the constructor of losses that Keras gives their reduction first, then their name."""
 
-    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
+    def __init__(self, reduction: Reduction = "sum_over_batch_size", name: str | None = None):
         super().__init__(name, reduction)
 
 
@@ -139,7 +147,7 @@ class Huber(_Pointwise):
     def __init__(
         self,
         delta: Positive = 1.0,
-        reduction: str | None = "sum_over_batch_size",
+        reduction: Reduction = "sum_over_batch_size",
         name: str | None = "huber_loss",
     ):
         super().__init__(reduction, name)
@@ -224,7 +232,7 @@ class Dice(_AlongLast):
 
     def __init__(
         self,
-        reduction: str | None = "sum_over_batch_size",
+        reduction: Reduction = "sum_over_batch_size",
         name: str | None = "dice",
         axis: Any = None,
     ):
@@ -247,7 +255,7 @@ class Tversky(Dice):
         self,
         alpha: float = 0.5,
         beta: float = 0.5,
-        reduction: str | None = "sum_over_batch_size",
+        reduction: Reduction = "sum_over_batch_size",
         name: str | None = "tversky",
         axis: Any = None,
     ):

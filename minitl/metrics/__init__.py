@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minitl import losses
+from minitl import losses, naming
 from minitl.autograd import Array, as_tensor, no_grad
 from minitl.naming import Configurable, Registry, attributes_of, elsewhere, look_up, snake_case
 
@@ -57,8 +57,11 @@ class Mean(Metric):
         self.total, self.count = 0.0, 0.0
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        values = np.asarray(values, np.float64)
-        weights = losses.weight_per_number(sample_weight, values.shape)
+        try:
+            values = np.asarray(values, np.float64)
+            weights = losses.weight_per_number(sample_weight, values.shape)
+        except Exception as error:
+            naming.part("arguments").tell(error)
         self.total += float((values * weights).sum())
         self.count += float(weights.sum())
 
@@ -76,8 +79,11 @@ class MeanPerSample(Mean):
     def update_state(  # type: ignore[override]
         self, y_true: Any, y_pred: Any, sample_weight: Any = None
     ) -> None:
-        y_true, y_pred = losses.comparable(y_true, y_pred)
-        super().update_state(self.values(y_true, y_pred.storage), sample_weight)
+        try:
+            y_true, y_pred = losses.comparable(y_true, y_pred)
+            super().update_state(self.values(y_true, y_pred.storage), sample_weight)
+        except Exception as error:
+            naming.part("arguments").tell(error)
 
 
 class LossMetric(MeanPerSample):
@@ -141,8 +147,6 @@ def get(
     if isinstance(metric, losses.Loss):
         metric = LossMetric(metric)
     elif not isinstance(metric, Metric):
-        if not callable(metric):
-            raise ValueError(f"not a metric: {identifier!r}")
         metric = _FunctionMetric(metric)
     if isinstance(identifier, str):
         metric.name = identifier

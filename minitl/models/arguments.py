@@ -7,6 +7,7 @@ rule: it names the argument, what was expected and what was found. Nothing has b
 `naming.check_keywords` is the decorator that does this at the entry of a public function.
 """
 
+import contextlib
 import functools
 import inspect
 import math
@@ -15,11 +16,12 @@ import re
 import sys
 import types
 from collections import abc
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
 
 import numpy as np
 
+from minitl import config
 from minitl.naming import complain_about_unknown
 
 
@@ -158,6 +160,7 @@ class Rules:
                         found[name] = _read(annotation, space)
         self.rules = {n: rule for n, rule in found.items() if n in known and rule is not ANYTHING}
         kinds = {p.kind for p in known.values()}
+        self.cls, self.known = cls, known
         self.takes_more = inspect.Parameter.VAR_POSITIONAL in kinds
         self.by_place = [n for n, p in known.items() if p.kind <= p.POSITIONAL_OR_KEYWORD]
 
@@ -171,6 +174,26 @@ class Rules:
             if name in rules and not rules[name].fits(value):
                 found = f"must be {rules[name].words}, got {shown(value)}"
                 raise ArgumentError(f"{what}: {name} {found}")
+
+    @contextlib.contextmanager
+    def watch(self, what: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
+        """The call takes place within: checked before it, and told of where it fails.
+
+        A constructor that fails has drawn no seed."""
+        self.check(what, args, kwargs)
+        generator = config.random_state().bit_generator if self.cls else None
+        before: Any = generator.state if generator else None
+        try:
+            yield
+        except Exception as error:
+            if generator:
+                generator.state = before
+            tell(error, what, self.given(args, kwargs))
+
+    def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by their names."""
+        more = {p.name: args[len(self.by_place) :] for p in self.known.values() if p.kind == 2}
+        return {**dict(zip(self.by_place, args, strict=False)), **more, **kwargs}
 
 
 @functools.cache
@@ -192,14 +215,36 @@ def door(function: Any) -> Any:
         rules[0].check(what, args, kwargs)
         try:
             return function(*args, **kwargs)
-        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-            given = (*zip(rules[0].by_place, args, strict=False), *kwargs.items())
-            if _is_bare(error, known):
-                told = ", ".join(f"{name}={shown(value)}" for name, value in given)
-                raise ArgumentError(f"{error} (in {what}({told}))") from error
-            raise
+        except Exception as error:
+            tell(error, what, rules[0].given(args, kwargs))
 
     return checked
+
+
+def tell(error: Exception, what: str = "", given: Mapping[str, Any] | None = None) -> NoReturn:
+    """Raise it, or, where it names none of the arguments, one that shows them after its words.
+
+    Without `given` they are those of the function in which it was caught."""
+    if given is None and error.__traceback__ is not None:
+        frame = error.__traceback__.tb_frame
+        names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
+        given, what = {n: frame.f_locals[n] for n in names}, frame.f_code.co_name
+    shows = dict(given or {})
+    if "self" in shows and (name := type(shows.pop("self")).__name__) != what:
+        what = f"{name}.{what}"
+    kinds = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+    if not isinstance(error, kinds) or not _is_bare(error, shows):
+        raise error
+    call = ", ".join(f"{name}={shown(value)}" for name, value in shows.items())
+    raise ArgumentError(f"{error} (in {what}({call}))") from error
+
+
+def failed(
+    function: Any, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> NoReturn:
+    """`tell` of a call's error."""
+    rules = Rules(function, inspect.signature(function).parameters, None)
+    tell(error, function.__name__, rules.given(args, kwargs))
 
 
 def _is_bare(error: Exception, known: Iterable[str]) -> bool:

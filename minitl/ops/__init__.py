@@ -30,7 +30,10 @@ def symbolic_too(op: Any) -> Any:
         for given in (*args, *kwargs.values()):
             if any(isinstance(x, Symbolic) for x in (given if type(given) is list else [given])):
                 return part("operations").write_down(either, args, kwargs)
-        return op(*args, **kwargs)
+        try:
+            return op(*args, **kwargs)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            part("arguments").failed(op, error, args, kwargs)
 
     return either
 
@@ -202,10 +205,7 @@ def activation(identifier: Any) -> Callable[..., Tensor]:
 
     Raises ValueError for an unknown name, showing the nearest.
     """
-    function = linear if identifier is None else look_up(identifier, ACTIVATIONS, "activation")
-    if not callable(function):
-        raise ValueError(f"not an activation: {identifier!r}")
-    return function
+    return linear if identifier is None else look_up(identifier, ACTIVATIONS, "activation")
 
 
 def _finished(

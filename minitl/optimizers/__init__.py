@@ -136,7 +136,8 @@ class Optimizer(Configurable):
 
 
 def _rate_of(value: Any) -> Any:
-    rate = look_up(value, SCHEDULES, "learning rate schedule")
+    numeric = hasattr(value, "__float__")
+    rate = value if numeric else look_up(value, SCHEDULES, "learning rate schedule")
     if callable(rate):
         return part("settings").of_steps(rate)
     if not 0 <= (rate := float(rate)) < np.inf:

@@ -21,6 +21,7 @@ from minitl.autograd import Array, Variable
 from minitl.kernels.machine import memory
 from minitl.layers.base import Layer
 from minitl.layers.core import InputLayer, InputRange
+from minitl.models.arguments import guard
 from minitl.models.model import Model
 from minitl.models.opened import named_layers
 from minitl.models.sequential import Sequential
@@ -367,3 +368,6 @@ def input_layers(layer: Layer) -> Iterable[InputLayer]:
         yield from input_layers(inner)
     if isinstance(layer, Sequential):
         yield from layer.input_layers
+
+
+guard(globals())

@@ -20,6 +20,7 @@ import numpy as np
 
 from minitl.data import splits
 from minitl.kernels.machine.threads import share_out
+from minitl.models.arguments import guard
 from minitl.transfer.optimum import Centred, Curve, Head, minimise, softmax, solve_head
 
 FOLDS = 5
@@ -224,3 +225,6 @@ def _best_strength(rows: _Rows, held_out: np.ndarray) -> tuple[float, float, np.
         loss(power)
     least = min(tried, key=lambda power: tried[power][0])
     return 10**least, *tried[least]
+
+
+guard(globals())

@@ -23,6 +23,7 @@ import numpy as np
 from minitl.autograd import Tensor
 from minitl.layers.base import Call, Layer, SymbolicTensor
 from minitl.layers.regularization import view_seeds
+from minitl.models.arguments import guard
 from minitl.models.graph import Graph
 from minitl.models.opened import OpenedGraph, numbers, open_up, work
 from minitl.storage.digests import arrays_digest, digest_of
@@ -264,3 +265,6 @@ def _settings(layer: type[Layer]) -> list[str]:
     given = sorted(inspect.signature(layer.__init__).parameters)
     idle = ("_initializer", "_regularizer")
     return [n for n in given if n not in ("name", "trainable") and not n.endswith(idle)]
+
+
+guard(globals())

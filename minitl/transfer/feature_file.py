@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minitl.models.arguments import guard
 from minitl.storage import hdf5_reader
 from minitl.storage.atomic import locked, replacing, visible
 from minitl.storage.digests import SIZE
@@ -288,3 +289,6 @@ def describe(path: str | Path) -> str:
     told = [*layout.about.items(), *layout.key.items()]
     lines += [f"{name}: {value}" for name, value in told if name not in ("D", "dtype")]
     return "\n".join(map(visible, lines))
+
+
+guard(globals())

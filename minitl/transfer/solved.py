@@ -16,6 +16,7 @@ import numpy as np
 
 from minitl.layers import Concatenate, Dense, Flatten, GlobalAveragePooling2D, GlobalMaxPooling2D
 from minitl.models import Model
+from minitl.models.arguments import guard
 from minitl.transfer.choosing import Weights
 from minitl.transfer.optimum import Head
 
@@ -109,3 +110,6 @@ def _pooled(base: Model, block: str) -> Any:
 def _joined(base: Model, blocks: Sequence[str]) -> Any:
     pooled = [_pooled(base, block) for block in blocks]
     return pooled[0] if len(pooled) == 1 else Concatenate(name="F")(pooled)
+
+
+guard(globals())
