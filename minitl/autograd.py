@@ -60,7 +60,7 @@ class Tensor:
         # What it was made from, where a later operation may look beneath: ("softmax", logits).
         self.origin: tuple[str, Tensor] | None = None
         if requires_grad and self.storage.dtype.kind != "f":
-            raise TypeError(f"only floating-point tensors have gradients, not {self.storage.dtype}")
+            raise TypeError(f"requires_grad: only floats have gradients, not {self.storage.dtype}")
 
     @property
     def data(self) -> Array:

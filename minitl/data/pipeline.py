@@ -15,6 +15,7 @@ import numpy as np
 
 from minitl import config
 from minitl.autograd import Tensor
+from minitl.models.arguments import guard
 
 __all__ = ["Dataset", "PyDataset"]
 
@@ -229,3 +230,6 @@ def _stacked(elements: list[Any]) -> Any:
     if isinstance(first, dict):
         return {key: _stacked([each[key] for each in elements]) for key in first}
     return np.stack([np.asarray(each) for each in elements])
+
+
+guard(globals())

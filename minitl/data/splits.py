@@ -22,6 +22,8 @@ def strata(*columns: Any) -> np.ndarray:
     >>> strata([0, 0, 1, 1], ["mono", "poly", "poly", "poly"]).tolist()
     [0, 1, 2, 2]
     """
+    if not columns:
+        raise TypeError("strata needs columns of labels, one at least")
     combined = np.zeros(len(columns[0]), np.intp)
     for column in columns:
         values, codes = np.unique(np.asarray(column), return_inverse=True)

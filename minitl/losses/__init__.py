@@ -14,7 +14,7 @@ The losses of a softmax are here, the others in `others.py`.
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -29,7 +29,8 @@ __getattr__ = attributes_of(__name__)
 
 # Keras's fuzz: probabilities that are not from logits are kept this far from 0 and 1.
 EPSILON = 1e-7
-Reduction = Literal["sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None]
+Average = Literal["sum_over_batch_size", "mean", "mean_with_sample_weight"]
+Reduction: TypeAlias = Average | Literal["sum", "none", None]
 
 
 class Loss(Configurable):

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_arg
 import numpy as np
 
 from minitl import config
-from minitl.naming import complain_about_unknown
+from minitl.naming import Configurable, check_arguments, complain_about_unknown
 
 
 class ArgumentError(TypeError, ValueError):
@@ -263,11 +263,16 @@ def _is_bare(error: Exception, known: Iterable[str]) -> bool:
 
 
 def guard(space: dict[str, Any]) -> None:
-    """At a module's end, `guard(globals())`: its public functions check their arguments."""
+    """At a module's end, `guard(globals())`: its public functions check their arguments, and so do
+    the constructors of its public classes that are not `Configurable`."""
     for name, value in list(space.items()):
-        own = isinstance(value, types.FunctionType) and value.__module__ == space["__name__"]
-        if own and name[0] != "_":
+        if name[0] == "_" or getattr(value, "__module__", "") != space["__name__"]:
+            continue
+        if isinstance(value, types.FunctionType):
             space[name] = door(value)
+        plain = isinstance(value, type) and not issubclass(value, (Configurable, Exception, tuple))
+        if plain and "__init__" in vars(value) and not hasattr(value, "_is_protocol"):
+            check_arguments(value)
 
 
 def _read(annotation: Any, space: dict[str, Any]) -> Rule:

@@ -24,6 +24,7 @@ from typing import Any
 
 from minitl import layers
 from minitl.layers import InputLayer, Layer, SymbolicTensor
+from minitl.models.arguments import door
 from minitl.models.model import Model
 from minitl.models.sequential import Sequential
 from minitl.naming import did_you_mean
@@ -64,9 +65,10 @@ def to_json(model: Model) -> str:
     return json.dumps(_described(model))
 
 
-def from_json(text: str) -> Layer:
+@door
+def from_json(json_string: str) -> Layer:
     """The model that `to_json` described, with fresh weights."""
-    described = json.loads(text)
+    described = json.loads(json_string)
     return layer_from(described["class_name"], described["config"])
 
 

@@ -33,10 +33,10 @@ def register_keras_serializable(package: str = "Custom", name: str | None = None
 
 
 @contextmanager
-def custom_object_scope(objects: Mapping[str, Any]) -> Iterator[None]:
+def custom_object_scope(custom_objects: Mapping[str, Any]) -> Iterator[None]:
     """Within the block files may name these classes and functions."""
     before = dict(CUSTOM)
-    CUSTOM.update(objects)
+    CUSTOM.update(custom_objects)
     try:
         yield
     finally:

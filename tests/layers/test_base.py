@@ -110,7 +110,7 @@ def test_misspelt_arguments(make, message):
         (lambda: Dropout(-0.1), r"rate must be in \[0, 1\)"),
         (lambda: Input((0, 3)), r"shape must be a positive integer or .*, got \(0, 3\)"),
         (lambda: Input(), "Input needs a shape"),
-        (lambda: Dense(2, dtype="float16"), "'float32' or 'float64', not 'float16'"),
+        (lambda: Dense(2, dtype="float16"), "'float32' or 'float64', got 'float16'"),
     ],
 )
 def test_wrong_arguments(make, message):
