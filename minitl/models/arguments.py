@@ -8,6 +8,7 @@ rule: it names the argument, what was expected and what was found. Nothing has b
 """
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import math
@@ -264,14 +265,14 @@ def _is_bare(error: Exception, known: Iterable[str]) -> bool:
 
 def guard(space: dict[str, Any]) -> None:
     """At a module's end, `guard(globals())`: its public functions check their arguments, and so do
-    the constructors of its public classes that are not `Configurable`."""
+    the constructors of its public classes, but for `Configurable` ones and dataclasses."""
     for name, value in list(space.items()):
         if name[0] == "_" or getattr(value, "__module__", "") != space["__name__"]:
             continue
         if isinstance(value, types.FunctionType):
             space[name] = door(value)
         plain = isinstance(value, type) and not issubclass(value, (Configurable, Exception, tuple))
-        if plain and "__init__" in vars(value) and not hasattr(value, "_is_protocol"):
+        if plain and "__init__" in vars(value) and not dataclasses.is_dataclass(value):
             check_arguments(value)
 
 
