@@ -305,7 +305,7 @@ def _contents(path: Path) -> tuple[str, dict[str, Any], list[str]]:
     with open_regular(path) as file:
         start = file.read(512)
     if state.is_state(start):
-        lines = backup.describe(path)
+        lines = [visible(line) for line in backup.describe(path)]
         return "a backup of a training (BackupAndRestore)", {"lines": lines}, lines
     if start.startswith(keras_files.SIGNATURE) and feature_file.is_feature_file(path):
         text = feature_file.describe(path)
@@ -326,7 +326,8 @@ def _contents(path: Path) -> tuple[str, dict[str, Any], list[str]]:
     listed, lines, numbers = list[dict[str, Any]](), list[str](), 0
     for layer, arrays in stored.layers:
         for name, array in arrays:
-            lines.append(f"{layer:24} {name:40} {array.shape!s:20} {array.dtype}")
+            text = f"{visible(layer):24} {visible(name):40} {array.shape!s:20} {array.dtype}"
+            lines.append(text)
             one = {"layer": layer, "name": name, "shape": list(array.shape)}
             listed.append(one | {"dtype": str(array.dtype)})
             numbers += int(array.size)

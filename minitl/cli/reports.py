@@ -6,6 +6,7 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def judged(
     report.root = where if os.path.isdir(where) else ""
 
     def heat(pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        return grad_cam(model, prepare(pixels), classes)
+        with warnings.catch_warnings():  # a few pictures may well be bright, all of them
+            warnings.simplefilter("ignore")
+            return grad_cam(model, prepare(pixels), classes)
 
     names, labels = model.metadata["class_names"], pictures.labels
     report.add_predictions(labels, p, names, pictures.paths, pictures.__getitem__, heat)
