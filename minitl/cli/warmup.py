@@ -27,6 +27,7 @@ def warm_up(dtype: str = "float32") -> None:
         layers.RandomContrast(0.1, (-9, 9), **settings),
         layers.Conv2D(16, 3, activation="relu", **same),
         layers.Conv2D(32, 3, activation="relu", **same),
+        layers.DepthwiseConv2D(3, **same),
         layers.Conv2D(16, 5, strides=2, **same),
         layers.BatchNormalization(**settings),
         layers.Activation("relu", **settings),
