@@ -17,9 +17,9 @@ def set_floatx(dtype: str) -> None:
     _floatx = checked_dtype(dtype)
 
 
-def checked_dtype(dtype: str) -> str:
-    """`dtype` itself; ValueError unless it is one that minitl computes in."""
-    if dtype not in ("float32", "float64"):
+def checked_dtype(dtype: object) -> str:
+    """The name of `dtype`; ValueError unless it is one that minitl computes in."""
+    if (dtype := getattr(dtype, "__name__", str(dtype))) not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     return dtype
 

@@ -197,7 +197,7 @@ def check_keywords(
         if cls is not None and args:
             what = type(args[0]).__name__
         if not takes_any and not kwargs.keys() <= known.keys():
-            kwargs = part("Keras's names").without_idle_arguments(kwargs, known, what)
+            kwargs = part("Keras's names").without_idle_arguments(kwargs, known, what, args)
         with rules.watch(what, args, kwargs) if rules else contextlib.nullcontext():
             return function(*args, **kwargs)
 

@@ -137,6 +137,13 @@ BACKEND = {
     "IS_THREAD_SAFE": True,
     "shape": lambda x: tuple(x.shape),
 }
+# What `setUp` of some tests keeps, and puts back.
+POLICIES = {
+    "dtype_policy": types.SimpleNamespace(
+        dtype_policy=lambda: minitl.config.floatx(),
+        set_dtype_policy=lambda policy: minitl.config.set_floatx(str(policy)),
+    )
+}
 TREE = {
     "flatten": leaves,
     "map_structure": map_structure,
@@ -388,6 +395,8 @@ def is_place(module: str) -> bool:
 def look_for(module: str, name: str) -> Any:
     parts = [p for p in module.split(".")[1:] if p not in ("src", "api", "_tf_keras")]
     own: dict[str, dict[str, Any]] = {"backend": BACKEND, "tree": TREE, "testing": TESTING}
+    if parts[:1] == ["dtype_policies"] and name in POLICIES:
+        return POLICIES[name]
     if parts and parts[0] in own:
         if name in own[parts[0]] and name != "backend":
             return own[parts[0]][name]
@@ -406,23 +415,28 @@ def look_for(module: str, name: str) -> Any:
             return BACKEND[name]
         if name == "Functional":
             return minitl.Model
-        if parts:
-            with contextlib.suppress(AttributeError):
+        if parts[:1] == ["saving"]:  # two places here
+            places += [minitl.models, minitl.utils]
+        elif parts:
+            with contextlib.suppress(AttributeError, NotImplementedError):
                 place: Any = getattr(minitl, parts[0])
                 for part in parts[1:]:
                     place = getattr(place, part, place)
                 places.append(place)
                 if place is not getattr(minitl, parts[0]):
                     places.append(getattr(minitl, parts[0]))
-        places.append(minitl)
+        places += [minitl, minitl.utils]
     first: BaseException | None = None
+    refusal: BaseException | None = None
     for place in places:
         try:
             return getattr(place, name)
         except AttributeError as error:
             first = first or error
         except Exception as error:  # a refusal
-            return Absent(name, error)
+            refusal = refusal or error
+    if refusal is not None:
+        return Absent(name, refusal)
     assert first is not None
     return Absent(name, first)
 

@@ -13,8 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minitl.initializers import TABLE as INITIALIZERS
-from minitl.layers.base import REGULARIZERS
+from minitl.layers.base import REGULARIZERS, Layer
 from minitl.naming import complain_about_unknown, snake_case
 
 # {package: {names: the module that has them}}. A star: any name of that module; an equals sign: the
@@ -115,13 +117,17 @@ ARGUMENTS: list[tuple[str, tuple[Any, ...], str]] = [
 
 
 def without_idle_arguments(
-    kwargs: dict[str, Any], known: Iterable[str], what: str
+    kwargs: dict[str, Any], known: Iterable[str], what: str, args: tuple[Any, ...] = ()
 ) -> dict[str, Any]:
     """The arguments that a function has. Others of Keras's are dropped where they ask for nothing.
 
     Raises TypeError, with the reason, where they ask for something, or are nobody's.
     """
     left = dict(kwargs)
+    if args and isinstance(args[0], Layer) and (name := {*left} & {"input_shape", "input_dim"}):
+        shape = left.pop(name.pop())  # for the Sequential that begins with it
+        object.__setattr__(args[0], "first_shape", shape if np.ndim(shape) else (shape,))
+        kwargs = dict(left)
     for names, idle, reason in ARGUMENTS:
         for name in kwargs.keys() & set(names.split()) - set(known):
             if not any(kwargs[name] is v or kwargs[name] == v for v in idle):

@@ -8,7 +8,7 @@ from minitl.layers.base import Layer
 from minitl.naming import Named
 
 
-class Activation(Layer):
+class Activation(Layer, supports_masking=True):
     """y = activation(x)."""
 
     def __init__(self, activation: Named | None, **kwargs: Any):
@@ -25,7 +25,7 @@ def _not_negative(**settings: Any) -> None:
             raise ValueError(f"{name} must not be negative, got {value!r}")
 
 
-class ReLU(Layer):
+class ReLU(Layer, supports_masking=True):
     """y = max(x, 0); the arguments are those of `ops.relu`."""
 
     def __init__(
@@ -43,7 +43,7 @@ class ReLU(Layer):
         return ops.relu(x, self.negative_slope, self.max_value, self.threshold)
 
 
-class LeakyReLU(Layer):
+class LeakyReLU(Layer, supports_masking=True):
     """y = x where x > 0, else negative_slope * x."""
 
     def __init__(self, negative_slope: float = 0.3, **kwargs: Any):
@@ -55,7 +55,7 @@ class LeakyReLU(Layer):
         return activations.leaky_relu(x, self.negative_slope)
 
 
-class ELU(Layer):
+class ELU(Layer, supports_masking=True):
     """y = x where x > 0, else alpha (e^x - 1)."""
 
     def __init__(self, alpha: float = 1.0, **kwargs: Any):
@@ -66,7 +66,7 @@ class ELU(Layer):
         return activations.elu(x, self.alpha)
 
 
-class Softmax(Layer):
+class Softmax(Layer, supports_masking=True):
     """p_j = e^(x_j) / sum_k e^(x_k), over one axis."""
 
     def __init__(self, axis: int = -1, **kwargs: Any):

@@ -36,6 +36,8 @@ INTERPOLATIONS = ("bilinear", "nearest")
 class Augmentation(RandomLayer, input_rank=4):
     """Base of these layers. Outside training they return what they are given.
 
+    Of images (N, H, W, C), or of one (H, W, C).
+
     Called directly, `layer(images)`, they augment, as Keras's do; say `training=False` otherwise.
     """
 
@@ -50,10 +52,20 @@ class Augmentation(RandomLayer, input_rank=4):
         return super().from_config(settings)
 
     def call(self, x: Tensor, training: bool = True, rng: Rng = None) -> Tensor:
-        if not training:
-            return self.outside_training(x)
-        seeds = self.generator(rng).integers(2**64, size=x.shape[0], dtype=np.uint64)
-        return self.change(x, seeds)
+        images = ops.expand_dims(x, 0) if (alone := self._is_one(x.shape)) else x
+        if training:
+            seeds = self.generator(rng).integers(2**64, size=images.shape[0], dtype=np.uint64)
+            y = self.change(images, seeds)
+        else:
+            y = self.outside_training(images)
+        return ops.squeeze(y, 0) if alone else y
+
+    def prepare(self, shape: Any) -> None:
+        super().prepare((1, *shape) if self._is_one(shape) else shape)
+
+    def _is_one(self, shape: Any) -> bool:
+        """Whether it is the shape of one image (H, W, C), without a batch axis."""
+        return self.input_rank == 4 and len(shape) == 3 and isinstance(shape[0], int)
 
     def with_seeds(self, x: Array, seeds: Array) -> Array:
         """x (N, ...) with each sample augmented by its own seed: seeds (N,), unsigned integers."""
@@ -335,7 +347,7 @@ class RandomCrop(Geometric):
         return ops.affine_transform(part, matrices, (self.height, self.width), "bilinear")
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (input_shape[0], self.height, self.width, input_shape[3])
+        return (*input_shape[:-3], self.height, self.width, input_shape[-1])
 
 
 class Tone(Augmentation):
@@ -421,7 +433,7 @@ class RandomContrast(Tone):
         return contrast, np.zeros(len(seeds))
 
 
-class GaussianNoise(Augmentation, input_rank=None):
+class GaussianNoise(Augmentation, input_rank=None, supports_masking=True):
     """y = x + stddev * (a normal number for every value), not clipped.
 
     stddev is in the units of the images: 10 is much for 0-255. (Keras allows at most 1.)

@@ -189,9 +189,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         if cls.users and "call" in vars(cls):
             naming.part("own layers").describe_call(cls)
 
-    def __init__(
-        self, *, name: str | None = None, trainable: bool = True, dtype: str | None = None
-    ):
+    def __init__(self, *, name: str | None = None, trainable: bool = True, dtype: Any = None):
         self.name = name or naming.unique_name(naming.snake_case(type(self).__name__))
         self.dtype = config.checked_dtype(dtype or config.floatx())
         self.built, self._trainable, self._rate_multiplier = False, bool(trainable), 1.0
@@ -242,7 +240,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
         shapes = [*input_shapes, *listed(found)]
         return sum(math.prod(n or 1 for n in shape[1:]) for shape in shapes)
 
-    # The constructor's arguments, as a file can hold them, and a layer made of them.
+    supports_masking = False  # True where Keras's layer hands a mask on
+    compute_mask = naming.elsewhere("own layers", "compute_mask")
     get_config = naming.elsewhere("settings", "layer_settings")
     from_config = naming.elsewhere("settings", "layer_configured", of_class=True)
 
@@ -357,6 +356,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
         """The penalties of the weights that are being trained, as scalars."""
         pairs = [pair for layer in self.inside() for pair in layer._regularized]
         return [penalty(v) for v, penalty in pairs if v.trainable]
+
+    losses = property(lambda self: self.regularization())
 
     def __call__(
         self, x: Any, *more: Any, training: bool | None = None, rng: Rng = None, **named: Any

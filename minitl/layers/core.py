@@ -13,7 +13,7 @@ from typing import Any
 from minitl import initializers, ops
 from minitl.autograd import Array, Tensor
 from minitl.layers.base import Call, Layer, Shape, SymbolicTensor, regularizer
-from minitl.naming import Count, Named
+from minitl.naming import Count, Named, check_keywords
 
 __all__ = ["Dense", "Flatten", "Input", "InputLayer"]
 
@@ -31,7 +31,7 @@ class InputLayer(Layer):
         self,
         shape: Count | Sequence[Count | None] | None = None,
         batch_size: Count | None = None,
-        dtype: str | None = None,
+        dtype: Any = None,
         *,
         batch_shape: Sequence[Count | None] | None = None,
         **kwargs: Any,
@@ -82,10 +82,11 @@ class InputRange:
             warnings.warn(f"{given}, but {due}. {self.remedy}", UserWarning, stacklevel=2)
 
 
+@check_keywords
 def Input(
     shape: Any = None,
     batch_size: int | None = None,
-    dtype: str | None = None,
+    dtype: Any = None,
     *,
     batch_shape: Shape | None = None,
     name: str | None = None,
@@ -149,7 +150,7 @@ class Weighted(Layer):
         return "relu" if self.activation is ops.relu else None
 
 
-class Dense(Weighted):
+class Dense(Weighted, supports_masking=True):
     """y = activation(x W + b): every output is a weighted sum of every input.
 
     W is (D, m), b is (m,), and `units` is m; the other arguments are those of `Weighted`, in its

@@ -12,7 +12,7 @@ from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
 
 
-class _Several(Layer, several_inputs=True):
+class _Several(Layer, several_inputs=True, supports_masking=True):
     """Base of the layers that are called on two or more inputs."""
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:

@@ -14,7 +14,7 @@ from minitl.layers.base import Layer, Shape
 from minitl.naming import Named, NotNegative, Share
 
 
-class UnitNormalization(Layer):
+class UnitNormalization(Layer, supports_masking=True):
     """Each vector along the last axis (no other is there) by its length: F on the unit sphere."""
 
     def __init__(self, axis: int = -1, **kwargs: Any):
@@ -136,7 +136,7 @@ class BatchNormalization(LayerNormalization, idle_settings=frozenset({"renorm_mo
         return ops.batch_norm_inference(x, gamma, beta, self.moving_mean.storage, inv_std)
 
 
-class Rescaling(Layer):
+class Rescaling(Layer, supports_masking=True):
     """y = x * scale + offset, numbers or one per channel: Rescaling(1 / 127.5, offset=-1)."""
 
     def __init__(self, scale: Any, offset: Any = 0.0, **kwargs: Any):

@@ -89,7 +89,7 @@ class GlobalMaxPooling2D(_GlobalPooling, input_rank=4, reduce=ops.max):
     """The maximum over all places: (N, H, W, C) -> (N, C), for any H and W."""
 
 
-class GlobalAveragePooling1D(_GlobalPooling, input_rank=3, reduce=ops.mean):
+class GlobalAveragePooling1D(_GlobalPooling, input_rank=3, reduce=ops.mean, supports_masking=True):
     """The mean over all steps: (N, T, C) -> (N, C)."""
 
 

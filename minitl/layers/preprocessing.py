@@ -100,7 +100,7 @@ class CenterCrop(_Sized):
         return resized(widest(x, self.height, self.width), self.height, self.width)
 
 
-class Normalization(Layer):
+class Normalization(Layer, supports_masking=True):
     """y = (x - mean) / sqrt(variance), for each place of `axis` by itself.
 
     Args:

@@ -41,7 +41,7 @@ class RandomLayer(Layer, random=True):
         return self._own_rng if rng is None else rng
 
 
-class _Disturbing(RandomLayer):
+class _Disturbing(RandomLayer, supports_masking=True):
     """Base: changes its input by as much as `rate`, in [0, 1), says; 0 lets everything pass."""
 
     disturbed: Callable[[Tensor, np.random.Generator], Tensor]  # what becomes of it in training

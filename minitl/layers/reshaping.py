@@ -20,7 +20,7 @@ from minitl.naming import Count, Sides
 Margins: TypeAlias = Annotated[Any, "n, (n, n) or ((n, n), (n, n))"]
 
 
-class Identity(Layer):
+class Identity(Layer, supports_masking=True):
     """y = x."""
 
     def call(self, x: Tensor) -> Tensor:

@@ -66,6 +66,17 @@ def of_first_call(layer: Any, what: str) -> Any:
     return found[0] if len(found) == 1 else found
 
 
+def compute_mask(layer: Any, inputs: Any, previous_mask: Any = None) -> None:
+    """None: steps are not masked. Raises ValueError for a mask."""
+    masks, several = previous_mask, isinstance(inputs, (list, tuple))
+    if several and masks is None:
+        masks = [None] * len(inputs)
+    if isinstance(masks, (list, tuple)) is not several or (several and len(masks) != len(inputs)):
+        raise ValueError(f"{layer}: there is one mask, or None, for each of its inputs")
+    if any(True for _ in leaves(masks, (np.ndarray, Tensor, SymbolicTensor))):
+        raise ValueError(f"{layer} takes no mask: steps are not masked; make them of one length")
+
+
 def refuse_misspelt(layer: Any, name: str) -> None:
     """Raise AttributeError for a new attribute: of a user's layer where it is nearly another's."""
     if not layer.users or nearest(name, ("trainable", "rate_multiplier"), 0.8):

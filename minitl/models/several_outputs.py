@@ -13,11 +13,12 @@ def per_output(value: Any, what: str, names: Sequence[str]) -> list[Any]:
         for name in value:
             if name not in names:
                 raise ValueError(f"{what} names the output {name!r}. {did_you_mean(name, names)}")
-        return [value.get(name) for name in names]
+        value = [value.get(name) for name in names]
     if isinstance(value, (list, tuple)):
         if len(value) != n:
             raise ValueError(f"{what} has {len(value)} entries for {n} outputs")
-        return list(value)
+        alone = what == "loss"  # which may stand in a list of its own
+        return [v[0] if alone and isinstance(v, list) and len(v) == 1 else v for v in value]
     return [value] * n
 
 

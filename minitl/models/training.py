@@ -46,8 +46,6 @@ class Compiled:
     ):
         self.model = model
         self.losses: list[Loss | None] = [losses.get(each) for each in self._each(loss, "loss")]
-        if all(each is None for each in self.losses) and not model.users:
-            raise ValueError("compile needs a loss, e.g. loss='categorical_crossentropy'")
         weights = self._each(loss_weights, "loss_weights")
         self.loss_weights = [1.0 if w is None else float(w) for w in weights]
         self.metric_settings = metric_settings
@@ -105,7 +103,9 @@ class Compiled:
                 terms.append(term if factor == 1 else term * factor)
         terms += self.model.regularization()
         if not terms:
-            raise ValueError("there is no loss: give compile one, or override compute_loss")
+            raise ValueError(
+                "there is no loss: compile with one (loss='categorical_crossentropy', say), or override compute_loss"
+            )
         total = terms[0]
         for term in terms[1:]:
             total = total + term

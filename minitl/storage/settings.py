@@ -121,7 +121,8 @@ class _Count(_Settable, int):
 
 def apply_gradients(optimizer: Any, grads_and_vars: Any) -> None:
     """Keras's form of `apply`: pairs (gradient, variable)."""
-    optimizer.apply(*zip(*grads_and_vars, strict=True))
+    pairs = [(getattr(g, "storage", g), v) for g, v in grads_and_vars]  # Tensors as well
+    optimizer.apply(*zip(*pairs, strict=True))
 
 
 def clone_optimizer(optimizer: Any) -> Any:

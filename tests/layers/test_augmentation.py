@@ -379,7 +379,7 @@ def test_noise_of_any_rank():
         (lambda: layers.RandomContrast((0.1, -0.2)), "got \\(0.1, -0.2\\)"),
         (lambda: layers.GaussianNoise(-1), "stddev must be a finite number of at least 0, got -1"),
         (lambda: layers.RandomFlip(data_format="channels_first"), "(N, H, W, C)"),
-        (lambda: layers.RandomFlip()(X[0]), "takes an input of 4 axes \\(N, H, W, C\\)"),
+        (lambda: layers.RandomFlip()(X[0, 0]), "takes an input of 4 axes \\(N, H, W, C\\)"),
     ],
 )
 def test_errors(make, message):
@@ -390,3 +390,11 @@ def test_errors(make, message):
 def test_a_misspelt_argument_is_named():
     with pytest.raises(TypeError, match="Did you mean 'fill_mode'"):
         layers.RandomRotation(0.1, fillmode="wrap")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_one_image_is_a_batch_of_one(training):
+    made = [lambda: layers.RandomCrop(2, 3, seed=1), lambda: layers.RandomBrightness(0.5, seed=1)]
+    for make in made:
+        alone, batch = (make()(x, training=training) for x in (X[0], X[:1]))
+        assert np.array_equal(alone, batch[0])

@@ -500,3 +500,18 @@ def test_an_activation_that_is_taken_away():
     assert model.predict(np.ones((1, 2)), verbose=0).tolist() == [[2, 2]]
     model.layers[0].activation = "relu"
     assert model.predict(-np.ones((1, 2)), verbose=0).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("given", [{"input_shape": (3,)}, {"input_shape": [3]}, {"input_dim": 3}])
+def test_a_sequential_begins_with_what_its_first_layer_says(given):
+    model = Sequential([Dense(2, **given), Dense(1, input_shape=(7,))])  # of others it is idle
+    assert model.input_shape == (None, 3) and model.output_shape == (None, 1)
+    with pytest.raises(TypeError, match="no argument 'input_shap'"):
+        Dense(2, input_shap=(3,))
+
+
+def test_masks_are_none_or_refused():
+    assert Dense(2).supports_masking and not Flatten().supports_masking
+    assert Dense(2).compute_mask(np.ones((2, 3))) is None
+    with pytest.raises(ValueError, match="takes no mask"):
+        Dense(2).compute_mask(np.ones((2, 3)), np.ones(2, bool))

@@ -20,7 +20,7 @@ from minitl.ops import recurrence
 __all__ = ["GRU", "LSTM"]
 
 
-class Recurrent(RandomLayer, input_rank=3):
+class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
     """What LSTM and GRU share: arguments, weights, dropout, and the way in and out.
 
     Args:

@@ -18,7 +18,7 @@ from minitl.ops import arrays
 MEMORY = 256 * 2**20
 
 
-class _Wrapper(Layer):
+class _Wrapper(Layer, supports_masking=True):
     """A layer whose configuration holds other layers."""
 
     inner: tuple[str, ...] = ("layer",)
