@@ -103,9 +103,7 @@ class Compiled:
                 terms.append(term if factor == 1 else term * factor)
         terms += self.model.regularization()
         if not terms:
-            raise ValueError(
-                "there is no loss: compile with one (loss='categorical_crossentropy', say), or override compute_loss"
-            )
+            raise ValueError("there is no loss: compile with one, or override compute_loss")
         total = terms[0]
         for term in terms[1:]:
             total = total + term
