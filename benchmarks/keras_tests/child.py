@@ -86,7 +86,7 @@ def run_one(test: Any) -> dict[str, Any]:
         signal.alarm(0)
     error = errors[0] if errors else None
     if result.skipped or type(error).__name__ == "Skipped":  # by unittest, or by pytest
-        why = result.skipped[0][1] if result.skipped else error
+        why = result.skipped[0][1] if result.skipped else str(error)
         return {"outcome": "does not apply", "why": f"skipped: {why}"}
     found: dict[str, Any] = {"outcome": sorting.outcome(error, getattr(test, "other_words", False))}
     if error is not None:

@@ -124,8 +124,8 @@ def without_idle_arguments(
     Raises TypeError, with the reason, where they ask for something, or are nobody's.
     """
     left = dict(kwargs)
-    if args and isinstance(args[0], Layer) and (name := {*left} & {"input_shape", "input_dim"}):
-        shape = left.pop(name.pop())  # for the Sequential that begins with it
+    if args and isinstance(args[0], Layer) and (said := {*left} & {"input_shape", "input_dim"}):
+        shape = left.pop(said.pop())  # for the Sequential that begins with it
         object.__setattr__(args[0], "first_shape", shape if np.ndim(shape) else (shape,))
         kwargs = dict(left)
     for names, idle, reason in ARGUMENTS:

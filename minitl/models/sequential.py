@@ -50,8 +50,8 @@ class Sequential(Model):
             raise ValueError(f"the Sequential already has a layer named {layer.name!r}")
         if not self._path and not self._chain and isinstance(layer, Model) and layer.inputs:
             self._path = [Input(layer.input_shape[1:], dtype=layer.inputs[0].dtype)]
-        elif not self._path and not self._chain and "first_shape" in vars(layer):
-            self._path = [Input(layer.first_shape, dtype=layer.dtype)]
+        elif not self._path and not self._chain and (shape := vars(layer).get("first_shape")):
+            self._path = [Input(shape, dtype=layer.dtype)]
         if self._path:
             self._path.append(layer(self._path[-1]))
         self._chain.append(layer)
