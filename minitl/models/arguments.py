@@ -106,7 +106,7 @@ PLAIN: dict[Any, Rule] = {
     bool: Rule("True or False", lambda v: isinstance(v, (int, np.bool_)) and v in (0, 1)),
     str: Rule("a string", lambda v: isinstance(v, str)),
     types.NoneType: Rule("None", lambda v: v is None),
-    np.ndarray: Rule("a NumPy array", lambda v: isinstance(v, np.ndarray)),
+    np.ndarray: Rule("a NumPy array", lambda v: isinstance(v, (np.ndarray, np.generic))),
     os.PathLike: Rule("a path", lambda v: isinstance(v, os.PathLike)),
     abc.Callable: Rule("a function", callable),
     abc.Iterable: Rule("iterable", lambda v: hasattr(v, "__iter__") and not isinstance(v, str)),
