@@ -50,7 +50,7 @@ def main(data: str, out: str, full: bool) -> None:
     print(f"head: loss {head_loss[0]:.4f} -> {head_loss[-1]:.4f}")
 
     # 3. The same head on the base; block5 unfrozen, at a smaller rate.
-    model = Model(base.input, softmax(Flatten()(base.output)))
+    model = Model(base.inputs[0], softmax(Flatten()(base.outputs[0])))
     for layer in base.layers:
         layer.trainable = layer.name.startswith("block5")
     model.compile(SGD(1e-5, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -27,6 +27,7 @@ from minitl.naming import attributes_of
 
 __version__ = "0.1.0"
 
+config.__getattr__ = attributes_of("minitl.config")  # type: ignore[method-assign]
 # Modules of the package that are not imported above are found in the same way.
 __getattr__ = attributes_of(
     __name__,

@@ -171,9 +171,16 @@ def look_up(identifier: Any, table: Registry, what: str) -> Any:
         return part("settings").configured(identifier, table, what)
     if isinstance(identifier, str):
         identifier = table.find(identifier, what)
+    refuse_foreign(identifier, what)
     if not (identifier is None or callable(identifier) or hasattr(identifier, "get_config")):
         raise ValueError(f"not {'an' if what[0] in 'aeiou' else 'a'} {what}: {identifier!r}")
     return identifier() if inspect.isclass(identifier) else identifier
+
+
+def refuse_foreign(value: Any, what: str) -> None:
+    """TypeError for what Keras made. Looks closer only where a class or module says Keras."""
+    if "keras" in f"{getattr(value, '__module__', '')} {type(value)}":
+        part("Keras's names").refuse_foreign(value, what)
 
 
 def check_keywords(
@@ -256,6 +263,9 @@ class Configurable:
 
     get_config: Any = elsewhere("settings", "settings_of")
     from_config: Any = elsewhere("settings", "made_of_config", of_class=True)
+
+
+Configurable.__getattr__ = lambda self, name: part("Keras's names").attribute(self, name)  # type: ignore
 
 
 def check_arguments(cls: F) -> F:

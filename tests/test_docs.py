@@ -13,7 +13,7 @@ from tests import house
 
 DOCS = Path(__file__).parent.parent / "docs"
 CHAPTERS = sorted(DOCS.glob("*.md"))
-LISTS = ("README", "glossary")  # have no snippets
+LISTS = ("README", "glossary", "scaling")  # have no snippets
 PAGES = [*CHAPTERS, *(house.ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
 
 

@@ -7,29 +7,37 @@ error, with what to do instead (`not_here.txt`).
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minitl.initializers import TABLE as INITIALIZERS
+from minitl.keras_names.attributes import attribute, refuse_foreign
+from minitl.keras_names.reasons import not_here
 from minitl.layers.base import REGULARIZERS, Layer
 from minitl.naming import complain_about_unknown, snake_case
 
+__all__ = ["ARGUMENTS", "answer", "attribute", "not_here", "refuse_foreign"]
+
 # {package: {names: the module that has them}}. A star: any name of that module; an equals sign: the
-# name that it has there.
+# name that it has there, and a dot the module.
 ELSEWHERE = {
     "": {"Initializer": "initializers", "Loss": "losses", "Metric": "metrics"}
-    | {"Optimizer": "optimizers"},
+    | {"Optimizer": "optimizers", "saving=.": "utils"},
     "layers": {"Convolution2D=Conv2D": "layers"},
     "ops": {
         "swish=silu hard_swish=hard_silu": "activations",
         "*": "activations",
         "categorical_crossentropy sparse_categorical_crossentropy": "losses.others",
         "image=ops linalg=ops nn=ops numpy=ops": "",
+    },
+    "config": {"backend epsilon image_data_format": "keras_names.attributes"},
+    "models": {"clone_model": "keras_names.clones", "save_model": "storage.keras_models"},
+    "utils": {  # which is minitl.saving as well
+        "load_model load_weights save_model save_weights": "storage.keras_models",
+        "CustomObjectScope=custom_object_scope": "utils",
     },
     "activations": {"swish=silu hard_swish=hard_silu": "activations"},
     "metrics": {
@@ -53,8 +61,9 @@ def _elsewhere(room: str, name: str) -> Any:
     for names, module in ELSEWHERE.get(room, {}).items():
         there = dict(each.partition("=")[::2] for each in names.split())
         if name in there or "*" in there:
-            place = vars(importlib.import_module(f"minitl.{module}".strip(".")))
-            found = place.get(there.get(name) or name)
+            place = importlib.import_module(f"minitl.{module}".strip("."))
+            known = there.get(name) or name
+            found = place if known == "." else vars(place).get(known)
             if found is not None and not name.startswith("_"):
                 return found
     return None
@@ -124,7 +133,8 @@ def without_idle_arguments(
     Raises TypeError, with the reason, where they ask for something, or are nobody's.
     """
     left = dict(kwargs)
-    if args and isinstance(args[0], Layer) and (said := {*left} & {"input_shape", "input_dim"}):
+    new = args and isinstance(args[0], Layer) and "own_weights" not in vars(args[0])
+    if new and (said := {*left} & {"input_shape", "input_dim"}):
         shape = left.pop(said.pop())  # for the Sequential that begins with it
         object.__setattr__(args[0], "first_shape", shape if np.ndim(shape) else (shape,))
         kwargs = dict(left)
@@ -136,20 +146,6 @@ def without_idle_arguments(
             del left[name]
     complain_about_unknown(left, known, what)
     return left
-
-
-@functools.cache
-def not_here() -> dict[tuple[str, str], str]:
-    """{(package, name): reason} of what Keras has alone; '' is minitl itself."""
-    found: dict[tuple[str, str], str] = {}
-    packages, reason = [""], ""
-    for line in (Path(__file__).parent / "not_here.txt").read_text("utf-8").splitlines():
-        if line.startswith("    "):
-            found |= {(package, name): reason for package in packages for name in line.split()}
-        elif ":" in line and not line.startswith("#"):
-            head, _, reason = line.partition(": ")
-            packages = [each.strip(".") for each in head.split()]
-    return found
 
 
 def answer(package: str, name: str, error: str) -> Any:

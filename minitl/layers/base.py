@@ -73,8 +73,8 @@ class SymbolicTensor(Symbolic):
 
     def __array__(self, *_: Any, **__: Any) -> Array:
         raise TypeError(
-            f"{self!r} stands for an array that is not there yet; pass it to a layer, or build a "
-            f"Model and call predict"
+            f"{self!r} stands for an array that is not there yet; pass it to a layer of minitl's "
+            f"(if it was, is that layer Keras's?), or build a Model and call predict"
         )
 
 
@@ -205,9 +205,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         if name == "activation" and self._sealed and not self.users:
             value = naming.part("own layers").activation(value)  # as the constructor takes it
         object.__setattr__(self, name, value)
-        if isinstance(value, Layer) or (
-            self.users and isinstance(value, (Variable, list, tuple, dict))
-        ):
+        if isinstance(value, Layer) or (self.users and not isinstance(value, (int, float, str))):
             naming.part("own layers").track(self, name, value)
 
     @_building
@@ -335,13 +333,6 @@ class Layer(naming.Configurable, metaclass=LayerType):
     def trainable_weights(self) -> list[Variable]:
         return [v for v in self.weights if v.trainable]
 
-    @property
-    def non_trainable_weights(self) -> list[Variable]:
-        return [v for v in self.weights if not v.trainable]
-
-    variables = weights
-    trainable_variables = trainable_weights
-
     def count_params(self) -> int:
         """The number of numbers in all weights."""
         return sum(v.storage.size for v in self.weights)
@@ -360,7 +351,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
     losses = property(lambda self: self.regularization())
 
     def __call__(
-        self, x: Any, *more: Any, training: bool | None = None, rng: Rng = None, **named: Any
+        self, x: Any = None, *more: Any, training: bool | None = None, rng: Rng = None, **named: Any
     ) -> Any:
         """Compute on arrays or Tensors, or extend a graph from symbolic tensors."""
         if more and isinstance(more[0], bool):
@@ -373,6 +364,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         symbolic = [isinstance(t, SymbolicTensor) for t in inputs]
         if any(symbolic):
             if not all(symbolic):
+                naming.refuse_foreign(inputs[symbolic.index(False)], str(self))
                 raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
             return self.connect(Call(self, inputs, training, several))
         tensors = [self._as_input(t) for t in inputs]
@@ -394,6 +386,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
             around.reset(token)
 
     def _as_input(self, x: Any) -> Tensor:
+        if not isinstance(x, (Tensor, Array)):
+            naming.refuse_foreign(x, str(self))
         x = as_tensor(x, self.dtype)
         if x.dtype != self.dtype:
             given = f"its input is a Tensor of {x.dtype}"
@@ -438,10 +432,6 @@ class Layer(naming.Configurable, metaclass=LayerType):
         if isinstance(out_shape, dict):
             return dict(zip(sorted(out_shape), call.outputs, strict=True))
         return list(call.outputs) if isinstance(out_shape, list) else call.outputs[0]
-
-    # The symbolic input of this layer's only call, and the output of its first.
-    input = property(lambda self: naming.part("own layers").of_first_call(self, "inputs"))
-    output = property(lambda self: naming.part("own layers").of_first_call(self, "outputs"))
 
     def __str__(self) -> str:
         """Its class and name, for messages: "Dense 'dense_1'"."""

@@ -13,7 +13,7 @@ from typing import Any
 from minitl import ops
 from minitl.autograd import Symbolic, Tensor, as_tensor
 from minitl.layers.base import Layer
-from minitl.naming import elsewhere, part, unique_name
+from minitl.naming import elsewhere, part, refuse_foreign, unique_name
 
 __all__ = ["Operation"]
 
@@ -70,6 +70,7 @@ NAMES = {"divide": "true_divide", "getitem": "get_item"}
 def write_down(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """The symbolic result of an op on these arguments, some of which are symbolic tensors."""
     inputs: list[Any] = []
+    name = function.__name__
 
     def described(value: Any) -> Any:
         if isinstance(value, Symbolic):
@@ -83,11 +84,11 @@ def write_down(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             return {"ellipsis": True}
         if isinstance(value, list):
             return [described(each) for each in value]
+        refuse_foreign(value, name)
         if hasattr(value, "__array__"):
             return part("settings").serialize(value.tolist() if hasattr(value, "tolist") else value)
         return value
 
-    name = function.__name__
     given = described(list(args)), {key: described(value) for key, value in kwargs.items()}
     layer = Operation(name, *given, name=unique_name(NAMES.get(name, name)))
     return layer(inputs if len(inputs) > 1 else inputs[0])

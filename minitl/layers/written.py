@@ -12,6 +12,7 @@ it builds the layers inside, as a first call does, and changes no weight.
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,14 @@ import numpy as np
 from minitl import activations, initializers
 from minitl.autograd import Tensor, Variable, as_tensor, no_grad
 from minitl.layers.base import Call, Layer, SymbolicTensor
-from minitl.naming import complain_about_unknown, did_you_mean, elsewhere, leaves, nearest
+from minitl.naming import (
+    complain_about_unknown,
+    did_you_mean,
+    elsewhere,
+    leaves,
+    nearest,
+    refuse_foreign,
+)
 
 __all__: list[str] = []
 
@@ -37,6 +45,10 @@ def describe_call(cls: Any) -> None:
 
 def track(layer: Any, name: str, value: Any) -> None:
     """Put down what may hold layers, in `sublayers`' order, and weights that nobody added."""
+    for each in value if isinstance(value, (list, tuple)) else [value]:
+        refuse_foreign(each, f"{type(layer).__name__}.{name}")
+    if not isinstance(value, (Layer, Variable, list, tuple, dict)):
+        return
     if "holding" not in vars(layer):
         if isinstance(value, (Layer, Variable)):
             begin = f"{type(layer).__name__}.__init__ begins with super().__init__()"
@@ -180,11 +192,17 @@ class Form:
         return layer.run_call(args, named, training, rng)
 
 
-def form_of(layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Form:
+def form_of(layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """The form of a call on these arguments; TypeError for one that `call` does not have."""
     if layer.as_graph() is not None and isinstance(args[0], dict):
         layer, args = layer, ([args[0][name] for name in layer.input_names], *args[1:])
     known = inspect.signature(layer.call).parameters
+    if args == (None,):
+        first = next(iter(known))
+        args = (named.pop("inputs" if "inputs" in named else first, None),)
+        if not named:  # layer(inputs=x)
+            run: Any = lambda _, training, rng: layer(*args, training=training, rng=rng)  # noqa: E731
+            return SimpleNamespace(start=run)
     takes_any = {p.kind for p in known.values()} & {inspect.Parameter.VAR_KEYWORD}
     if not takes_any:
         complain_about_unknown(named, known, f"{type(layer).__name__}.call")
@@ -218,13 +236,22 @@ def output_shape(layer: Any, input_shape: Any) -> Any:
     form = getattr(input_shape, "form", None)
     several = isinstance(input_shape, list)
     shapes = input_shape.flat if form else input_shape if several else [input_shape]
-    shapes = [(None, *shape[1:]) for shape in shapes]
+    samples, shapes = shapes[0][:1], [(None, *shape[1:]) for shape in shapes]
     known = vars(layer).setdefault("_shapes_found", {})
     key = several, str(form and (form.args, form.named)), *shapes
     if key not in known:
         first, second = (_trial(layer, shapes, several, form, size) for size in (2, 3))
         known[key] = _common(first, second)
-    return known[key]
+    return _of_samples(known[key], samples)
+
+
+def _of_samples(shape: Any, samples: Any) -> Any:
+    """The shape for as many samples as the input has, where the first axis may have any."""
+    if isinstance(shape, dict):
+        return {name: _of_samples(each, samples) for name, each in shape.items()}
+    if isinstance(shape, list):
+        return [_of_samples(each, samples) for each in shape]
+    return (*samples, *shape[1:]) if shape[:1] == (None,) else shape
 
 
 def _trial(layer: Any, shapes: list[Any], several: bool, form: Any, size: int) -> Any:

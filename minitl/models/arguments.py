@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_arg
 import numpy as np
 
 from minitl import config
-from minitl.naming import Configurable, check_arguments, complain_about_unknown
+from minitl.naming import Configurable, check_arguments, complain_about_unknown, refuse_foreign
 
 
 class ArgumentError(TypeError, ValueError):
@@ -173,6 +173,7 @@ class Rules:
         rules = self.rules
         for name, value in (*zip(self.by_place, args, strict=False), *kwargs.items()):
             if name in rules and not rules[name].fits(value):
+                refuse_foreign(value, f"{what}: {name}")
                 found = f"must be {rules[name].words}, got {shown(value)}"
                 raise ArgumentError(f"{what}: {name} {found}")
 

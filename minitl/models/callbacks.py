@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from minitl.naming import Configurable, elsewhere, part
+from minitl.naming import Configurable, elsewhere, part, refuse_foreign
 
 Logs = dict[str, Any]
 
@@ -82,6 +82,7 @@ class CallbackList:
         given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         for callback in given:
             if not isinstance(callback, Callback):
+                refuse_foreign(callback, "callbacks")
                 raise TypeError(f"not a callback: {callback!r} (is it a class, or misplaced?)")
         self.callbacks = sorted([*given, *ours], key=lambda callback: callback.comes_last)
         for callback in self.callbacks:

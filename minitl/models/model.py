@@ -48,6 +48,11 @@ class Model(Layer):
 
     several_inputs = None
     _training_unless_told = None  # each layer's own
+    # Where it begins and ends, symbolic tensors or shapes: `keras_names/attributes.py` has them.
+    input: Any
+    output: Any
+    input_shape: Any
+    output_shape: Any
     own_steps: ClassVar[Set[str]] = frozenset()  # which of STEPS a subclass overrides
 
     def __init__(
@@ -175,20 +180,6 @@ class Model(Layer):
         return list(self.sublayers())
 
     get_layer = elsewhere("opened", "get_layer")
-
-    @property
-    def input(self) -> Any:
-        return self.inputs[0] if self.one_input else list(self.inputs)
-
-    @property
-    def output(self) -> Any:
-        return self.packed(list(self.outputs))
-
-    input_shape = property(lambda self: part("opened").input_shape(self))
-
-    @property
-    def output_shape(self) -> Any:
-        return self.packed([t.shape for t in self.outputs])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}, {len(self.layers)} layers>"
@@ -369,7 +360,6 @@ class Model(Layer):
     reset_metrics = elsewhere("steps", "reset_metrics")
     get_metrics_result = elsewhere("steps", "get_metrics_result")
     metrics = property(lambda self: part("steps").metrics_of(self))
-    metrics_names = property(lambda self: [metric.name for metric in self.metrics])
     predict_on_batch = elsewhere("one batch", "predict_on_batch")
     train_on_batch = elsewhere("one batch", "train_on_batch")
     test_on_batch = elsewhere("one batch", "test_on_batch")
@@ -401,6 +391,7 @@ def _symbolic_list(value: Any, what: str) -> list[SymbolicTensor]:
     for t in tensors:
         if not isinstance(t, SymbolicTensor):
             takes = f"{what} of a Model are symbolic tensors (from Input or from calling layers)"
+            naming.refuse_foreign(t, takes)
             raise TypeError(f"{takes}, got {type(t).__name__}")
     if not tensors:
         raise ValueError(f"a Model needs {what}")

@@ -111,12 +111,6 @@ def get_layer(model: Any, name: str | None = None, index: int | None = None) -> 
     raise ValueError(f"{model.name!r} has no layer {name!r}. {where_else(model, str(name))}")
 
 
-def input_shape(model: Any) -> Any:
-    """The shape of the model's input; a list when it has several."""
-    shapes = [t.shape for t in model.inputs]
-    return shapes[0] if model.one_input else shapes
-
-
 def where_else(model: Any, name: str) -> str:
     """A sentence on a layer that a model does not have: where it is inside, or the nearest."""
     for outer in model.inside()[1:]:

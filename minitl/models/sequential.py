@@ -8,7 +8,7 @@ import numpy as np
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import Input, InputLayer
 from minitl.models.model import Model
-from minitl.naming import unique_name
+from minitl.naming import refuse_foreign, unique_name
 
 
 class Sequential(Model):
@@ -40,11 +40,12 @@ class Sequential(Model):
         if isinstance(layer, SymbolicTensor):
             layer = layer.call.layer
         if not isinstance(layer, Layer):
+            refuse_foreign(layer, "a layer of a Sequential must be a Layer")
             raise TypeError(f"a layer of a Sequential must be a Layer, got {layer!r}")
         if isinstance(layer, InputLayer):
             if self._chain or self._path:
                 raise ValueError("an Input comes first in a Sequential")
-            self._path = [layer.output]
+            self._path = list(layer.symbolic_calls[0].outputs)
             return
         if any(layer.name == other.name for other in self._chain):
             raise ValueError(f"the Sequential already has a layer named {layer.name!r}")
@@ -103,7 +104,7 @@ class Sequential(Model):
         """The symbolic input, once it is known."""
         return self._path[0] if self._path else None
 
-    def __call__(self, x: Any, *more: Any, **named: Any) -> Any:
+    def __call__(self, x: Any = None, *more: Any, **named: Any) -> Any:
         if not self._path and self._chain:
             self.build(x.shape if hasattr(x, "shape") else np.shape(x))
         if not self.outputs:

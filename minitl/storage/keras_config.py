@@ -160,7 +160,7 @@ def model_from_config(settings: Mapping[str, Any], cls: type[Model] = Model) -> 
         name = each.get("name") or each["config"]["name"]
         layer = layer_from(each["class_name"], each["config"])
         if isinstance(layer, InputLayer):
-            tensors[name, 0] = [layer.output]
+            tensors[name, 0] = [layer.symbolic_calls[0].outputs[0]]
         calls[name] = len(each["inbound_nodes"])
         waiting += [_Call.read(layer, (name, i), c) for i, c in enumerate(each["inbound_nodes"])]
         if each["class_name"] in ("Functional", "Model"):

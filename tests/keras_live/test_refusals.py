@@ -19,11 +19,6 @@ def fit(k, x, y, **settings):
     return model.fit(x, y, verbose=0, **settings)
 
 
-def outputs_by_name(k):
-    x = k.Input((2,))
-    return k.Model(x, {"w": k.layers.Dense(1)(x), "v": k.layers.Dense(2)(x)})
-
-
 X, Y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
 SEQUENCE = np.ones((2, 3, 2), np.float32)
 IMAGE = np.ones((1, 4, 4, 2), np.float32)
@@ -56,18 +51,16 @@ REFUSED = {
     ),
     "a wrapped layer that is no LSTM or GRU": (
         lambda k: k.layers.Bidirectional(k.layers.SimpleRNN(2) if k is not minitl else Dense(2)),
-        "made of an LSTM or a GRU",
+        "layer must be a Recurrent, got <Dense",
     ),
     "other optimizers": (lambda k: k.optimizers.get("ftrl"), "unknown optimizer"),
     "other losses": (lambda k: k.losses.get("ctc"), "unknown loss"),
     "one image without a batch": (lambda k: k.layers.RandomFlip()(IMAGE[0]), "N, H, W, C"),
     "NaN in the data": (lambda k: fit(k, BAD, Y), "NaN"),
-    "a column of weights": (lambda k: fit(k, X, Y, sample_weight=Y), "sample_weight"),
     "steps of arrays": (
         lambda k: fit(k, X, Y, steps_per_epoch=1),
         "steps are for iterables of batches",
     ),
-    "outputs by name": (outputs_by_name, "outputs of a Model are a list"),
     "an input under another name": (
         lambda k: k.Model({"a": (x := k.Input((2,), name="b"))}, k.layers.Dense(1)(x)),
         "'a' has the name 'b'",

@@ -109,8 +109,14 @@ class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
         return super().fixed(training and self.random)  # only dropout behaves otherwise in training
 
     def __call__(
-        self, x: Any, *more: Any, training: bool | None = None, rng: Any = None, **others: Any
+        self,
+        x: Any = None,
+        *more: Any,
+        training: bool | None = None,
+        rng: Any = None,
+        **others: Any,
     ) -> Any:
+        x = others.pop("inputs", x)
         if there := [name for name, value in others.items() if value is not None]:
             reason = "it starts from a state of zeros and reads every step"
             raise TypeError(f"{self} takes no {there[0]!r}: {reason}")

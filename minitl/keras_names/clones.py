@@ -1,0 +1,49 @@
+"""`clone_model`: a model of the same layers, made anew."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from minitl.layers.base import listed
+from minitl.layers.core import Input
+
+__all__ = ["clone_model"]
+
+
+def clone_model(
+    model: Any,
+    input_tensors: Any = None,
+    clone_function: Callable[[Any], Any] | None = None,
+    call_function: None = None,
+    recursive: bool = False,
+) -> Any:
+    """A model of the same layers, made anew of their configurations, with new weights.
+
+    `clone_function` makes the new layer of an old one. Raises ValueError for a model that is not
+    made of layers' calls, and NotImplementedError for other ways to call them.
+    """
+    if input_tensors is not None or call_function is not None or recursive:
+        what = "input_tensors, call_function or recursive=True: call the layers of the clone"
+        raise NotImplementedError(f"clone_model takes no {what}")
+    if model.as_graph() is None:
+        raise ValueError(f"{model!r} has a call of its own: make another of its class")
+    make = clone_function or (lambda layer: type(layer).from_config(layer.get_config()))
+    made = {id(layer): make(layer) for layer in model.layers if layer not in model.input_layers}
+    if hasattr(model, "pop"):  # a Sequential
+        first = [Input(model.input_shape[1:], dtype=model.inputs[0].dtype)] if model.inputs else []
+        return type(model)([*first, *made.values()], name=model.name)
+    inputs = [Input(t.shape[1:], dtype=t.dtype, name=t.name) for t in model.inputs]
+    tensors = {id(t): new for t, new in zip(model.inputs, inputs, strict=True)}
+    for call in model.graph.calls:
+        given, layer = [tensors[id(t)] for t in call.inputs], made[id(call.layer)]
+        if call.form is not None:
+            form = copy.copy(call.form)
+            form.values = given
+            out = form.start(layer, call.training, None)
+        else:
+            out = layer(given if call.as_list else given[0], training=call.training)
+        found = listed(out)
+        tensors |= {id(t): new for t, new in zip(call.outputs, found, strict=True)}
+    outputs = [tensors[id(t)] for t in model.outputs]
+    one = inputs[0] if model.one_input else inputs
+    return type(model)(one, model.packed(outputs), name=model.name)
