@@ -33,7 +33,7 @@ ELSEWHERE = {
         "categorical_crossentropy sparse_categorical_crossentropy": "losses.others",
         "image=ops linalg=ops nn=ops numpy=ops": "",
     },
-    "config": {"backend epsilon image_data_format": "keras_names.attributes"},
+    "config": {"backend epsilon image_data_format": "keras_names.clones"},
     "models": {"clone_model": "keras_names.clones", "save_model": "storage.keras_models"},
     "utils": {  # which is minitl.saving as well
         "load_model load_weights save_model save_weights": "storage.keras_models",

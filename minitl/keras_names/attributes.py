@@ -19,20 +19,16 @@ class NotThere(AttributeError, NotImplementedError):
     """A name that Keras has and minitl has not; `hasattr` says no."""
 
 
-def _mask(layer: Layer) -> Callable[..., Any]:
-    return lambda inputs=None, previous_mask=None: previous_mask
-
-
 # What they are, for a layer or model.
 VALUES: dict[str, Callable[[Any], Any]] = {
     "compute_dtype": lambda layer: layer.dtype,
-    "compute_mask": _mask,
+    "compute_mask": lambda layer: lambda inputs=None, previous_mask=None: previous_mask,
     "input": lambda layer: part("own layers").of_first_call(layer, "inputs"),
     "input_dtype": lambda layer: layer.dtype,
     "jit_compile": lambda layer: False,
     "losses": lambda layer: layer.regularization(),
     "metrics_names": lambda model: [metric.name for metric in model.metrics],
-    "non_trainable_variables": lambda layer: [v for v in layer.weights if not v.trainable],
+    "non_trainable_variables": lambda layer: layer.non_trainable_weights,
     "non_trainable_weights": lambda layer: [v for v in layer.weights if not v.trainable],
     "output": lambda layer: part("own layers").of_first_call(layer, "outputs"),
     "run_eagerly": lambda layer: False,

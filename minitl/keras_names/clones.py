@@ -1,13 +1,15 @@
-"""`clone_model`: a model of the same layers, made anew."""
+"""Functions of Keras's that have no other place: `clone_model`, and settings that are fixed."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
-from minitl.layers.base import listed
+from minitl.layers.base import Call, listed
 from minitl.layers.core import Input
 
 __all__ = ["clone_model"]
+
+backend, epsilon = lambda: "numpy", lambda: 1e-7
+image_data_format = lambda: "channels_last"  # noqa: E731
 
 
 def clone_model(
@@ -23,8 +25,7 @@ def clone_model(
     made of layers' calls, and NotImplementedError for other ways to call them.
     """
     if input_tensors is not None or call_function is not None or recursive:
-        what = "input_tensors, call_function or recursive=True: call the layers of the clone"
-        raise NotImplementedError(f"clone_model takes no {what}")
+        raise NotImplementedError("clone_model calls the layers as they were: call the clone")
     if model.as_graph() is None:
         raise ValueError(f"{model!r} has a call of its own: make another of its class")
     make = clone_function or (lambda layer: type(layer).from_config(layer.get_config()))
@@ -36,13 +37,7 @@ def clone_model(
     tensors = {id(t): new for t, new in zip(model.inputs, inputs, strict=True)}
     for call in model.graph.calls:
         given, layer = [tensors[id(t)] for t in call.inputs], made[id(call.layer)]
-        if call.form is not None:
-            form = copy.copy(call.form)
-            form.values = given
-            out = form.start(layer, call.training, None)
-        else:
-            out = layer(given if call.as_list else given[0], training=call.training)
-        found = listed(out)
+        found = listed(layer.connect(Call(layer, given, call.training, call.as_list, call.form)))
         tensors |= {id(t): new for t, new in zip(call.outputs, found, strict=True)}
     outputs = [tensors[id(t)] for t in model.outputs]
     one = inputs[0] if model.one_input else inputs
