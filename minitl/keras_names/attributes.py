@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from minitl.keras_names.reasons import not_here
-from minitl.layers.base import Layer
 from minitl.naming import did_you_mean, part
 
 
@@ -32,7 +31,6 @@ VALUES: dict[str, Callable[[Any], Any]] = {
     "non_trainable_weights": lambda layer: [v for v in layer.weights if not v.trainable],
     "output": lambda layer: part("own layers").of_first_call(layer, "outputs"),
     "run_eagerly": lambda layer: False,
-    "supports_masking": lambda layer: False,
     "trainable_variables": lambda layer: layer.trainable_weights,
     "variable_dtype": lambda layer: layer.dtype,
     "variables": lambda layer: layer.weights,

@@ -197,7 +197,7 @@ def form_of(layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if layer.as_graph() is not None and isinstance(args[0], dict):
         layer, args = layer, ([args[0][name] for name in layer.input_names], *args[1:])
     known = inspect.signature(layer.call).parameters
-    if args == (None,):
+    if len(args) == 1 and args[0] is None:
         first = next(iter(known))
         args = (named.pop("inputs" if "inputs" in named else first, None),)
         if not named:  # layer(inputs=x)
