@@ -1,10 +1,12 @@
 """What is Keras's and given to minitl is recognised; names that Keras has are answered in words."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import minitl
-from minitl import layers
+from minitl import keras_names, layers
 
 LINE = "is Keras's, not minitl's: was an import line forgotten"
 
@@ -127,3 +129,29 @@ def test_a_clone_has_the_layers_and_other_weights():
         return type(layer).from_config(config | {"units": 3} if "units" in config else config)
 
     assert minitl.models.clone_model(model(), clone_function=wider).output_shape == (None, 3)
+
+
+def test_what_docs_say_is_not_there_is_in_the_code_s_list():
+    text = (Path(__file__).parents[2] / "docs" / "keras.md").read_text("utf-8")
+    names = {name for _, name in keras_names.not_here()}
+    names |= {name for each in keras_names.ARGUMENTS for name in each[0].split()}
+    row = {
+        "mixed precision": "mixed_precision",
+        "quantization": "quantizers",
+        "LoRA": "lora_rank",
+        "several devices": "distribution",
+        "TensorBoard": "TensorBoard",
+        "JAX": "JaxLayer",
+        "volumes": "Conv3D",
+        "transposed convolutions": "Conv2DTranspose",
+        "attention": "MultiHeadAttention",
+        "`Masking`": "Masking",
+        "constraints of weights": "kernel_constraint",
+        "activity regularizers": "activity_regularizer",
+        "averages of weights": "use_ema",
+        "text": "TextVectorization",
+        "networks beyond": "EfficientNetB0",
+    }
+    for words, name in row.items():
+        assert words in text, words
+        assert name in names, name
