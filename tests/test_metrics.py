@@ -218,3 +218,10 @@ def test_integers_and_a_missing_axis_in_metrics():
     own = metrics.get(lambda t, p: np.abs(t - p))
     own.update_state(np.array([1, 2, 3]), np.zeros((3, 1), np.float32), [1, 1, 0])
     assert own.result() == 1.5
+
+
+@pytest.mark.parametrize("name", ["Poisson", "KLDivergence", "Hinge", "SquaredHinge"])
+def test_a_loss_as_a_metric_of_its_name(name):
+    truth, predictions = np.array([[0, 1.0], [1, 0]]), np.array([[0.2, 0.8], [0.7, 0.3]])
+    found = getattr(metrics, name)()(truth, predictions)
+    assert found == pytest.approx(float(getattr(losses, name)()(truth, predictions).storage))

@@ -122,6 +122,9 @@ ARGUMENTS: list[tuple[str, tuple[Any, ...], str]] = [
     ),
     ("safe_mode", (None, True), "no code is read from a file"),
     ("layout", (None,), "minitl runs on one machine"),
+    ("axis", (-1,), "classes are along the last axis"),
+    ("ignore_class", (None,), "every label counts: give those a sample_weight of 0"),
+    ("implementation", (None, 0, 1, 2), "there is one way to compute"),
 ]
 
 
@@ -140,7 +143,8 @@ def without_idle_arguments(
         kwargs = dict(left)
     for names, idle, reason in ARGUMENTS:
         for name in kwargs.keys() & set(names.split()) - set(known):
-            if not any(kwargs[name] is v or kwargs[name] == v for v in idle):
+            given = kwargs[name]
+            if not any(given is v or (np.isscalar(given) and given == v) for v in idle):
                 value = f"{what}() has no argument {name!r} (here {kwargs[name]!r})"
                 raise TypeError(f"{value}, which Keras's has: {reason}")
             del left[name]

@@ -354,6 +354,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
         self, x: Any = None, *more: Any, training: bool | None = None, rng: Rng = None, **named: Any
     ) -> Any:
         """Compute on arrays or Tensors, or extend a graph from symbolic tensors."""
+        if x is None and "inputs" in named:
+            x = named.pop("inputs")
         if more and isinstance(more[0], bool):
             training, more = more[0], more[1:]
         if more or named or isinstance(x, dict):

@@ -95,6 +95,34 @@ class MeanAbsoluteError(_OfLoss, loss_type=losses.MeanAbsoluteError):
     """The mean of |t - y|."""
 
 
+class MeanAbsolutePercentageError(_OfLoss, loss_type=losses.MeanAbsolutePercentageError):
+    """The mean of 100 |t - y| / |t|."""
+
+
+class MeanSquaredLogarithmicError(_OfLoss, loss_type=losses.MeanSquaredLogarithmicError):
+    """The mean of (log(1 + t) - log(1 + y))^2."""
+
+
+class Hinge(_OfLoss, loss_type=losses.Hinge):
+    """The loss of that name, as a metric."""
+
+
+class SquaredHinge(_OfLoss, loss_type=losses.SquaredHinge):
+    """The loss of that name, as a metric."""
+
+
+class CategoricalHinge(_OfLoss, loss_type=losses.CategoricalHinge):
+    """The loss of that name, as a metric."""
+
+
+class KLDivergence(_OfLoss, loss_type=losses.KLDivergence):
+    """The loss of that name, as a metric."""
+
+
+class Poisson(_OfLoss, loss_type=losses.Poisson):
+    """The loss of that name, as a metric."""
+
+
 class CosineSimilarity(_OfLoss, loss_type=losses.CosineSimilarity):
     """The mean of <t, y> / (|t| |y|): 1 for vectors of one direction. The loss has a minus."""
 

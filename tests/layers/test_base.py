@@ -360,3 +360,8 @@ def test_input_range(values, warns):
         warnings.simplefilter("always")
         InputRange(-124, 151, "")(np.array(values, np.float32), "x")
     assert bool(seen) is warns
+
+
+def test_the_input_by_its_name():
+    layer = Dense(2)
+    assert np.array_equal(layer(inputs=np.ones((1, 3))), layer(np.ones((1, 3))))
