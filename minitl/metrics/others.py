@@ -95,32 +95,10 @@ class MeanAbsoluteError(_OfLoss, loss_type=losses.MeanAbsoluteError):
     """The mean of |t - y|."""
 
 
-class MeanAbsolutePercentageError(_OfLoss, loss_type=losses.MeanAbsolutePercentageError):
-    """The mean of 100 |t - y| / |t|."""
-
-
-class MeanSquaredLogarithmicError(_OfLoss, loss_type=losses.MeanSquaredLogarithmicError):
-    """The mean of (log(1 + t) - log(1 + y))^2."""
-
-
-class Hinge(_OfLoss, loss_type=losses.Hinge):
-    """The loss of that name, as a metric."""
-
-
-class SquaredHinge(_OfLoss, loss_type=losses.SquaredHinge):
-    """The loss of that name, as a metric."""
-
-
-class CategoricalHinge(_OfLoss, loss_type=losses.CategoricalHinge):
-    """The loss of that name, as a metric."""
-
-
-class KLDivergence(_OfLoss, loss_type=losses.KLDivergence):
-    """The loss of that name, as a metric."""
-
-
-class Poisson(_OfLoss, loss_type=losses.Poisson):
-    """The loss of that name, as a metric."""
+AS_LOSSES = "CategoricalHinge Hinge KLDivergence MeanAbsolutePercentageError Poisson SquaredHinge"
+for _name in [*AS_LOSSES.split(), "MeanSquaredLogarithmicError"]:
+    said = {"__module__": __name__, "__doc__": "The loss of that name, as a metric."}
+    globals()[_name] = type(_name, (_OfLoss,), said | {"loss_type": getattr(losses, _name)})
 
 
 class CosineSimilarity(_OfLoss, loss_type=losses.CosineSimilarity):
