@@ -40,7 +40,7 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 OF_MODELS: dict[str, Callable[[Any], Any]] = {
     "input": lambda model: model.inputs[0] if model.one_input else list(model.inputs),
     "input_shape": lambda model: (
-        (found := [t.shape for t in model.inputs])[0] if model.one_input else found
+        model.inputs[0].shape if model.one_input else [t.shape for t in model.inputs]
     ),
     "output": lambda model: model.packed(list(model.outputs)),
     "output_shape": lambda model: model.packed([t.shape for t in model.outputs]),

@@ -240,12 +240,13 @@ class Dice(_AlongLast):
         self.axis = axis
 
     alpha = beta = 0.5
+    floor = EPSILON / 2  # Keras adds EPSILON to twice this denominator
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         t, axis = targets_like(y_true, y_pred), self.axis
         both = ops.sum(y_pred * t, axis=axis)
         missed, false = ops.sum((1 - y_pred) * t, axis=axis), ops.sum(y_pred * (1 - t), axis=axis)
-        return 1 - both / (both + missed * self.alpha + false * self.beta + EPSILON)
+        return 1 - both / (both + missed * self.alpha + false * self.beta + self.floor)
 
 
 class Tversky(Dice):
@@ -260,7 +261,7 @@ class Tversky(Dice):
         axis: Any = None,
     ):
         super().__init__(reduction, name, axis)
-        self.alpha, self.beta = alpha, beta
+        self.alpha, self.beta, self.floor = alpha, beta, EPSILON
 
 
 short: dict[str, Any] = {"mse": MeanSquaredError, "mae": MeanAbsoluteError, "kld": KLDivergence}

@@ -563,6 +563,8 @@ LOSSES = {
     "Hinge": (("binary", "signs", "numbers"), ("numbers",), {}),
     "SquaredHinge": (("binary", "signs", "numbers"), ("numbers",), {}),
     "CategoricalHinge": (("one-hot",), ("numbers",), {}),
+    "Dice": (("binary", "fractions"), ("sigmoid",), {}),
+    "Tversky": (("binary", "fractions"), ("sigmoid",), {"alpha": (0.5, 0.25), "beta": (0.5, 0.75)}),
 }
 
 
@@ -672,6 +674,13 @@ METRICS = {
     "BinaryCrossentropy": ("binary", "unit", {"label_smoothing": (0.0, 0.1)}),
     "CategoricalCrossentropy": ("one-hot", "scores", {"label_smoothing": (0.0, 0.1)}),
     "SparseCategoricalCrossentropy": ("labels", "scores", {}),
+    "Hinge": ("one-hot", "numbers", {}),
+    "SquaredHinge": ("one-hot", "numbers", {}),
+    "CategoricalHinge": ("one-hot", "numbers", {}),
+    "KLDivergence": ("scores", "scores", {}),
+    "Poisson": ("one-hot", "scores", {}),
+    "MeanAbsolutePercentageError": ("numbers", "numbers", {}),
+    "MeanSquaredLogarithmicError": ("scores", "scores", {}),
     "Mean": (None, "numbers", {}),
     "Sum": (None, "numbers", {}),
 }

@@ -51,7 +51,6 @@ ALLOWED = {
         for name in ("DepthwiseConv2D", "SeparableConv2D", "SeparableConvolution2D")
         for what in ("initializer", "regularizer")
     },
-    ("utils.custom_object_scope", "objects"): "Keras's is (custom_objects), hidden by *args",
     ("metrics.Metric", "name"): "comes second in Keras, after dtype, which minitl has not",
     ("metrics.get", "loss"): "minitl resolves 'accuracy' here",
     ("metrics.get", "output_shape"): "minitl resolves 'accuracy' here",

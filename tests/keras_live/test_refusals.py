@@ -55,7 +55,6 @@ REFUSED = {
     ),
     "other optimizers": (lambda k: k.optimizers.get("ftrl"), "unknown optimizer"),
     "other losses": (lambda k: k.losses.get("ctc"), "unknown loss"),
-    "one image without a batch": (lambda k: k.layers.RandomFlip()(IMAGE[0]), "N, H, W, C"),
     "NaN in the data": (lambda k: fit(k, BAD, Y), "NaN"),
     "steps of arrays": (
         lambda k: fit(k, X, Y, steps_per_epoch=1),
