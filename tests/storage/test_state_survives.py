@@ -95,6 +95,7 @@ def test_a_state_that_does_not_fit_is_said(tmp_path):
 @pytest.mark.parametrize("way", ["from Keras", "to Keras"])
 def test_a_training_goes_on_in_the_other_framework(tmp_path, ending, kind, way):
     keras = pytest.importorskip("keras")
+    keras.utils.clear_session()  # else its dtype policy is still that of a test in float64
     path = tmp_path / f"m{ending}"
 
     def start(of):
