@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl.transfer.optimum import Centred, Head, targets_of
+from minitl.transfer.optimum import Centred, Head, check_penalty, targets_of
 
 AXES = 4096  # up to so many columns their principal axes are computed; else each has its own unit
 HISTORY = 30  # steps that L-BFGS remembers
@@ -45,10 +45,7 @@ def solve_head(
     """
     from scipy.optimize import minimize
 
-    if not 0 < l2 < np.inf:
-        raise ValueError(
-            f"l2 must be positive, got {l2!r}: without it there need not be an optimum"
-        )
+    check_penalty(l2)
     whole = _Shares(f, y, sample_weight, client)
     turn, unit = whole.axes(l2)
     d, m, norms = whole.width, whole.classes, list[float]()

@@ -19,6 +19,12 @@ __all__ = ["Conv1D", "Convolution1D", "Cropping1D", "DepthwiseConv2D", "Embeddin
 __all__ += ["SeparableConv2D", "SeparableConvolution2D", "ZeroPadding1D"]
 
 
+def _channels_of(layer: Layer, input_shape: Shape) -> int:
+    if input_shape[-1] is None:
+        raise ValueError(f"{layer} needs a known number of channels")
+    return input_shape[-1]
+
+
 class DepthwiseConv2D(Weighted, input_rank=4):
     """Every channel by filters of its own: (N, H, W, C) -> (N, OH, OW, C * depth_multiplier).
 
@@ -61,13 +67,8 @@ class DepthwiseConv2D(Weighted, input_rank=4):
             if not k.startswith("kernel_in") and k != "kernel_regularizer"
         }
 
-    def _channels_of(self, input_shape: Shape) -> int:
-        if input_shape[-1] is None:
-            raise ValueError(f"{self} needs a known number of channels")
-        return input_shape[-1]
-
     def build(self, input_shape: Shape) -> None:
-        c = self._channels_of(input_shape)
+        c = _channels_of(self, input_shape)
         self.kernel = self.add_weight(
             "kernel",
             (*self.kernel_size, c, self.depth_multiplier),
@@ -88,7 +89,7 @@ class DepthwiseConv2D(Weighted, input_rank=4):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         out = slide_shape(input_shape, self.kernel_size, self.strides, self.padding)
-        return (input_shape[0], *out, self._channels_of(input_shape) * self.depth_multiplier)
+        return (input_shape[0], *out, _channels_of(self, input_shape) * self.depth_multiplier)
 
     def multiply_adds(self, input_shape: Shape) -> int:
         places = (*self.compute_output_shape(input_shape)[1:], *self.kernel_size)
@@ -125,7 +126,7 @@ class SeparableConv2D(DepthwiseConv2D):
         self.pointwise_regularizer = regularizer(pointwise_regularizer)
 
     def build(self, input_shape: Shape) -> None:
-        c = self._channels_of(input_shape)
+        c = _channels_of(self, input_shape)
         m = self.depth_multiplier
         self.kernel = self.add_weight(
             "depthwise_kernel",
@@ -185,9 +186,7 @@ class Conv1D(Weighted, input_rank=3):
         self.padding = padding if padding == "causal" else valid_or_same(padding)
 
     def build(self, input_shape: Shape) -> None:
-        if input_shape[-1] is None:
-            raise ValueError(f"{self} needs a known number of channels")
-        self.add_kernel((self.kernel_size, input_shape[-1], self.filters))
+        self.add_kernel((self.kernel_size, _channels_of(self, input_shape), self.filters))
 
     def call(self, x: Tensor) -> Tensor:
         if self.padding == "causal":

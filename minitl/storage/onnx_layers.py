@@ -349,8 +349,6 @@ def _normalization(g: OnnxGraph, layer: Any, x: Value) -> str:
 
 @writes(k.Embedding)
 def _embedding(g: OnnxGraph, layer: Any, x: Value) -> str:
-    if layer.mask_zero:
-        raise OnnxError(f"{layer} has mask_zero=True: masks of steps have no counterpart in ONNX")
     index = g.node("Cast", g.last(x), to=g.onnx.TensorProto.INT64)
     return g.node("Gather", g.weight(layer.embeddings), index, axis=0)
 

@@ -73,9 +73,7 @@ def solve_head(
     """
     f = np.asarray(f)
     targets = targets_of(f, y, sample_weight)
-    if not 0 < l2 < np.inf:
-        why = "without it there need not be an optimum"
-        raise ValueError(f"l2 must be positive, got {l2!r}: {why}")
+    check_penalty(l2)
     if not np.isfinite(f.sum(dtype=np.float64)):
         raise ValueError("F has NaN or infinite numbers")
     # With one thread of BLAS, else their number would show in bits; SciPy has a BLAS of its own,
@@ -113,6 +111,13 @@ def head_loss(
     f, w, b = np.asarray(f), np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
     targets = targets_of(f, y, sample_weight, len(b))
     return Centred(f, centre=False).loss_and_norm(targets, w, b, l2)[0]
+
+
+def check_penalty(l2: float) -> None:
+    """Raise ValueError unless l2 is positive."""
+    if not 0 < l2 < np.inf:
+        why = "without it there need not be an optimum"
+        raise ValueError(f"l2 must be positive, got {l2!r}: {why}")
 
 
 def targets_of(f: Any, y: Any, sample_weight: Any, classes: int | None = None) -> np.ndarray:
