@@ -59,16 +59,17 @@ class Loss(Configurable):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         try:
             losses = as_tensor(self.call(*comparable(y_true, y_pred)))
-            weights = weight_per_number(sample_weight, losses.shape, losses.dtype)
+            if (weights := sample_weight) is not None:
+                weights = weight_per_number(weights, losses.shape, losses.dtype)
         except Exception as error:
             part("arguments").tell(error)
-        losses = losses if sample_weight is None else losses * weights
+        losses = losses if weights is None else losses * weights
         if self.reduction is None:
             return losses
         total = losses.sum()
         if self.reduction == "sum":
             return total
-        if self.reduction == "mean_with_sample_weight" and sample_weight is not None:
+        if self.reduction == "mean_with_sample_weight" and weights is not None:
             return total / float(weights.sum())
         return total / float(max(losses.storage.size, 1))
 
