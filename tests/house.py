@@ -25,12 +25,12 @@ PACKAGE = ROOT / "minitl"
 SPINE = PACKAGE / "spine.txt"
 
 SPINE_LINES = 4_000  # not blank ones
-LINES = 31_500  # while new rooms are built; to be tidied to 27,000
+LINES = 32_400  # while new rooms are built (900 of them are the course); to be tidied to 27,000
 FILE_LINES = 600
 FUNCTION_LINES = 60
 PARAMETERS = 10
-ENTRIES = 31  # py.typed, which type checkers look for, is one of them
-ARROWS = 175
+ENTRIES = 32  # py.typed, which type checkers look for, is one of them
+ARROWS = 190  # the course (study) touches each room that it teaches
 FLOORS = 12
 
 # Functions whose arguments are Keras's own, so that a Keras script runs. Of these only the body

@@ -19,6 +19,7 @@ COMMANDS = [
     "info",
     "augment",
     "serve",
+    "study",
     "warmup",
     "completion",
 ]
