@@ -281,9 +281,24 @@ def run(measurements: Mapping[str, Callable[[Options], Report]], arguments: Any)
             arguments.json.write_text(json.dumps(known, indent=1) + "\n")
 
 
-def main(measure: Callable[[Options], Report]) -> None:
-    """The command line of one benchmark: `python -m benchmarks.<name>`."""
+def main(
+    measure: Callable[[Options], Report], plot: Callable[[Report, Path], None] | None = None
+) -> None:
+    """The command line of one benchmark: `python -m benchmarks.<name>`; `plot` draws its report."""
     module = sys.modules[measure.__module__]
     spec = module.__spec__
     name = spec.name.rpartition(".")[2] if spec else module.__name__
-    run({name: measure}, arguments_parser(module.__doc__ or "").parse_args())
+    parser = arguments_parser(module.__doc__ or "")
+    if plot is None:
+        run({name: measure}, parser.parse_args())
+        return
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it: .png, .svg or .pdf")
+    arguments = parser.parse_args()
+
+    def measure_and_plot(options: Options) -> Report:
+        report = measure(options)
+        if arguments.plot:
+            plot(report, arguments.plot)
+        return report
+
+    run({name: measure_and_plot}, arguments)

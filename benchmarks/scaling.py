@@ -279,7 +279,7 @@ def _limit(costs: Costs) -> float:
     return costs.worker / costs.centre
 
 
-def plot(report: Report, path: str) -> None:
+def plot(report: Report, path: Path) -> None:
     """Pictures per second by workers, one line per number of pictures."""
     from matplotlib.figure import Figure
 
@@ -296,16 +296,4 @@ def plot(report: Report, path: str) -> None:
 
 
 if __name__ == "__main__":
-    if "--plot" in sys.argv:
-        at = sys.argv.index("--plot")
-        path = sys.argv[at + 1]
-        del sys.argv[at : at + 2]
-
-        def measure_and_plot(options: Options) -> Report:
-            report = measure(options)
-            plot(report, path)
-            return report
-
-        main(measure_and_plot)
-    else:
-        main(measure)
+    main(measure, plot)
