@@ -37,7 +37,6 @@ class Images(NamedTuple):
     names: list[str]
     apart: bool  # whether those to validate are a folder of their own
     skipped: str  # a sentence about what was left out
-    looks: np.ndarray  # (N, 144), see `judging/seen.py`
     thumbnails: list[np.ndarray]  # N, see `judging/duplicates.py`
 
     @property

@@ -234,7 +234,8 @@ class Learning:
             f, p = with_features(self.model).predict(pictures, verbose=0)
             novelty = Novelty.fit(f, p.max(axis=1))
         digests = [images.every.digests[images.every.paths[row]] for row in rows]
-        self.about["seen"] = remember(digests, images.looks[rows], self.arguments.seed)
+        looks = np.array([look(images.thumbnails[row]) for row in rows])
+        self.about["seen"] = remember(digests, looks, self.arguments.seed)
         self.about["novelty"] = novelty.to_dict()
         return self.model
 
@@ -283,11 +284,9 @@ def read_images(arguments: argparse.Namespace) -> Images:
         pictures = pictures.joined(more)
         if all(each is not None for each in groups):
             pictures.groups = np.concatenate(groups)
-    looks: list[np.ndarray] = []
     thumbnails: list[np.ndarray] = []
 
     def see(_: np.ndarray, pixels: np.ndarray) -> None:
-        looks.extend(map(look, pixels))
         thumbnails.extend(map(thumbnail, pixels))
 
     every = readable(pictures, strict, see)
@@ -300,7 +299,7 @@ def read_images(arguments: argparse.Namespace) -> Images:
     for sentence in same_pictures(every, side):
         warnings.warn(sentence, stacklevel=1)
     skipped = left_out(pictures)
-    return Images(every, rows, others, names, apart, skipped, np.array(looks), thumbnails)
+    return Images(every, rows, others, names, apart, skipped, thumbnails)
 
 
 def _sides(

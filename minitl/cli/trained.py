@@ -15,6 +15,7 @@ from minitl.applications.vgg16 import preprocess_input
 from minitl.cli.folders import walk
 from minitl.data.images import INTERPOLATIONS
 from minitl.data.pictures import FORMERLY, Pictures
+from minitl.judging.duplicates import thumbnail
 from minitl.judging.novelty import Novelty
 from minitl.judging.seen import look
 from minitl.models import Model, load_model
@@ -126,4 +127,5 @@ def classified(
             f, p = both.predict(prepare(pixels), batch_size=step, verbose=0)
         if novelty is not None:
             unlike = novelty.unlike(f, p.max(axis=1)).tolist()
-        yield from map(Said, rows.tolist(), p, f, unlike, map(look, pixels))
+        looks = map(look, map(thumbnail, pixels))
+        yield from map(Said, rows.tolist(), p, f, unlike, looks)

@@ -40,6 +40,7 @@ PER_BYTE = 64  # so many more for each byte of the file: a photograph needs 20 t
 LARGE = 60_000_000  # bytes: what takes more is decoded alone
 MOST_BYTES = 2**31  # of a file
 MOST_SCANS = 2_000_000_000  # of a progressive JPEG, times its pixels: some seconds
+MOST_PLAIN = 12_000_000  # bytes of a PNM file in plain text, which decodes at 2 MB per second
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # else 4
 # Bytes per pixel that the decoders take beside the image (measured with Pillow 13); those that are
 # written in Python, and so slow, are given fewer pixels.
@@ -169,6 +170,12 @@ def _counted(img: Any, file: Any, extra: int, target: tuple[int, int] | None) ->
             img.draft(None, target[::-1])
         # The decoder takes the interpreter's lock after every block: few, while a network computes.
         img.decodermaxblock = 2**22
+    if img.format == "PPM" and img.tile[0][0] == "ppm_plain" and size > MOST_PLAIN:
+        text = (
+            f"it is {size / 1e6:,.0f} MB of numbers in plain text, and {MOST_PLAIN / 1e6:,.0f} MB"
+        )
+        text += " is the most, as they are slow to read: save it in a binary format, PNG say"
+        raise PictureError(text, "that would take too much memory or time")
     file.seek(0)
     left = img.width * img.height
     needs = pixels * each + left * (MODE_BYTES.get(img.mode, 4) + extra)

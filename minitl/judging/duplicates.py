@@ -68,11 +68,24 @@ def near_duplicates(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     nearest = np.full(len(rows), np.inf)
     for side in (0, 1):
         np.minimum.at(nearest, pairs[:, side], distances)
-    others = np.append(nearest[nearest > CLOSE], np.inf)
-    limit = np.clip(SHARE * np.quantile(others, 0.1, method="lower"), CLOSE, FAR)
-    found = np.flatnonzero(distances <= limit)
+    found = np.flatnonzero(distances <= near_limit(nearest))
     found = found[np.argsort(distances[found], kind="stable")]
     return rows[pairs[found]], distances[found]
+
+
+def near_limit(nearest: np.ndarray) -> float:
+    """Up to what distance pictures are copies, by that from each to its nearest other (N,)."""
+    others = np.append(nearest[nearest > CLOSE], np.inf)
+    return float(np.clip(SHARE * np.quantile(others, 0.1, method="lower"), CLOSE, FAR))
+
+
+def unlikeness(aa: Any, bb: Any, ab: Any) -> np.ndarray:
+    """The distance, see above, by variances and covariance of grays; infinite for a negative, and
+    where one has much more contrast than light explains."""
+    flatter, other = np.minimum(aa, bb), np.maximum(aa, bb)
+    left = np.sqrt(np.maximum(flatter - ab * ab / np.maximum(other, 1e-6), 0))
+    alike = (ab > 0) & (other < 3 * flatter + 4)
+    return np.where(alike, left / (0.5 + 0.02 * np.sqrt(flatter)), np.inf)
 
 
 def groups_of(pairs: np.ndarray, count: int) -> np.ndarray:
@@ -90,26 +103,19 @@ def groups_of(pairs: np.ndarray, count: int) -> np.ndarray:
 
 
 def _candidates(pictures: np.ndarray) -> np.ndarray:
-    """Pairs (P, 2), i < j, in which one is among the nearest of the other, light apart.
-
-    With gray pictures of mean 0 and length 1, cos = a . b, and the residual of the fit is
-    sqrt(1 - cos^2) of the contrast.
-    """
+    """Pairs (P, 2), i < j, in which one is among the nearest of the other, at half the size."""
     n = len(pictures)
     if n < 2:
         return np.zeros((0, 2), np.intp)
     half = SIDE // 2
     gray = pictures.reshape(n, half, 2, half, 2, 3).mean(axis=(2, 4, 5), dtype=np.float32)
     gray = gray.reshape(n, -1) - gray.reshape(n, -1).mean(axis=1, keepdims=True)
-    length = np.linalg.norm(gray, axis=1)
-    unit, spread = gray / np.maximum(length, 1e-6)[:, np.newaxis], length / half
-    tolerance = (0.5 + 0.02 * spread) / np.maximum(spread, 1e-6)
+    variance = (gray * gray).mean(axis=1)
     few, found = min(NEAREST, n - 1), []
     for start in range(0, n, ROWS):
         here = np.arange(start, min(start + ROWS, n))
-        cosine = unit[here] @ unit.T  # (rows, N)
-        residual = np.sqrt(np.maximum(1 - cosine * np.abs(cosine), 0))
-        residual /= np.maximum(tolerance[here, np.newaxis], tolerance)
+        shared = gray[here] @ gray.T / half**2  # (rows, N)
+        residual = np.minimum(unlikeness(variance[here, np.newaxis], variance, shared), 1e6)
         residual[np.arange(len(here)), here] = np.inf
         nearest = np.argpartition(residual, few - 1, axis=1)[:, :few]
         found.append(np.column_stack([np.repeat(here, few), nearest.ravel()]))
@@ -134,11 +140,8 @@ def _distances(pictures: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         tint = np.sqrt(np.where(inside, (tint**2).mean(axis=2), 0).sum(axis=1) / count)
         a, b = (np.where(inside, g - _mean(g, inside, count), 0) for g in gray)
         aa, bb, ab = (np.einsum("pi,pi->p", *two) for two in ((a, a), (b, b), (a, b)))
-        flatter, other = np.minimum(aa, bb), np.maximum(aa, bb)
-        left = np.maximum(flatter - ab**2 / np.maximum(other, 1e-6), 0)
-        residual, spread = np.sqrt(left / count), np.sqrt(flatter / count)
-        alike = (ab > 0) & (other < 3 * flatter + 4 * count) & (tint < TINT)
-        found[some] = np.where(alike, residual / (0.5 + 0.02 * spread), np.inf)
+        apart = unlikeness(aa / count, bb / count, ab / count)
+        found[some] = np.where(tint < TINT, apart, np.inf)
     return found
 
 

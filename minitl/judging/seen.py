@@ -1,8 +1,9 @@
 """Which pictures has a model been trained on? It remembers them by what they look like.
 
 Of each picture 8 bytes say which it is exactly, and 144 how it looks, so small and gray that a copy
-which was re-encoded or resized looks the same. `remember` makes of N pictures what a model keeps in
-its metadata, under "seen"; `recognise` tells which of others are among them.
+which was re-encoded or resized looks the same: by the distance of `duplicates.py`. `remember` makes
+of N pictures what a model keeps in its metadata, under "seen"; `recognise` tells which of others
+are among them.
 """
 
 from __future__ import annotations
@@ -13,21 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from minitl.judging.duplicates import thumbnail
+from minitl.judging.duplicates import near_limit, unlikeness
 from minitl.models.arguments import guard
 
+# Of 2,624 solar cells the nearest two are 1.00 apart; of 200 copies as JPEG of quality 20 it is 4
+# that are 0.95 or more from theirs, of quality 35 one, of half and a quarter of the size none.
 SIDE = 12  # of a look
 MOST = 20_000  # pictures that are remembered; of more, so many drawn at random
-# Copies as JPEG of quality 20, or of a quarter of the size, are at most 1.5 from the picture; of
-# 656 solar cells the nearest two are 1.9 apart, photographs 14.
-CLOSE, FAR, SHARE = 1.0, 4.0, 0.19  # as in `duplicates.py`, where the median says how alike all are
+PLAIN = 1.0  # levels: so little contrast is one colour, which is known by itself
 
 
-def look(image: np.ndarray) -> np.ndarray:
-    """(144,) uint8 of a picture (H, W, 3), 0-255: its grays in 12 x 12 fields."""
-    gray = thumbnail(image).astype(np.float32).mean(axis=2)
-    side = len(gray) // SIDE
-    fields = gray.reshape(SIDE, side, SIDE, side).mean(axis=(1, 3))
+def look(small: np.ndarray) -> np.ndarray:
+    """(144,) uint8: of a picture's `thumbnail` (24, 24, 3), the grays in 12 x 12 fields."""
+    fields = small.astype(np.float32).reshape(SIDE, 2, SIDE, 2, 3).mean(axis=(1, 3, 4))
     return np.rint(fields).astype(np.uint8).ravel()
 
 
@@ -37,12 +36,12 @@ def remember(digests: Sequence[str], looks: np.ndarray, seed: int = 0) -> dict[s
     rows = np.random.default_rng(seed).permutation(count)[:MOST] if count > MOST else slice(None)
     kept = np.asarray(looks, np.uint8)[rows]
     exact = np.frombuffer(b"".join(bytes.fromhex(d[:16]) for d in digests), "V8")[rows]
-    nearest = _distances(kept[:2000], kept[:2000])
-    nearest[np.diag_indices(len(nearest))] = np.inf
-    typical = float(np.median(nearest.min(axis=1))) if len(nearest) > 1 else 0.0
+    apart = _distances(kept[:2000], kept[:2000])
+    np.fill_diagonal(apart, np.inf)
+    nearest = apart.min(axis=1, initial=np.inf)
     return {
         "images": count,
-        "limit": float(np.clip(SHARE * min(typical, 1e6), CLOSE, FAR)),
+        "limit": near_limit(nearest),
         "digests": base64.b64encode(exact.tobytes()).decode(),
         "looks": base64.b64encode(kept.tobytes()).decode(),
     }
@@ -73,24 +72,15 @@ def recognise(seen: Mapping[str, Any], digests: Sequence[str], looks: np.ndarray
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N, M): how unlike looks (N, 144) and (M, 144) are, light and contrast apart.
-
-    The root mean square of what is left of the flatter one when the other is fitted to it, over
-    what JPEG leaves: 0.5 + 0.02 of its contrast. One colour looks like that colour alone.
-    """
-    (ma, sa, ua), (mb, sb, ub) = (_units(x) for x in (a, b))
-    cosine = ua @ ub.T  # (N, 144) x (144, M)
-    flatter, other = np.minimum(sa[:, None], sb), np.maximum(sa[:, None], sb)
-    left = flatter * np.sqrt(np.maximum(1 - cosine * np.abs(cosine), 0)) / (0.5 + 0.02 * flatter)
-    plain = np.abs(ma[:, None] - mb) + other  # where there is nothing to be known by
-    return np.where(flatter < 1, plain, np.where(other < 1.7 * flatter + 2, left, np.inf))
-
-
-def _units(looks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x = np.asarray(looks, np.float32)
-    mean, spread = x.mean(axis=1), x.std(axis=1)
-    unit = (x - mean[:, None]) / (SIDE * np.maximum(spread, 1e-6))[:, None]
-    return mean, spread, unit
+    """(N, M): how unlike looks (N, 144) and (M, 144) are; one colour looks like that colour alone,
+    by their difference in levels."""
+    x, y = (np.asarray(some, np.float32) for some in (a, b))
+    mx, my = x.mean(axis=1), y.mean(axis=1)
+    x, y = x - mx[:, np.newaxis], y - my[:, np.newaxis]
+    xx, yy = (x * x).mean(axis=1)[:, np.newaxis], (y * y).mean(axis=1)
+    found = unlikeness(xx, yy, x @ y.T / SIDE**2)  # (N, 144) x (144, M)
+    plain = np.abs(mx[:, np.newaxis] - my) + np.sqrt(np.maximum(xx, yy))
+    return np.where(np.minimum(xx, yy) < PLAIN, plain, found)
 
 
 guard(globals())

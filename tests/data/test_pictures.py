@@ -170,6 +170,16 @@ def test_passes_of_a_progressive_jpeg_are_counted(tmp_path):
         read_picture(tmp_path / "a.jpg", 8)
 
 
+def test_numbers_in_plain_text_are_read_unless_there_are_too_many(tmp_path, monkeypatch):
+    (tmp_path / "a.ppm").write_bytes(b"P3 2 2 255\n" + b" 9" * 12)
+    assert (decode(tmp_path / "a.ppm", "rgb") == 9).all()
+    monkeypatch.setattr("minitl.data.door.MOST_PLAIN", 30)
+    with pytest.raises(OSError, match=r"numbers in plain text.*save it in a binary format"):
+        decode(tmp_path / "a.ppm", "rgb")
+    Image.new("RGB", (20, 20)).save(tmp_path / "b.ppm")  # binary
+    assert decode(tmp_path / "b.ppm", "rgb").shape == (20, 20, 3)
+
+
 @pytest.mark.parametrize(
     "data", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"%PDF-1.7"]
 )

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minitl.judging.duplicates import thumbnail
 from minitl.judging.novelty import Novelty
-from minitl.judging.seen import look, recognise, remember
+from minitl.judging.seen import look as look_of
+from minitl.judging.seen import recognise, remember
 
 
 def scene(seed, size=(96, 128)):
@@ -16,6 +18,10 @@ def scene(seed, size=(96, 128)):
     rng = np.random.default_rng(seed)
     small = rng.uniform(0, 255, (rng.integers(3, 7), rng.integers(3, 7), 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def look(image):
+    return look_of(thumbnail(image))
 
 
 def stretched(image):
@@ -62,6 +68,18 @@ def test_others_are_not_and_the_very_same_are(memory):
     assert not recognise(seen, ["cd" * 16] * 300, others).any()
     own = [f"{i:032x}"[::-1] for i in range(100)]
     assert (recognise(seen, own, others[:100]) == 2).all()
+
+
+def test_pictures_that_look_much_alike_are_not_taken_for_copies():
+    """One shape, and some of each picture's own, as in cells from neighbouring wafers."""
+    rng, shape = np.random.default_rng(5), scene(0).astype(float)
+    own = [np.repeat(np.repeat(rng.normal(0, 5, (12, 16, 1)), 8, 0), 8, 1) for _ in range(400)]
+    alike = [np.clip(shape + each, 0, 255).astype(np.uint8) for each in own]
+    looks = np.array([look(stretched(each)) for each in alike])
+    seen = remember([f"{i:032x}"[::-1] for i in range(200)], looks[:200])
+    assert not recognise(seen, ["cd" * 16] * 200, looks[200:]).any()
+    copies = np.array([look(stretched(as_jpeg(each, 50))) for each in alike[:200]])
+    assert (recognise(seen, ["cd" * 16] * 200, copies) == 1).all()
 
 
 def test_pictures_of_one_colour_are_known_by_it():
