@@ -116,14 +116,15 @@ class Solved:
         return np.concatenate([self.f[block][rows] for block in self.weights], axis=1)
 
     def novelty(self, rows: np.ndarray) -> Novelty:
-        """What the model is to know of these training images. The top layer's means are compared,
-        where the head reads them."""
+        """What the model is to know of these training images. The means of the layer below the top
+        are compared, where the head reads them: they tell near classes apart better."""
         f = self.features(rows)
         ends = np.cumsum([self.f[block].shape[1] for block in self.weights]).tolist()
         widths = dict(zip(self.weights, zip([0, *ends], ends, strict=False), strict=True))
         means = [columns for block, columns in widths.items() if block.endswith(" avg")]
         place = np.searchsorted(self.judged, rows)
-        return Novelty.fit(f, self.p.mean(axis=0)[place].max(axis=1), means[-1] if means else None)
+        columns = means[-2:][0] if means else None
+        return Novelty.fit(f, self.images.labels[rows], self.p.mean(axis=0)[place], columns)
 
     @cached_property
     def judged(self) -> np.ndarray:

@@ -232,7 +232,7 @@ class Learning:
         else:
             pictures = Prepared(images.every.part(rows), vgg16.preprocess_input)
             f, p = with_features(self.model).predict(pictures, verbose=0)
-            novelty = Novelty.fit(f, p.max(axis=1))
+            novelty = Novelty.fit(f, images.labels[rows], p)
         digests = [images.every.digests[images.every.paths[row]] for row in rows]
         looks = np.array([look(images.thumbnails[row]) for row in rows])
         self.about["seen"] = remember(digests, looks, self.arguments.seed)

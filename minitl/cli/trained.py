@@ -126,6 +126,6 @@ def classified(
         else:
             f, p = both.predict(prepare(pixels), batch_size=step, verbose=0)
         if novelty is not None:
-            unlike = novelty.unlike(f, p.max(axis=1)).tolist()
+            unlike = novelty.unlike(f, p).tolist()
         looks = map(look, map(thumbnail, pixels))
         yield from map(Said, rows.tolist(), p, f, unlike, looks)

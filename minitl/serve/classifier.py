@@ -58,7 +58,7 @@ class Classifier:
             p = self.model.predict(x, verbose=0)
         else:
             f, p = self.features.predict(x, verbose=0)
-            told = self.novelty.unlike(f, p.max(axis=1))
+            told = self.novelty.unlike(f, p)
             unlike = [{"unlike_training": bool(each)} for each in told]
         found = []
         for row, more in zip(p, unlike, strict=True):

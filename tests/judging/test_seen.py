@@ -95,42 +95,57 @@ def test_a_damaged_memory_is_refused():
 
 
 def classes(n, centres, seed=0):
-    """Non-negative F (n, 60) around some of ten centres, as what a network sees in pictures."""
+    """Non-negative F (n, 60) around some of ten centres, as what a network sees in pictures; and
+    of which."""
     own = np.random.default_rng(99).gamma(0.3, 1, (10, 60))
     rng = np.random.default_rng(seed)
-    return np.maximum(own[rng.choice(centres, n)] + rng.normal(0, 0.15, (n, 60)), 0)
+    chosen = rng.choice(centres, n)
+    return np.maximum(own[chosen] + rng.normal(0, 0.15, (n, 60)), 0), chosen
+
+
+def said(y, sure=0.95, m=3):
+    """P (n, m) that is `sure` of y (n,)."""
+    p = np.repeat(np.reshape((1 - np.broadcast_to(sure, len(y))) / (m - 1), (-1, 1)), m, axis=1)
+    p[np.arange(len(y)), y] = sure
+    return p
 
 
 def test_what_belongs_to_no_class_is_unlike_and_what_belongs_is_seldom():
-    f = classes(200, [0, 1, 2])
-    sure = np.full(200, 0.95)
-    novelty = Novelty.fit(f, sure)
+    f, y = classes(200, [0, 1, 2])
+    novelty = Novelty.fit(f, y, said(y))
     again = Novelty.of({"novelty": json.loads(json.dumps(novelty.to_dict()))})
-    more, others = classes(500, [0, 1, 2], seed=1), classes(500, range(3, 10), seed=2)
-    assert again.unlike(others, np.full(500, 0.95)).mean() > 0.95
-    assert again.unlike(more, np.full(500, 0.95)).mean() < 0.14
-    np.testing.assert_allclose(again.distances(more), novelty.distances(more))
-    assert (again.distances(more * 7) - again.distances(more)).max() < 1e-5  # directions alone
+    (more, y), (others, none) = classes(500, [0, 1, 2], 1), classes(500, range(3, 10), 2)
+    assert again.unlike(others, said(none % 3)).mean() > 0.95
+    assert again.unlike(more, said(y)).mean() < 0.1
+    assert again.unlike(more, said((y + 1) % 3)).all()  # of another class than the model says
+    np.testing.assert_allclose(again.distances(more, y), novelty.distances(more, y))
+    apart = again.distances(more * 7, y) - again.distances(more, y)
+    assert apart.max() < 1e-5  # directions alone
 
 
 def test_the_limit_is_stricter_where_the_class_is_certain():
-    f = np.concatenate([classes(100, [0]), classes(100, [1, 2], seed=1) ** 2])
-    f[100:] += np.random.default_rng(0).normal(0, 0.3, (100, 60))
-    novelty = Novelty.fit(f, np.repeat([0.95, 0.5], 100))
+    (f, _), (rough, _) = classes(100, [0]), classes(100, [1, 2], seed=1)
+    rough = rough**2 + np.random.default_rng(0).normal(0, 0.3, (100, 60))
+    y = np.repeat([0, 1], 100)
+    novelty = Novelty.fit(np.concatenate([f, rough]), y, said(y, np.repeat([0.95, 0.5], 100)))
     assert novelty.certain < novelty.limit
 
 
 def test_many_training_pictures_take_a_bounded_place():
     rng = np.random.default_rng(0)
-    novelty = Novelty.fit(rng.random((3000, 600)), rng.random(3000), (100, 600))
+    y = rng.integers(0, 3, 3000)
+    novelty = Novelty.fit(rng.random((3000, 600)), y, said(y), (100, 600))
     assert novelty.rows.shape == (1000, 500)
     assert len(json.dumps(novelty.to_dict())) < 700_000
     with pytest.raises(ValueError, match="columns up to 600 are compared"):
-        novelty.distances(rng.random((2, 512)))
+        novelty.distances(rng.random((2, 512)), [0, 1])
 
 
 def test_a_damaged_memory_of_features_is_refused():
     assert Novelty.of({}) is None
-    kept = Novelty.fit(np.random.default_rng(0).random((9, 4)), np.ones(9)).to_dict()
-    with pytest.raises(ValueError, match="training images' features is damaged"):
-        Novelty.of({"novelty": kept | {"scale": "AAAA"}})
+    f = np.random.default_rng(0).random((9, 4))
+    kept = Novelty.fit(f, np.arange(9) % 3, said(np.arange(9) % 3)).to_dict()
+    assert Novelty.of({"novelty": {k: v for k, v in kept.items() if k != "labels"}}) is None
+    for wrong in ({"scale": "AAAA"}, {"labels": [0, 1]}, {"labels": ["a"] * 9}):
+        with pytest.raises(ValueError, match="training images' features is damaged"):
+            Novelty.of({"novelty": kept | wrong})
