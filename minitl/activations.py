@@ -19,7 +19,7 @@ __getattr__ = attributes_of(__name__)
 
 TABLE, get = ops.ACTIVATIONS, ops.activation
 linear, relu, softmax = ops.linear, ops.relu, ops.softmax
-sigmoid, tanh = arrays.sigmoid, arrays.tanh
+sigmoid, silu, tanh = arrays.sigmoid, arrays.silu, arrays.tanh
 
 
 def _elementwise(name: str, x: Tensor, y: Array, slope: Array) -> Tensor:
@@ -74,12 +74,6 @@ def gelu(x: Any, approximate: bool = False) -> Tensor:
 
         p, density = ndtr(a), np.exp(-a * a / 2) / (2 * np.pi) ** 0.5
     return _elementwise("gelu", x, a * p, p + a * density)
-
-
-def silu(x: Any) -> Tensor:
-    """y = x sigmoid(x), also called swish."""
-    x = as_tensor(x)
-    return x * sigmoid(x)
 
 
 def softplus(x: Any) -> Tensor:

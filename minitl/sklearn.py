@@ -8,6 +8,7 @@ Both, `FeatureExtractor` and `SoftmaxHead`, pass its own `check_estimator`. An e
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class FeatureExtractor(
     same for every candidate; `Pipeline(..., memory=folder)` computes it once.
 
     Args:
-        model: 'vgg16' (with ImageNet weights; loaded once per process), or a Model on images.
+        model: 'vgg16', 'mobilenet_v2' or another network's name (with ImageNet weights; loaded
+            once per process), or a Model on images.
         layers, pooling, batch_size: as for `extract_features`.
         image_shape: X may be names of picture files (a list, a column, or a DataFrame with the
             column 'path'), read as `minitl train` reads them; or images, (N, H, W) gray or
@@ -126,11 +128,12 @@ class FeatureExtractor(
         if isinstance(self.model, Model):
             return self.model, None if own == "auto" else own
         known = {name.lower(): name for name in applications.__all__ if name[0].isupper()}
-        name = str(self.model).lower()
+        name = str(self.model).lower().replace("_", "")
         if name not in known:
             raise ValueError(f"model {self.model!r} is unknown. {did_you_mean(name, known)}")
         if isinstance(own, str) and own == "auto":
-            own = getattr(applications, name).preprocess_input
+            network = getattr(applications, known[name])
+            own = sys.modules[network.__module__].preprocess_input
         return _published(known[name], tuple(self.size or (224, 224))), own
 
     def _images(self, X: np.ndarray, network: Model) -> np.ndarray:

@@ -458,7 +458,7 @@ class Case:
         for quiet in ("verbose",):
             if quiet in self.known:
                 self.given[quiet] = 0
-        if name in ("VGG16", "VGG19", "ResNet50"):
+        if name in ("VGG16", "VGG19", "ResNet50", "MobileNetV2", "EfficientNetB0"):
             self.given |= {"weights": None, "include_top": False, "input_shape": (32, 32, 3)}
         if name == "fine_tune":
             self.given |= {"head_epochs": 1, "epochs": 1}

@@ -26,7 +26,8 @@ class DigestError(ValueError):
 
 
 def download(url: str, path: Path, md5: str) -> None:
-    """Bring `url` to `path`, taking up an earlier part; DigestError unless it has this md5."""
+    """Bring `url` to `path`, taking up an earlier part; DigestError unless it has this md5, where
+    that is not ''."""
     part = path.with_name(path.name + ".part")
     resumed = part.exists()
     for attempt in range(ATTEMPTS):
@@ -38,7 +39,7 @@ def download(url: str, path: Path, md5: str) -> None:
             if attempt == ATTEMPTS - 1 or _size(part) <= before:
                 raise
             say(f"the connection broke ({reason(error)}); going on at byte {_size(part):,}")
-    if (found := file_digest(part, "md5")) != md5:
+    if (found := file_digest(part, "md5")) != md5 and md5:
         part.unlink()
         if resumed:
             say("the parts do not fit together; downloading again from the start")

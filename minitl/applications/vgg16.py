@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from minitl import layers
-from minitl.autograd import Tensor
+from minitl.autograd import Array, Tensor
 from minitl.layers import Conv2D, Dense, Flatten, Input, InputLayer, MaxPooling2D, SymbolicTensor
 from minitl.models import Model
 from minitl.naming import Count, attributes_of, check_keywords, part
@@ -54,11 +54,19 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     >>> preprocess_input([[[255, 0, 0]]])  # a red pixel
     array([[[-103.939, -116.779,  131.32 ]]], dtype=float32)
     """
-    if data_format not in (None, "channels_last"):
-        raise ValueError(f"minitl keeps images as (N, H, W, C), not {data_format!r}")
     if isinstance(x, (SymbolicTensor, Tensor)):  # within a model
         symbol: Any = x
         return symbol[..., ::-1] - np.array(MEAN_BGR, x.dtype)
+    x, dtype = rgb_images(x, data_format)
+    y = x[..., ::-1].astype(dtype, order="C")  # always a copy
+    y -= np.array(MEAN_BGR, dtype)
+    return y
+
+
+def rgb_images(x: Any, data_format: str | None) -> tuple[Array, Any]:
+    """x (..., H, W, 3), and float32 or float64; `preprocess_input`'s errors and warnings."""
+    if data_format not in (None, "channels_last"):
+        raise ValueError(f"minitl keeps images as (N, H, W, C), not {data_format!r}")
     x = np.asarray(x)
     if x.ndim < 3 or x.shape[-1] != 3:
         hint = " Gray images become RGB with minitl.data.to_rgb(x)." if x.shape[-1:] == (1,) else ""
@@ -66,11 +74,8 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     if x.dtype.kind == "f" and x.size and x.min() >= 0 and x.max() <= 1 and x.max() > x.min():
         text = f"preprocess_input expects values from 0 to 255, but these go from {x.min():.3g} to "
         text += f"{x.max():.3g}: were the images divided by 255 already?"
-        warnings.warn(text, UserWarning, stacklevel=2)
-    dtype = np.float64 if x.dtype == np.float64 else np.float32
-    y = x[..., ::-1].astype(dtype, order="C")  # always a copy
-    y -= np.array(MEAN_BGR, dtype)
-    return y
+        warnings.warn(text, UserWarning, stacklevel=3)
+    return x, np.float64 if x.dtype == np.float64 else np.float32
 
 
 def network(function: F) -> F:

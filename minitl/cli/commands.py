@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from minitl import data
-from minitl.applications.vgg16 import preprocess_input
 from minitl.callbacks import backup
 from minitl.cli import options, reports
 from minitl.cli.card import model_card
@@ -29,7 +28,7 @@ from minitl.cli.folders import by_workers, check_output, find
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.solving import told
 from minitl.cli.train import frozen_base
-from minitl.cli.trained import PREPARE, Said, classified, trained_model
+from minitl.cli.trained import PREPARE, PREPROCESSING, Said, classified, trained_model
 from minitl.data.found import left_out
 from minitl.judging import evaluation, intervals, plots, summary
 from minitl.judging.seen import recognise
@@ -100,18 +99,17 @@ def extract(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     out = check_output(arguments.output, (".h5",))
     base = frozen_base(arguments.size, arguments.weights, arguments.base)
+    prepare = PREPARE[PREPROCESSING.get(arguments.base, "caffe")]
     strict = arguments.strict
     pictures = find(arguments.directory, arguments.size, strict, needs_classes=False)
     chosen = arguments.layers.split(",") if arguments.layers else None
     pooling = None if arguments.pooling == "none" else arguments.pooling
     if arguments.dask is None:
-        how: dict[str, Any] = {"preprocess": preprocess_input, "batch_size": 16, "verbose": 1}
+        how: dict[str, Any] = {"preprocess": prepare, "batch_size": 16, "verbose": 1}
         features.extract_features(base, pictures, chosen, pooling, out=out, **how)
     else:
         parts = out.with_name(f"{out.name}.parts")
-        by_workers(arguments.dask, base, pictures, parts, preprocess_input, chosen, pooling).save(
-            out
-        )
+        by_workers(arguments.dask, base, pictures, parts, prepare, chosen, pooling).save(out)
         shutil.rmtree(parts)
     f = feature_file.read_layout(out)
     for fault in pictures.faults.values():

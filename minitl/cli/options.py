@@ -50,7 +50,7 @@ def add_folder(parser: Parser, output: str) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=f"{output}, say")
     scaled = "height and width to which images are scaled, at least 32"
     option(parser, "--size", "HxW", scaled, "224", type=size)
-    networks = ("vgg16", "vgg19", "resnet50")
+    networks = ("vgg16", "vgg19", "resnet50", "mobilenet_v2", "efficientnet_b0")
     option(parser, "--base", None, "the pretrained network", "vgg16", choices=networks)
     weights = "of it, without top: a file, or 'imagenet', or 'none' for random ones"
     option(parser, "--weights", "FILE", weights, "imagenet")

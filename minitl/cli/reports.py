@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from minitl.applications import vgg16
 from minitl.cli.folders import check_output
 from minitl.data import Pictures
 from minitl.data.pictures import read_picture
@@ -99,7 +98,7 @@ def trained(arguments: argparse.Namespace, learning: Any, p: np.ndarray, out: Pa
     images, about, model = learning.images, learning.about, learning.model
     held_out = images.every.part(images.validation)
     title = f"{out.name}, trained on {Path(arguments.directory).absolute().name}"
-    report = judged(arguments, model, vgg16.preprocess_input, held_out, p, title)
+    report = judged(arguments, model, learning.prepare, held_out, p, title)
     report.lead = f"{len(images.names)} classes: {len(images.training)} pictures to train on, "
     report.lead += f"{len(held_out)} held out to judge by."
     sources = {"validation": f"On the {len(held_out)} pictures held out"}

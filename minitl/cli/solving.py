@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minitl.applications import vgg16
+from minitl.cli.trained import PREPARE, PREPROCESSING
 from minitl.data.pictures import Pictures, Prepared
 from minitl.judging.intervals import Figure, figures
 from minitl.judging.novelty import Novelty
@@ -51,6 +51,7 @@ class Solving(NamedTuple):
     """What is to be solved for, before any image is read."""
 
     base: Model
+    prepare: Any  # what is done to images first
     candidates: dict[str, Weights]
     seed: int
     copies: int
@@ -67,13 +68,13 @@ class Solving(NamedTuple):
         layers = arguments.layers.split(",") if arguments.layers else []
         candidates = candidates_for(arguments.base, layers, arguments.pooling)
         block_extractor(base, blocks_of(candidates.values()))  # misspelt layers
-        return cls(base, candidates, arguments.seed, arguments.copies, arguments.verbose)
+        prepare = PREPARE[PREPROCESSING.get(arguments.base, "caffe")]
+        return cls(base, prepare, candidates, arguments.seed, arguments.copies, arguments.verbose)
 
     def solve(self, images: Images, layers: Sequence[Any], cache: Path) -> Solved:
         """Choose and solve; `layers` augment, F is kept in `cache`."""
         blocks = blocks_of(self.candidates.values())
-        prepare = vgg16.preprocess_input
-        every = Prepared(images.every, prepare, layers, self.copies, self.seed)
+        every = Prepared(images.every, self.prepare, layers, self.copies, self.seed)
         how: dict[str, Any] = {"batch_size": 16, "verbose": self.verbose, "out": cache / "F.h5"}
         f = extract_features(block_extractor(self.base, blocks), every, **how)
         parts = in_blocks(np.asarray(f), self.base, blocks)

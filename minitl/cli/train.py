@@ -1,4 +1,4 @@
-"""`minitl train`: a classifier of your own pictures, on a pretrained VGG16.
+"""`minitl train`: a classifier of your own pictures, on a pretrained network.
 
 The base runs once over every image, and its features F are kept in a folder beside the output. On F
 the best softmax head is solved for, in seconds: `solve` chooses features and penalty by
@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from minitl.applications import VGG16, VGG19, ResNet50, vgg16
+from minitl.applications import VGG16, VGG19, EfficientNetB0, MobileNetV2, ResNet50
 from minitl.callbacks import BackupAndRestore, EarlyStopping, History
 from minitl.cli import options, reports
 from minitl.cli.folders import check_output, find, readable
 from minitl.cli.options import option
 from minitl.cli.solving import Images, Solved, Solving, told
+from minitl.cli.trained import PREPARE, PREPROCESSING
 from minitl.config import set_random_seed
 from minitl.data import splits
 from minitl.data.found import left_out, same_pictures
@@ -42,7 +43,8 @@ from minitl.storage.atomic import locked, visible
 from minitl.transfer import stages
 from minitl.transfer.solved import POOLING, with_features
 
-BASES = {"vgg16": VGG16, "vgg19": VGG19, "resnet50": ResNet50}  # keys of `solved.LEVELS`
+BASES: Any = {"vgg16": VGG16, "vgg19": VGG19, "resnet50": ResNet50}  # keys of `solved.LEVELS`
+BASES |= {"mobilenet_v2": MobileNetV2, "efficientnet_b0": EfficientNetB0}
 Pair = tuple[Any, np.ndarray]  # images, or F, and what they are: (N, m), one-hot
 
 
@@ -122,7 +124,7 @@ def _train(arguments: argparse.Namespace, layers: list[Any], out: Path, cache: P
     about: dict[str, Any] = {
         "class_names": images.names,
         "size": list(arguments.size),
-        "preprocessing": "caffe",
+        "preprocessing": PREPROCESSING.get(arguments.base, "caffe"),
     }
     about |= READING | {"provenance": came}
     cache = out.with_name(f"{out.name}.cache")
@@ -167,7 +169,8 @@ class Learning:
         layers: Sequence[Any],
     ):
         self.arguments, self.images, self.about, self.cache = arguments, images, about, cache
-        prepare, rows, others = vgg16.preprocess_input, images.training, images.validation
+        self.prepare = prepare = PREPARE[about["preprocessing"]]
+        rows, others = images.training, images.validation
         one_hot = np.eye(len(images.names), dtype=np.float32)[images.labels]
         every = images.every
         x = Prepared(every.part(rows), prepare, layers, arguments.copies, arguments.seed)
@@ -230,7 +233,7 @@ class Learning:
             self.model.metadata = self.about
             novelty = self.solved.novelty(rows)
         else:
-            pictures = Prepared(images.every.part(rows), vgg16.preprocess_input)
+            pictures = Prepared(images.every.part(rows), self.prepare)
             f, p = with_features(self.model).predict(pictures, verbose=0)
             novelty = Novelty.fit(f, images.labels[rows], p)
         digests = [images.every.digests[images.every.paths[row]] for row in rows]

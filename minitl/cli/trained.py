@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minitl.applications import mobilenet_v2
 from minitl.applications.vgg16 import preprocess_input
 from minitl.cli.folders import walk
 from minitl.data.images import INTERPOLATIONS
@@ -22,7 +23,9 @@ from minitl.models import Model, load_model
 from minitl.storage.door import has_controls
 from minitl.transfer.solved import with_features
 
-PREPARE = {"caffe": preprocess_input, "none": lambda x: x}
+# What is done to images, by Keras's words for it, and by whom it is wanted where not by 'caffe'.
+PREPARE = {"caffe": preprocess_input, "tf": mobilenet_v2.preprocess_input, "none": lambda x: x}
+PREPROCESSING = {"mobilenet_v2": "tf", "efficientnet_b0": "none"}
 CHOICES = {
     "preprocessing": tuple(PREPARE),
     "interpolation": INTERPOLATIONS,

@@ -34,12 +34,12 @@ def add_to(commands: Any) -> None:
 
 def show(arguments: argparse.Namespace) -> None:
     """Show what is published, and what of it is here."""
-    print(f"{'name':<10}{'top':<9}{'licence':<11}{'top-1 %':>7}  path, if here")
+    print(f"{'name':<17}{'top':<9}{'licence':<11}{'top-1 %':>7}  path, if here")
     for entry in weights.PUBLISHED:
         network = weights.NETWORKS[entry.name]
         top, accuracy = ("with", f"{network.top1}") if entry.include_top else ("without", "")
         place = weights.find(entry.name, entry.include_top) or "-"
-        print(f"{entry.name:<10}{top:<9}{network.licence:<11}{accuracy:>7}  {place}")
+        print(f"{entry.name:<17}{top:<9}{network.licence:<11}{accuracy:>7}  {place}")
 
 
 def fetch(arguments: argparse.Namespace) -> None:

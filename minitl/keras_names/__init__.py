@@ -114,7 +114,6 @@ ARGUMENTS: list[tuple[str, tuple[Any, ...], str]] = [
         (None, False, "constant", 0.0),
         "Resizing crops to the proportions, or stretches",
     ),
-    ("noise_shape", (None,), "Dropout drops each number by itself, SpatialDropout2D whole maps"),
     (
         "use_ema ema_momentum ema_overwrite_frequency",
         (None, False, 0.99),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from minitl.kernels import reference
 
 if TYPE_CHECKING:
+    from minitl.kernels.activations import *
     from minitl.kernels.average_pooling import *
     from minitl.kernels.depthwise import *
     from minitl.kernels.images import *

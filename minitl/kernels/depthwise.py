@@ -4,24 +4,40 @@ A window slides over images as in `reference.py`, with its letters; M is the fil
 and the output's channels are c * M + m. Twins: `fast/depthwise.py`.
 """
 
+from typing import Any
+
 import numpy as np
 
-from minitl.kernels import switching
+from minitl.kernels import activations, reference, switching
 from minitl.kernels.geometry import Array, Geometry
 from minitl.kernels.reference import pad, padded_zeros, seen_from, unpad, window_places
 
+FORMULAS: dict[str, Any] = {
+    "relu": reference.relu,
+    "relu6": activations.relu6.formula,  # type: ignore[attr-defined]
+    "silu": activations.silu.formula,  # type: ignore[attr-defined]
+}
+
 
 @switching
-def depthwise_conv2d(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    """y[n, i, j, c M + m] = sum over kh, kw of (x under the window)[c] * kernel[kh, kw, c, m].
+def depthwise_conv2d(
+    x: Array,
+    kernel: Array,
+    geometry: Geometry,
+    bias: Array | None = None,
+    activation: str | None = None,
+) -> Array:
+    """y[n, i, j, c M + m] = b + sum over kh, kw of (x under the window)[c] * kernel[kh, kw, c, m].
 
-    x (N, H, W, C), kernel (KH, KW, C, M) -> y (N, OH, OW, C * M).
+    x (N, H, W, C), kernel (KH, KW, C, M), bias (C * M,) -> y (N, OH, OW, C * M). The activation is
+    None, 'relu', 'relu6' or 'silu'.
     """
     padded, (c, m) = pad(x, geometry), kernel.shape[2:]
     y = np.zeros((x.shape[0], *geometry.out_size, c, m), x.dtype)
     for kh, kw in window_places(geometry):
         y += seen_from(padded, geometry, kh, kw)[..., None] * kernel[kh, kw]
-    return y.reshape(*y.shape[:3], c * m)
+    y = y.reshape(*y.shape[:3], c * m) + (0 if bias is None else bias)
+    return y if activation is None else FORMULAS[activation](y).astype(y.dtype, copy=False)
 
 
 @switching

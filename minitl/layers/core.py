@@ -75,8 +75,9 @@ class InputRange:
             return
         self.done = True
         low, high = float(x.min()), float(x.max())
-        scaled, outside = low >= -1 and high <= 1, low < self.low - 1 or high > self.high + 1
-        if scaled or outside or low >= 0:
+        scaled = low >= -1 and high <= 1 < self.high
+        outside = low < self.low - 1 or high > self.high + 1
+        if scaled or outside or low >= 0 > self.low:
             given = f"the images given to {name!r} have values from {low:.4g} to {high:.4g}"
             due = f"its pretrained weights expect about {self.low:.4g} to {self.high:.4g}"
             warnings.warn(f"{given}, but {due}. {self.remedy}", UserWarning, stacklevel=2)

@@ -22,7 +22,7 @@ class _Several(Layer, several_inputs=True, supports_masking=True):
 
 
 class _Merge(_Several):
-    """Base of the layers that combine inputs of one shape, place by place."""
+    """Base of the layers that combine inputs place by place: of one shape, but for sizes of 1."""
 
     combine: Callable[[Any, Any], Tensor] = ops.add
 
@@ -32,9 +32,16 @@ class _Merge(_Several):
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         first = super().compute_output_shape(input_shape)
-        if any(shape[1:] != first[1:] for shape in input_shape):
-            raise ValueError(f"{self} needs inputs of one shape, got {input_shape}")
-        return first
+        if all(shape[1:] == first[1:] for shape in input_shape):
+            return first
+        sizes = [
+            {*along} - {1} for along in zip(*(shape[1:] for shape in input_shape), strict=False)
+        ]
+        if len({*map(len, input_shape)}) > 1 or any(len({*along} - {None}) > 1 for along in sizes):
+            raise ValueError(
+                f"{self} needs inputs of one shape, but for sizes of 1, got {input_shape}"
+            )
+        return (first[0], *(max(along, key=lambda n: n or 0, default=1) for along in sizes))
 
 
 class Add(_Merge, combine=ops.add):

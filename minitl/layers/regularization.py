@@ -59,13 +59,22 @@ class Dropout(_Disturbing):
 
     Each number is kept with probability 1 - rate and multiplied by 1 / (1 - rate), so the expected
     sum is unchanged; outside training, y = x. The rate is in [0, 1). Srivastava et al. 2014.
+    `noise_shape`, as long as x's shape, has a 1 for an axis along which all or none are kept and
+    None for any other: (None, 1, 1, 1) takes away whole images.
     """
 
-    def __init__(self, rate: Fraction, **kwargs: Any):
-        super().__init__(rate, **kwargs)
+    def __init__(
+        self, rate: Fraction, noise_shape: Any = None, seed: Natural | None = None, **kwargs: Any
+    ):
+        super().__init__(rate, seed, **kwargs)
+        self.noise_shape = noise_shape if noise_shape is None else tuple(noise_shape)
 
     def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
-        return ops.dropout(x, self.rate, rng)
+        if self.noise_shape is None:
+            return ops.dropout(x, self.rate, rng)
+        pairs = zip(self.noise_shape, x.shape, strict=True)
+        one = Tensor(np.ones([size if n is None else n for n, size in pairs], x.dtype))
+        return x * ops.dropout(one, self.rate, rng)
 
 
 class SpatialDropout1D(_Disturbing, input_rank=3):

@@ -161,19 +161,7 @@ def relu(
     if negative_slope == 0 and max_value is None and threshold == 0:
         y = kernels.relu(a)
         return record("relu", y, (x, lambda g: kernels.relu_gradient(g, y)))
-    y = np.where(a > threshold, a, 0)
-    slope = (a > threshold).astype(a.dtype)
-    if max_value is not None:
-        # Keras takes TensorFlow's relu6 where that is what is meant; there the slope at 6 is 0.
-        six = max_value == 6 and threshold == 0
-        slope *= (y >= 0) & ((y < max_value) if six else (y <= max_value))
-        y = np.clip(y, 0, max_value)
-    if negative_slope:
-        leaky = max_value is None and threshold == 0  # for which the slope at 0 is this one
-        slope += negative_slope * ((a <= threshold) if leaky else (a < threshold))
-        y = y - negative_slope * np.maximum(threshold - a, 0)
-    slope, y = slope.astype(a.dtype, copy=False), y.astype(a.dtype, copy=False)
-    return record("relu", y, (x, lambda g: g * slope))
+    return __getattr__("bent")(x, negative_slope, max_value, threshold)
 
 
 @symbolic_too

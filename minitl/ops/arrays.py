@@ -102,6 +102,37 @@ def tanh(x: Any) -> Tensor:
     return record("tanh", y, (x, lambda g: g * (1 - y * y)))
 
 
+def bent(
+    x: Any, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
+) -> Tensor:
+    """`relu` where its arguments are not the usual ones."""
+    x = as_tensor(x)
+    a = x.storage
+    if max_value == 6 and negative_slope == 0 and threshold == 0:
+        y = kernels.relu6(a)
+        return record("relu", y, (x, lambda g: kernels.relu6_gradient(g, y)))
+    y = np.where(a > threshold, a, 0)
+    slope = (a > threshold).astype(a.dtype)
+    if max_value is not None:
+        # Keras takes TensorFlow's relu6 where that is what is meant; there the slope at 6 is 0.
+        six = max_value == 6 and threshold == 0
+        slope *= (y >= 0) & ((y < max_value) if six else (y <= max_value))
+        y = np.clip(y, 0, max_value)
+    if negative_slope:
+        leaky = max_value is None and threshold == 0  # for which the slope at 0 is this one
+        slope += negative_slope * ((a <= threshold) if leaky else (a < threshold))
+        y = y - negative_slope * np.maximum(threshold - a, 0)
+    slope, y = slope.astype(a.dtype, copy=False), y.astype(a.dtype, copy=False)
+    return record("relu", y, (x, lambda g: g * slope))
+
+
+def silu(x: Any) -> Tensor:
+    """y = x sigmoid(x), also called swish; dy/dx = s + y (1 - s) for s = sigmoid(x)."""
+    x = as_tensor(x)
+    a = x.storage
+    return record("silu", kernels.silu(a), (x, lambda g: kernels.silu_gradient(g, a)))
+
+
 def sigmoid_cross_entropy(logits: Any, targets: Array) -> Tensor:
     """Binary cross-entropy of sigmoid(logits), element by element, stable for any logit.
 
@@ -195,4 +226,4 @@ def gaussian_noise(x: Any, deviation: float, seeds: Array) -> Tensor:
 
 
 all_symbolic_too(globals())
-ACTIVATIONS.register(sigmoid, tanh)
+ACTIVATIONS.register(sigmoid, silu, tanh)

@@ -99,7 +99,7 @@ def _match(layer: str, stored: Weights, slots: Weights, pairs: list, problems: l
             cause = _likely_cause(_shape_of(slot), _shape_of(array))
             shapes = f"expected shape {_shape(slot)}, found {_shape(array)}"
             problems.append(f"{where}: {shapes}{cause}")
-        elif array.dtype.kind != "f":
+        elif array.dtype.kind != "f" and (array.ndim or array.dtype.kind != "i"):  # or a count
             problems.append(f"{where}: expected floating-point numbers, found {array.dtype}")
         else:
             dtype = np.dtype(getattr(slot, "dtype", np.float32))

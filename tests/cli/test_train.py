@@ -15,7 +15,7 @@ from PIL import Image
 
 from minitl import callbacks
 from minitl.cli import main
-from minitl.layers import Dense, Input
+from minitl.layers import Dense, Input, InputLayer
 from minitl.models import Model, load_model
 from minitl.utils import clear_session
 
@@ -440,13 +440,38 @@ def test_groups_are_held_out_whole(tmp_path, capsys):
     assert "12 images to train on, 4 to validate" in text and "3 times grouped folds" in text
 
 
-def test_another_base(photos, tmp_path):
+@pytest.mark.parametrize(
+    ("base", "layer", "width", "preprocessing"),
+    [
+        ("resnet50", "conv2_block3_out", 256, "caffe"),
+        ("mobilenet_v2", "block_3_expand_relu", 144, "tf"),
+        ("efficientnet_b0", "block3a_expand_activation", 144, "none"),
+    ],
+)
+def test_another_base(photos, tmp_path, base, layer, width, preprocessing):
     out = tmp_path / "model.h5"
-    options = ["--base", "resnet50", "--layers", "conv2_block3_out", "--pooling", "avg"]
+    options = ["--base", base, "--layers", layer, "--pooling", "avg"]
     assert main(["train", str(photos), "-o", str(out), *SMALL, *options]) == 0
     model = load_model(out)
-    assert model.get_layer("head").kernel.shape == (256, 2)
-    assert model.metadata["provenance"]["base"] == "resnet50, weights none"
+    assert model.get_layer("head").kernel.shape == (width, 2)
+    assert model.metadata["provenance"]["base"] == f"{base}, weights none"
+    assert model.metadata["preprocessing"] == preprocessing
+    assert main(["evaluate", str(out), str(photos)]) == 0
+
+
+@pytest.mark.parametrize("base", ["mobilenet_v2", "efficientnet_b0"])
+def test_images_are_made_as_the_base_wants_them(photos, tmp_path, monkeypatch, base):
+    """What the network is given: -1 to 1, or 0 to 255."""
+    seen = []
+    real = InputLayer.call
+    monkeypatch.setattr(
+        InputLayer, "call", lambda self, x: (seen.append(x.storage.copy()), real(self, x))[1]
+    )
+    out = tmp_path / "F.h5"
+    options = ["--base", base, "--weights", "none", "--size", "32"]
+    assert main(["extract", str(photos), "-o", str(out), *options]) == 0
+    low, high = min(a.min() for a in seen), max(a.max() for a in seen)
+    assert (-1 <= low < -0.5 and 0.5 < high <= 1) if base == "mobilenet_v2" else high > 150
 
 
 def test_a_solved_training_that_was_killed_does_not_run_the_base_again(

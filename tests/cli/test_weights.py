@@ -21,7 +21,7 @@ def empty_caches(tmp_path, monkeypatch):
 def test_list_names_every_published_file(capsys):
     assert cli.main(["weights", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 11
     assert lines[1].split() == ["vgg16", "with", "CC", "BY", "4.0", "71.268", "-"]
 
 

@@ -28,6 +28,8 @@ MODULES = [
     "applications.vgg16",
     "applications.vgg19",
     "applications.resnet50",
+    "applications.mobilenet_v2",
+    "applications.efficientnet",
     "utils",
 ]
 METHODS = {
@@ -59,7 +61,7 @@ ALLOWED = {
     ("optimizers.Optimizer", "*"): "Keras's is made by __new__(*args, **kwargs)",
     **{
         (f"applications.{network}.decode_predictions", "class_index"): "for a file of one's own"
-        for network in ("vgg16", "vgg19", "resnet50")
+        for network in ("vgg16", "vgg19", "resnet50", "mobilenet_v2", "efficientnet")
     },
     ("models.Model", "*"): "Keras's is (*args, **kwargs), with these names",
     ("Model.compile", "optimizer"): "'adam', since minitl has no RMSprop",
@@ -84,7 +86,6 @@ LACKING = {
     "synchronized use_cudnn aggregation autocast loss_scale_factor": "one process, one CPU",
     "lora_rank lora_alpha quantization_config overwrite_with_gradient": "adapters, 8-bit weights",
     "sparse ragged tensor input_tensor optional": "an input is an array",
-    "noise_shape": "Dropout drops each number by itself; SpatialDropout2D whole maps",
     "use_ema ema_momentum ema_overwrite_frequency": "averages of weights",
     "gradient_accumulation_steps": "a step is a batch",
     "antialias fill_mode fill_value pad_to_aspect_ratio": "Resizing crops, or stretches",

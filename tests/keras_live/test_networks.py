@@ -1,4 +1,4 @@
-"""VGG16, VGG19 and ResNet50 with random weights beside Keras's: outputs, gradients, files.
+"""All networks with random weights beside Keras's: outputs, gradients, files.
 
 Random are biases and BatchNormalization's averages, too, or they would not be there. Gradients are
 taken in float64: in float32 a number that lies within rounding of a ReLU's kink takes the other
@@ -28,19 +28,31 @@ def both(keras, name, settings):
     weights = random_weights(models[0])
     for model in models:
         model.set_weights(weights)
+    for layer in models[1].layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # which Keras's set_weights forgets
     return models
 
 
 def random_weights(model, seed=0):
-    """By the weights' names; kernels keep the scale of what passes them (He et al. 2015)."""
+    """By the weights' names; kernels keep the scale of what passes them (He et al. 2015), and so do
+    the gammas of networks in which nothing passes by the blocks' side: or outputs were constant."""
     rng = np.random.default_rng(seed)
+    low, high = (0.6, 1.2) if model.name.startswith(("mobile", "efficient")) else (0.3, 0.9)
+
+    def inputs(s):
+        return np.prod(s[:2] if s[-1] == 1 else s[:-1])  # of a depthwise kernel, or another
+
     draw = {
-        "kernel": lambda s: rng.standard_normal(s) * np.sqrt(2 / np.prod(s[:-1])),
+        "kernel": lambda s: rng.standard_normal(s) * np.sqrt(2 / inputs(s)),
         "bias": lambda s: rng.normal(0, 0.1, s),
-        "gamma": lambda s: rng.uniform(0.3, 0.9, s),
+        "gamma": lambda s: rng.uniform(low, high, s),
         "beta": lambda s: rng.normal(0, 0.2, s),
         "moving_mean": lambda s: rng.normal(0, 0.3, s),
         "moving_variance": lambda s: rng.uniform(0.5, 2, s),
+        "mean": lambda s: rng.uniform(0.3, 0.6, s),  # of Normalization, after division by 255
+        "variance": lambda s: rng.uniform(0.04, 0.08, s),
+        "count": lambda s: np.array(7),
     }
     return [draw[v.name](v.shape) for v in model.weights]
 
@@ -50,10 +62,18 @@ def images(model, count=2, size=(64, 64)):
     return np.random.default_rng(1).uniform(-120, 150, (count, *shape, 3))
 
 
-def described(model):
+def described(model, like=None):
+    """Class, name and shapes of each layer; names that are numbers of a process as in `like`."""
+    names = [layer.name for layer in (like or model).layers]
+    own = [layer.name for layer in model.layers]
+    automatic = ("rescaling", "normalization", "global_average_pooling2d")
+    names = [
+        b if b.startswith(automatic) and a.startswith(automatic) else a
+        for a, b in zip(own, names, strict=True)
+    ]
     return [
-        (type(layer).__name__, layer.name, [tuple(w.shape) for w in layer.get_weights()])
-        for layer in model.layers
+        (type(layer).__name__, name, [tuple(np.shape(w)) for w in layer.get_weights()])
+        for layer, name in zip(model.layers, names, strict=True)
     ]
 
 
@@ -68,11 +88,19 @@ def described(model):
         ("ResNet50", LOGITS),
         ("ResNet50", MAPS),
         ("ResNet50", OPEN),
+        ("MobileNetV2", TOP),
+        ("MobileNetV2", LOGITS | {"alpha": 0.35}),
+        ("MobileNetV2", MAXIMUM | {"alpha": 1.4}),
+        ("MobileNetV2", OPEN),
+        ("EfficientNetB0", TOP),
+        ("EfficientNetB0", LOGITS),
+        ("EfficientNetB0", MAXIMUM),
+        ("EfficientNetB0", OPEN),
     ],
 )
 def test_layers_and_outputs(keras, name, settings):
     mine, theirs = both(keras, name, settings)
-    assert mine.name == theirs.name and described(mine) == described(theirs)
+    assert mine.name == theirs.name and described(mine, theirs) == described(theirs)
     assert mine.output_shape == theirs.output_shape
     x = images(mine).astype(np.float32)
     expected = np.asarray(theirs(x, training=False))
@@ -111,11 +139,22 @@ def gradients(model, x, cotangent, training):
 
 @pytest.mark.parametrize(
     ("name", "training"),
-    [("VGG16", False), ("VGG19", False), ("ResNet50", False), ("ResNet50", True)],
+    [
+        ("VGG16", False),
+        ("VGG19", False),
+        ("ResNet50", False),
+        ("ResNet50", True),
+        ("MobileNetV2", False),
+        ("MobileNetV2", True),
+        ("EfficientNetB0", False),
+    ],
 )
 def test_gradients(keras, in_float64, name, training):
     settings = {"include_top": False, "input_shape": (40, 32, 3)}
     mine, theirs = both(keras, name, settings)
+    for layer in (*mine.layers, *theirs.layers):
+        if type(layer).__name__ == "Rescaling":
+            layer.scale = 1 / 256  # Keras rounds it to float32, whatever it computes in
     x = images(mine, count=3)
     cotangent = np.random.default_rng(2).standard_normal((3, *mine.output_shape[1:]))
     found = gradients(mine, x, cotangent, training)
@@ -124,8 +163,9 @@ def test_gradients(keras, in_float64, name, training):
     names = ["input", *(v.name for v in mine.trainable_weights)]
     largest = max(np.abs(g).max() for g in expected)
     for what, a, b in zip(names, found, expected, strict=True):
-        # Batch normalization takes a bias away again: its gradient is 0 but for rounding.
-        scale = largest if training and what == "bias" else np.abs(b).max()
+        # Batch normalization takes a bias away again, or a beta with a mere 1x1 convolution
+        # between: its gradient is 0 but for rounding.
+        scale = largest if training and what in ("bias", "beta") else np.abs(b).max()
         assert_close(a / scale, b / scale, NETWORK_GRADIENTS, what)
     for a, b in zip(mine.get_weights(), theirs.get_weights(), strict=True):  # moving averages
         assert_close(a, b, NETWORK_GRADIENTS)
@@ -206,7 +246,8 @@ def test_resnet50_in_the_official_layout(keras, tmp_path, settings=TOP):
     assert_same_weights(mine, theirs)
 
 
-def test_files_both_ways(keras, tmp_path, name="ResNet50"):
+@pytest.mark.parametrize("name", ["ResNet50", "MobileNetV2", "EfficientNetB0"])
+def test_files_both_ways(keras, tmp_path, name):
     mine, theirs = both(keras, name, MAPS)
     mine.save_weights(tmp_path / "mine.h5")
     read = getattr(keras.applications, name)(weights=str(tmp_path / "mine.h5"), **MAPS)
@@ -218,7 +259,7 @@ def test_files_both_ways(keras, tmp_path, name="ResNet50"):
             getattr(minitl.applications, name)(weights=tmp_path / file, **MAPS), theirs
         )
     again = minitl.models.load_model(tmp_path / "whole.h5")
-    assert described(again) == described(mine)
+    assert described(again, mine) == described(mine)
 
 
 def test_preprocessing_and_class_names(keras, tmp_path):
@@ -228,7 +269,7 @@ def test_preprocessing_and_class_names(keras, tmp_path):
     keras.src.applications.imagenet_utils.CLASS_INDEX = index
     (tmp_path / "index.json").write_text(json.dumps(index))
     p = rng.dirichlet(np.ones(1000), 3).astype(np.float32)
-    for name in ("vgg16", "vgg19", "resnet50"):
+    for name in ("vgg16", "vgg19", "resnet50", "mobilenet_v2", "efficientnet"):
         mine, theirs = getattr(minitl.applications, name), getattr(keras.applications, name)
         np.testing.assert_array_equal(mine.preprocess_input(x), theirs.preprocess_input(x.copy()))
         found = mine.decode_predictions(p, top=4, class_index=tmp_path / "index.json")

@@ -187,7 +187,7 @@ def test_one_input_where_a_list_is_due(layer):
 @pytest.mark.parametrize(
     ("layer", "shapes", "message"),
     [
-        (layers.Add(name="sum"), [(2, 3), (2, 1)], r"Add 'sum' needs inputs of one shape"),
+        (layers.Add(name="sum"), [(2, 3), (2, 2)], r"Add 'sum' needs inputs of one shape"),
         (layers.Concatenate(name="cat"), [(2, 3, 4), (2, 2, 4)], "that differ only in axis -1"),
         (layers.Concatenate(), [(2, 3), (2, 3, 1)], "inputs of as many axes"),
         (layers.Concatenate(axis=4), [(2, 3), (2, 3)], "among them axis 4"),

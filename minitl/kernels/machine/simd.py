@@ -36,6 +36,7 @@ inlined = njit(forceinline=True, _nrt=False)  # type: ignore[call-overload]
 VECTOR_BYTES = 64 if binding.get_host_cpu_features().get("avx512f") else 32
 PLAIN: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 MAY_FUSE = ("contract",)
+ROUNDER = 3.0 * 2**22  # x + ROUNDER - ROUNDER, in float32, is x rounded to a whole number
 
 
 class Vector(types.Type):
@@ -249,6 +250,19 @@ if not PLAIN:
     _lane_by_lane(operator.add, "fadd")
     _lane_by_lane(operator.sub, "fsub")
     _lane_by_lane(operator.mul, "fmul")
+    _lane_by_lane(operator.truediv, "fdiv")
+
+
+@instruction(lambda n: n, lambda n: np.exp2(n - n.dtype.type(ROUNDER)))
+def power_of_two(code, n):
+    """2 to the power of each lane's whole number -126 ... 128 (infinity), in float32, to which
+    ROUNDER was added: so it stands in the last bits, and is moved to where the exponent is."""
+    whole = ir.VectorType(ir.IntType(32), n.value.type.count)
+    bits = code.builder.shl(
+        code.builder.bitcast(n.value, whole), ir.Constant(whole, [23] * whole.count)
+    )
+    bits = code.builder.add(bits, ir.Constant(whole, [127 << 23] * whole.count))
+    return code.builder.bitcast(bits, n.value.type)
 
 
 # A tile is what a matrix product keeps in registers: some rows by 2 vectors, a tuple of vectors row
