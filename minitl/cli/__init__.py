@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 
-from minitl.cli import check, commands, demo, serving, study, train, weights
+from minitl.cli import check, commands, demo, serving, show, study, train, weights
 from minitl.cli.options import add_command
 from minitl.cli.warmup import warm_up
 from minitl.storage.door import Visible
@@ -65,7 +65,7 @@ def all_commands() -> argparse.ArgumentParser:
     version = sys.modules["minitl"].__version__
     parser.add_argument("--version", action="version", version=f"minitl {version}")
     names = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for file in (demo, train, check, commands, serving, study, weights):
+    for file in (demo, train, check, commands, show, serving, study, weights):
         file.add_to(names)
     add_command(names, warmup)
     what = "whose lines are wanted"

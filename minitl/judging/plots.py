@@ -54,7 +54,7 @@ def learning_curves(history: Any, path: Path = None, title: str | None = None) -
     panels = [k for k in series if not (k.startswith("val_") and k.removeprefix("val_") in series)]
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    figure = _figure(max(4.2 * columns, 5.5), 3.6 * rows + (0.3 if title else 0))
+    figure = blank_figure(max(4.2 * columns, 5.5), 3.6 * rows + (0.3 if title else 0))
     for place, key in enumerate(panels):
         axes = figure.add_subplot(rows, columns, place + 1)
         _curve(axes, series[key], BLUE, "o-", "training")
@@ -67,8 +67,8 @@ def learning_curves(history: Any, path: Path = None, title: str | None = None) -
             axes.legend(fontsize=9, framealpha=0.9, edgecolor="none")
         _mark_stages(axes, names, lengths)
         axes.set_title(key.replace("_", " "), pad=18 if len(names) > 1 else 8)
-        _plain_axes(axes, "epoch")
-    return _finished(figure, path, title)
+        plain_axes(axes, "epoch")
+    return finish_figure(figure, path, title)
 
 
 def joined(history: Any) -> tuple[dict[str, np.ndarray], list[str], list[int]]:
@@ -136,7 +136,7 @@ def confusion_matrix_plot(
     _check_names(class_names, m)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(max(2.6 + 0.85 * m, 4.6), 14)
-    figure = _figure(side + 0.9, side)
+    figure = blank_figure(side + 0.9, side)
     axes = figure.add_subplot()
     shades = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     size = 12 if m <= 5 else max(6, 12 - 0.4 * m)
@@ -155,7 +155,7 @@ def confusion_matrix_plot(
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     bar.set_label("share of the true class")
     bar.outline.set_visible(False)
-    return _finished(figure, path, title)
+    return finish_figure(figure, path, title)
 
 
 def prediction_sheet(
@@ -192,7 +192,7 @@ def prediction_sheet(
     columns = min(len(chosen), 6)
     rows = -(-len(chosen) // columns)
     high, wide = pixels.shape[1:3]
-    figure = _figure(max(1.75 * columns, 4), (1.65 * min(high / wide, 3) + 0.5) * rows + 0.4)
+    figure = blank_figure(max(1.75 * columns, 4), (1.65 * min(high / wide, 3) + 0.5) * rows + 0.4)
     for place, (row, guess) in enumerate(zip(chosen, guesses, strict=True)):
         wrong, good = ("✗ ", RED, "bold", 3.5), ("", "black", "normal", 0.6)
         mark, colour, weight, frame = good if right[place] else wrong
@@ -202,7 +202,7 @@ def prediction_sheet(
         axes.set_title(text, fontsize=9, color=colour, fontweight=weight, pad=4)
         axes.set_xlabel(f"true: {class_names[truth[row]]}", fontsize=8.5, labelpad=4)
     legend = "" if right.all() else "; wrong ones framed, with ✗"
-    return _finished(figure, path, title or f"{right.sum()} of {len(chosen)} right{legend}")
+    return finish_figure(figure, path, title or f"{right.sum()} of {len(chosen)} right{legend}")
 
 
 def augmentation_sheet(
@@ -228,14 +228,14 @@ def augmentation_sheet(
         columns.append(_visible(np.rint(pixels).astype(np.uint8)))
     n, m = len(images), len(columns)
     high, wide = columns[0].shape[1:3]
-    figure = _figure(1.5 * m + 0.2, (1.5 * min(high / wide, 3) + 0.1) * n + 0.5)
+    figure = blank_figure(1.5 * m + 0.2, (1.5 * min(high / wide, 3) + 0.1) * n + 0.5)
     for row in range(n):
         for column, pixels in enumerate(columns):
             axes = figure.add_subplot(n, m, row * m + column + 1)
             _picture(axes, pixels[row], "black", 0.6 if column else 2.5)
             if row == 0:
                 axes.set_title(f"view {column - 1}" if column else "original", fontsize=9, pad=4)
-    return _finished(figure, path, title)
+    return finish_figure(figure, path, title)
 
 
 def rate_test_plot(test: Any, path: Path = None, title: str | None = None) -> Figure:
@@ -243,7 +243,7 @@ def rate_test_plot(test: Any, path: Path = None, title: str | None = None) -> Fi
 
     The rate's axis is logarithmic. Losses beyond four times the lowest smoothed one are cut off.
     """
-    figure = _figure(6.4, 4.2)
+    figure = blank_figure(6.4, 4.2)
     axes = figure.add_subplot()
     axes.plot(test.rates, test.losses, ".", color=GRAY, markersize=4, label="loss of a batch")
     axes.plot(test.rates, test.smoothed, "-", color=BLUE, linewidth=2, label="running mean")
@@ -254,8 +254,8 @@ def rate_test_plot(test: Any, path: Path = None, title: str | None = None) -> Fi
     axes.set_ylim(min(0.0, low), max(1.3 * start, min(4 * low, float(np.max(test.smoothed)))))
     axes.set_ylabel("loss")
     axes.legend(frameon=False, fontsize=9)
-    _plain_axes(axes, "learning rate")
-    return _finished(figure, path, title or ("the loss ran away" if test.diverged else None))
+    plain_axes(axes, "learning rate")
+    return finish_figure(figure, path, title or ("the loss ran away" if test.diverged else None))
 
 
 def _check_names(class_names: Sequence[str], classes: int) -> None:
@@ -282,14 +282,15 @@ def _picture(axes: Axes, pixels: np.ndarray, colour: str, frame: float) -> None:
         spine.set(color=colour, linewidth=frame)
 
 
-def _plain_axes(axes: Axes, xlabel: str) -> None:
+def plain_axes(axes: Axes, xlabel: str) -> None:
+    """Axes without a frame, with faint lines to read values by."""
     axes.set_xlabel(xlabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> Figure:
     """A figure of its own, in inches, that pyplot does not know."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -302,7 +303,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _finished(figure: Figure, path: Path, title: str | None) -> Figure:
+def finish_figure(figure: Figure, path: Path, title: str | None) -> Figure:
     """The figure, with its title, in fonts that have its letters; written where there is a path."""
     from matplotlib.text import Text
 
