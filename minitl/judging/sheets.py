@@ -54,12 +54,11 @@ def filter_sheet(layer: Layer, path: Path = None, limit: Count = 64) -> Figure:
 
     Of three channels, which VGG16 takes as B, G, R, in their colours; else the first channel's.
     """
-    kernel = np.asarray(layer.weights[0].data) if layer.weights else np.zeros(0)
-    if kernel.ndim != 4:
+    kernel: Any = layer.weights[0].data if layer.weights else None
+    if np.ndim(kernel) != 4:
         raise ValueError(f"{layer} has no filters, which are a kernel (KH, KW, C, F)")
-    colours = kernel.shape[2] == 3
-    shown = [_to_unit(kernel[..., ::-1, f] if colours else kernel[..., 0, f]) for f in
-             range(min(limit, kernel.shape[3]))]  # fmt: skip
+    channels = [2, 1, 0] if kernel.shape[2] == 3 else 0
+    shown = [_to_unit(kernel[:, :, channels, f]) for f in range(min(limit, kernel.shape[3]))]
     figure = _grid(shown, [""] * len(shown), 16, 0.5)
     return finish_figure(figure, path, f"{layer.name}, kernel {kernel.shape}")
 
@@ -108,8 +107,8 @@ def feature_plane(
         seen = (s[:2] ** 2).sum() / ((s**2).sum() or 1)
         axes = figure.add_subplot(1, len(features), place)
         for c, name in enumerate(class_names):
-            where = u[y == c, :2] * s[:2]
-            axes.scatter(*where.T, s=14, marker=MARKS[c % len(MARKS)], label=name, alpha=0.7)
+            across, up = (u[y == c, :2] * s[:2]).T
+            axes.scatter(across, up, s=14, marker=MARKS[c % len(MARKS)], label=name, alpha=0.7)
         axes.set(xticks=[], yticks=[], title=f"{title}: {seen:.0%} of the variance")
         axes.legend(fontsize=7)
     return finish_figure(figure, path, None)
