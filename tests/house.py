@@ -580,14 +580,79 @@ RULES = {
 }
 
 
+# --- The route through the source that README shows -----------------------------------------------
+
+WORDS, CODE = 200, 25  # a minute: words of prose, lines of code
+
+
+def reading(*patterns: str) -> tuple[int, int]:
+    """Words of prose and lines of code (not blank) in files: Markdown below docs/, code in the
+    package. Snippets count as code."""
+    words = lines = 0
+    for pattern in patterns:
+        found = sorted((PACKAGE if pattern.endswith(".py") else ROOT).glob(pattern))
+        assert found, pattern
+        for path in found:
+            text = path.read_text("utf-8")
+            if path.suffix == ".md":
+                for snippet in re.findall(r"(?ms)^```python\n(.*?)^```$", text):
+                    lines += sum(bool(line.strip()) for line in snippet.splitlines())
+                words += len(re.sub(r"(?ms)^```.*?^```$", "", text).split())
+            else:
+                lines += sum(bool(line.strip()) for line in text.splitlines())
+    return words, lines
+
+
+def route() -> list[tuple[str, str, int, int, int]]:
+    """README's route: how to read a stop, what it is, its words, its lines, its minutes."""
+    chapters = "[chapters](docs/README.md)"
+    later = [f"docs/{n}-*.md" for n in (8, 9, 10)]
+    stops = [
+        ("must read", f"{chapters} 1 to 7", ["docs/[1-7]-*.md"]),
+        ("must read", "the spine, in the order below", spine()),
+        ("on demand", f"{chapters} 8 to 10", later),
+        *(("on demand", *stop) for stop in ON_DEMAND),
+    ]
+    rows = [(how, what, *reading(*files)) for how, what, files in stops]
+    of_package = sum(row[3] for row in rows if "chapters" not in row[1])
+    rest = reading("**/*.py")[1] - of_package
+    rows.append(("skip", "everything else, until you need it", 0, rest))
+    return [(*row, round(row[2] / WORDS + row[3] / CODE)) for row in rows]
+
+
+ON_DEMAND = (
+    (
+        "F, the cut, stages and the optimum: five files of `transfer/`",
+        [f"transfer/{n}.py" for n in ("features", "cut", "feature_cache", "stages", "optimum")],
+    ),
+    (
+        "fast convolutions: `kernels/fast/im2col.py`, `kernels/fast/winograd.py`",
+        ["kernels/fast/im2col.py", "kernels/fast/winograd.py"],
+    ),
+    ("a training that goes on: `callbacks/backup.py`", ["callbacks/backup.py"]),
+    ("the whole job in a row: `cli/demo.py`", ["cli/demo.py"]),
+)
+
+
+def route_table() -> str:
+    """The route as README shows it."""
+    lines = ["| | what | words | lines | minutes |", "|---|---|---:|---:|---:|"]
+    for how, what, words, code, minutes in route():
+        cells = [f"{words:,}" if words else "", f"{code:,}", "" if how == "skip" else str(minutes)]
+        lines.append(f"| {how} | {what} | {' | '.join(cells)} |".replace("|  |", "| |"))
+    return "\n".join(lines)
+
+
 def renew_readme() -> None:
-    """Write the spine's lines as they are into README's list."""
+    """Write the spine's lines, and the route, as they are into README."""
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
     for name in spine():
         text = re.sub(rf"(?m)^(\| `{name}` \|) \d+ ", rf"\1 {spine_lines(name)} ", text)
     total = sum(map(spine_lines, spine()))
     text = re.sub(r"(?<=the \*spine\*, )[\d,]+(?= lines)", f"{total:,}", text)
+    table = f"<!-- route:start -->\n{route_table()}\n<!-- route:end -->"
+    text = re.sub(r"(?s)<!-- route:start -->.*<!-- route:end -->", lambda _: table, text)
     path.write_text(text, "utf-8")
 
 

@@ -1,6 +1,10 @@
-"""The study path: every chapter's snippets run, and what it points at is there."""
+"""The study path: every chapter's snippets run, and what it points at is there.
+
+Where the site can be built (`test_site.py`), that runs the chapters, and they are not run twice.
+"""
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -9,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from minitl.study import all_texts
 from tests import house
 
 DOCS = Path(__file__).parent.parent / "docs"
 CHAPTERS = sorted(DOCS.glob("*.md"))
-LISTS = ("README", "glossary", "scaling")  # have no snippets
+LISTS = ("README", "index", "glossary", "scaling", "where", "measured")  # have no snippets
+COURSE = sorted(DOCS.glob("[0-9]*.md"), key=lambda path: int(path.stem.split("-")[0]))
+SITE = ("sphinx", "myst_nb", "furo", "jupytext", "ipykernel", "sklearn", "elpv_dataset")
 PAGES = [*CHAPTERS, *(house.ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
 
 
@@ -21,6 +28,8 @@ def snippets_of(page):
     return re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
 
 
+@pytest.mark.weights
+@pytest.mark.skipif(all(map(importlib.util.find_spec, SITE)), reason="the site's build runs them")
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_the_snippets_run(chapter, capsys):
     if chapter.stem == "extending":
@@ -82,10 +91,38 @@ def names_of(path):
     return found
 
 
-def test_every_chapter_is_in_the_list():
-    contents = (DOCS / "README.md").read_text("utf-8")
-    for chapter in CHAPTERS:
-        assert chapter.name in contents or chapter.stem == "README"
+def test_every_page_is_in_the_lists():
+    contents, tree = ((DOCS / name).read_text("utf-8") for name in ("README.md", "index.md"))
+    for page in CHAPTERS:
+        if page.stem not in ("README", "index"):
+            assert page.name in contents, page.name
+            assert re.search(rf"(?m)^{re.escape(page.stem)}$", tree), page.name
+
+
+def stages_of(chapter):
+    """The numbers of the stages that a chapter ends with."""
+    end = chapter.read_text("utf-8").split("## Build it yourself")[1]
+    listed = re.findall(r"[Ss]tages? (\d+)(?:(?:, | and )(\d+))*", end.split("## Three")[0])
+    starts = re.findall(r"`minitl study start (\d+)`", end)
+    return {int(n) for n in starts} | {int(n) for pair in listed for n in pair if n}
+
+
+@pytest.mark.parametrize("chapter", COURSE, ids=lambda path: path.stem)
+def test_a_chapter_ends_with_stages_and_three_questions(chapter):
+    text = chapter.read_text("utf-8")
+    assert 2 <= len(re.findall(r"`minitl\sstudy start \d+`", text)) <= 3
+    questions = text.split("## Three questions")[1]
+    assert (
+        len(
+            re.findall(r"<details><summary>[^<]+\?</summary>\n\n.+?\n\n</details>", questions, re.S)
+        )
+        == 3
+    )
+
+
+def test_the_chapters_lead_to_every_stage_that_there_is():
+    named = set().union(*map(stages_of, COURSE))
+    assert named == set(all_texts())
 
 
 def test_modules_have_moved_where_the_changes_say():
@@ -109,3 +146,19 @@ def test_the_readme_lists_the_spine():
     assert total == pytest.approx(sum(map(house.spine_lines, house.spine())), rel=0.02)
     for name, lines in rows:
         assert int(lines) == pytest.approx(house.spine_lines(name), abs=10, rel=0.1), name
+
+
+def test_the_readme_shows_a_route_that_fits_into_a_weekend():
+    """Words, lines and minutes as they are, or nearly so: `python -m tests.house --readme`."""
+    text = (house.ROOT / "README.md").read_text("utf-8")
+    shown = text.split("<!-- route:start -->\n")[1].split("\n<!-- route:end -->")[0]
+    now = house.route_table().splitlines()
+    assert len(shown.splitlines()) == len(now)
+    for line, today in zip(shown.splitlines(), now, strict=True):
+        cells, others = ([c.strip() for c in row.split("|")] for row in (line, today))
+        assert cells[1:3] == others[1:3]
+        for cell, other in zip(cells[3:6], others[3:6], strict=True):
+            if other.replace(",", "").isdigit():
+                numbers = [int(each.replace(",", "")) for each in (cell, other)]
+                assert numbers[0] == pytest.approx(numbers[1], rel=0.1, abs=2), line
+    assert sum(row[4] for row in house.route() if row[0] != "skip") <= 600
