@@ -15,6 +15,7 @@ import numpy as np
 from minitl import kernels
 from minitl.judging.grad_cam import grad_cam
 from minitl.judging.plots import BLUE, RED, blank_figure, finish_figure, plain_axes
+from minitl.kernels.fast.winograd_matrices import POINTS, winograd_matrices
 from minitl.layers import Layer
 from minitl.models import Model
 from minitl.models.arguments import guard
@@ -169,8 +170,6 @@ def loss_surface(f: Any, y: Any, l2: Positive = 1e-2, path: Path = None) -> Figu
 
 def tile_picture(image: Any, kernel: Any, path: Path = None) -> Figure:
     """One tile of Winograd's F(4x4, 3x3), step by step: image (6, 6), kernel (3, 3)."""
-    from minitl.kernels.fast.winograd_matrices import POINTS, winograd_matrices
-
     G, A, B = winograd_matrices(POINTS[4])
     d, k = np.asarray(image, float), np.asarray(kernel, float)
     seen, filtered = B.T @ d @ B, G @ k @ G.T
