@@ -87,16 +87,19 @@ class OnnxGraph:
         self.names.add(found)
         return found
 
-    def node(self, operator: str, *inputs: str, outputs: Any = 1, **attributes: Any) -> Any:
-        """Add a node; returns the name of its output, or a list of names."""
+    def node(self, operator: str, *inputs: Any, outputs: Any = 1, **attributes: Any) -> Any:
+        """Add a node; its inputs are names, or numbers and arrays, which become constants.
+
+        Returns the name of its output, or a list of names."""
+        given = [each if isinstance(each, str) else self.constant(each) for each in inputs]
         name = self.unique(f"{self.place}/{operator}")
         made = [name] + [self.unique(f"{name}:{i}") for i in range(1, outputs)]
         add = self.onnx.helper.make_node
-        self.nodes.append(add(operator, list(inputs), made, name=name, **attributes))
+        self.nodes.append(add(operator, given, made, name=name, **attributes))
         return made[0] if outputs == 1 else made
 
     def constant(self, array: Any, what: str = "constant") -> str:
-        """The name of an array of the file: floats as float32, integers as int64."""
+        """The name of an array in the file: floats as float32, integers as int64."""
         array = np.asarray(array)
         array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64, copy=False)
         key = (array.shape, array.dtype.str, array.tobytes()) if array.size < 64 else None
@@ -254,8 +257,7 @@ def _prepared(graph: OnnxGraph, x: Value, prepare: Callable[[np.ndarray], np.nda
     wanted = noise @ a + zero
     if found.shape != wanted.shape or not np.allclose(found, wanted, 0, 1e-6 * abs(wanted).max()):
         raise OnnxError("preprocess does not do the same linear function A x + b to every pixel")
-    kernel = graph.constant(a.T[:, :, None, None], "kernel")
-    name = graph.node("Conv", graph.first(x), kernel, graph.constant(zero, "bias"))
+    name = graph.node("Conv", graph.first(x), a.T[:, :, None, None], zero)
     return Value(name, x.shape, True)
 
 

@@ -1,14 +1,16 @@
 """Each layer as nodes of an ONNX graph: `onnx_export.py` calls these functions.
 
 A function takes the graph under construction, a layer, and its input as a `Value` (or a list). It
-adds nodes and returns the output. Operators and their attributes are those of ONNX's opset 17
-(https://onnx.ai/onnx/operators/). Comments say where ONNX orders or counts otherwise than Keras.
+adds nodes and returns the output; layers that are a node or two stand in the table at the end.
+Operators and their attributes are those of ONNX's opset 17 (https://onnx.ai/onnx/operators/).
+Comments say where ONNX orders or counts otherwise than Keras.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from minitl import layers as k
 from minitl import ops
 from minitl.layers import augmentation, merging, pooling
 from minitl.layers.sequences import recurrent, wrappers
-from minitl.storage.onnx_export import OnnxError, OnnxGraph, Value, writes
+from minitl.storage.onnx_export import WRITERS, OnnxError, OnnxGraph, Value, writes
 from minitl.storage.onnx_export import export_model as export_model  # for `naming.part("onnx")`
 
 END = np.iinfo(np.int64).max
@@ -44,24 +46,21 @@ def activated(g: OnnxGraph, layer: Any, function: Any, x: Value) -> Value:
         return x
     if function in (act.softmax, act.log_softmax):
         operator = "Softmax" if function is act.softmax else "LogSoftmax"
-        return x._replace(name=g.node(operator, x.name, axis=x.axis(-1)))
-    if function is act.relu6:
-        return x._replace(name=clipped(g, x.name, 0.0, 6.0))
-    if function is act.silu:
-        return x._replace(name=g.node("Mul", x.name, g.node("Sigmoid", x.name)))
-    if function is act.gelu:  # x (1 + erf(x / sqrt(2))) / 2
-        erf = g.node("Erf", g.node("Mul", x.name, g.constant(0.5**0.5)))
-        half = g.node("Mul", x.name, g.constant(0.5))
-        return x._replace(name=g.node("Mul", half, g.node("Add", erf, g.constant(1.0))))
-    if function not in OPERATORS:
+        y = g.node(operator, x.name, axis=x.axis(-1))
+    elif function is act.relu6:
+        y = g.node("Clip", x.name, 0.0, 6.0)
+    elif function is act.silu:
+        y = g.node("Mul", x.name, g.node("Sigmoid", x.name))
+    elif function is act.gelu:  # x (1 + erf(x / sqrt(2))) / 2
+        erf = g.node("Erf", g.node("Mul", x.name, 0.5**0.5))
+        y = g.node("Mul", g.node("Mul", x.name, 0.5), g.node("Add", erf, 1.0))
+    elif function in OPERATORS:
+        operator, settings = OPERATORS[function]
+        y = g.node(operator, x.name, **settings)
+    else:
         name = getattr(function, "__name__", repr(function))
         raise OnnxError(f"{layer} has the activation {name}, which has no counterpart in ONNX")
-    operator, settings = OPERATORS[function]
-    return x._replace(name=g.node(operator, x.name, **settings))
-
-
-def clipped(g: OnnxGraph, x: str, low: float | None, high: float | None) -> str:
-    return g.node("Clip", x, *("" if v is None else g.constant(float(v)) for v in (low, high)))
+    return x._replace(name=y)
 
 
 @writes(k.Identity, k.Dropout, k.SpatialDropout1D, k.SpatialDropout2D, k.GaussianDropout)
@@ -115,8 +114,7 @@ def _resizing(g: OnnxGraph, layer: Any, x: Value) -> Value:
 
 
 def sliced(g: OnnxGraph, x: str, axes: Any, starts: Any, ends: Any, steps: Any = None) -> str:
-    numbers = [np.array(n) for n in (starts, ends, axes, *([] if steps is None else [steps]))]
-    return g.node("Slice", x, *map(g.constant, numbers))
+    return g.node("Slice", x, starts, ends, axes, *([] if steps is None else [steps]))
 
 
 def scaled(g: OnnxGraph, x: str, mode: str, scales: Any, like: Value) -> Value:
@@ -125,45 +123,32 @@ def scaled(g: OnnxGraph, x: str, mode: str, scales: Any, like: Value) -> Value:
     settings = {"mode": "linear" if mode == "linear" else "nearest", "nearest_mode": "floor"}
     settings |= {"coordinate_transformation_mode": how}
     settings |= {"nearest_mode": "round_prefer_ceil"} if mode == "round" else {}
-    factors = g.constant(np.array([1.0, 1.0, *scales]))
-    return Value(g.node("Resize", x, "", factors, **settings), like.shape, True)
-
-
-@writes(k.Activation)
-def _activation(g: OnnxGraph, layer: Any, x: Value) -> Value:
-    return activated(g, layer, layer.activation, x)
-
-
-@writes(k.Softmax)
-def _softmax(g: OnnxGraph, layer: Any, x: Value) -> Value:
-    return x._replace(name=g.node("Softmax", x.name, axis=x.axis(layer.axis)))
-
-
-@writes(k.LeakyReLU, k.ELU)
-def _leaky(g: OnnxGraph, layer: Any, x: Value) -> Value:
-    leaky = isinstance(layer, k.LeakyReLU)
-    alpha = float(layer.negative_slope if leaky else layer.alpha)
-    return x._replace(name=g.node("LeakyRelu" if leaky else "Elu", x.name, alpha=alpha))
+    return Value(g.node("Resize", x, "", [1.0, 1.0, *scales], **settings), like.shape, True)
 
 
 @writes(k.ReLU)
 def _relu(g: OnnxGraph, layer: Any, x: Value) -> Value:
     """x where x > threshold, at most max_value; negative_slope (x - threshold) elsewhere."""
     most, threshold, slope = layer.max_value, float(layer.threshold), float(layer.negative_slope)
-    if threshold == 0 and slope == 0:
-        y = g.node("Relu", x.name) if most is None else clipped(g, x.name, 0.0, most)
-        return x._replace(name=y)
-    at, zero = g.constant(threshold), g.constant(0.0)
-    y = g.node("Where", g.node("Greater", x.name, at), x.name, zero)
-    y = y if most is None else clipped(g, y, 0.0, most)
-    below = g.node("Min", g.node("Sub", x.name, at), zero)
-    return x._replace(name=g.node("Add", y, g.node("Mul", below, g.constant(slope))))
+    y = x.name
+    if threshold != 0 or slope != 0:
+        y = g.node("Where", g.node("Greater", y, threshold), y, 0.0)
+    y = g.node("Relu", y) if most is None else g.node("Clip", y, 0.0, float(most))
+    if slope != 0:
+        below = g.node("Min", g.node("Sub", x.name, threshold), 0.0)
+        y = g.node("Add", y, g.node("Mul", below, slope))
+    return x._replace(name=y)
+
+
+def there(g: OnnxGraph, weight: Any) -> list[str]:
+    """A weight that a layer may do without."""
+    return [] if weight is None else [g.weight(weight)]
 
 
 @writes(k.Dense)
 def _dense(g: OnnxGraph, layer: Any, x: Value) -> Value:
     rows, kernel = g.last(x), g.weight(layer.kernel)
-    bias = [] if layer.bias is None else [g.weight(layer.bias)]
+    bias = there(g, layer.bias)
     if len(x.shape) == 2:
         y = g.node("Gemm", rows, kernel, *bias)
     else:
@@ -177,7 +162,7 @@ def _convolution(g: OnnxGraph, layer: Any, x: Value) -> Value:
     def turned(w: np.ndarray) -> np.ndarray:
         return np.moveaxis(w, (-1, -2), (0, 1))  # HWIO -> OIHW
 
-    bias = [] if layer.bias is None else [g.weight(layer.bias)]
+    bias = there(g, layer.bias)
     y = g.node("Conv", g.first(x), g.weight(layer.kernel, turned), *bias, **_sliding(layer))
     return activated(g, layer, layer.activation, Value(y, x.shape, True))
 
@@ -187,7 +172,7 @@ def _depthwise(g: OnnxGraph, layer: Any, x: Value) -> Value:
     def turned(w: np.ndarray) -> np.ndarray:
         return w.transpose(2, 3, 0, 1).reshape(-1, 1, *w.shape[:2])  # HWCM -> (C*M)1HW
 
-    bias = [] if layer.bias is None else [g.weight(layer.bias)]
+    bias = there(g, layer.bias)
     separable = isinstance(layer, k.SeparableConv2D)
     given = g.first(x), g.weight(layer.kernel, turned), *([] if separable else bias)
     y = g.node("Conv", *given, group=x.shape[-1], **_sliding(layer))
@@ -239,7 +224,7 @@ def _merge(g: OnnxGraph, layer: Any, x: list[Value]) -> Value:
     names, first = _alike(g, x)
     y = functools.reduce(lambda a, b: g.node(MERGES[type(layer)], a, b), names)
     if isinstance(layer, merging.Average):
-        y = g.node("Div", y, g.constant(float(len(x))))
+        y = g.node("Div", y, float(len(x)))
     return Value(y, x[0].shape, first)
 
 
@@ -252,83 +237,21 @@ def _concatenate(g: OnnxGraph, layer: Any, x: list[Value]) -> Value:
 
 @writes(k.BatchNormalization)
 def _batch_normalization(g: OnnxGraph, layer: Any, x: Value) -> Value:
-    c = x.shape[-1]
-    gamma = g.weight(layer.gamma) if layer.scale else g.constant(np.ones(c), "gamma")
-    beta = g.weight(layer.beta) if layer.center else g.constant(np.zeros(c), "beta")
+    c: Any = x.shape[-1]
+    gamma = g.weight(layer.gamma) if layer.scale else np.ones(c)
+    beta = g.weight(layer.beta) if layer.center else np.zeros(c)
     kept = [g.weight(v) for v in (layer.moving_mean, layer.moving_variance)]
-    how = {"epsilon": float(layer.epsilon)}
-    y = g.node("BatchNormalization", g.first(x), gamma, beta, *kept, **how)
+    y = g.node("BatchNormalization", g.first(x), gamma, beta, *kept, epsilon=float(layer.epsilon))
     return Value(y, x.shape, len(x.shape) > 2)
 
 
 @writes(k.LayerNormalization)
 def _layer_normalization(g: OnnxGraph, layer: Any, x: Value) -> str:
-    gamma = g.weight(layer.gamma) if layer.scale else g.constant(np.ones(x.shape[-1]), "gamma")
+    c: Any = x.shape[-1]
+    gamma = g.weight(layer.gamma) if layer.scale else np.ones(c)
     beta = [g.weight(layer.beta)] if layer.center else []
     how = {"axis": -1, "epsilon": float(layer.epsilon)}
     return g.node("LayerNormalization", g.last(x), gamma, *beta, **how)
-
-
-@writes(k.UnitNormalization)
-def _unit_normalization(g: OnnxGraph, layer: Any, x: Value) -> str:
-    length = g.node("ReduceL2", g.last(x), axes=[-1], keepdims=1)
-    return g.node("Div", g.last(x), g.node("Max", length, g.constant(1e-12)))
-
-
-@writes(k.Rescaling)
-def _rescaling(g: OnnxGraph, layer: Any, x: Value) -> str:
-    scale, offset = (np.asarray(n, np.float64) for n in (layer.scale, layer.offset))
-    return g.node("Add", g.node("Mul", g.last(x), g.constant(scale)), g.constant(offset))
-
-
-@writes(k.Flatten)
-def _flatten(g: OnnxGraph, layer: Any, x: Value) -> str:
-    return g.node("Flatten", g.last(x), axis=1)
-
-
-@writes(k.Reshape)
-def _reshape(g: OnnxGraph, layer: Any, x: Value) -> str:
-    shape = np.array([0, *layer.target_shape])  # 0: as many samples as there are
-    return g.node("Reshape", g.last(x), g.constant(shape))
-
-
-@writes(k.Permute)
-def _permute(g: OnnxGraph, layer: Any, x: Value) -> str:
-    return g.node("Transpose", g.last(x), perm=[0, *layer.dims])
-
-
-@writes(k.RepeatVector)
-def _repeat_vector(g: OnnxGraph, layer: Any, x: Value) -> str:
-    row = g.node("Unsqueeze", x.name, g.constant(np.array([1])))
-    return g.node("Expand", row, g.constant(np.array([1, layer.n, 1])))
-
-
-@writes(k.ZeroPadding2D)
-def _zero_padding(g: OnnxGraph, layer: Any, x: Value) -> Value:
-    (top, bottom), (left, right) = layer.padding
-    y = g.node("Pad", g.first(x), g.constant(np.array([0, 0, top, left, 0, 0, bottom, right])))
-    return Value(y, x.shape, True)
-
-
-@writes(k.Cropping2D)
-def _cropping(g: OnnxGraph, layer: Any, x: Value) -> Value:
-    (top, bottom), (left, right) = layer.cropping
-    ends = [-n if n else END for n in (bottom, right)]
-    return Value(sliced(g, g.first(x), (2, 3), (top, left), ends), x.shape, True)
-
-
-@writes(k.UpSampling2D)
-def _up_sampling(g: OnnxGraph, layer: Any, x: Value) -> Value:
-    return scaled(g, g.first(x), "nearest", [float(n) for n in layer.size], x)
-
-
-@writes(k.ZeroPadding1D, k.Cropping1D)
-def _ends(g: OnnxGraph, layer: Any, x: Value) -> str:
-    if isinstance(layer, k.Cropping1D):
-        before, after = layer.cropping
-        return sliced(g, g.last(x), [1], [before], [-after if after else END])
-    before, after = layer.padding
-    return g.node("Pad", g.last(x), g.constant(np.array([0, before, 0, 0, after, 0])))
 
 
 @writes(k.Normalization)
@@ -340,17 +263,11 @@ def _normalization(g: OnnxGraph, layer: Any, x: Value) -> str:
     )
     arrays = [np.asarray(v) for v in given]
     mean, variance = (v.reshape(kept) if v.size == np.prod(kept) else v for v in arrays)
-    shift = g.constant(mean.astype(np.float32))
-    deviation = g.constant(np.maximum(np.sqrt(variance.astype(np.float32)), np.float32(1e-7)))
+    shift = mean.astype(np.float32)
+    deviation = np.maximum(np.sqrt(variance.astype(np.float32)), np.float32(1e-7))
     if layer.invert:
         return g.node("Add", g.node("Mul", g.last(x), deviation), shift)
     return g.node("Div", g.node("Sub", g.last(x), shift), deviation)
-
-
-@writes(k.Embedding)
-def _embedding(g: OnnxGraph, layer: Any, x: Value) -> str:
-    index = g.node("Cast", g.last(x), to=g.onnx.TensorProto.INT64)
-    return g.node("Gather", g.weight(layer.embeddings), index, axis=0)
 
 
 # Arithmetic in a model's graph: ops of any number of arrays, and of one.
@@ -389,8 +306,7 @@ def _operation(g: OnnxGraph, layer: Any, x: Any) -> str:
         axes = [] if rest[0] is None else np.atleast_1d(rest[0]).tolist()
         how: dict[str, Any] = {"keepdims": int(rest[1])}
         if op == "sum":
-            more = [g.constant(np.array(axes))] if axes else []
-            return g.node("ReduceSum", name_of(first), *more, **how)
+            return g.node("ReduceSum", name_of(first), *([axes] if axes else []), **how)
         return g.node(REDUCING[op], name_of(first), **how, **({"axes": axes} if axes else {}))
     if op == "softmax":
         return g.node("Softmax", name_of(first), axis=rest[0])
@@ -440,11 +356,11 @@ def _recurrent(g: OnnxGraph, layer: Any, x: Value) -> Any:
         how["linear_before_reset"] = int(layer.reset_after)
     how["direction"] = "reverse" if layer.go_backwards else "forward"
     steps = g.node("Transpose", g.last(x), perm=[1, 0, 2])  # (T, N, D)
-    call = (steps, *arrays, g.constant(both, "bias"))
+    call = (steps, *arrays, both)
     y, *states = g.node("LSTM" if lstm else "GRU", *call, outputs=3 if lstm else 2, **how)
-    states = [g.node("Squeeze", s, g.constant(np.array([0]))) for s in states]  # (1, N, U)
+    states = [g.node("Squeeze", s, [0]) for s in states]  # (1, N, U)
     if layer.return_sequences:
-        y = g.node("Squeeze", y, g.constant(np.array([1])))  # (T, 1, N, U)
+        y = g.node("Squeeze", y, [1])  # (T, 1, N, U)
         y = g.node("Transpose", y, perm=[1, 0, 2])
         y = turned_round(g, y) if layer.go_backwards else y
     else:
@@ -472,7 +388,7 @@ def _bidirectional(g: OnnxGraph, layer: Any, x: Value) -> Any:
     else:
         outputs = [g.node("Mul" if mode == "mul" else "Add", a, b)]
         if mode == "ave":
-            outputs = [g.node("Div", outputs[0], g.constant(2.0))]
+            outputs = [g.node("Div", outputs[0], 2.0)]
     outputs += [s.name for s in (*states, *more)]
     return outputs if states or mode is None else outputs[0]
 
@@ -485,8 +401,65 @@ def _time_distributed(g: OnnxGraph, layer: Any, x: Value) -> str:
     def sizes(array: str, first: int, last: int = END) -> str:
         return sliced(g, g.node("Shape", array), [0], [first], [last])
 
-    merged = g.node("Concat", g.constant(np.array([-1])), sizes(given, 2), axis=0)
+    merged = g.node("Concat", [-1], sizes(given, 2), axis=0)
     frames = g.node("Reshape", given, merged)
     (y,) = g.add(layer.layer, Value(frames, (None, *x.shape[2:])))
     back = g.node("Concat", sizes(given, 0, 2), sizes(g.last(y), 1), axis=0)
     return g.node("Reshape", g.last(y), back)
+
+
+@writes(k.ZeroPadding2D)
+def _zero_padding(g: OnnxGraph, layer: Any, x: Value) -> Value:
+    (top, bottom), (left, right) = layer.padding
+    y = g.node("Pad", g.first(x), [0, 0, top, left, 0, 0, bottom, right])
+    return Value(y, x.shape, True)
+
+
+@writes(k.Cropping2D)
+def _cropping(g: OnnxGraph, layer: Any, x: Value) -> Value:
+    (top, bottom), (left, right) = layer.cropping
+    ends = [-n or END for n in (bottom, right)]
+    return Value(sliced(g, g.first(x), (2, 3), (top, left), ends), x.shape, True)
+
+
+# Layers of a node or two, whose input has its axes in minitl's order.
+TABLE: dict[type, Callable[[OnnxGraph, Any, str], str]] = {
+    k.Flatten: lambda g, layer, x: g.node("Flatten", x, axis=1),
+    # 0: as many samples as there are
+    k.Reshape: lambda g, layer, x: g.node("Reshape", x, [0, *layer.target_shape]),
+    k.Permute: lambda g, layer, x: g.node("Transpose", x, perm=[0, *layer.dims]),
+    k.RepeatVector: lambda g, layer, x: g.node(
+        "Expand", g.node("Unsqueeze", x, [1]), [1, layer.n, 1]
+    ),
+    k.ZeroPadding1D: lambda g, layer, x: g.node(
+        "Pad", x, [0, layer.padding[0], 0, 0, layer.padding[1], 0]
+    ),
+    k.Cropping1D: lambda g, layer, x: sliced(
+        g, x, [1], [layer.cropping[0]], [-layer.cropping[1] or END]
+    ),
+    k.Rescaling: lambda g, layer, x: g.node(
+        "Add", g.node("Mul", x, np.float64(layer.scale)), np.float64(layer.offset)
+    ),
+    k.UnitNormalization: lambda g, layer, x: g.node(
+        "Div", x, g.node("Max", g.node("ReduceL2", x, axes=[-1], keepdims=1), 1e-12)
+    ),
+    k.Embedding: lambda g, layer, x: g.node(
+        "Gather", g.weight(layer.embeddings), g.node("Cast", x, to=g.onnx.TensorProto.INT64), axis=0
+    ),
+}
+writes(*TABLE)(lambda g, layer, x: TABLE[type(layer)](g, layer, g.last(x)))
+# Layers that keep the axes as they stand.
+IN_PLACE: dict[type, Callable[[OnnxGraph, Any, Value], Value]] = {
+    k.Activation: lambda g, layer, x: activated(g, layer, layer.activation, x),
+    k.Softmax: lambda g, layer, x: x._replace(
+        name=g.node("Softmax", x.name, axis=x.axis(layer.axis))
+    ),
+    k.LeakyReLU: lambda g, layer, x: x._replace(
+        name=g.node("LeakyRelu", x.name, alpha=float(layer.negative_slope))
+    ),
+    k.ELU: lambda g, layer, x: x._replace(name=g.node("Elu", x.name, alpha=float(layer.alpha))),
+    k.UpSampling2D: lambda g, layer, x: scaled(
+        g, g.first(x), "nearest", [float(n) for n in layer.size], x
+    ),
+}
+WRITERS.update(IN_PLACE)
