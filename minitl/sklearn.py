@@ -16,15 +16,13 @@ from typing import Any
 import numpy as np
 
 from minitl.naming import Count
+from minitl.storage.door import extra
 
-try:
+with extra("minitl.sklearn needs scikit-learn 1.6 or newer", "sklearn"):
     from sklearn import base
     from sklearn.utils.class_weight import compute_class_weight
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-except ImportError as error:
-    text = "minitl.sklearn needs scikit-learn 1.6 or newer:"
-    raise ImportError(f"{text} python -m pip install 'minitl[sklearn]'") from error
 
 from minitl import applications
 from minitl.data.found import open_folder
@@ -32,7 +30,7 @@ from minitl.data.images import resize_images, to_rgb
 from minitl.models import Model
 from minitl.naming import did_you_mean
 from minitl.transfer.features import extract_features, feature_model
-from minitl.transfer.optimum import solve_head
+from minitl.transfer.optimum import softmax, solve_head
 
 
 @dataclass(eq=False, repr=False)
@@ -228,15 +226,12 @@ class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """P (N, m), the columns in the order of `classes_`."""
-        z = self._logits(X)
-        p = np.exp(z - z.max(axis=1, keepdims=True))
-        return p / p.sum(axis=1, keepdims=True)
+        return softmax(self._logits(X))[0]
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """log P (N, m), exact also where P is too small to be a number."""
         z = self._logits(X)
-        z = z - z.max(axis=1, keepdims=True)
-        return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        return z - softmax(z)[1]
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row, (N,)."""

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from minitl.cli import check, commands, demo, serving, show, study, train, weights
 from minitl.cli.options import add_command
 from minitl.cli.warmup import warm_up
-from minitl.storage.door import Visible
+from minitl.storage.door import Visible, extra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,10 +96,8 @@ def completion(arguments: argparse.Namespace) -> None:
 
     example: minitl completion bash > ~/.local/share/bash-completion/completions/minitl
     """
-    try:
+    with extra("completion needs shtab", "completion"):
         import shtab
-    except ImportError as error:
-        raise ImportError("completion needs shtab: pip install 'minitl[completion]'") from error
     print(shtab.complete(all_commands(), arguments.shell))
 
 

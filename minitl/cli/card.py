@@ -1,8 +1,8 @@
 """The model card: what somebody who is handed a model should know, as Markdown.
 
-`model_card` puts together what the file says of itself: what the model tells apart, how it sees a
-picture, what it was trained on, which figures were measured, and what it must not be believed for.
-The headings are those of Mitchell et al. 2019 ("Model Cards for Model Reporting", arXiv
+`model_card` puts what the file says of itself into `card.md`: what the model tells apart, how it
+sees a picture, what it was trained on, which figures were measured, and what it must not be
+believed for. The headings are those of Mitchell et al. 2019 ("Model Cards for Model Reporting", arXiv
 1810.03993), as far as the file has an answer.
 """
 
@@ -22,39 +22,35 @@ WEIGHTS = (
 
 def model_card(path: Path, model: Model, about: Mapping[str, Any]) -> str:
     """A Markdown text about the model in the file `path`, whose metadata are `about`."""
-    file = shlex.quote(visible(path.name))
-    name, came = path.name, dict(about.get("provenance") or {})
-    classes = ", ".join(map(_text, about["class_names"]))
-    height, width = about["size"]
+    came = dict(about.get("provenance") or {})
     measured = {key: came.pop(key) for key in list(came) if isinstance(came[key], Mapping)}
     counts = measured.pop("images", {})
-    lines = [
-        *(f"# {_text(path.stem)}", "", "## Model details", ""),
-        f"- An image classifier of {len(about['class_names'])} classes: {classes}.",
-        f"- {model.count_params():,} parameters; the file is `{_text(name)}`.",
-        f"- It sees {height} x {width} pixels (resizing: {about['resizing']}), RGB, preprocessed",
-        f"  as '{about['preprocessing']}'; the file says so to the commands below.",
-        *(f"- {_text(key)}: {_text(_flat(value))}" for key, value in came.items()),
-    ]
+    details, data = (
+        [f"- {_text(key)}: {_text(_flat(value))}" for key, value in each.items()]
+        for each in (came, counts)
+    )
     if "vgg" in str(came.get("base", "")):
-        lines += [f"- {WEIGHTS}"]
-    lines += ["", "## Training data", ""]
-    lines += [f"- {_text(key)}: {_text(_flat(value))}" for key, value in counts.items()]
-    lines += [] if counts else ["The file does not say."]
-    lines += ["", "## Figures", "", "| on | figure | value |", "|---|---|---:|"]
-    rows = list(_rows(measured))
-    lines += rows or ["| | none was measured | |"]
-    lines += [
-        *("", "## Intended use, and limits", ""),
-        "The model chooses one of its classes for every picture, also for one of none of them. Its",
-        "figures hold for pictures like those it was trained on: same kind of camera, subject and",
-        "choice. Measure it on your own (`minitl evaluate`) before anything depends on it.",
-        *("", "## How to use it", "", "```sh"),
-        *(f"minitl {how}" for how in (f"evaluate {file} FOLDER", f"predict {file} IMAGE ...")),
-        f"minitl serve {file}",
-        *("```", ""),
-    ]
-    return "\n".join(lines)
+        details.append(f"- {WEIGHTS}")
+    return (
+        Path(__file__)
+        .with_name("card.md")
+        .read_text("utf-8")
+        .format(
+            title=_text(path.stem),
+            name=_text(path.name),
+            file=shlex.quote(visible(path.name)),
+            count=len(about["class_names"]),
+            classes=", ".join(map(_text, about["class_names"])),
+            parameters=f"{model.count_params():,}",
+            height=about["size"][0],
+            width=about["size"][1],
+            resizing=about["resizing"],
+            preprocessing=about["preprocessing"],
+            details="\n".join(details),
+            data="\n".join(data) or "The file does not say.",
+            figures="\n".join(_rows(measured)) or "| | none was measured | |",
+        )
+    )
 
 
 def _rows(measured: Mapping[str, Any], of: str = "") -> Iterator[str]:

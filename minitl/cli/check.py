@@ -139,10 +139,7 @@ def write_table(looked: Check, path: str) -> None:
     if path == "-":
         write(sys.stdout)
         return
-    with (
-        atomic.replacing(path) as part,
-        open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
+    with atomic.writing(path) as file:
         write(file)
 
 

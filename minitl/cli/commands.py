@@ -52,9 +52,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("directory", metavar="DIR", help="the folder; it may lack classes")
     flag(parser, "--json", "every number, as JSON")
     flag(parser, "--seen", "name the images that the model was trained on")
-    option(
-        parser, "--report", "FILE", "write a page (.html) with all figures and the wrong pictures"
-    )
+    page = "write a page (.html) with all figures and the wrong pictures"
+    option(parser, "--report", "FILE", page)
     flag(parser, "--strict", options.STRICT)
 
     parser = add_command(commands, predict)
@@ -116,11 +115,7 @@ def extract(arguments: argparse.Namespace) -> None:
         print(f"minitl: {fault}", file=sys.stderr)
     said, names = left_out(pictures, strict), pictures.class_names
     rows = out.with_suffix(".csv")
-    # Names of files are bytes: 'surrogateescape' writes back those that are no UTF-8.
-    with (
-        atomic.replacing(rows) as part,
-        open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
+    with atomic.writing(rows) as file:
         writer = csv.writer(file)
         writer.writerow(["row", "path", "label", "class"])
         for i, row in enumerate(pictures.readable()):
@@ -139,9 +134,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     pictures = find(arguments.directory, about["size"], strict, names, about)
     for part in ("test", "validation"):
         if pictures.split is not None and part in pictures.split:
-            warnings.warn(
-                f"{arguments.directory} is divided: these are its {part} images", stacklevel=1
-            )
+            text = f"{arguments.directory} is divided: these are its {part} images"
+            warnings.warn(text, stacklevel=1)
             pictures = pictures.part(pictures.split == part)
             break
     found = list(classified(model, about, pictures, strict, bool(arguments.report)))
@@ -168,10 +162,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
         report.facts = reports.facts_of(about)
         report.figures[f"On these {len(labels)} pictures"] = of
         if known is not None and known.any():
-            what = (
-                f"{(known > 0).sum()} of {len(known)} pictures were among those it was trained on"
+            what = f"{(known > 0).sum()} of {len(known)} pictures"
+            report.notes.append(
+                f"{what} were among those it learned from: on others it may be worse."
             )
-            report.notes.append(f"{what}: on others it may be worse.")
         report.add_map(np.array([said.f for said in found]), labels, names, pictures.__getitem__)
         report.write(arguments.report)
         if not arguments.json:

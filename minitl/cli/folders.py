@@ -78,13 +78,18 @@ def readable(pictures: Pictures, strict: bool, see: Any = None) -> Pictures:
 
 
 def by_workers(
-    cluster: str | int, model: Model, pictures: Pictures, out: Any, prepare: Any, *how: Any
+    cluster: str | int,
+    model: Model,
+    pictures: Pictures,
+    out: Any,
+    prepare: Any,
+    chosen: Any = None,
+    pooling: str | None = None,
 ) -> Any:
     """`distributed.extract_features`; faults are told, and noted in `pictures`. Raises OSError if
     nothing can be read."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ images could not be read")
-        chosen, pooling = how or (None, None)
         rows = extract_features(model, pictures, chosen, pooling, prepare, out, client=cluster)
     for row, fault in rows.faults.items():
         pictures.faults[pictures.paths[row]] = fault

@@ -17,6 +17,7 @@ import numpy as np
 
 from minitl.data.images import check_choice
 from minitl.models.arguments import guard
+from minitl.storage.door import extra
 
 CLASS_NAMES = {2: ("sound", "defective"), 4: ("p = 0", "p = 1/3", "p = 2/3", "p = 1")}
 
@@ -28,11 +29,8 @@ def load_data(kind: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarr
     Raises ImportError that says what to install when `elpv-dataset` is missing.
     """
     check_choice("kind", kind, (None, "mono", "poly"))
-    try:
+    with extra("the solar-cell images are in the package elpv-dataset", "demo"):
         from elpv_dataset.utils import load_dataset
-    except ImportError as error:
-        text = "the solar-cell images are in the package elpv-dataset, which is not installed:"
-        raise ImportError(f"{text} python -m pip install 'minitl[demo]'") from error
     images, probability, types = load_dataset()
     if kind is None:
         return images, probability, types

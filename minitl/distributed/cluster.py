@@ -30,6 +30,7 @@ from minitl.models import Model
 from minitl.naming import Count, check_keywords
 from minitl.storage.atomic import cache_folder, locked, progress_bar
 from minitl.storage.digests import arrays_digest, digest_of, sample_digests
+from minitl.storage.door import extra
 from minitl.transfer.features import Chosen, feature_key, feature_model
 
 BATCH = 32  # images that the network sees at a time
@@ -103,11 +104,7 @@ def predict(
     """
     with tempfile.TemporaryDirectory(prefix="minitl-") as folder:
         rows = extract_features(model, images, preprocess=preprocess, out=out or folder, **how)
-        return rows[:].reshape(len(rows), *_open_last(model.output_shape[1:]))
-
-
-def _open_last(shape: Sequence[int | None]) -> list[int]:
-    return [-1 if n is None else n for n in shape]
+        return rows[:].reshape(len(rows), *(-1 if n is None else n for n in model.output_shape[1:]))
 
 
 def _as_images(images: Any, model: Model, size: Any) -> Any:
@@ -187,11 +184,9 @@ class _Wanted:
 @contextlib.contextmanager
 def connected(client: Any) -> Iterator[Any]:
     """A Dask client: the given one, or one for an address, or for new processes on this machine."""
-    try:
+    with extra("a cluster needs Dask", "distributed"):
         import dask
         import distributed
-    except ImportError as error:
-        raise ImportError(f"{error}: pip install 'minitl[distributed]'") from error
     if isinstance(client, distributed.Client):
         yield client
         return

@@ -16,6 +16,7 @@ import numpy as np
 
 from minitl.judging.duplicates import FLAT, contrast, groups_of, near_duplicates, thumbnail
 from minitl.models.arguments import guard
+from minitl.storage.door import extra
 from minitl.transfer.choosing import choose_head, out_of_fold, scales
 
 KINDS = {  # in order of weight: title, and why it matters
@@ -193,11 +194,8 @@ def doubtful(y: np.ndarray, p: np.ndarray) -> np.ndarray:
 
     Northcutt, Jiang & Chuang 2021 (arXiv 1911.00068), as cleanlab has it.
     """
-    try:
+    with extra("looking for wrong labels needs cleanlab", "check"):
         from cleanlab.filter import find_label_issues
-    except ImportError as error:
-        text = "looking for wrong labels needs cleanlab, which is not installed:"
-        raise ImportError(f"{text} python -m pip install 'minitl[check]'") from error
     there, codes = np.unique(y, return_inverse=True)
     how: dict[str, Any] = {"return_indices_ranked_by": "self_confidence", "n_jobs": 1}
     known = p[:, there] / p[:, there].sum(axis=1, keepdims=True)
@@ -207,11 +205,8 @@ def doubtful(y: np.ndarray, p: np.ndarray) -> np.ndarray:
 def lonely(f: np.ndarray) -> np.ndarray:
     """(N,): by how many standard deviations log(mean distance to the 10 nearest) of each row of
     scaled F (N, D) lies above the median; the deviation is a robust one, from the quartiles."""
-    try:
+    with extra("looking for outliers needs scikit-learn", "check"):
         from sklearn.neighbors import NearestNeighbors
-    except ImportError as error:
-        text = "looking for outliers needs scikit-learn, which is not installed:"
-        raise ImportError(f"{text} python -m pip install 'minitl[check]'") from error
     if len(f) < 3 * NEIGHBOURS:
         return np.zeros(len(f))
     tree = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(f * scales(f))

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from minitl.judging.evaluation import check_labels, check_probabilities
 from minitl.models.arguments import guard
 from minitl.naming import Count, Natural
 from minitl.storage.atomic import replacing
+from minitl.storage.door import extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ RING: dict[str, Any] = {"markersize": 11, "markerfacecolor": "none", "markeredge
 
 Path = str | os.PathLike[str] | None
 
-# Fonts with the letters of East Asia, as systems come with them; the first that is there is taken.
+# Fonts with the letters of East Asia, as systems come with them; of a letter the first that has it.
 FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei"),
     *("WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "PingFang HK", "Heiti TC"),
@@ -292,12 +292,9 @@ def plain_axes(axes: Axes, xlabel: str) -> None:
 
 def blank_figure(width: float, height: float) -> Figure:
     """A figure of its own, in inches, that pyplot does not know."""
-    try:
+    with extra("plots need matplotlib", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        text = "plots need matplotlib, which is not installed:"
-        raise ImportError(f"{text} python -m pip install 'minitl[plot]'") from error
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -305,12 +302,16 @@ def blank_figure(width: float, height: float) -> Figure:
 
 def finish_figure(figure: Figure, path: Path, title: str | None) -> Figure:
     """The figure, with its title, in fonts that have its letters; written where there is a path."""
+    from matplotlib import rcParams
+    from matplotlib.font_manager import fontManager
     from matplotlib.text import Text
 
     if title:
         figure.suptitle(title)
     texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
-    families = _families({c for text in texts for c in text.get_text()})
+    # The user's fonts, and behind them those for the letters that they lack.
+    there = {font.name for font in fontManager.ttflist}
+    families = [*rcParams["font.family"], *(name for name in FONTS if name in there)]
     for text in texts:
         text.set_fontfamily(families)
         if "mathdefault" not in text.get_text():  # a name with dollars is no formula
@@ -322,35 +323,6 @@ def finish_figure(figure: Figure, path: Path, title: str | None) -> Figure:
             # 'tight': the layout engine can cut labels of axes with a fixed aspect
             figure.savefig(temporary, bbox_inches="tight", pad_inches=0.15, metadata=name)
     return figure
-
-
-def _families(letters: Collection[str]) -> list[str]:
-    """The user's fonts, and behind them the one of FONTS that has most of the letters they lack.
-
-    Warns when some stay without a font: they are drawn as boxes.
-    """
-    from matplotlib import rcParams
-    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
-
-    def without(path: str, letters: Collection[str]) -> list[str]:
-        known = get_font(path).get_charmap()
-        return [c for c in letters if ord(c) not in known and c.isprintable()]
-
-    lacking = without(findfont(FontProperties()), letters)
-    families = list(rcParams["font.family"])
-    if not lacking:
-        return families
-    there = {font.name: font.fname for font in reversed(fontManager.ttflist)}
-    left = {name: without(there[name], lacking) for name in FONTS if name in there}
-    if left:
-        best = min(left, key=lambda name: len(left[name]))
-        lacking = left[best]
-        families.append(best)
-    if lacking:
-        some = "".join(sorted(lacking)[:10])
-        text = f"no font of this machine has {some!r}, which are drawn as boxes"
-        warnings.warn(f"{text}; install Noto Sans CJK, say", stacklevel=4)
-    return families
 
 
 guard(globals())

@@ -23,7 +23,8 @@ from minitl.judging.evaluation import (
 )
 from minitl.report import charts, tables
 from minitl.report.pictures import data_uri, heated
-from minitl.storage.atomic import replacing, visible
+from minitl.storage.atomic import visible, writing
+from minitl.storage.door import extra
 
 WRONG, UNSURE, ON_MAP, OF_A_KIND = 24, 12, 160, 24  # pictures that are shown, at most
 CLASSES = 30  # of a confusion matrix that is still read
@@ -190,18 +191,15 @@ class Report:
     def write(self, path: str | os.PathLike[str]) -> None:
         """The page as a file, whole or not at all."""
         text = self.html()
-        with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
+        with writing(path) as file:
             file.write(text)
 
 
 def template() -> Any:
     """The page without what it tells. Raises ImportError, which says what to install, where there
     is no Jinja2."""
-    try:
+    with extra("the report needs Jinja2", "report"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        text = "the report needs Jinja2, which is not installed:"
-        raise ImportError(f"{text} python -m pip install 'minitl[report]'") from error
     environment = Environment(
         loader=PackageLoader("minitl.report"),
         autoescape=True,

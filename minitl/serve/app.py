@@ -28,6 +28,7 @@ from minitl.models import Model
 from minitl.serve.batching import Batcher, Busy
 from minitl.serve.classifier import Classifier
 from minitl.serve.guard import HEADER_BYTES, LOOPBACK, Guard, Intake, Limits, Refusal, impatient
+from minitl.storage.door import extra
 
 BATCH = 16  # pictures that pass the network together
 PAGES = {
@@ -55,35 +56,31 @@ def create_app(
 
     Raises ImportError that says what to install; ValueError for metadata without classes or size.
     """
-    try:
+    with extra("serving needs Starlette", "serve"):
+        from starlette import responses
         from starlette.applications import Starlette
         from starlette.exceptions import HTTPException
         from starlette.requests import ClientDisconnect
-        from starlette.responses import JSONResponse
         from starlette.routing import Route
-    except ImportError as error:
-        raise ImportError("serving needs pip install 'minitl[serve]'") from error
     for key in ("class_names", "size"):
         if not about.get(key):
             raise ValueError(f"the model does not say its {key}: set model.metadata[{key!r}]")
     limits, name = limits or Limits(), str(about.get("name", model.name))
-    service = Service(Classifier(model, about, prepare, limits.pixels), name, limits)
+    service = Service(Classifier(model, about, prepare, limits.pixels), name, limits, responses)
 
     def refuse(error: Any, status: int | None = None) -> Any:
         status = status or error.status
         headers = {"retry-after": "1"} if status == 503 else {}
         if status in (408, 413):
             headers["connection"] = "close"  # what else is sent is not read
-        return JSONResponse({"error": str(error)}, status, headers)
+        return responses.JSONResponse({"error": str(error)}, status, headers)
 
     handlers: dict[Any, Any] = {
         Refusal: lambda request, error: refuse(error),
         Busy: lambda request, error: refuse("too many pictures wait; try again in a moment", 503),
         ClientDisconnect: lambda request, error: refuse("the client went away", 499),
         HTTPException: lambda request, error: refuse(error.detail, error.status_code),
-        Exception: lambda request, error: refuse(
-            "the server made a mistake; its log says more", 500
-        ),
+        Exception: lambda request, error: refuse("the server made a mistake: see its log", 500),
     }
     routes = [Route(path, service.page) for path in PAGES]
     routes += [
@@ -97,10 +94,11 @@ def create_app(
 
 
 class Service:
-    """The functions behind the addresses, and what they share."""
+    """The functions behind the addresses, and what they share; `responses` are Starlette's."""
 
-    def __init__(self, classifier: Classifier, name: str, limits: Limits):
+    def __init__(self, classifier: Classifier, name: str, limits: Limits, responses: Any):
         self.classifier, self.name, self.limits = classifier, name, limits
+        self.json, self.response = responses.JSONResponse, responses.Response
         self.intake = Intake(limits)
 
     @contextlib.asynccontextmanager
@@ -112,32 +110,23 @@ class Service:
         self.decoders.shutdown(wait=False, cancel_futures=True)
 
     async def page(self, request: Any) -> Any:
-        from starlette.responses import Response
-
         file, kind = PAGES[request.url.path]
         text = resources.files("minitl.serve").joinpath("page", file).read_bytes()
-        return Response(text, media_type=kind)
+        return self.response(text, media_type=kind)
 
     async def model(self, request: Any) -> Any:
-        from starlette.responses import JSONResponse
-
-        height, width = self.classifier.size
-        found = {"name": self.name, "classes": self.classifier.names, "size": [height, width]}
+        found = {"name": self.name, "classes": self.classifier.names}
         limits = {"file_bytes": self.limits.file_bytes, "files": self.limits.files}
-        return JSONResponse(found | limits)
+        return self.json(found | {"size": list(self.classifier.size)} | limits)
 
     async def description(self, request: Any) -> Any:
-        from starlette.responses import JSONResponse
-
         text = resources.files("minitl.serve").joinpath("page", "openapi.json").read_text("utf-8")
         found = json.loads(text)
         found["info"]["description"] += f" The model is {self.name!r}."
-        return JSONResponse(found)
+        return self.json(found)
 
     async def predict(self, request: Any) -> Any:
         """One answer per picture, in their order; as CSV where the client asks for it."""
-        from starlette.responses import JSONResponse, Response
-
         taken: list[int] = []
         try:
             files = await self._files(request, taken)
@@ -149,15 +138,13 @@ class Service:
         status = 422 if bad else 200
         if "text/csv" in request.headers.get("accept", ""):
             text = _as_csv(found, self.classifier.names)
-            return Response(text, status, media_type="text/csv; charset=utf-8")
+            return self.response(text, status, media_type="text/csv; charset=utf-8")
         if bad and len(found) == 1:
-            return JSONResponse({"error": found[0]["error"]}, status)
-        return JSONResponse({"pictures": found}, status)
+            return self.json({"error": found[0]["error"]}, status)
+        return self.json({"pictures": found}, status)
 
     async def explain(self, request: Any) -> Any:
         """A PNG (H, W), to be stretched over the picture."""
-        from starlette.responses import Response
-
         taken: list[int] = []
         try:
             parts = [p async for p in self.intake.read(request, self.limits.file_bytes, taken)]
@@ -165,7 +152,7 @@ class Service:
                 image = await self._decoded(b"".join(parts))
                 name = request.query_params.get("class")
                 work = self.batcher.alone(self.classifier.explain, image, name)
-                return Response(await _unless_gone(request, work), media_type="image/png")
+                return self.response(await _unless_gone(request, work), media_type="image/png")
             except (OSError, ValueError) as error:
                 raise Refusal(422, str(error)) from None
         finally:
@@ -189,11 +176,11 @@ class Service:
         except (MultiPartException, ValueError, KeyError, UnicodeError) as error:
             text = getattr(error, "message", None) or "the form cannot be understood"
             raise Refusal(400, str(text)) from None
-        files = []
-        async with contextlib.aclosing(_Closing(form)):
-            for _, value in form.multi_items():
-                if hasattr(value, "filename"):
-                    files.append((value.filename or "", await value.read()))
+        sent = [value for _, value in form.multi_items() if hasattr(value, "filename")]
+        try:
+            files = [(value.filename or "", await value.read()) for value in sent]
+        finally:
+            await form.close()
         if not files:
             raise Refusal(400, "no picture was sent: add files to the form")
         return files
@@ -215,13 +202,6 @@ class Service:
         return await loop.run_in_executor(self.decoders, self.classifier.read, contents)
 
 
-class _Closing:
-    """Lets `aclosing` close a form."""
-
-    def __init__(self, form: Any):
-        self.aclose = form.close
-
-
 async def _unless_gone(request: Any, coroutine: Coroutine[Any, Any, Any]) -> Any:
     """The result of a coroutine, which is given up when the client goes away."""
     work, gone = asyncio.create_task(coroutine), asyncio.create_task(request.receive())
@@ -237,11 +217,8 @@ async def _unless_gone(request: Any, coroutine: Coroutine[Any, Any, Any]) -> Any
 
 def _base_name(name: str) -> str:
     """A file's name without folders and control characters, at most 200 letters long."""
-    return (
-        re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", name)[-4000:]
-        .replace("\\", "/")
-        .rpartition("/")[2][:200]
-    )
+    name = re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", name)[-4000:]
+    return name.replace("\\", "/").rpartition("/")[2][:200]
 
 
 def _as_csv(found: list[dict[str, Any]], names: list[str]) -> str:
@@ -268,11 +245,9 @@ def run(
     `started` is told the page's address, and given a function that ends the server. Port 0 takes
     any that is free. Raises OSError when the address cannot be had.
     """
-    try:
+    with extra("serving needs uvicorn", "serve"):
         import uvicorn
         from uvicorn.protocols.http.h11_impl import H11Protocol
-    except ImportError as error:
-        raise ImportError("serving needs pip install 'minitl[serve]'") from error
     config = uvicorn.Config(
         app,
         host=host,

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from minitl.storage.keras_weights import cache_folder as cache_folder
 
@@ -63,6 +63,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """A text file to be written, as `replacing`. Names of files are bytes: what is no UTF-8 in
+    them ('surrogateescape') is written back as it was."""
+    with (
+        replacing(path) as part,
+        open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        yield file
+
+
+@contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder for large files that nobody else needs, gone after the block."""
     _take_away(Path(tempfile.gettempdir()), "minitl")
@@ -88,9 +99,8 @@ def _machine() -> str:
 def _start(pid: int) -> str:
     """When a process began, field 22 of /proc/<pid>/stat; '' if it is not there."""
     with contextlib.suppress(OSError):
-        return (
-            Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
-        )
+        told = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        return told.rpartition(")")[2].split()[19]
     return ""
 
 

@@ -2,13 +2,16 @@
 
 A file may be a stranger's. It is opened if it is a regular file: to open a FIFO waits for a writer,
 and a device may never end. Text that comes out of it goes to a terminal only as `visible` makes it:
-a terminal obeys some characters, and a line break could add a row to a table.
+a terminal obeys some characters, and a line break could add a row to a table. And packages that
+need not be there come in by `extra`.
 """
 
+import contextlib
 import json
 import math
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,6 +62,15 @@ class Bounded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def extra(what: str, name: str) -> Iterator[None]:
+    """Around imports of what is no part of minitl itself: ImportError says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{what}: python -m pip install 'minitl[{name}]'") from error
 
 
 def has_controls(text: str) -> bool:

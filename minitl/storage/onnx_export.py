@@ -23,6 +23,7 @@ from minitl.models.model import Model
 from minitl.naming import check_keywords
 from minitl.storage.atomic import replacing
 from minitl.storage.digests import arrays_digest
+from minitl.storage.door import extra
 
 OPSET, IR = 17, 8  # of 2022: what runtimes read for some years now
 LIMIT = 2**31  # bytes of a protobuf message
@@ -68,10 +69,8 @@ class OnnxGraph:
     """Nodes and constants of an ONNX graph, as they are added."""
 
     def __init__(self) -> None:
-        try:
+        with extra("ONNX files need onnx", "onnx"):
             import onnx
-        except ImportError as error:
-            raise ImportError(f"{error}: pip install 'minitl[onnx]'") from error
         self.onnx: Any = onnx
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
