@@ -2,8 +2,8 @@
 
 `model_card` puts what the file says of itself into `card.md`: what the model tells apart, how it
 sees a picture, what it was trained on, which figures were measured, and what it must not be
-believed for. The headings are those of Mitchell et al. 2019 ("Model Cards for Model Reporting", arXiv
-1810.03993), as far as the file has an answer.
+believed for. The headings are those of Mitchell et al. 2019 ("Model Cards for Model Reporting",
+arXiv 1810.03993), as far as the file has an answer.
 """
 
 import shlex

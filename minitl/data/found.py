@@ -7,8 +7,6 @@ a picture if it begins like one. What a system or minitl itself left behind is p
 is left out stands in `skipped`, by reason. How files are read is in `pictures.py`.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import os

@@ -7,8 +7,6 @@ one was. The model goes to each worker once, by its digest (Dask's worker plugin
 are given too), and its kernels take as many threads as Dask gave the worker.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -6,8 +6,6 @@ numbers. It sees W along F's principal axes, each in units in which L curves by 
 thousands of steps would be needed where a few dozen are.
 """
 
-from __future__ import annotations
-
 import itertools
 import warnings
 from typing import Any

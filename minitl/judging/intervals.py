@@ -9,8 +9,6 @@ have learned from one another's rows. Rows of one group (one person, one day) te
 single ones: then the spread between the groups decides.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -5,8 +5,6 @@ a bare AttributeError: it is another place's (`ELSEWHERE`), or the reason why it
 error, with what to do instead (`not_here.txt`).
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterable
 from typing import Any

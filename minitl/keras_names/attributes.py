@@ -5,8 +5,6 @@ error that says why they are not there: `not_here.txt` has the reasons, under `L
 `Metric` and `Loss`. What is nobody's is Python's own error, with the nearest name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -5,8 +5,6 @@ that calls the op on numbers when there are some. Its settings are the op's name
 given beside tensors, so that a saved model has it again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -7,8 +7,6 @@ seen before goes on with its state, a new one starts with zeros. `others.py` has
 `schedules.py` rates that change with the step; the arithmetic of a step is in `kernels/`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 

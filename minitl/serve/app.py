@@ -10,8 +10,6 @@ A picture that cannot be read is an answer, never a crash: 422 for a single one,
 the others' answers else. See `guard.py` for what is refused before that.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import csv

@@ -5,8 +5,6 @@ those of the command line (`minitl.data.door`), with the size and the reading th
 metadata say. `app.py` calls `read` on several threads at once, and the rest on one.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from typing import Any

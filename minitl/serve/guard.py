@@ -6,8 +6,6 @@ a browser asks nothing of others. `Impatient` closes connections that never end 
 refusal is an answer with its status and one sentence.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, fields

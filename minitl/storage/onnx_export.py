@@ -7,8 +7,6 @@ the next layer needs it. What the file computes is what `predict` does, in float
 package `onnx`: `pip install 'minitl[onnx]'`.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Sequence

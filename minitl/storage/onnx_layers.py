@@ -6,8 +6,6 @@ Operators and their attributes are those of ONNX's opset 17 (https://onnx.ai/onn
 Comments say where ONNX orders or counts otherwise than Keras.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

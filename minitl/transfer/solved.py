@@ -7,8 +7,6 @@ What `choosing.py` chose and solved on them becomes a model again with `with_hea
 Concatenate and a Dense layer with softmax, as Keras has them, and as any of its readers opens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 
