@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from minitl.cli.reports import words
 from minitl.models import Model
 from minitl.storage.atomic import visible
 
@@ -26,7 +27,7 @@ def model_card(path: Path, model: Model, about: Mapping[str, Any]) -> str:
     measured = {key: came.pop(key) for key in list(came) if isinstance(came[key], Mapping)}
     counts = measured.pop("images", {})
     details, data = (
-        [f"- {_text(key)}: {_text(_flat(value))}" for key, value in each.items()]
+        [f"- {_text(key)}: {_text(words(value))}" for key, value in each.items()]
         for each in (came, counts)
     )
     if "vgg" in str(came.get("base", "")):
@@ -59,15 +60,7 @@ def _rows(measured: Mapping[str, Any], of: str = "") -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from _rows(value, f"{of} {key}".strip())
         else:
-            yield f"| {_text(of)} | {_text(key)} | {_text(_flat(value))} |"
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_flat, value)) or "none"
-    return "" if value is None else str(value)
+            yield f"| {_text(of)} | {_text(key)} | {_text(words(value))} |"
 
 
 def _text(value: Any) -> str:

@@ -60,15 +60,16 @@ def facts_of(metadata: Mapping[str, Any]) -> dict[str, str]:
     came = metadata.get("provenance", {})
     told: dict[str, Any] = {k: v for k, v in metadata.items() if k in ("size", "resizing")}
     told |= {k: v for k, v in came.items() if v not in ("", None, [], {})}
-
-    def words(value: Any) -> str:
-        if isinstance(value, Mapping):
-            return ", ".join(f"{k} {words(v)}" for k, v in value.items())
-        if isinstance(value, (list, tuple)):
-            return ", ".join(map(words, value))
-        return f"{value:.4g}" if isinstance(value, float) else visible(str(value))
-
     return {name.replace("_", " "): words(value) for name, value in told.items()}
+
+
+def words(value: Any) -> str:
+    """A value of a model's metadata, as a reader would write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {words(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(words, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else visible("" if value is None else value)
 
 
 def page_of(given: str | None, out: Path) -> Path | None:

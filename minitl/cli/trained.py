@@ -62,9 +62,8 @@ def _check_shapes(path: str, model: Model, about: Mapping[str, Any]) -> None:
     class, and unless the classes have names that are names."""
     names = about["class_names"]
     if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
-        raise ValueError(
-            f"{path}: its class_names are {str(names)[:80]!r}, expected a list of names"
-        )
+        found = f"its class_names are {str(names)[:80]!r}"
+        raise ValueError(f"{path}: {found}, expected a list of names")
     if wrong := [name for name in names if has_controls(name)]:
         raise ValueError(f"{path}: a class is called {wrong[0][:80]!r}, with control characters")
     if len({*names}) < len(names):
@@ -74,11 +73,10 @@ def _check_shapes(path: str, model: Model, about: Mapping[str, Any]) -> None:
         text = f"it names {len(names)} classes, and has outputs of shape"
         raise ValueError(f"{path}: {text} {', '.join(map(str, gives))}")
     wanted = (None, *about["size"], 3)
-    if (
-        len(takes) != 1
-        or len(takes[0]) != 4
-        or any(n not in (None, m) for n, m in zip(takes[0], wanted, strict=True))
-    ):
+    fits = [
+        len(t) == 4 and all(n in (None, m) for n, m in zip(t, wanted, strict=True)) for t in takes
+    ]
+    if fits != [True]:
         text = f"images of its size are {wanted}, and its inputs"
         raise ValueError(f"{path}: {text} {', '.join(map(str, takes))}")
     name, needs = _largest(model, about["size"])

@@ -170,19 +170,16 @@ def _number(found: Pictures, labels: list[str], given: Sequence[str] | None, sou
     for name in sorted(theirs):
         other = like.setdefault(name.casefold(), name)
         if other != name:
-            text = (
-                f"{other!r} and {name!r} are two classes, and differ in upper and lower case only"
-            )
-            warnings.warn(f"{text}; if they are one, rename a folder", stacklevel=3)
+            text = f"{other!r} and {name!r} are two classes, and differ in upper and lower case"
+            warnings.warn(f"{text} only; if they are one, rename a folder", stacklevel=3)
 
 
 def _folder(root: str, found: Pictures, known: Sequence[str]) -> tuple[Any, Any]:
     """Puts the paths of a folder into `found`; returns the split and the class of each, or None."""
     files, folders = _walk(root, found.skipped)
     if not files:
-        endings = {
-            os.path.splitext(p)[1] or os.path.basename(p) for p in found.skipped.get(OTHERS, [])
-        }
+        others = found.skipped.get(OTHERS, [])
+        endings = {os.path.splitext(p)[1] or os.path.basename(p) for p in others}
         seen = f"; it has files that end in {', '.join(sorted(endings)[:8])}" if endings else ""
         raise ValueError(f"no pictures in {visible(root)}{seen}")
     depth = 0
@@ -302,13 +299,10 @@ def read_table(path: str) -> dict[str, list[str]]:
     """
     with door.regular_file(path) as file:
         data = file.read()
-    text = ""
-    for encoding in ("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "cp1252"):
-        try:
-            text = data.decode(encoding)
-            break
-        except UnicodeDecodeError:
-            continue
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", "replace")
     text = text.lstrip("\ufeff")
     first = text.lstrip().partition("\n")[0]
     divider = max(",;\t|", key=first.count)
@@ -351,10 +345,9 @@ def _table(
     for i, given in enumerate(picked["path"]):
         path = _place("" if given != given or given is None else os.fspath(given), folder)
         if path in seen and label[i] != label[seen[path]]:
-            what = (
-                f"{visible(path)} is {label[seen[path]]!r} in one row and {label[i]!r} in another"
-            )
-            raise ValueError(f"{visible(source)}: {what}; a picture has one label")
+            what = f"is {label[seen[path]]!r} in one row and {label[i]!r} in another"
+            text = f"{visible(source)}: {visible(path)} {what}"
+            raise ValueError(f"{text}; a picture has one label")
         reason = TWICE if path in seen else "" if os.path.exists(path) else MISSING
         if picked["label"] is not None and not label[i]:
             reason = reason or NO_LABEL

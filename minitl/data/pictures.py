@@ -258,10 +258,11 @@ class Pictures:
 
     def _result(self, row: int) -> Any:
         """The picture of a row that was begun, or the OSError that it ended with."""
-        try:
-            return (self._ahead.pop(row, None) or _done(self._read, self.paths[row])).result()
+        path = self.paths[row]
+        try:  # a row that is asked for twice in one call has been taken already: read it again
+            begun = self._ahead.pop(row, None) or _workers(self._process).submit(self._read, path)
+            return begun.result()
         except OSError as error:
-            path = self.paths[row]
             if path not in self.faults:
                 self.faults[path] = str(error)
                 reason = getattr(error, "reason", UNREADABLE)
@@ -332,11 +333,6 @@ class Prepared:
         made = [[type(layer).__name__, layer.get_config()] for layer in self.layers]
         told = [known[path] for path in pictures.paths], pictures.identity(), self.shape, self.seed
         return fingerprint([*told, made, digest_of(self.prepare)])
-
-
-def _done(call: Any, *arguments: Any) -> Future[Any]:
-    """A row that is asked for twice in one call has been taken already: read it again."""
-    return _workers(os.getpid()).submit(call, *arguments)
 
 
 @cache

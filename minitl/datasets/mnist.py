@@ -67,10 +67,9 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
         declared = math.prod(shape) * dtype.itemsize
         if declared > at_most:
-            fault = (
-                "more than the file can hold (or is unpacked at once): it is truncated or damaged"
-            )
-            raise DataFileError(f"{path} declares {declared:,} bytes (shape {shape}), {fault}")
+            fault = "more than the file can hold (or is unpacked at once)"
+            text = f"{path} declares {declared:,} bytes (shape {shape}), {fault}"
+            raise DataFileError(f"{text}: it is truncated or damaged")
         array = np.empty(shape, dtype)
         numbers, found = array.reshape(-1).view(np.uint8), 0
         while found < declared and (piece := file.read(min(declared - found, PIECE))):

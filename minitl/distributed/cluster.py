@@ -116,9 +116,8 @@ def _as_images(images: Any, model: Model, size: Any) -> Any:
         size = model.input_shape[1:3]
     height, width = (size, size) if isinstance(size, int) else size
     if height is None or width is None:
-        raise ValueError(
-            f"{model.name!r} takes images of any size: say size=(224, 224), for example"
-        )
+        text = "takes images of any size: say size=(224, 224), for example"
+        raise ValueError(f"{model.name!r} {text}")
     return Pictures(paths, size=(height, width))
 
 
@@ -329,18 +328,12 @@ def compute(name: str, given: Any) -> Part:
     x = given
     if isinstance(given, tuple):
         paths, size, reading = given
-        found: list[Any] = []
+        x = np.zeros((len(paths), *size, 3), Pictures([], reading=reading).dtype)
         for i, path in enumerate(paths):
             try:
-                found.append(read_picture(_source(path), size, reading))
+                x[i] = read_picture(_source(path), size, reading)
             except OSError as error:
                 faults[i] = str(error) if path in str(error) else f"{path}: {error}"
-                found.append(None)
-        kind = next((a.dtype for a in found if a is not None), np.uint8)
-        x = np.zeros((len(paths), *size, 3), kind)
-        for i, a in enumerate(found):
-            if a is not None:
-                x[i] = a
     rows, digests = HELD[name].rows(x), sample_digests([x])
     rows[list(faults)], digests[list(faults)] = np.nan, 0
     return Part(rows, digests, faults)

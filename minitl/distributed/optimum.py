@@ -86,9 +86,8 @@ class _Shares:
         f = f.dask() if hasattr(f, "dask") and hasattr(f, "folder") else f
         f = f if isinstance(f, da.Array) else da.from_array(np.asarray(f))
         if np.isnan(f.shape).any():
-            raise ValueError(
-                f"F is of known size, got shape {f.shape}: compute_chunk_sizes() first"
-            )
+            how = "compute_chunk_sizes() first"
+            raise ValueError(f"F is of known size, got shape {f.shape}: {how}")
         targets = targets_of(f, y, sample_weight)
         n, self.width = f.shape
         self.classes = targets.shape[1]
@@ -97,8 +96,7 @@ class _Shares:
         self.targets = [targets[a:b] for a, b in itertools.pairwise(ends)]
         self.chunks = list(f.to_delayed().ravel())
         self.delayed, self.client, self.count = dask.delayed, client, n
-        sums = self.each(_sum)
-        self.mean = sum(sums) / n
+        self.mean = sum(self.each(np.sum, 0, np.float64)) / n
         if not np.isfinite(self.mean).all():
             raise ValueError("F has NaN or infinite numbers")
 
@@ -133,10 +131,6 @@ def _centred(f: np.ndarray, mean: Any) -> Centred:
     rows = Centred(f, centre=False)
     rows.mean = mean
     return rows
-
-
-def _sum(f: np.ndarray) -> np.ndarray:
-    return f.sum(axis=0, dtype=np.float64)
 
 
 def _covariance(f: np.ndarray, mean: np.ndarray, full: bool) -> Any:

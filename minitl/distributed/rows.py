@@ -78,12 +78,9 @@ class Rows:
             raise FeatureFileError(f"parts of {self.folder} are missing: extract them again")
         if not self.paths:
             raise FeatureFileError(f"{self.folder} has no parts (part-000000.h5, ...) of F")
-        (self.size, width), self.dtype = (
-            read_part(self.paths[0]).shape,
-            read_part(self.paths[0]).dtype,
-        )
-        rest = read_part(self.paths[-1]).shape[0]
-        self.shape = ((len(self.paths) - 1) * self.size + rest, width)
+        first, last = self._map(0), self._map(len(self.paths) - 1)
+        self.dtype, (self.size, width) = first.dtype, first.shape
+        self.shape = ((len(self.paths) - 1) * self.size + len(last), width)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -87,9 +87,8 @@ class Chart:
         self.parts.append(f'<path d="{path}" {how} {more}/>')
 
     def dot(self, x: float, y: float, radius: float, how: str) -> None:
-        self.parts.append(
-            f'<circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{radius:g}" {how}/>'
-        )
+        place = f'cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{radius:g}"'
+        self.parts.append(f"<circle {place} {how}/>")
 
     def svg(self, label: str, across: str, up: str = "") -> str:
         """All of it; `label` says in words what is to be seen, for those who do not see it."""
@@ -177,10 +176,8 @@ def feature_map(
     side, edge = 40, 26
     at = edge + (places - low) / np.maximum(high - low, 1e-12) * (np.array(size) - 2 * edge)
     at[:, 1] = height - at[:, 1]
-    colours = [
-        COLOURS[0 if labels is None else label % len(COLOURS)]
-        for label in (labels if labels is not None else np.zeros(len(at), int))
-    ]
+    classes = np.zeros(len(at), int) if labels is None else labels
+    colours = [COLOURS[label % len(COLOURS)] for label in classes]
     dots = [
         f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3" fill="{c}" fill-opacity=".7"/>'
         for (x, y), c in zip(at, colours, strict=True)

@@ -15,7 +15,8 @@ from minitl.judging.evaluation import Evaluation
 from minitl.judging.plots import best_of
 from minitl.report.charts import BLUE, RED, escaped, learning_curves
 
-WRAP = "overflow-wrap:anywhere;max-width:24em"
+_STYLE = "text-align:left;font-weight:normal;overflow-wrap:anywhere;max-width:24em"
+ROW = f'<th scope="row" style="{_STYLE}">'  # in front of a row's name
 
 
 def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str = "") -> str:
@@ -24,8 +25,7 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str = "")
     lines = []
     for first, *others in rows:
         cells = "".join(f'<td style="text-align:right">{escaped(cell)}</td>' for cell in others)
-        name = f'<th scope="row" style="text-align:left;font-weight:normal;{WRAP}">'
-        lines.append(f"<tr>{name}{escaped(first)}</th>{cells}</tr>")
+        lines.append(f"<tr>{ROW}{escaped(first)}</th>{cells}</tr>")
     title = f"<caption>{escaped(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
@@ -59,8 +59,7 @@ def confusion(found: Evaluation) -> str:
             mixed = f"background:color-mix(in srgb,{colour} {55 * share[i, j]:.0f}%,transparent)"
             weight = "font-weight:bold;" if i == j else ""
             cells += f'<td style="text-align:center;{weight}{mixed}">{count}</td>'
-        side = f'<th scope="row" style="text-align:left;font-weight:normal;{WRAP}">'
-        lines.append(f"<tr>{side}{i + 1} · {escaped(name)}</th>{cells}</tr>")
+        lines.append(f"<tr>{ROW}{i + 1} · {escaped(name)}</th>{cells}</tr>")
     corner = '<th scope="col">true \\ predicted</th>'
     body = f"<thead><tr>{corner}{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return f'<table class="confusion">{body}</table>'

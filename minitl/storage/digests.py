@@ -138,17 +138,15 @@ class _Teller:
             return "compiled", self.digest(value.py_func)
         if isinstance(value, types.BuiltinMethodType | types.MethodWrapperType):
             owner = value.__self__
-            return value.__name__, None if isinstance(owner, types.ModuleType) else self.digest(
-                owner
-            )
+            free = isinstance(owner, types.ModuleType)
+            return value.__name__, None if free else self.digest(owner)
         if hasattr(value, "__array__") and not _of_user(type(value)):
             array = np.asarray(value)
-            return "array", self.digest(array.tolist()) if array.dtype.hasobject else arrays_digest(
-                [array]
-            )
-        slots = [
-            n for c in type(value).__mro__ for n in getattr(c, "__slots__", ()) if n[:2] != "__"
-        ]
+            if array.dtype.hasobject:
+                return "array", self.digest(array.tolist())
+            return "array", arrays_digest([array])
+        named = (n for c in type(value).__mro__ for n in getattr(c, "__slots__", ()))
+        slots = [n for n in named if n[:2] != "__"]
         if hasattr(value, "__dict__") or (slots and _of_user(type(value))):
             held = {n: getattr(value, n) for n in slots if hasattr(value, n)}
             return self.digest(type(value)), self.digest(held | getattr(value, "__dict__", {}))

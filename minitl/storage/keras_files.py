@@ -343,17 +343,13 @@ def write_archive(path: Target, places: Places, config: str) -> None:
         weights = Path(f"{part}.h5")
         try:
             write_keras3(weights, places)
-            for name, text in (
-                (METADATA, json.dumps({"keras_version": "3.0.0"})),
-                (CONFIG, config),
-            ):
+            about = json.dumps({"keras_version": "3.0.0"})
+            for name, text in ((METADATA, about), (CONFIG, config)):
                 # Dated 1980, so that the same model gives the same file.
                 archive.writestr(zipfile.ZipInfo(name), text)
-            with (
-                weights.open("rb") as source,
-                archive.open(zipfile.ZipInfo(WEIGHTS), "w") as member,
-            ):
-                shutil.copyfileobj(source, member)
+            member = zipfile.ZipInfo(WEIGHTS)
+            with weights.open("rb") as source, archive.open(member, "w") as target:
+                shutil.copyfileobj(source, target)
         finally:
             weights.unlink(missing_ok=True)
 

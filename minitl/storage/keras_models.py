@@ -208,10 +208,8 @@ def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> No
             training = optimizer_state.for_keras(compiled, by_class=True)
             training["optimizer_config"] = training.pop("optimizer")
             attributes["training_config"] = json.dumps(training)
-        arrays, state = (
-            _arrays(inventory(model, frozen_last=True)),
-            optimizer_state.arrays_of(model),
-        )
+        arrays = _arrays(inventory(model, frozen_last=True))
+        state = optimizer_state.arrays_of(model)
         files.write_weights(path, arrays, attributes, "model_weights", state)
 
 
