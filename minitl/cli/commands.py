@@ -162,10 +162,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         report.facts = reports.facts_of(about)
         report.figures[f"On these {len(labels)} pictures"] = of
         if known is not None and known.any():
-            what = f"{(known > 0).sum()} of {len(known)} pictures"
-            report.notes.append(
-                f"{what} were among those it learned from: on others it may be worse."
-            )
+            what = f"{(known > 0).sum()} of {len(known)} pictures were among those it was"
+            report.notes.append(f"{what} trained on: on others it may be worse.")
         report.add_map(np.array([said.f for said in found]), labels, names, pictures.__getitem__)
         report.write(arguments.report)
         if not arguments.json:

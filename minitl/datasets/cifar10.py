@@ -15,20 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from minitl.datasets.sources import DataFileError, Pair, Place, Source, opened
+from minitl.datasets.sources import DataFileError, Pair, Place, Source, opened, published
 from minitl.storage.door import SPARE, open_regular
 
 PIXELS = 3 * 32 * 32
 MOST_RECORDS = 60_000  # in a file: so many images are in a whole data set
 MOST_MEMBERS = 1000  # of an archive
-_NAMES = "airplane automobile bird cat deer dog frog horse ship truck"
-CLASS_NAMES = tuple(_NAMES.split())
-SOURCE = Source(
-    "cifar-10",
-    "CIFAR-10 (binary version)",
-    ("https://www.cs.toronto.edu/~kriz/",),
-    {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
-)
+SOURCE = published("cifar-10")
+CLASS_NAMES = SOURCE.classes
 FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 
 

@@ -2,28 +2,10 @@
 
 from minitl.data.images import check_choice
 from minitl.datasets.cifar10 import load_pairs
-from minitl.datasets.sources import Pair, Place, Source
+from minitl.datasets.sources import Pair, Place, published
 
-_COARSE = """aquatic_mammals fish flowers food_containers fruit_and_vegetables
-    household_electrical_devices household_furniture insects large_carnivores
-    large_man-made_outdoor_things large_natural_outdoor_scenes large_omnivores_and_herbivores
-    medium_mammals non-insect_invertebrates people reptiles small_mammals trees vehicles_1
-    vehicles_2"""
-_FINE = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
-    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab
-    crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
-    keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse
-    mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy
-    porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
-    snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
-    tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"""
-COARSE_NAMES, CLASS_NAMES = tuple(_COARSE.split()), tuple(_FINE.split())
-SOURCE = Source(
-    "cifar-100",
-    "CIFAR-100 (binary version)",
-    ("https://www.cs.toronto.edu/~kriz/",),
-    {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
-)
+SOURCE = published("cifar-100")
+COARSE_NAMES, CLASS_NAMES = SOURCE.kinds, SOURCE.classes
 
 
 def load_data(label_mode: str = "fine", path: Place = None) -> tuple[Pair, Pair]:

@@ -14,25 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minitl.datasets.sources import DataFileError, Pair, Place, Source, opened
+from minitl.datasets.sources import DataFileError, Pair, Place, Source, opened, published
 from minitl.storage.door import PIECE
 
 TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-CLASS_NAMES = tuple("0123456789")
-SOURCE = Source(
-    "mnist",
-    "MNIST",
-    (
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    ),
-    {
-        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-    },
-)
+SOURCE = published("mnist")
+CLASS_NAMES = SOURCE.classes
 
 
 def load_data(path: Place = None) -> tuple[Pair, Pair]:

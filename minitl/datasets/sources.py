@@ -1,10 +1,11 @@
 """Where a data set's original files are: in the user's folder, in the cache, or on the network.
 
-Each data set's module has a `Source`, and itself reads what is in the files.
+`published.json` has for each data set its `Source`; its module reads what is in the files.
 """
 
 import gzip
 import http.client
+import json
 import os
 import tarfile
 import zlib
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -30,12 +31,15 @@ class DataFileError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """A data set's files {name: md5} and where its makers have them: addresses that end in '/'."""
+    """A data set's files {name: md5}, where its makers have them (addresses that end in '/'), and
+    the names of its classes, and of the kinds that these are of."""
 
     name: str
     title: str
-    addresses: tuple[str, ...]
+    addresses: Sequence[str]
     files: dict[str, str]
+    classes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     def by_hand(self) -> str:
         """What to put where, for a machine without a network."""
@@ -78,6 +82,15 @@ class Source:
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         lacks = f"{folder} lacks {', '.join(names)} of {self.title}"
         return FileNotFoundError(f"{lacks}; found {found}\n{self.by_hand()}")
+
+
+def published(name: str) -> Source:
+    """The data set of this name in `published.json`."""
+    told: dict[str, Any] = json.loads(
+        Path(__file__).with_name("published.json").read_text("utf-8")
+    )[name]
+    lists = {key: tuple(told.get(key, ())) for key in ("addresses", "classes", "kinds")}
+    return Source(name, **(told | lists))
 
 
 @contextmanager
