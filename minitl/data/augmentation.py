@@ -15,7 +15,7 @@ from minitl.layers import augmentation as kinds
 from minitl.layers.augmentation import Augmentation, Geometric, RandomCrop, Resampling
 from minitl.layers.regularization import view_seeds
 from minitl.models.arguments import guard
-from minitl.naming import complain_about_unknown
+from minitl.naming import Natural, complain_about_unknown
 
 CHUNK = 32  # images at a time: what is between the layers stays small
 
@@ -23,9 +23,9 @@ CHUNK = 32  # images at a time: what is between the layers stays small
 def augment(
     images: Any,
     layers: Augmentation | Iterable[Augmentation],
-    seed: int = 0,
-    view: int = 0,
-    first: int = 0,
+    seed: Natural = 0,
+    view: Natural = 0,
+    first: Natural = 0,
     compose: bool = True,
 ) -> np.ndarray:
     """One augmented view of each image.
@@ -48,9 +48,6 @@ def augment(
     if others := [layer for layer in stack if not isinstance(layer, Augmentation)]:
         wanted = "augmentation layers, such as RandomFlip('horizontal')"
         raise TypeError(f"augment takes {wanted}; got {others[0]!r}")
-    for name, number in (("seed", seed), ("view", view), ("first", first)):
-        if not isinstance(number, (int, np.integer)) or number < 0:
-            raise ValueError(f"{name} is a non-negative integer, got {number!r}")
     x = np.asarray(images)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf" or 0 in x.shape[1:]:
         raise ValueError(f"augment takes images (N, H, W, C) or (N, H, W), got {x.dtype} {x.shape}")

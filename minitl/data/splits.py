@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minitl.models.arguments import guard
+from minitl.naming import Count
 
 Rows = np.ndarray
 
@@ -112,10 +113,8 @@ def folds(labels: Any, count: int, seed: Any, groups: Any = None) -> np.ndarray:
     return place[members]
 
 
-def block_split(rows: int, block: int, fraction: float, seed: Any) -> tuple[Rows, Rows]:
+def block_split(rows: int, block: Count, fraction: float, seed: Any) -> tuple[Rows, Rows]:
     """`grouped_split` with blocks of `block` neighbouring rows as the groups."""
-    if block < 1:
-        raise ValueError(f"block must be at least 1 row, got {block}")
     return grouped_split(np.arange(rows) // block, fraction, seed)
 
 

@@ -224,8 +224,6 @@ def reliability_bins(
     """
     p = check_probabilities(probabilities)
     truth = check_labels(y_true, *p.shape)
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
     confidence = p.max(axis=1)
     right = p.argmax(axis=1) == truth
     edges = np.linspace(0, 1, bins + 1)

@@ -1,8 +1,8 @@
 """The report: one HTML page, whole in itself, of what was trained, judged or checked.
 
 `Report` in `page.py` is what a page is made of; `charts.py` and `tables.py` are its parts, which
-notebooks show as well; `pictures.py` makes thumbnails. Plots for files are in `judging/plots.py`,
-and found here too: `minitl.report.learning_curves(history)` is matplotlib's figure.
+notebooks show as well. Plots for files are in `judging/plots.py`, and found here too:
+`minitl.report.learning_curves(history)` is matplotlib's figure.
 """
 
 from minitl.naming import attributes_of

@@ -6,6 +6,8 @@ nothing, and its own policy (Content-Security-Policy) has the browser refuse bot
 and classes come from strangers: the template escapes every one. Jinja2 is imported only to write.
 """
 
+import base64
+import io
 import itertools
 import os
 import time
@@ -15,14 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minitl.judging.evaluation import (
-    Evaluation,
-    check_labels,
-    check_probabilities,
-    evaluate_predictions,
-)
+from minitl.judging import evaluation
 from minitl.report import charts, tables
-from minitl.report.pictures import data_uri, heated
 from minitl.storage.atomic import visible, writing
 from minitl.storage.door import extra
 
@@ -30,6 +26,8 @@ WRONG, UNSURE, ON_MAP, OF_A_KIND = 24, 12, 160, 24  # pictures that are shown, a
 CLASSES = 30  # of a confusion matrix that is still read
 Read = Callable[[int], np.ndarray]  # the row of a picture -> (H, W, 3), 0-255
 
+# From dark to bright, by way of colours that few photographs have: black, violet, orange, yellow.
+HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]])
 FIGURES = {
     "accuracy": ("Accuracy", "share of the pictures whose class was told right"),
     "log_loss": ("Log loss", "of the true classes' probabilities; 0 is best"),
@@ -76,7 +74,7 @@ class Report:
     root: str = ""
 
     def __post_init__(self) -> None:
-        self.evaluation: Evaluation | None = None
+        self.evaluation: evaluation.Evaluation | None = None
         self.curves: list[tuple[str, str, str]] = []
         self.wrong: list[Shown] = []
         self.unsure: list[Shown] = []
@@ -106,9 +104,9 @@ class Report:
         (n,) gives maps (n, H, W), 0-1, of what spoke for these classes. Pictures that cannot be
         read any more are left out.
         """
-        p = check_probabilities(probabilities)
-        truth = check_labels(y_true, *p.shape)
-        self.evaluation = evaluate_predictions(truth, p, class_names)
+        p = evaluation.check_probabilities(probabilities)
+        truth = evaluation.check_labels(y_true, *p.shape)
+        self.evaluation = evaluation.evaluate_predictions(truth, p, class_names)
         guess, rows = p.argmax(axis=1), np.arange(len(p))
         wrong = np.flatnonzero(guess != truth)
         wrong = wrong[np.argsort(-p[wrong, guess[wrong]], kind="stable")]
@@ -209,6 +207,29 @@ def template() -> Any:
         finalize=lambda v: visible(v) if type(v) is str else v,  # markup is of another type
     )
     return environment.get_template("page.html")
+
+
+def data_uri(image: Any, side: int = 224, quality: int = 80) -> str:
+    """A picture (H, W, 3), 0-255, or a Pillow image, as a JPEG of at most `side` pixels."""
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(np.rint(np.asarray(image)).clip(0, 255).astype(np.uint8))
+    image = image.convert("RGB")
+    image.thumbnail((side, side), Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def heated(image: Any, heat: Any) -> np.ndarray:
+    """A picture (H, W, 3), 0-255, in gray under the colours of its heat (H, W): (H, W, 3)."""
+    heat = np.asarray(heat, float)
+    steps = np.linspace(0, 1, len(HEAT))
+    colours = np.stack([np.interp(heat, steps, HEAT[:, c]) for c in range(3)], axis=-1)
+    gray = np.asarray(image, float).mean(axis=-1, keepdims=True)
+    strength = 0.25 + 0.5 * heat[..., np.newaxis]
+    return (1 - strength) * gray + strength * colours
 
 
 def _readable(rows: Iterable[int], read: Read) -> dict[int, np.ndarray]:

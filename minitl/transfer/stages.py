@@ -194,6 +194,7 @@ def training_work(model: Model) -> dict[str, tuple[int, int]]:
     return {name: (int(now), int(full)) for name, (now, full) in zip(names, totals, strict=True)}
 
 
+@with_fields
 class Stage(Configurable):
     """One stage of `fine_tune`, which says what is None here.
 
@@ -204,15 +205,10 @@ class Stage(Configurable):
         multiplier: the rate of what this stage unfreezes, as a multiple of learning_rate.
     """
 
-    def __init__(
-        self,
-        unfreeze: str | Layer,
-        epochs: Count | None = None,
-        learning_rate: Rate | None = None,
-        multiplier: NotNegative | None = None,
-    ):
-        self.unfreeze, self.epochs = unfreeze, epochs
-        self.learning_rate, self.multiplier = learning_rate, multiplier
+    unfreeze: str | Layer
+    epochs: Count | None = None
+    learning_rate: Rate | None = None
+    multiplier: NotNegative | None = None
 
 
 @with_fields

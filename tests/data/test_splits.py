@@ -103,7 +103,7 @@ def test_blocks_of_neighbours_stay_together():
         (lambda: stratified_split([], 0.5, 0), "one label a row"),
         (lambda: stratified_subset([0, 1], 3, 0), "size must be from 1 to 2 .*, got 3"),
         (lambda: grouped_split([4, 4], 0.5, 0), "at least 2 groups, found 1"),
-        (lambda: block_split(100, 0, 0.5, 0), "block must be at least 1 row, got 0"),
+        (lambda: block_split(100, 0, 0.5, 0), "block must be a positive integer, got 0"),
     ],
 )
 def test_what_cannot_be_split(call, message):

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from minitl.report import Report
-from minitl.report.page import plane
-from minitl.report.pictures import data_uri, heated
+from minitl.report.page import data_uri, heated, plane
 
 EVIL = "<img src=x onerror=\"document.title='run'\">'\"&{{ 7*7 }}{% raw %}"
 NAMES = [EVIL, "完好的电池 ひびわれ", "x" * 300]
