@@ -72,8 +72,8 @@ class Chart:
         low, high = self.up
         return self.size[1] - BOTTOM - (self.size[1] - TOP - BOTTOM) * (value - low) / (high - low)
 
-    def text(self, x: float, y: float, text: str, anchor: str, opacity: float = 0.85) -> None:
-        how = f'text-anchor="{anchor}" fill="currentColor" fill-opacity="{opacity}"'
+    def text(self, x: float, y: float, text: str, anchor: str) -> None:
+        how = f'text-anchor="{anchor}" fill="currentColor" fill-opacity=".85"'
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" {how}>{escaped(text)}</text>')
 
     def line(self, x: Iterable[float], y: Iterable[float], colour: str, more: str = "") -> None:
@@ -163,18 +163,18 @@ def calibration(reliability: Sequence[ReliabilityBin]) -> str:
     return chart.svg("; ".join(words), "how sure it was", "how often it was right")
 
 
-def feature_map(
-    places: np.ndarray, labels: Any, pictures: dict[int, str], size: tuple[int, int] = (960, 600)
-) -> str:
+def feature_map(places: np.ndarray, labels: Any, pictures: dict[int, str]) -> str:
     """Places (N, 2) of N pictures as dots in their classes' colours, some as the picture itself.
 
     labels (N,) integers, or None; `pictures` {row: data URI}. A picture is drawn where none of
     those before it lies already.
     """
-    width, height = size
+    width, height = 960, 600
     low, high = places.min(axis=0), places.max(axis=0)
     side, edge = 40, 26
-    at = edge + (places - low) / np.maximum(high - low, 1e-12) * (np.array(size) - 2 * edge)
+    at = edge + (places - low) / np.maximum(high - low, 1e-12) * (
+        np.array([width, height]) - 2 * edge
+    )
     at[:, 1] = height - at[:, 1]
     classes = np.zeros(len(at), int) if labels is None else labels
     colours = [COLOURS[label % len(COLOURS)] for label in classes]

@@ -19,15 +19,14 @@ _STYLE = "text-align:left;font-weight:normal;overflow-wrap:anywhere;max-width:24
 ROW = f'<th scope="row" style="{_STYLE}">'  # in front of a row's name
 
 
-def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str = "") -> str:
+def table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
     """A table of texts; the first column names the rows, all others are to the right."""
     top = "".join(f'<th scope="col">{escaped(name)}</th>' for name in head)
     lines = []
     for first, *others in rows:
         cells = "".join(f'<td style="text-align:right">{escaped(cell)}</td>' for cell in others)
         lines.append(f"<tr>{ROW}{escaped(first)}</th>{cells}</tr>")
-    title = f"<caption>{escaped(caption)}</caption>" if caption else ""
-    return f"<table>{title}<thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def number(value: float | None, digits: int = 4) -> str:

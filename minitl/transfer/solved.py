@@ -87,11 +87,11 @@ def in_blocks(f: np.ndarray, base: Model, blocks: Sequence[str]) -> dict[str, np
     return dict(zip(blocks, np.split(f, ends[:-1], axis=1), strict=True))
 
 
-def with_head(base: Model, blocks: Sequence[str], head: Head, name: str = "trained") -> Model:
+def with_head(base: Model, blocks: Sequence[str], head: Head) -> Model:
     """The model from the base's inputs to probabilities (N, m): W and b of `head` are those of a
     Dense layer on these blocks."""
     dense = Dense(len(head.bias), activation="softmax", name="head")
-    model = Model(base.input, dense(_joined(base, blocks)), name=name)
+    model = Model(base.input, dense(_joined(base, blocks)), name="trained")
     dense.set_weights([head.kernel, head.bias])
     return model
 
