@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from minitl.callbacks import Callback, Logs
 
@@ -16,8 +17,6 @@ __all__ = ["CSVLogger", "ProgbarLogger", "format_logs"]
 
 def with_bar(source: Any, what: str) -> Any:
     """The batches of a source, with a progress bar."""
-    from tqdm import tqdm
-
     how = {"desc": what, "unit": "batch", "leave": False, "disable": None}
     return tqdm(source.batches(), total=len(source) or None, **how)
 
@@ -41,8 +40,6 @@ class ProgbarLogger(Callback):
         params = self.params or {}
         self.title = f"Epoch {epoch + 1}/{params.get('epochs')}"
         if self.verbose == 1 and sys.stderr.isatty():
-            from tqdm import tqdm
-
             self.bar = tqdm(total=params.get("steps"), desc=self.title, leave=True)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:

@@ -7,8 +7,6 @@ counts the memory that this will take: what a file claims costs its sender nothi
 with the file, so that real pictures pass and bombs do not. `to_mode` turns colours into 8 bits.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
@@ -16,16 +14,14 @@ import struct
 import threading
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from minitl.models.arguments import guard
 from minitl.storage.atomic import visible
 from minitl.storage.door import open_regular
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Source = str | bytes | os.PathLike | io.BytesIO
 
@@ -118,8 +114,6 @@ def opened(path: Source, extra: int = 0, target: tuple[int, int] | None = None) 
 @cache
 def _plugins() -> dict[str, tuple[Any, Any]]:
     """What reads each format, and what recognises it, or None."""
-    from PIL import Image
-
     Image.init()
     return {name: Image.OPEN[name] for name in FORMATS if name in Image.OPEN}
 
@@ -192,8 +186,6 @@ def to_mode(img: Image.Image, mode: str) -> Image.Image:
 
     Of 16 bits the high byte is taken. Raises PictureError for 32-bit values outside 0-255.
     """
-    from PIL import Image
-
     if is_16_bit(img):
         img = Image.fromarray((np.asarray(img).astype(np.int32) >> 8).astype(np.uint8))
     elif img.mode in ("I", "F"):

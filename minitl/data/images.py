@@ -10,22 +10,18 @@ kernel by the factor of shrinking, so that every pixel counts, and rounds to int
 much the image shrinks, so fine texture aliases.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from minitl.data.door import Source, is_16_bit, opened, to_mode
 from minitl.models.arguments import guard
 from minitl.storage.atomic import replacing
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 PILLOW_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}  # one letter per channel
 COPIES = 7  # bytes per pixel: of a copy in other colours, and of the array
@@ -67,8 +63,6 @@ def load_img(
     height, width = check_size("target_size", target_size)
     if img.size == (width, height):
         return img
-    from PIL import Image
-
     box = None
     if keep_aspect_ratio:
         down, across = middle(img.height, img.width, (height, width))
@@ -117,8 +111,6 @@ def array_to_img(
     if scale:
         x = x - x.min()
         x = x / max(x.max(), np.finfo(x.dtype).tiny) * 255  # in this order 255 is the largest
-    from PIL import Image
-
     gray = x.shape[2] == 1
     if x.min() < 0 or (x.max() > 255 and not gray):
         found = f"{x.min():g} to {x.max():g}; scale=True stretches any range to 0-255"
@@ -141,8 +133,6 @@ def save_img(
     that of `array_to_img`: give `scale=False` for pixels that are 0-255 already. Other arguments
     go to Pillow's `save`. A file appears whole or not at all.
     """
-    from PIL import Image
-
     img = array_to_img(x, data_format=data_format, scale=scale)
     is_path = isinstance(path, (str, os.PathLike))
     ending = os.path.splitext(path)[1] if is_path else ""

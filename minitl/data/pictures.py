@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from minitl.data import door, images
 from minitl.data.augmentation import augment
@@ -28,9 +29,6 @@ from minitl.data.folder import fit_image
 from minitl.models.arguments import guard
 from minitl.storage.digests import digest_of
 from minitl.storage.state import fingerprint
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 # How files become pixels. A model keeps it in its metadata, so that it sees new pictures as it saw
 # those it was trained on; one without "antialias" was made before there was another way.
@@ -72,8 +70,6 @@ def read_picture(path: door.Source, size: Any, reading: Mapping[str, Any] = READ
 
 def _upright(img: Image.Image) -> Image.Image:
     """The image turned or mirrored as its EXIF orientation, 2 to 8, asks for."""
-    from PIL import Image
-
     turn = Image.Transpose
     turns = [turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM]
     turns += [turn.TRANSPOSE, turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90]
@@ -86,8 +82,6 @@ def _upright(img: Image.Image) -> Image.Image:
 
 def _fitted(img: Image.Image, size: tuple[int, int], resizing: str) -> Image.Image:
     """The image in RGB and of `size` (H, W)."""
-    from PIL import Image
-
     top, left, bottom, right = 0, 0, img.height, img.width
     height, width = size
     if resizing == "crop":
@@ -112,8 +106,6 @@ def _fitted(img: Image.Image, size: tuple[int, int], resizing: str) -> Image.Ima
 
 def _averaged(img: Image.Image, fx: int, fy: int) -> Image.Image:
     """RGB, each pixel the mean of fx x fy; in bands, for a large image has no room for a copy."""
-    from PIL import Image
-
     rows = max(BAND // (img.width * fy), 1) * fy
     if img.mode == "RGB" and "transparency" not in img.info:
         return img if fx == fy == 1 else img.reduce((fx, fy))
@@ -129,8 +121,6 @@ def _averaged(img: Image.Image, fx: int, fy: int) -> Image.Image:
 
 def _on_white(img: Image.Image) -> Image.Image:
     """In RGB, transparent parts on white: the colours that hide under them are nobody's picture."""
-    from PIL import Image
-
     if img.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in img.info:
         return door.to_mode(img, "RGB")
     clear = img.convert("RGBA")

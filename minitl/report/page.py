@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from minitl.judging import evaluation
 from minitl.report import charts, tables
@@ -209,8 +210,6 @@ def template() -> Any:
 
 def data_uri(image: Any, side: int = 224, quality: int = 80) -> str:
     """A picture (H, W, 3), 0-255, or a Pillow image, as a JPEG of at most `side` pixels."""
-    from PIL import Image
-
     if not isinstance(image, Image.Image):
         image = Image.fromarray(np.rint(np.asarray(image)).clip(0, 255).astype(np.uint8))
     image = image.convert("RGB")

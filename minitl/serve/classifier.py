@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from minitl.data.door import PictureError, opened
 from minitl.data.pictures import FORMERLY, read_picture
@@ -70,8 +71,6 @@ class Classifier:
 
         Raises ValueError for a class that the model does not have.
         """
-        from PIL import Image
-
         if class_name is not None and class_name not in self.names:
             raise ValueError(f"no class {class_name!r}; there are {self.names}")
         chosen = None if class_name is None else self.names.index(class_name)

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from tqdm import tqdm
+
 from minitl.storage.keras_weights import cache_folder as cache_folder
 
 if sys.platform == "win32":
@@ -183,8 +185,6 @@ def progress_bar(
     total: int | None, text: str, initial: int = 0, hidden: bool = False, unit: str = "B"
 ) -> Any:
     """A tqdm bar on stderr, of bytes or another unit; silent if `hidden` or no terminal."""
-    from tqdm import tqdm
-
     how = {"unit": unit, "unit_scale": unit == "B", "leave": False, "disable": hidden or None}
     return tqdm(total=total, initial=initial, desc=f"minitl: {text}", **how)
 
