@@ -138,7 +138,7 @@ def test_errors(images, stack, error, message):
 def test_numbers_are_not_negative():
     with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
         augment(X, STACK, seed=-1)
-    with pytest.raises(ValueError, match=r"view must be an integer, got 0\.5"):
+    with pytest.raises(ValueError, match=r"view must be an integer of at least 0, got 0\.5"):
         augment(X, STACK, view=0.5)
 
 
