@@ -1,8 +1,13 @@
 """What all tests share: every one starts from the same settings and leaves none behind."""
 
+import hypothesis
 import pytest
 
 from minitl import config, kernels, naming
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

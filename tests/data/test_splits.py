@@ -23,7 +23,7 @@ def assert_partition(kept, held_out, rows):
     assert sorted([*kept, *held_out]) == list(range(rows))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(labelled, st.floats(0.1, 0.9), st.integers(0, 10**6))
 def test_every_class_gives_its_share_to_the_split(labels, fraction, seed):
     labels = np.array(labels)
@@ -111,7 +111,7 @@ def test_what_cannot_be_split(call, message):
         call()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(labelled, st.integers(2, 5), st.integers(0, 10**6))
 def test_folds_share_out_every_class(labels, count, seed):
     labels = np.array(labels)

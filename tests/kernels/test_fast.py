@@ -88,7 +88,7 @@ def test_convolution_with_many_channels_and_few_lines(dtype):
     padding=st.sampled_from(["valid", "same"]),
     filters=st.integers(1, 40),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_convolution_of_any_shape(shape, window, strides, padding, filters):
     if padding == "valid":
         window = min(window[0], shape[1]), min(window[1], shape[2])
@@ -137,7 +137,7 @@ awkward = st.sampled_from([0.0, -0.0, 1.0, -1.0, np.nan, -np.inf, np.inf])
 
 
 @given(data=st.data(), case=st.sampled_from(WINDOWS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_max_pool_with_ties_and_nan(data, case):
     values = data.draw(st.lists(awkward, min_size=1, max_size=12))
     x = np.resize(np.array(values, np.float32), case[0])

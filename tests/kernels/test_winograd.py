@@ -217,7 +217,7 @@ def test_convolution_and_both_gradients(case, dtype, size, blocks):
         assert_adjoint(g, linear, dkernel, kernel)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     size=st.sampled_from([4, 6]),
     images=st.integers(1, 3),
