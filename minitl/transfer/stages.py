@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from minitl import naming
 from minitl.callbacks import BackupAndRestore, Callback, EarlyStopping, History
 from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
@@ -28,16 +29,6 @@ from minitl.models.arguments import guard
 from minitl.models.batches import is_stream
 from minitl.models.opened import named_layers, open_up, walk, work
 from minitl.models.prediction import source_of
-from minitl.naming import (
-    Configurable,
-    Count,
-    Fraction,
-    Natural,
-    NotNegative,
-    complain_about_unknown,
-    did_you_mean,
-    with_fields,
-)
 from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
 from minitl.storage.digests import arrays_digest
 from minitl.transfer.cut import find_cut
@@ -85,7 +76,7 @@ def find_layers(model: Model, layer: str | Layer) -> list[Layer]:
         return found
     names = {each.name for each in there.values()}
     names |= {name.rsplit("_", 1)[0] for name in names}
-    hint = did_you_mean(str(layer), names)
+    hint = naming.did_you_mean(str(layer), names)
     raise ValueError(f"{model.name!r} has no layer or block {layer!r}. {hint}")
 
 
@@ -194,8 +185,8 @@ def training_work(model: Model) -> dict[str, tuple[int, int]]:
     return {name: (int(now), int(full)) for name, (now, full) in zip(names, totals, strict=True)}
 
 
-@with_fields
-class Stage(Configurable):
+@naming.with_fields
+class Stage(naming.Configurable):
     """One stage of `fine_tune`, which says what is None here.
 
     Args:
@@ -206,13 +197,13 @@ class Stage(Configurable):
     """
 
     unfreeze: str | Layer
-    epochs: Count | None = None
+    epochs: naming.Count | None = None
     learning_rate: Rate | None = None
-    multiplier: NotNegative | None = None
+    multiplier: naming.NotNegative | None = None
 
 
-@with_fields
-class Pace(Configurable):
+@naming.with_fields
+class Pace(naming.Configurable):
     """How far and how fast the stages of `fine_tune` go; its arguments by these names.
 
         rate of the head in a stage:               r(t)
@@ -228,12 +219,12 @@ class Pace(Configurable):
     batch_norm                as for `unfreeze_from`
     """
 
-    head_epochs: Natural = 50
-    epochs: Count = 5
+    head_epochs: naming.Natural = 50
+    epochs: naming.Count = 5
     learning_rate: Rate = 1e-5
-    rate_decay: NotNegative = 1 / 2.6
-    warmup: Fraction = 0.1
-    patience: Natural = 5
+    rate_decay: naming.NotNegative = 1 / 2.6
+    warmup: naming.Fraction = 0.1
+    patience: naming.Natural = 5
     batch_norm: bool = False
 
 
@@ -268,7 +259,7 @@ def fine_tune(
     """
     known = {*inspect.signature(fine_tune).parameters, *inspect.signature(Model.fit).parameters}
     of_pace = {field.name for field in fields(Pace)}
-    complain_about_unknown(settings, (known | of_pace) - {"x", "y", "settings"}, "fine_tune")
+    naming.complain_about_unknown(settings, (known | of_pace) - {"x", "y", "settings"}, "fine_tune")
     model.need_compile("fine_tune")
     pace = Pace(**{name: settings[name] for name in settings.keys() & of_pace})
     fit = {name: settings[name] for name in settings if name not in of_pace}
@@ -358,7 +349,7 @@ def _plan(
 class _Training:
     """A fine-tuning on its way: one `fit` after another, each with a fresh optimizer."""
 
-    def __init__(self, model: Model, data: Any, fit: dict[str, Any], best: _Best, warmup: Fraction):
+    def __init__(self, model: Model, data: Any, fit: dict[str, Any], best: _Best, warmup: float):
         self.model, self.compiled, self.best, self.warmup = model, model.optimizer, best, warmup
         self.histories: list[tuple[str, History]] = []
         given = data if isinstance(data, (tuple, list)) else (data, None)
@@ -371,7 +362,7 @@ class _Training:
         if weights is not None:
             self.fit["sample_weight"] = weights
 
-    def run(self, name: str, epochs: Count, rate: Rate | None, prove: bool) -> None:
+    def run(self, name: str, epochs: int, rate: Rate | None, prove: bool) -> None:
         """One stage. With no rate, the optimizer is the compiled one."""
         model, number, told = self.model, len(self.histories) + 1, self.fit.get("verbose", 1)
         model.optimizer = self.compiled.clone()
@@ -458,7 +449,7 @@ class _Best(EarlyStopping):
 class _WarmUpAndCosine(Callback):
     """Sets the optimizer's rate for one `fit`, whose number of steps only `fit` knows."""
 
-    def __init__(self, rate: float, warmup: Fraction):
+    def __init__(self, rate: float, warmup: float):
         self.rate, self.warmup = rate, warmup
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
