@@ -4,6 +4,7 @@ Where the site can be built (`test_site.py`), that runs the chapters, and they a
 """
 
 import ast
+import hashlib
 import importlib.util
 import os
 import re
@@ -21,7 +22,8 @@ CHAPTERS = sorted(DOCS.glob("*.md"))
 LISTS = ("README", "index", "glossary", "scaling", "where", "measured")  # have no snippets
 COURSE = sorted(DOCS.glob("[0-9]*.md"), key=lambda path: int(path.stem.split("-")[0]))
 SITE = ("sphinx", "myst_nb", "furo", "jupytext", "ipykernel", "sklearn", "elpv_dataset")
-PAGES = [*CHAPTERS, *(house.ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
+CHINESE = sorted(DOCS.glob("zh/*.md"))
+PAGES = [*CHAPTERS, *CHINESE, *(house.ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
 
 
 def snippets_of(page):
@@ -123,6 +125,18 @@ def test_a_chapter_ends_with_stages_and_three_questions(chapter):
 def test_the_chapters_lead_to_every_stage_that_there_is():
     named = set().union(*map(stages_of, COURSE))
     assert named == set(all_texts())
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda path: path.stem)
+def test_a_chinese_chapter_is_as_new_as_the_english_one(page):
+    """It keeps a digest of the text that it was made from, and has the same code."""
+    english, text = (path.read_text("utf-8") for path in (DOCS / page.name, page))
+    digest = hashlib.sha256(english.encode()).hexdigest()[:16]
+    of, kept = re.findall(r"\A<!-- (docs/\S+), sha256 (\w{16}) -->\n", text)[0]
+    assert of == f"docs/{page.name}"
+    how = f"bring docs/zh/{page.name} up to date with {of}, then its first line to sha256 {digest}"
+    assert kept == digest, how
+    assert snippets_of(page) == snippets_of(DOCS / page.name), how
 
 
 def test_modules_have_moved_where_the_changes_say():
