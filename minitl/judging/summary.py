@@ -10,6 +10,7 @@ import numpy as np
 from minitl.layers.base import Layer
 from minitl.layers.core import InputLayer
 from minitl.models.arguments import guard
+from minitl.models.fusing import Step
 from minitl.models.model import Model
 from minitl.naming import Count, did_you_mean
 from minitl.storage.atomic import visible
@@ -24,6 +25,8 @@ def summary(
     expand_nested: bool = False,
     show_trainable: bool = False,
     layer_range: Sequence[str] | None = None,
+    *,
+    fused: bool = False,
 ) -> None:
     """Print a table of the layers: output shape, parameters, multiply-adds, trainable.
 
@@ -34,6 +37,7 @@ def summary(
         layer_range: (first, last): only the layers from one name to another, both included. Each
             is a regular expression that a name begins with. Totals are the model's.
         positions, show_trainable: Keras's, for what is always shown.
+        fused: below, a line for all calls that `predict` computes at once; see `models/fusing.py`.
 
     Raises ValueError when no layer has a name of `layer_range`.
     """
@@ -51,7 +55,15 @@ def summary(
             ends.append(fitting)
         first, last = sorted(ends)  # whichever begins first
         layers = layers[first[0] : last[-1] + 1]
-    (print_fn or print)(_table(model, layers, expand_nested, line_length))
+    table = _table(model, layers, expand_nested, line_length)
+    (print_fn or print)("\n".join([table, *(_at_once(model) if fused else ())]))
+
+
+def _at_once(model: Model) -> list[str]:
+    """What `predict` computes at once, a line for each: none after `use_kernels("reference")`."""
+    found = (step.calls for step in model.graph.steps() if isinstance(step, Step))
+    lines = [" + ".join(visible(call.layer.name) for call in calls) for calls in found]
+    return [f" Computed at once by predict: {line}" for line in lines]
 
 
 def _table(model: Model, layers: list[Layer], expand: bool, line_length: int | None) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from minitl.kernels.depthwise import *
     from minitl.kernels.images import *
     from minitl.kernels.normalization import *
+    from minitl.kernels.residual import *
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -224,10 +224,6 @@ class Layer(naming.Configurable, metaclass=LayerType):
         """Multiply-adds of matrix products and convolutions for one sample."""
         return 0
 
-    def fused_after(self, before: Layer) -> Callable[[Tensor], Any] | None:
-        """What computes `before` and this layer in one pass, without a gradient, or None."""
-        return None
-
     def largest_step(self, input_shapes: Any) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
         if hasattr(input_shapes, "flat"):  # of a call that has a form

@@ -87,10 +87,6 @@ class Conv2D(Weighted, input_rank=4):
         y = ops.conv2d(x, self.kernel, self.bias, self.strides, self.padding, self.fused)
         return y if self.fused else self.activation(y)
 
-    def call_pooled(self, x: Tensor) -> Tensor:
-        """`call`, and 2x2 max pooling, in one pass; for values that no gradient is asked of."""
-        return ops.conv2d_max_pool2d(x, self.kernel, self.bias, self.padding, self.fused)
-
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         out = slide_shape(input_shape, self.kernel_size, self.strides, self.padding)
         return (input_shape[0], *out, self.filters)
@@ -139,18 +135,6 @@ class MaxPooling2D(Pooling2D):
         strides: rows and columns that it moves at a time; None means its own size.
         padding: 'valid' or 'same'; padding never wins.
     """
-
-    def fused_after(self, before: Layer) -> Callable[[Tensor], Any] | None:
-        """With the 3x3 convolution before it, a 2x2 pool is one pass."""
-        fits = (
-            type(self) is MaxPooling2D
-            and type(before) is Conv2D
-            and (self.pool_size, self.strides, self.padding) == ((2, 2), (2, 2), "valid")
-            and (before.kernel_size, before.strides) == ((3, 3), (1, 1))
-            and before.activation in (ops.relu, ops.linear)
-            and before.dtype == self.dtype
-        )
-        return before.call_pooled if fits else None  # type: ignore[attr-defined]
 
 
 MaxPool2D = MaxPooling2D

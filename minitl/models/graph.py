@@ -6,11 +6,13 @@ calls that lead from some symbolic tensors to others. A `Model` is a layer aroun
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from minitl.autograd import Tensor, as_tensor, recording
+from minitl.autograd import Tensor, as_tensor
+from minitl.kernels import current_kernels
 from minitl.layers.base import Call, Layer, SymbolicTensor, listed
+from minitl.naming import part
 
 
 class Graph:
@@ -28,17 +30,11 @@ class Graph:
         self.inputs, self.calls, self.outputs = list(inputs), list(calls), list(outputs)
         self.readers = Counter(id(t) for call in self.calls for t in call.inputs)
         self.readers.update(id(t) for t in self.outputs)
-        self.fused = dict(self._find_fused())
+        self.together: Any = None  # what `steps` found
 
-    def _find_fused(self) -> Iterator[tuple[int, Call]]:
-        """(id, reader) of each call that can be computed in one pass with its only reader."""
-        makers = {id(t): call for call in self.calls for t in call.outputs}
-        for call in self.calls:
-            before = makers.get(id(call.inputs[0])) if len(call.inputs) == 1 else None
-            if before is None or call.as_list or self.readers[id(call.inputs[0])] > 1:
-                continue
-            if call.layer.fused_after(before.layer) is not None:
-                yield id(before), call
+    def steps(self) -> Sequence[Any]:
+        """The calls, or what runs in their place: some at once. (`models/fusing.py` says which.)"""
+        return self.calls if current_kernels() == "reference" else part("fusing").steps(self)
 
     def run(
         self, given: Sequence[Any], training: bool | None = False, rng: Any = None
@@ -47,23 +43,14 @@ class Graph:
         values: dict[int, Any] = {}
         for tensor, value in zip(self.inputs, given, strict=True):
             values[id(tensor)] = as_tensor(value, tensor.dtype)
-        unread = self.readers.copy()
-        done: set[int] = set()  # calls that were computed together with the call before
-        for call in self.calls:
-            if id(call) in done:
-                continue
+        steps = self.steps()
+        unread = Counter(id(t) for t in (*(t for s in steps for t in s.inputs), *self.outputs))
+        for call in steps:
             arguments = []
             for tensor in call.inputs:
                 unread[id(tensor)] -= 1
                 last = unread[id(tensor)] == 0
                 arguments.append(values.pop(id(tensor)) if last else values[id(tensor)])
-            reader = self.fused.get(id(call))
-            if reader and not recording(arguments[0], *call.layer.trainable_weights):
-                both = reader.layer.fused_after(call.layer)
-                if both is not None:
-                    values[id(reader.outputs[0])] = both(arguments.pop())
-                    done.add(id(reader))
-                    continue
             mode = training if call.training is None else call.training
             # A name for the result would keep it alive while the next layer runs.
             values |= _still_read(call.run(arguments, mode, rng), call.outputs, unread)

@@ -279,21 +279,6 @@ def _sliding_filters(
     return x.storage, kernel.storage, None if bias is None else bias.storage, geometry, cache
 
 
-def conv2d_max_pool2d(
-    x: Tensor,
-    kernel: Tensor,
-    bias: Tensor | None = None,
-    padding: str = "valid",
-    activation: str | None = None,
-) -> Tensor:
-    """`max_pool2d` with 2x2 windows of `conv2d` with stride 1, in one pass that keeps no record.
-
-    Arguments as for `conv2d`. For values that no gradient will be asked of.
-    """
-    a, k, b, geometry, cache = _sliding_filters(x, kernel, bias, (1, 1), padding)
-    return Tensor(kernels.conv2d_max_pool2d(a, k, b, geometry, activation, cache))
-
-
 def max_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") -> Tensor:
     """The maximum under each window, channel by channel: (N, H, W, C) -> (N, OH, OW, C).
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minitl.kernels.fast import few_channels, im2col, winograd
+from minitl.kernels.fast import few_channels, im2col, one_by_one, winograd
 from minitl.kernels.fast.convolution import choose
 from minitl.kernels.geometry import sliding
 from tests.kernels.cases import WINDOWS, geometry_of, name, normal, reference
@@ -26,7 +26,9 @@ def test_vgg16_runs_on_winograd_but_for_its_first_layer():
 
 
 def test_winograd_is_for_3x3_with_stride_1_only():
-    assert chosen(8, 56, 64, 64, window=1) == im2col
+    assert chosen(8, 56, 64, 64, window=1) == one_by_one
+    assert chosen(8, 56, 64, 64, window=1, stride=2) == one_by_one
+    assert chosen(8, 56, 64, 64, window=1, gradient="kernel") == im2col
     assert chosen(8, 56, 64, 64, window=5) == im2col
     assert chosen(8, 56, 64, 64, stride=2) == im2col
     assert chosen(8, 224, 3, 64, window=7, stride=2) == few_channels
@@ -106,3 +108,50 @@ def test_few_channels_with_many_images_a_job():
     x, kernel = normal(rng, (40, 5, 4, 3)), normal(rng, (3, 3, 3, 8))
     expected = reference.conv2d(x, kernel, None, geometry)
     np.testing.assert_allclose(few_channels.conv2d(x, kernel, None, geometry), expected, atol=1e-12)
+
+
+PLACES = [  # N, H, W, C, F, stride
+    (1, 1, 1, 1, 1, 1),
+    (2, 5, 4, 3, 19, 1),  # a tile less than full, and a panel
+    (2, 7, 5, 9, 16, 2),
+    (1, 7, 7, 70, 96, 1),  # fewer places than filters: cut into panels
+    (1, 3, 9, 70, 100, (1, 3)),  # which do not come out even
+    (3, 20, 21, 2100, 8, 1),  # a panel larger than a group, and several blocks
+    (0, 4, 4, 8, 8, 1),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("onto", [False, True])
+@pytest.mark.parametrize("case", PLACES)
+def test_one_by_one(case, onto, activation, dtype):
+    images, height, width, channels, filters, stride = case
+    strides = stride if isinstance(stride, tuple) else (stride, stride)
+    geometry = sliding((height, width), (1, 1), strides, "valid")
+    rng = np.random.default_rng(3)
+    x, bias = normal(rng, (images, height, width, channels), dtype), normal(rng, filters, dtype)
+    kernel = normal(rng, (1, 1, channels, filters), dtype)
+    added = normal(rng, (images, *geometry.out_size, filters), dtype) if onto else None
+    y = one_by_one.conv2d(x, kernel, bias, geometry, activation, added=added)
+    exact, magnitude = (
+        reference.conv2d(*[change(a).astype(np.float64) for a in (x, kernel, bias)], geometry)
+        + (0 if added is None else change(added))
+        for change in (np.asarray, np.abs)
+    )
+    exact = np.maximum(exact, 0) if activation else exact
+    assert y.dtype == dtype
+    assert_sum(y, exact, magnitude, channels + 2)
+
+
+def test_one_by_one_keeps_the_packed_kernel():
+    geometry, cache = sliding((4, 4), (1, 1), (1, 1), "valid"), {}
+    rng = np.random.default_rng(4)
+    x, kernel = normal(rng, (2, 4, 4, 8)), normal(rng, (1, 1, 8, 8))
+    first = one_by_one.conv2d(x, kernel, None, geometry, cache=cache)
+    panels = cache["panels"]
+    again = one_by_one.conv2d(x, kernel, None, geometry, cache=cache)
+    assert cache["panels"] is panels
+    np.testing.assert_array_equal(first, again)
+    x[0, 1, 2, 3] = np.nan  # is not lost in ReLU
+    assert np.isnan(one_by_one.conv2d(x, kernel, None, geometry, "relu")[0, 1, 2]).all()

@@ -36,6 +36,7 @@ P, CHANNELS = reference.softmax(G), abs(normal(rng, (3, 4))) + 1
 
 CALLS = {
     "conv2d": (X, KERNEL, BIAS, GEOMETRY, "relu"),
+    "conv2d_onto": (Y**2, X, KERNEL, BIAS, GEOMETRY, "relu"),
     "conv2d_input_gradient": (Y, KERNEL, GEOMETRY),
     "conv2d_kernel_gradient": (X, Y, GEOMETRY),
     "conv2d_max_pool2d": (X, KERNEL, BIAS, sliding((7, 6), (3, 3), (1, 1), "same"), "relu"),
@@ -263,6 +264,7 @@ def test_bits_do_not_depend_on_the_threads(which, thread_count_restored, monkeyp
     geometry = sliding((33, 31), (3, 3), (1, 1), "same")
     x, k = normal(random, (3, 33, 31, 24), "f"), normal(random, (3, 3, 24, 37), "f")
     y = normal(random, (3, 33, 31, 37), "f")
+    wide = normal(random, (1, 1, 24, 96), "f")
     colours = x[..., :3].copy()
     features, weights = normal(random, (70, 3000), "f"), normal(random, (3000, 70), "f")
 
@@ -270,6 +272,12 @@ def test_bits_do_not_depend_on_the_threads(which, thread_count_restored, monkeyp
         mean, variance = kernels.batch_norm_statistics(x)
         return [
             kernels.conv2d(x, k, None, geometry),
+            kernels.conv2d_onto(
+                y, x, k[:1, :1].copy(), None, sliding((33, 31), (1, 1), (1, 1), "valid")
+            ),
+            kernels.conv2d(
+                x[:1, :5, :5].copy(), wide, None, sliding((5, 5), (1, 1), (2, 2), "valid")
+            ),
             kernels.conv2d_input_gradient(y, k, geometry),
             kernels.conv2d_kernel_gradient(x, y, geometry),
             kernels.conv2d_kernel_gradient(colours, y, geometry),

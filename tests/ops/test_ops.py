@@ -248,7 +248,7 @@ PUBLIC = {
     if f.__module__ == file.__name__ and not name.startswith("_")
 }
 # What keeps no record, and helpers.
-OTHERS = {"conv2d_max_pool2d", "activation", "once", "require", "together", "compared"}
+OTHERS = {"activation", "once", "require", "together", "compared"}
 OTHERS |= {"symbolic_too", "all_symbolic_too"}
 # What tells, counts or makes, in NumPy's words: `tests/keras_live/test_ops.py` compares them.
 TOLD = (

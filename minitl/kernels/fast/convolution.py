@@ -1,5 +1,6 @@
 """The fast convolutions, and which of them suits which shapes.
 
+one_by_one    1x1: a matrix product, nothing copied
 winograd      3x3, stride 1: a quarter of the multiplications or less, but there are transforms
 few_channels  few channels: no columns, which would cost more; no gradient to the input
 im2col        everything else: columns of what each window sees, and a matrix product by BLAS
@@ -8,7 +9,8 @@ im2col        everything else: columns of what each window sees, and a matrix pr
 from types import ModuleType
 
 from minitl.kernels import current_kernels, twin
-from minitl.kernels.fast import few_channels, im2col, winograd
+from minitl.kernels.fast import few_channels, im2col, one_by_one, winograd
+from minitl.kernels.fast.pointwise import add_onto
 from minitl.kernels.fast.pooling import max_pool2d
 from minitl.kernels.geometry import Geometry, sliding
 
@@ -29,6 +31,8 @@ def choose(
         tiles = images * -(-oh // 4) * -(-ow // 4)
         if tiles >= 64 or gradient is None:
             return winograd
+    if window == (1, 1) and gradient is None and not any(geometry.pads):
+        return one_by_one
     few = channels <= 16 and window[1] > 1
     if few and (gradient is None or (gradient == "kernel" and oh * ow >= 64)):
         return few_channels
@@ -49,6 +53,16 @@ def conv2d_max_pool2d(x, kernel, bias, geometry, activation=None, cache=None):
         return winograd.conv2d_max_pool2d(x, kernel, bias, geometry, activation, cache)
     y = way.conv2d(x, kernel, bias, geometry, activation, cache)
     return max_pool2d(y, sliding(geometry.out_size, (2, 2), (2, 2), "valid"))
+
+
+@twin
+def conv2d_onto(added, x, kernel, bias, geometry, activation=None, cache=None):
+    way = choose(len(x), geometry, *kernel.shape[2:])
+    if way is one_by_one:  # on the way from the registers to memory
+        return way.conv2d(x, kernel, bias, geometry, activation, cache, added=added)
+    y = way.conv2d(x, kernel, bias, geometry, None, cache)
+    add_onto(y, added, activation)
+    return y
 
 
 @twin

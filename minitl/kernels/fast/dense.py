@@ -199,10 +199,10 @@ def _lines_by_panels(a, panels, c, columns):
         places = simd.full_tile(a.starts, r)
         for p in range(count):
             panel = gemm.Panel(p * depth * width, depth, p * width, 0, 0)
-            gemm.rows_by_panel(a, r, places, b, panel, None, 0, None, out)
+            gemm.rows_by_panel(a, r, places, b, panel, None, 0, None, None, out)
         r += gemm.ROWS
     for rest in range(r, len(a.starts), simd.SHORT_ROWS):
         places = simd.short_tile(a.starts, rest)
         for p in range(count):
             panel = gemm.Panel(p * depth * width, depth, p * width, 0, 0)
-            gemm.rows_by_panel(a, rest, places, b, panel, None, 0, None, out)
+            gemm.rows_by_panel(a, rest, places, b, panel, None, 0, None, None, out)

@@ -121,8 +121,9 @@ def tile(a, places, first, depth, b, at, ahead, pace):
 
 
 @simd.inlined
-def rows_by_panel(a, r, places, b, panel, added, added_step, floor, out):
-    """One tile of C, from row r on; `places` are its rows in A. The others as in `multiply`."""
+def rows_by_panel(a, r, places, b, panel, added, added_step, residual, floor, out):
+    """One tile of C, from row r on; `places` are its rows in A. `residual` is an array like C that
+    is added too, or has no element, or None; the others as in `multiply`."""
     count, width, left = len(places), 2 * simd.lanes(b), panel.left
     c, columns = out.values, out.columns
     # The lines of C are sent for one tile ahead where they are waited for most: by shallow products
@@ -143,9 +144,20 @@ def rows_by_panel(a, r, places, b, panel, added, added_step, floor, out):
             simd.store_tile(out.kept, 0, width, sums)
     if added is not None:
         sums = simd.tile_sum(simd.load_tile(added, r * added_step + left, added_step, places), sums)
+    whole = left + width <= columns and r + count <= len(a.starts)
+    if residual is not None:
+        if len(residual) > 0 and whole:
+            sums = simd.tile_sum(
+                simd.load_tile(residual, r * columns + left, columns, places), sums
+            )
+        elif len(residual) > 0:
+            for i in range(min(count, len(a.starts) - r)):
+                for j in range(min(width, columns - left)):
+                    out.kept[i * width + j] = residual[(r + i) * columns + left + j]
+            sums = simd.tile_sum(simd.load_tile(out.kept, 0, width, places), sums)
     if floor is not None:
         sums = simd.tile_maximum(sums, simd.broadcast(floor, 0))
-    if left + width <= columns and r + count <= len(a.starts):
+    if whole:
         simd.store_tile(c, r * columns + left, columns, sums)
     else:
         simd.store_tile(out.kept, 0, width, sums)
@@ -178,11 +190,11 @@ def multiply(a, panels, following, added, added_step, floor, c, columns):
         while r + ROWS <= len(rows):
             places = simd.full_tile(rows, r)
             panel = Panel(at, run, p * width, ahead, pace)
-            rows_by_panel(a, r, places, b, panel, added, added_step, floor, out)
+            rows_by_panel(a, r, places, b, panel, added, added_step, None, floor, out)
             ahead += depth * pace
             r += ROWS
         for rest in range(r, len(rows), simd.SHORT_ROWS):
             places = simd.short_tile(rows, rest)
             panel = Panel(at, run, p * width, ahead, pace)
-            rows_by_panel(a, rest, places, b, panel, added, added_step, floor, out)
+            rows_by_panel(a, rest, places, b, panel, added, added_step, None, floor, out)
             ahead += depth * pace

@@ -38,6 +38,20 @@ def _add_bias(y, bias, relu, first, last, left, right):
             piece[f] = zero if relu and value < zero else value  # this way round, NaN stays NaN
 
 
+def add_onto(y: Array, added: Array, activation: str | None) -> None:
+    """y += added, then the activation, IN PLACE."""
+    target, other, relu = y.reshape(-1), added.reshape(-1), activation == "relu"
+    over_rows(lambda *part: _add_onto(target, other, relu, *part), y.size)
+
+
+@compiled
+def _add_onto(y, added, relu, first, last):
+    zero = y.dtype.type(0)
+    for i in range(first, last):
+        value = y[i] + added[i]
+        y[i] = zero if relu and value < zero else value
+
+
 @twin
 def bias_gradient(g):
     (total,) = channel_sums(g.reshape(-1, g.shape[-1]), 1, add_rows)

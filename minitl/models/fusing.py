@@ -1,0 +1,234 @@
+"""Which calls of a graph are computed at once: the one rule, and what carries it out.
+
+Where no gradient is asked for, as in `predict` and in the frozen part of a model that trains,
+nobody needs what a layer hands to the next one if that is its only reader. So a `Step` takes the
+place of several calls in a row, each of these at most once, in this order:
+
+    pad      ZeroPadding2D: the window finds the zeros where they would be
+    filter   Conv2D; every step has one
+    norm     BatchNormalization, folded into kernel and bias
+    add      Add of two, onto what another branch has computed
+    relu     as a layer, if it is not the convolution's own
+    margin   ZeroPadding2D before a pool: zeros do not win against what passed ReLU
+    pool     MaxPooling2D; of 2x2 after windows of 3x3, what it drops is never written
+
+BatchNormalization outside of training scales and shifts every channel, and so do kernel and bias:
+
+    gamma (x * k + b - mean) / s + beta = x * (k gamma / s) + (b - mean) gamma / s + beta
+
+with s = sqrt(variance + epsilon). The folded arrays are kept with the kernel until one of the
+weights that they come from is written; the weights themselves stay as they are, for training and
+for files. `summary(fused=True)` lists the steps; after `use_kernels("reference")` there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minitl import kernels, ops
+from minitl.autograd import Array, Tensor, recording
+from minitl.kernels.geometry import Geometry, sliding
+from minitl.layers.activation import Activation, ReLU
+from minitl.layers.base import Call, around
+from minitl.layers.convolution import Conv2D, MaxPooling2D
+from minitl.layers.merging import Add
+from minitl.layers.normalization import BatchNormalization
+from minitl.layers.reshaping import ZeroPadding2D
+from minitl.models.graph import Graph
+
+ORDER = ("pad", "filter", "norm", "add", "relu", "margin", "pool")
+KINDS = {
+    ZeroPadding2D: "pad",
+    Conv2D: "filter",
+    BatchNormalization: "norm",
+    Add: "add",
+    Activation: "relu",
+    ReLU: "relu",
+    MaxPooling2D: "pool",
+}
+
+
+def roles(calls: Sequence[Call]) -> dict[str, Any] | None:
+    """{role: layer} if the calls, each the only reader of the one before, fit into one step.
+    Layers may be changed at any time, so it is asked when they run as well."""
+    found: dict[str, Any] = {}
+    for call in calls:
+        layer = call.layer
+        role = KINDS.get(type(layer), "")  # of a class of the user's own nothing is known
+        if role == "pad" and found:
+            role = "margin"
+        if role not in ORDER[max([ORDER.index(r) + 1 for r in found], default=0) :]:
+            return None
+        if layer.dtype != calls[0].layer.dtype or not _suits(role, layer, found):
+            return None
+        found[role] = layer
+        if role == "filter" and layer.fused:
+            found["relu"] = layer
+    return found
+
+
+def _suits(role: str, layer: Any, before: dict[str, Any]) -> bool:
+    """Whether a layer can play its role after those before."""
+    if role == "pad":
+        return True
+    if role == "filter":
+        margin = _margin(before.get("pad"))
+        inside = layer.padding == "valid" and max(margin) < min(layer.kernel_size)
+        return layer.activation in (ops.relu, ops.linear) and (inside or not before)
+    if "filter" not in before:
+        return False
+    if role == "relu" and type(layer) is Activation:
+        return layer.activation is ops.relu
+    if role == "relu":
+        return (layer.max_value, layer.negative_slope, layer.threshold) == (None, 0, 0)
+    if role == "margin":
+        return "relu" in before
+    if role == "pool" and "margin" in before:
+        margin = _margin(before["margin"])
+        return layer.padding == "valid" and max(margin) < min(layer.pool_size)
+    return True
+
+
+def _margin(layer: Any) -> tuple[int, int, int, int]:
+    """Rows and columns of zeros that a ZeroPadding2D puts around: top, bottom, left, right."""
+    return (0, 0, 0, 0) if layer is None else (*layer.padding[0], *layer.padding[1])
+
+
+class Step:
+    """Calls of which only the last one's output is read by others; it stands in their place."""
+
+    training = None  # each call has its own
+
+    def __init__(self, calls: list[Call]):
+        self.calls, self.outputs = calls, calls[-1].outputs
+        made = {id(t) for call in calls for t in call.outputs}
+        self.inputs = [t for call in calls for t in call.inputs if id(t) not in made]
+
+    def run(self, arguments: list[Any], training: bool | None, rng: Any) -> Any:
+        """At once, if nobody will ask for a gradient and no average is moved; else one by one."""
+        told = around.get()[0] if training is None else training
+        modes = [told if call.training is None else call.training for call in self.calls]
+        weights = [v for call in self.calls for v in call.layer.own_weights]
+        if not recording(*arguments, *weights) and not any(map(_moves, self.calls, modes)):
+            layers = roles(self.calls)
+            y = layers and at_once(layers, *arguments)
+            if y is not None:
+                return Tensor(y)
+        values = {id(t): value for t, value in zip(self.inputs, arguments, strict=True)}
+        arguments.clear()
+        for call, mode in zip(self.calls, modes, strict=True):
+            given = [values[id(t)] for t in call.inputs]
+            values[id(call.outputs[0])] = call.run(given, mode, rng)
+        return values[id(self.outputs[0])]
+
+
+def _moves(call: Call, training: bool | None) -> bool:
+    """Whether a call normalises by the batch, and moves its averages."""
+    layer = call.layer
+    return bool(training) and type(layer) is BatchNormalization and layer.trainable
+
+
+def at_once(layers: dict[str, Any], x: Tensor, *added: Tensor) -> Array | None:
+    """What a step's layers, by their roles, make of x; None where x has another shape or dtype than
+    they take, about which they can say more themselves."""
+    layer, a = layers["filter"], x.storage
+    if any(t.dtype != layer.dtype for t in (x, *added)) or a.ndim != 4:
+        return None
+    layer.prepare(x.shape)
+    geometry = _with_margin(layers.get("pad"), layer.kernel_size, layer, a)
+    weights = Weights.of(layer, layers.get("norm"))
+    given = (a, weights.kernel, weights.bias, geometry, "relu" if "relu" in layers else None)
+    pool = layers.get("pool")
+    if added and added[0].shape != (len(a), *geometry.out_size, layer.filters):
+        return None
+    if added:
+        y = kernels.conv2d_onto(added[0].storage, *given, weights.cache)
+    elif pool and "margin" not in layers and _halves(pool, layer):
+        return kernels.conv2d_max_pool2d(*given, weights.cache)
+    else:
+        y = kernels.conv2d(*given, weights.cache)
+    if pool is None:
+        return y
+    return kernels.max_pool2d(y, _with_margin(layers.get("margin"), pool.pool_size, pool, y))
+
+
+def _halves(pool: Any, layer: Any) -> bool:
+    """Whether there is a kernel for a convolution and this pool in one pass."""
+    halves = (pool.pool_size, pool.strides, pool.padding) == ((2, 2), (2, 2), "valid")
+    return halves and (layer.kernel_size, layer.strides) == ((3, 3), (1, 1))
+
+
+def _with_margin(padding: Any, window: Any, layer: Any, a: Array) -> Geometry:
+    """How the window slides over the images `a`, and over what a ZeroPadding2D puts around."""
+    top, bottom, left, right = pads = _margin(padding)
+    size = (a.shape[1] + top + bottom, a.shape[2] + left + right)
+    geometry = sliding(size, window, layer.strides, layer.padding)
+    return geometry._replace(size=a.shape[1:3], pads=pads) if padding else geometry
+
+
+class Weights(NamedTuple):
+    """A convolution's arrays, or those that it makes with the BatchNormalization after it."""
+
+    kernel: Array
+    bias: Array | None
+    cache: dict[Any, Any]  # of the kernels, for what they make of `kernel`
+    made_of: tuple[Any, ...] = ()  # epsilon, the variables beside the kernel, and their versions
+
+    @classmethod
+    def of(cls, layer: Any, norm: Any) -> Weights:
+        """Folded when first asked for, and again when one of the weights was written since."""
+        bias = None if layer.bias is None else layer.bias.storage
+        kernel, cache = layer.kernel.storage, layer.kernel.cache  # emptied when that is written
+        if norm is None:
+            return cls(kernel, bias, cache)
+        others = (layer.bias, norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+        made_of = (norm.epsilon, *others, *(getattr(v, "version", 0) for v in others))
+        known = cache.get(("folded", id(norm)))
+        if known is None or not all(map(_same, known.made_of, made_of)):
+            known = cls(*folded(kernel, bias, norm), {}, made_of)
+            cache["folded", id(norm)] = known
+        return known
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or (isinstance(a, (int, float)) and a == b)
+
+
+def folded(kernel: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
+    """The kernel and bias that do what these and then the layer `norm` do outside of training;
+    computed in float64, rounded once."""
+    gamma, beta, mean, variance = (
+        None if v is None else v.storage.astype(np.float64)
+        for v in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+    )
+    scale = (1 if gamma is None else gamma) / np.sqrt(variance + norm.epsilon)
+    shift = ((0 if bias is None else bias) - mean) * scale + (0 if beta is None else beta)
+    return (kernel * scale).astype(kernel.dtype), shift.astype(kernel.dtype)
+
+
+def steps(graph: Graph) -> list[Any]:
+    """The graph's calls, each or several as a `Step`, in an order in which they can run. A step
+    comes where its last call was: all that it reads is there by then."""
+    if graph.together is None:
+        groups = _groups(graph).values()
+        graph.together = [Step(calls) if len(calls) > 1 else calls[0] for calls in groups]
+    return graph.together
+
+
+def _groups(graph: Graph) -> dict[int, list[Call]]:
+    """{id of the output: calls that make it at once}, in the order of their last calls."""
+    found: dict[int, list[Call]] = {}
+    for call in graph.calls:
+        alone = call.form is None and len(call.outputs) == 1
+        before = [id(t) for t in call.inputs if alone and graph.readers[id(t)] == 1]
+        # Of two branches, Add is done by the one that is computed last.
+        for tensor in sorted(set(before) & found.keys(), key=list(found).index, reverse=True):
+            if roles([*found[tensor], call]):
+                found[id(call.outputs[0])] = [*found.pop(tensor), call]
+                break
+        else:
+            found[id(call.outputs[0])] = [call]
+    return found
