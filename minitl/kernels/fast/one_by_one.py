@@ -53,7 +53,7 @@ def conv2d(
     if places < filters and filters % width == 0:
         ranges, groups = [(0, places)], cut(len(panels), PARTS)
     else:
-        step = min(step, gemm.round_up(-(-places // PARTS), gemm.ROWS))
+        step = min(step, gemm.round_up(max(1, -(-places // PARTS)), gemm.ROWS))
         blocks = cut_falling(-(-places // step))
         ranges = [(first * step, min(last * step, places)) for first, last in blocks]
         groups = [(0, len(panels))]
