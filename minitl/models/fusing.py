@@ -65,7 +65,7 @@ def roles(calls: Sequence[Call]) -> dict[str, Any] | None:
         if layer.dtype != calls[0].layer.dtype or not _suits(role, layer, found):
             return None
         found[role] = layer
-        if role == "filter" and layer.fused:
+        if type(layer) is Conv2D and layer.fused:
             found["relu"] = layer
     return found
 
