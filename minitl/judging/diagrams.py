@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from minitl.autograd import Tensor
+from minitl.judging.gradients import tape
 from minitl.judging.plots import blank_figure, finish_figure
 from minitl.models import Model
 from minitl.models.arguments import guard
@@ -91,23 +92,11 @@ class Diagram(NamedTuple):
 def tape_diagram(y: Tensor) -> Diagram:
     """How y was made: a box for each tensor that a gradient of y reaches. Before `backward`, which
     uses the record up."""
-    numbers: dict[int, int] = {}
     found = Diagram([], [], [])
-    stack: list[tuple[Tensor, bool]] = [(y, False)]
-    while stack:
-        tensor, inputs_done = stack.pop()
-        if id(tensor) in numbers:
-            continue
-        edges = (tensor.node.edges or ()) if tensor.node else ()
-        if not inputs_done:
-            stack.append((tensor, True))
-            stack.extend((source, False) for source, _ in reversed(edges))
-            continue
-        number = numbers[id(tensor)] = len(numbers)
-        name = tensor.node.op if tensor.node else getattr(tensor, "name", "leaf")
+    for number, (tensor, name, inputs) in enumerate(tape(y)):
         found.labels.append(f"{name} {tensor.shape}")
         found.kinds.append("passes" if tensor.node else "learns")
-        found.arrows.extend((numbers[id(source)], number) for source, _ in edges)
+        found.arrows.extend((source, number) for source in inputs)
     return found
 
 

@@ -4,7 +4,7 @@ Whoever adds an op or a layer checks it with `check_gradients(f, inputs)`, where
 gives a Tensor. All compute in float64. How `backward` works stands in `minitl/autograd.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,15 +62,9 @@ def check_gradients(
             raise AssertionError(f"{what}; allowed are {tolerance:.0e}")
 
 
-def print_graph(y: Tensor, file: Any = None) -> None:
-    """Print how y was computed, one line per tensor, every tensor after those it depends on.
-
-    >>> a = Tensor([1.0, 2.0], requires_grad=True)
-    >>> print_graph((a * a).sum())
-    #0 leaf (2,)
-    #1 multiply (2,) <- #0, #0
-    #2 sum () <- #1
-    """
+def tape(y: Tensor) -> Iterator[tuple[Tensor, str, list[int]]]:
+    """What y was computed from, every tensor after those it depends on and y last: (tensor, the
+    name of its op, the numbers of its inputs in this order)."""
     numbers: dict[int, int] = {}
     stack: list[tuple[Tensor, bool]] = [(y, False)]
     while stack:
@@ -84,9 +78,22 @@ def print_graph(y: Tensor, file: Any = None) -> None:
             continue
         numbers[id(tensor)] = len(numbers)
         name = tensor.node.op if tensor.node else getattr(tensor, "name", "leaf")
-        line = f"#{numbers[id(tensor)]} {name} {tensor.shape}"
-        if edges:
-            line += " <- " + ", ".join(f"#{numbers[id(source)]}" for source, _ in edges)
+        yield tensor, name, [numbers[id(source)] for source, _ in edges]
+
+
+def print_graph(y: Tensor, file: Any = None) -> None:
+    """Print how y was computed, one line per tensor, every tensor after those it depends on.
+
+    >>> a = Tensor([1.0, 2.0], requires_grad=True)
+    >>> print_graph((a * a).sum())
+    #0 leaf (2,)
+    #1 multiply (2,) <- #0, #0
+    #2 sum () <- #1
+    """
+    for number, (tensor, name, inputs) in enumerate(tape(y)):
+        line = f"#{number} {name} {tensor.shape}"
+        if inputs:
+            line += " <- " + ", ".join(f"#{source}" for source in inputs)
         elif tensor.node and tensor.node.edges is None:
             line += " (used up)"
         print(line, file=file)
