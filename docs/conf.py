@@ -24,8 +24,8 @@ nb_execution_mode = "force"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
-# Cells of the first are whole files, which tests/test_docs.py runs; the Chinese chapters have the code
-# of the English ones.
+# Cells of the first are whole files, which tests/test_docs.py runs; the Chinese chapters have the
+# code of the English ones.
 nb_execution_excludepatterns = ["extending.md", "zh/*"]
 nb_merge_streams = True
 nb_render_markdown_format = "myst"
