@@ -23,10 +23,8 @@ import numpy as np
 
 NEAREST = 3
 CERTAIN = 0.9  # a probability above which the stricter limit holds
-SPARED, MOST = (
-    0.035,
-    0.12,
-)  # of all pictures, and at most of the certain ones, are beyond that limit
+SPARED = 0.035  # of all pictures are beyond that limit, and at most
+MOST = 0.12  # of those that are certain
 QUANTILE = 0.99  # of the others' distances: their limit
 NUMBERS = 500_000  # bytes of the training pictures' directions that are kept, at most
 
