@@ -233,11 +233,12 @@ class Centred:
 
 
 class Curve:
-    """L of W and c as one V = unit * flat (r + 1, m), on X (N, r). V is measured in units in which
+    """L of W and c as one V = unit * flat (r + 1, m), on X (N, r), in whose precision the large
+    products are. V is measured in units in which
     L curves by 1 at a given place; `norms` are those of the gradient to V, one per evaluation."""
 
     def __init__(self, x: np.ndarray, targets: np.ndarray, l2: NotNegative):
-        self.ones = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+        self.ones = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
         self.targets, self.of_row = targets, targets.sum(axis=1, keepdims=True)
         self.l2, r = l2, x.shape[1]
         self.penalty = 2 * l2 * (np.arange(r + 1) < r)[:, None]
@@ -246,25 +247,33 @@ class Curve:
 
     def measure_at(self, v: np.ndarray) -> None:
         """Take the units from the Hessian's diagonal at V."""
-        p = softmax(self.ones @ v)[0]
-        diagonal = (self.ones * self.ones).T @ (self.of_row * p * (1 - p))
+        p = softmax(self._logits(v))[0]
+        diagonal = self._back(self.of_row * p * (1 - p), self.ones * self.ones)
         self.unit = 1 / np.sqrt(diagonal + 2 * self.l2)
 
     def loss(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
         """L and its gradient to `flat`."""
         v = self.unit * flat.reshape(self.unit.shape)
-        value, g = cross_entropy(self.ones @ v, self.targets)  # (N, r + 1) x (r + 1, m)
-        dv = self.ones.T @ g + self.penalty * v  # (r + 1, N) x (N, m)
+        value, g = cross_entropy(self._logits(v), self.targets)
+        dv = self._back(g) + self.penalty * v
         self.norms.append(float(np.sqrt(np.vdot(dv, dv))))
         return value + np.vdot(self.penalty * v, v) / 2, (self.unit * dv).ravel()
 
     def curvature(self, v: np.ndarray, step: np.ndarray) -> np.ndarray:
         """How the gradient at V changes along a step: the Hessian times it."""
         dv = self.unit * step.reshape(self.unit.shape)
-        p = softmax(self.ones @ v)[0]
-        dp = p * (self.ones @ dv)
+        p = softmax(self._logits(v))[0]
+        dp = p * self._logits(dv)
         dp -= p * dp.sum(axis=1, keepdims=True)
-        return (self.unit * (self.ones.T @ (self.of_row * dp) + self.penalty * dv)).ravel()
+        return (self.unit * (self._back(self.of_row * dp) + self.penalty * dv)).ravel()
+
+    def _logits(self, v: np.ndarray) -> np.ndarray:
+        z = self.ones @ v.astype(self.ones.dtype, copy=False)  # (N, r + 1) x (r + 1, m)
+        return z.astype(np.float64, copy=False)
+
+    def _back(self, g: np.ndarray, x: np.ndarray | None = None) -> np.ndarray:
+        x = self.ones if x is None else x
+        return (x.T @ g.astype(x.dtype, copy=False)).astype(np.float64, copy=False)
 
 
 def minimise(
