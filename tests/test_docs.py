@@ -47,7 +47,7 @@ def test_the_whole_example_of_extending_runs(tmp_path):
     *files, program = snippets_of(DOCS / "extending.md")
     for text in files:
         (tmp_path / text.split()[1]).write_text(text)
-    (tmp_path / "main.py").write_text(program)
+    (tmp_path / "main.py").write_text(f"import mine\n{program}")
     paths = os.pathsep.join([str(house.ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "main.py"],

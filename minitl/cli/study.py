@@ -4,18 +4,84 @@ The work is done in `minitl/study`; here are the options, and what is printed.
 """
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
-from minitl import study
+from minitl.cli.options import add_command, flag, option
+from minitl.study import process, texts
 
 
 def add_to(commands: Any) -> None:
-    about = "Build it yourself: 23 functions of minitl, checked, and put into the real VGG16."
-    parser = commands.add_parser("study", help=about, description=about)
-    parser.set_defaults(run=show)
+    parser = add_command(commands, show, "study")
+    _add_folder(parser)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    for run in (start, check, hint, solution):
+        action = add_command(actions, run)
+        numbers = list(texts.all_texts())
+        action.add_argument("stage", metavar="STAGE", type=int, choices=numbers, help="1 to 23")
+        _add_folder(action)
+        if run is start:
+            languages = "of the task"
+            option(action, "--language", None, languages, "en", choices=("en", "zh"))
+        elif run is check:
+            flag(action, "--no-network", "leave out the real network, which takes up to a minute")
+        elif run is hint:
+            flag(action, "--again", "all those that were given, from the first")
+
+
+def _add_folder(parser: Any) -> None:
+    option(parser, "--dir", "DIR", "where the learner's files are", "study", type=Path)
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """List the stages."""
-    for number, text in study.all_texts().items():
-        print(f"{number:>2}  {text.title}")
+    """Build it yourself: list the course's stages, and what of them is done.
+
+    A stage is a function of minitl that you write in a file of your own: `minitl study start 1`
+    writes it, `minitl study check 1` says what is wrong, then puts it into the real VGG16.
+    """
+    done = process.done(arguments.dir)
+    for number, text in texts.all_texts().items():
+        mark = {True: "done", False: "changed since", None: ""}[done.get(number)]
+        here = process.file_of(arguments.dir, text)
+        print(
+            f"{number:>2}  {text.title:<55} {mark or ('begun' if here.exists() else '')}".rstrip()
+        )
+
+
+def start(arguments: argparse.Namespace) -> None:
+    """Write the file of a stage: the task, the signature, an example to check by hand."""
+    text = texts.all_texts(arguments.language)[arguments.stage]
+    path = process.file_of(arguments.dir, text)
+    arguments.dir.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:  # never over what somebody wrote
+        file.write(text.file())
+    print(f"{path}: write it, then `minitl study check {arguments.stage}`")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Check a stage, then run the real network with it."""
+    if not process.check_file(arguments.dir, arguments.stage, not arguments.no_network):
+        sys.stdout.flush()
+        sys.exit(1)
+    print(f"stage {arguments.stage} is done")
+
+
+def hint(arguments: argparse.Namespace) -> None:
+    """Give the next hint of a stage; after the last one they begin anew."""
+    hints = texts.all_texts()[arguments.stage].hints
+    kept = arguments.dir / ".hints" / str(arguments.stage)
+    given = int(kept.read_text()) if kept.exists() else 0
+    first, last = (0, given) if arguments.again else (given % len(hints), given % len(hints) + 1)
+    for number in range(first, min(last, len(hints))):
+        print(f"{number + 1} of {len(hints)}: {hints[number]}")
+    if not arguments.again:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(str(last))
+
+
+def solution(arguments: argparse.Namespace) -> None:
+    """Name the file and line of minitl's own solution of a stage."""
+    for part in process.PARTS.get(arguments.stage, ()):
+        place, line, name = process.place_of(part)
+        print(f"{part.name}: {place}:{line} ({name})")

@@ -12,7 +12,6 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from minitl.kernels import reference
@@ -29,17 +28,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KERNELS = ("reference", "fast", "direct", "precise")
-_current = ContextVar("kernels", default="fast")  # of each thread its own
-TWINS: dict[str, Callable[..., Any]] = {}  # filled as the files of `fast/` are imported
+Functions = dict[str, Callable[..., Any]]
+# Of each thread its own: one of KERNELS, and the functions of the user's own by their names.
+_current: ContextVar[tuple[str, Functions]] = ContextVar("kernels", default=("fast", {}))
+TWINS: Functions = {}  # filled as the files of `fast/` are imported
 
 
 def current_kernels() -> str:
     """Which kernels run now, in this thread: one of KERNELS."""
-    return _current.get()
+    return _current.get()[0]
 
 
 class use_kernels:
-    """Switch all kernels of this thread: 'reference', 'fast', 'direct', or 'precise'.
+    """Switch all kernels of this thread: 'reference', 'fast', 'direct', or 'precise'; or put in
+    functions of one's own, `use_kernels(conv2d=mine)` (`own.py` says what they are called with).
 
     'direct' is 'fast' with im2col for every convolution, to see what the other algorithms bring.
 
@@ -48,33 +50,28 @@ class use_kernels:
     is trained, its gradients then differ from those of float64 by 1e-5, instead of 3e-4, and a step
     takes 1.3 times as long. All else is computed as with 'fast'.
 
-    As a plain call it holds until the next; as a context manager, until the block is left. Other
-    threads, and tasks of asyncio, have their own choice; a thread begins with 'fast'.
+    As a plain call it holds until the next; as a context manager, until the block is left. A word
+    takes all own functions out. Each thread, and task of asyncio, has a choice: at first 'fast'.
 
-    Raises ValueError for any other word.
+    Raises ValueError for any other word, for a kernel that there is not, and a wrong signature.
 
     >>> with use_kernels("reference"):
     ...     current_kernels()
     'reference'
-    >>> current_kernels()
-    'fast'
     """
 
-    def __init__(self, which: str) -> None:
-        if which not in KERNELS:
+    def __init__(self, which: str | None = None, **functions: Callable[..., Any]) -> None:
+        if which not in (None, *KERNELS):
             raise ValueError(f"kernels are {', '.join(map(repr, KERNELS))}, got {which!r}")
-        self._before = _current.get()
-        _current.set(which)
+        self._before = before, own = _current.get()
+        if functions:
+            functions = importlib.import_module("minitl.kernels.own").fitted(functions)
+        _current.set((which or before, functions if which else own | functions))
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         _current.set(self._before)
 
 
@@ -90,11 +87,12 @@ def switching(formula: Callable[P, R], room: str = "minitl.kernels.fast") -> Cal
 
     @functools.wraps(formula)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
-        if _current.get() == "reference":
-            return formula(*args, **kwargs)
+        which, own = _current.get()
+        if which == "reference" or name in own:
+            return own.get(name, formula)(*args, **kwargs)
         if name not in TWINS:
             importlib.import_module(room)
-        return TWINS[name](*args, **kwargs)
+        return TWINS.get(name, formula)(*args, **kwargs)
 
     kernel.formula = formula  # type: ignore[attr-defined]
     return kernel
@@ -118,10 +116,11 @@ sgd_update = switching(reference.sgd_update)
 adam_update = switching(reference.adam_update)
 all_finite = switching(reference.all_finite)
 
-# So little work, beside the layers before them, that the formulas are fast enough.
-softmax = reference.softmax
-softmax_gradient = reference.softmax_gradient
-softmax_cross_entropy = reference.softmax_cross_entropy
+
+# So little work, beside the layers before them, that the formulas are fast enough: no twins.
+softmax = switching(reference.softmax)
+softmax_gradient = switching(reference.softmax_gradient)
+softmax_cross_entropy = switching(reference.softmax_cross_entropy)
 
 # These twins need no Numba, which making a model must not wait for.
 empty = switching(reference.empty, "minitl.kernels.machine.memory")

@@ -5,12 +5,13 @@ The first line is the title; then come sections. What each is for:
     ## Task        what is asked; opens the learner's file
     ## File        Python: signatures, docstrings with an example to check by hand, no solution
     ## Hints       a list, given one after the other
-    ## Symptoms    a list of `wrong version`: what the learner is told whose result equals its
+    ## Symptoms    a list of `result = wrong version`: what is told to whose result equals that
 """
 
+import ast
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "stages"
@@ -25,6 +26,35 @@ class Text:
     title: str
     sections: dict[str, str]
 
+    @property
+    def code(self) -> str:
+        """The Python of the file that the learner gets, '' if there is none."""
+        return re.sub(r"(?s)^```python\n|```$", "", self.sections.get("File", ""))
+
+    @property
+    def hints(self) -> list[str]:
+        return re.findall(r"(?m)^- (.*)$", self.sections.get("Hints", ""))
+
+    @property
+    def symptoms(self) -> list[tuple[str, str, str]]:
+        """(result, wrong version, what is told)."""
+        rows = self.sections.get("Symptoms", "")
+        return re.findall(r"(?m)^- `(\w+) = (.*?)`: (.*)$", rows)
+
+    def examples(self, function: str) -> str:
+        """The docstring of one function of the code, which has its examples."""
+        for node in ast.parse(self.code).body:
+            if isinstance(node, ast.FunctionDef) and node.name == function:
+                return ast.get_docstring(node) or ""
+        return ""
+
+    def file(self) -> str:
+        """What the learner starts from: the task as the module's docstring, then the code."""
+        task = self.sections["Task"].replace("\\", "\\\\")
+        return (
+            f'"""{self.number}. {self.title}\n\n{task}\n"""\n\nimport numpy as np\n\n\n{self.code}'
+        )
+
 
 def read_text(path: Path) -> Text:
     """The text that stands in a file."""
@@ -36,7 +66,15 @@ def read_text(path: Path) -> Text:
 
 
 @functools.cache
-def all_texts() -> dict[int, Text]:
-    """The English texts by their numbers."""
+def all_texts(language: str = "en") -> dict[int, Text]:
+    """The texts of a language by their numbers; English ones where there is no other."""
     found = [read_text(path) for path in sorted(FOLDER.glob("??-*.md")) if ".zh" not in path.name]
-    return {text.number: text for text in found}
+    texts = {text.number: text for text in found}
+    if language != "en":
+        for path in FOLDER.glob(f"??-*.{language}.md"):
+            other = read_text(path)
+            # Code and what is recognised are the same in all languages.
+            texts[other.number] = replace(
+                other, sections=texts[other.number].sections | other.sections
+            )
+    return texts

@@ -1,0 +1,148 @@
+"""A learner's file, run in a process of its own, so that nothing of it can stay or hang.
+
+`check_file` starts the process, which prints what it finds, and ends it when its time is over;
+`inside` is what runs there: first the checks of the functions, then the real network with them.
+What a learner has done is a folder of files, and `done.json` in it.
+"""
+
+import ast
+import hashlib
+import inspect
+import json
+import linecache
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minitl.study import arithmetic, network, training
+from minitl.study.checks import check, told
+from minitl.study.results import Part
+from minitl.study.texts import Text, all_texts
+
+PARTS = arithmetic.PARTS | training.PARTS
+FOR_CHECKS, FOR_NETWORK = 30, 50  # seconds of computing
+LONGEST = 600  # seconds by the clock, for what does not even compute
+
+
+class OutOfTime(BaseException):
+    """Raised in the learner's code where it was when its time was over."""
+
+
+def file_of(folder: Path, text: Text) -> Path:
+    """The learner's file of a stage."""
+    return folder / f"{text.number:02}_{text.name.replace('-', '_')}.py"
+
+
+def done(folder: Path) -> dict[int, bool]:
+    """The stages whose check has passed, and whether their files are still what they were."""
+    texts = all_texts()
+    try:
+        kept = json.loads((folder / "done.json").read_text("utf-8"))
+        return {int(n): _digest(file_of(folder, texts[int(n)])) == d for n, d in kept.items()}
+    except (OSError, ValueError, LookupError, AttributeError):
+        return {}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def check_file(folder: Path, number: int, run_network: bool = True) -> bool:
+    """Check a stage's file in a process of its own; whether all is right."""
+    path = file_of(folder, all_texts()[number])
+    if number in PARTS and not path.exists():
+        raise FileNotFoundError(f"{path} is not there: `minitl study start {number}` writes it")
+    command = [sys.executable, "-m", "minitl.study", str(number), str(folder)]
+    sys.stdout.flush()
+    process = subprocess.Popen([*command, *["--only-checks"] * (not run_network)])
+    try:
+        code = process.wait(LONGEST)
+    except subprocess.TimeoutExpired:
+        print("it was stopped: it did not end in time. Is there an endless loop?")
+        code = 1
+    finally:
+        process.kill()
+        process.wait()
+    if code == 0:
+        place = folder / "done.json"
+        kept = json.loads(place.read_text("utf-8")) if done(folder) else {}
+        place.write_text(json.dumps(kept | {str(number): _digest(path)}), "utf-8")
+    return code == 0
+
+
+def inside(number: int, folder: Path, run_network: bool = True) -> int:
+    """Check the functions, then run the network; print what is found; 0 when all is right."""
+    text = all_texts()[number]
+    try:
+        _limit(FOR_CHECKS)
+        names = _everything(folder) if number not in PARTS else load(file_of(folder, text))
+        wrong = False
+        for part in PARTS.get(number, ()):
+            with np.errstate(all="ignore"):
+                found = check(part, names, text.examples(part.name), text.symptoms)
+            print(f"{part.name}: {'WRONG' if found else 'right'}", flush=True)
+            for finding in found:
+                print("  - " + finding.replace("\n", "\n    "), flush=True)
+            wrong = wrong or bool(found)
+        if wrong or not run_network:
+            return int(wrong)
+        _limit(FOR_NETWORK)
+        for line in network.judge(number, names):
+            print(line, flush=True)
+    except OutOfTime as error:
+        print(f"stopped: {told(error)}")
+        return 1
+    except (Exception, SystemExit) as error:
+        print(f"wrong: {told(error)}")
+        return 1
+    finally:
+        _limit(0)
+    return 0
+
+
+def place_of(part: Part) -> tuple[Path, int, str]:
+    """File, line and name of minitl's own solution."""
+    if isinstance(part.source, str):
+        file, name = part.source.split()
+        path = Path(__file__).parents[1] / file
+        found = [
+            n for n in ast.parse(path.read_text("utf-8")).body if getattr(n, "name", "") == name
+        ]
+        return path, found[0].lineno, name
+    function = inspect.unwrap(part.source or part.right)
+    path = Path(inspect.getsourcefile(function) or "")
+    return path, inspect.getsourcelines(function)[1], function.__qualname__
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What a learner's file defines."""
+    linecache.checkcache(str(path))
+    names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    exec(compile(path.read_text("utf-8"), str(path), "exec"), names)
+    return names
+
+
+def _everything(folder: Path) -> dict[str, Any]:
+    """What the files of all stages define that have passed; by stage where names are the same."""
+    names: dict[str, Any] = {}
+    for number, holds in done(folder).items():
+        if holds and number in PARTS:
+            own = load(file_of(folder, all_texts()[number]))
+            names |= {part.name: own[part.name] for part in PARTS[number]}
+    return names
+
+
+def _limit(seconds: int) -> None:
+    """Raise OutOfTime after so many seconds of computing, however busy the machine is."""
+    if not hasattr(signal, "SIGPROF"):  # the process is then ended from outside
+        return
+
+    def stop(*_: object) -> None:
+        raise OutOfTime(f"this did not end within {seconds} s; is it a loop without an end?")
+
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)

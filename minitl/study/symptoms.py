@@ -1,0 +1,243 @@
+"""What wrong numbers are: recognised by what they equal, and by where they are right.
+
+Every sentence that is found here is a fact about the results: they are those of a wrong version
+that the stage's text lists; or the right ones with another sign, order of axes, factor; or they do
+not depend on an argument; or they are right wherever something holds, and wrong elsewhere.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minitl.kernels.geometry import Geometry
+from minitl.study.results import Array, Finding, Part, Run, copied, same
+
+Known = list[tuple[str, str, str]]  # a result, a wrong version of it, what is then told
+
+
+def symptoms_of(
+    part: Part, name: str, runs: list[Run], function: Callable[..., Any], known: Known
+) -> list[Finding]:
+    """What is wrong with one result of a function, [] when it is right in every run."""
+    fits = [same(run.found[name], run.right[name], part.tolerance) for run in runs]
+    if all(fits):
+        return []
+    wrong = [run for run, fit in zip(runs, fits, strict=True) if not fit]
+    what = f"{name} of {part.name} is wrong in {len(wrong)} of {len(runs)} random cases"
+    found = [
+        *_versions(part, name, runs, known),
+        *_nothing(name, wrong),
+        *_turned(name, wrong, part.tolerance),
+        *_ignored(part, name, wrong, function),
+        *_where(runs, fits),
+        *_entries(part, name, wrong),
+    ]
+    first = f"{what}; {_example(name, wrong[0], part.tolerance)}"
+    if name in part.meaning:
+        return [Finding(f"{first}: {part.meaning[name]}")]
+    return [Finding.plain(first), *dict.fromkeys(found)]
+
+
+def _example(name: str, run: Run, tolerance: float) -> str:
+    right, found = run.right[name], run.found[name]
+    if not isinstance(right, Array) or right.dtype.kind not in "fiub":
+        return f"expected {right!r:.300}, got {found!r:.300}"
+    gap = np.abs(np.asarray(found, np.float64) - right)
+    bad = ~(gap <= tolerance * np.abs(right[np.isfinite(right)]).max(initial=1e-30))
+    at = tuple(int(i[0]) for i in np.nonzero(np.atleast_1d(bad)))[: right.ndim]
+    return f"{name}{list(at)} should be {right[at]:.6g} and is {found[at]:.6g}, for example"
+
+
+def _versions(part: Part, name: str, runs: list[Run], known: Known) -> Iterator[Finding]:
+    for result, version, told in known:
+        if result == name and (expected := versions(part, version, runs)) is not None:
+            pairs = list(zip(runs, expected, strict=True))
+            if all(same(run.found[name], e, 10 * part.tolerance) for run, e in pairs):
+                yield Finding(told)
+
+
+def versions(part: Part, version: str, runs: list[Run]) -> list[Any] | None:
+    """What a wrong version, an expression of arguments and right results, gives in every run.
+
+    None where it cannot be computed. In it `right(...)` is the right function, called as in `part`,
+    and `of(function)` what another gives, which may call the right one as `minitl(...)`.
+    """
+    found = []
+
+    def right(*args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(runs[0].given, map(copied, args), strict=False)) | kwargs
+        return part.call(part.right, **given)
+
+    for run in runs:
+        given = {n: copied(v) for n, v in run.given.items()}
+        minitl = {"minitl": part.right, "of": lambda f, given=given: part.call(f, **given)}
+        space = {"np": np, "right": right, **minitl, **given, **run.right}
+        try:
+            with np.errstate(all="ignore"):
+                found.append(eval(version, space))
+        except (ValueError, IndexError, TypeError, AttributeError, ZeroDivisionError):
+            return None
+    return found
+
+
+def _nothing(name: str, wrong: list[Run]) -> Iterator[Finding]:
+    """Not a number, or all zeros."""
+    arrays = [np.asarray(run.found[name]) for run in wrong]
+    if any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in arrays):
+        labels = [run.label or "ordinary numbers" for run in wrong]
+        yield Finding(f"{name} is not finite for {labels[0]}: something overflows, or divides by 0")
+    elif all(a.dtype.kind in "fi" and not a.any() for a in arrays):
+        yield Finding(f"{name} is all zeros: nothing is written into it")
+
+
+def _turned(name: str, wrong: list[Run], tolerance: float) -> Iterator[Finding]:
+    """The right result with another sign, order or direction of axes, factor, summand."""
+    pairs = [(np.asarray(run.found[name]), np.asarray(run.right[name])) for run in wrong]
+    if any(r.dtype.kind not in "fi" or f.dtype.kind not in "fi" for f, r in pairs):
+        return
+    wide = tolerance * 10
+    if all(same(f, -r, wide) for f, r in pairs):
+        yield Finding(f"{name} has the wrong sign")
+        return
+    ndim = pairs[0][1].ndim
+    for order in list(itertools.permutations(range(ndim)))[1:] if ndim <= 4 else []:
+        if all(same(f, r.transpose(order), wide) for f, r in pairs):
+            yield Finding(f"{name} is right but for the order of its axes, {order}: transposed")
+    for count in range(1, min(ndim, 4) + 1):
+        for axes in itertools.combinations(range(ndim), count):
+            if all(same(f, np.flip(r, axes), wide) for f, r in pairs):
+                yield Finding(f"{name} is right but flipped along axes {axes}")
+    with np.errstate(all="ignore"):
+        ratios = [np.vdot(r, f) / np.vdot(r, r) for f, r in pairs]
+    if all(same(f, c * r, wide) and abs(c) > 1e-6 for c, (f, r) in zip(ratios, pairs, strict=True)):
+        yield Finding(_factor(name, ratios, wrong))
+    differences = [f - r for f, r in pairs]
+    if all(d.size > 1 and same(d, np.full_like(d, d.flat[0]), 1e-6) for d in differences):
+        yield Finding(f"{name} is right but for a number that is added to all of it")
+
+
+def _factor(name: str, ratios: list[float], wrong: list[Run]) -> str:
+    if np.allclose(ratios, ratios[0]):
+        return f"{name} is {ratios[0]:.4g} times what it should be: a factor too many or too few"
+    for key, value in wrong[0].given.items():
+        for axis in range(np.ndim(value) if isinstance(value, Array) else 0):
+            sizes = np.array([run.given[key].shape[axis] for run in wrong])
+            for text, factor in (("divided", 1 / sizes), ("multiplied", sizes)):
+                if np.allclose(ratios, factor):
+                    mean = "a mean where a sum is due" if text == "divided" else "a sum, not a mean"
+                    return f"{name} is {text} by {key}.shape[{axis}]: {mean}"
+    cases = f"{ratios[0]:.4g} in one case, {ratios[-1]:.4g} in another"
+    return f"{name} is right but for a factor, {cases}"
+
+
+def _ignored(
+    part: Part, name: str, wrong: list[Run], function: Callable[..., Any]
+) -> Iterator[Finding]:
+    """Arguments that the right result depends on, and the learner's does not."""
+    for key in wrong[0].given:
+        idle = []
+        for run in wrong[:4]:
+            value = run.given[key]
+            if not isinstance(value, Array) or value.dtype.kind != "f":
+                continue
+            factors: Any = np.random.default_rng(7).uniform(0.5, 2, value.shape)
+            other = value * np.asarray(factors, value.dtype)
+            given = [{n: copied(v) for n, v in (run.given | {key: other}).items()} for _ in "ab"]
+            try:
+                right, found = (
+                    part.results(f, g)[name]
+                    for f, g in zip((part.right, function), given, strict=True)
+                )
+            except Exception:
+                return
+            if not same(right, run.right[name], 1e-6):
+                idle.append(same(found, run.found[name], 1e-12))
+        if idle and all(idle):
+            yield Finding(f"{name} does not depend on {key}, but it should")
+
+
+def features(run: Run) -> dict[str, Any]:
+    """What tells cases apart, with a word for each."""
+    found: dict[str, Any] = {}
+    for key, value in run.given.items():
+        if isinstance(value, Geometry):
+            found["strides are (1, 1)"] = value.strides == (1, 1)
+            found["there is no padding"] = not any(value.pads)
+            found["padding is the same on all sides"] = len(set(value.pads)) == 1
+            found["the window is square"] = value.window[0] == value.window[1]
+            found["the window is 1 x 1"] = value.window == (1, 1)
+            found["the image is square"] = value.size[0] == value.size[1]
+            found["windows do not overlap"] = all(
+                s >= w for s, w in zip(value.strides, value.window, strict=True)
+            )
+        elif isinstance(value, Array):
+            for axis, size in enumerate(value.shape):
+                found[f"{key}.shape[{axis}] is 1"] = size == 1
+                found[f"{key}.shape[{axis}] is even"] = size % 2 == 0
+            found[f"{key} has {value.ndim} axes"] = True
+        else:
+            found[f"{key} is None"] = value is None
+            if isinstance(value, (int, float)):
+                found[f"{key} is 0"] = value == 0
+                found[f"{key} is 1"] = value == 1
+    if run.label:
+        found[run.label] = True
+    return found
+
+
+def _where(runs: list[Run], fits: list[bool]) -> Iterator[Finding]:
+    """What the cases that are right have, and those that are wrong have not, or the reverse."""
+    told = [features(run) for run in runs]
+    wrong = len(fits) - sum(fits)
+    for key in dict.fromkeys(key for each in told for key in each) if any(fits) else ():
+        holds = [bool(each.get(key)) for each in told]
+        if holds == fits:
+            yield Finding(f"it is right in all {sum(fits)} cases where {key}, and in no other")
+            return
+        if holds == [not fit for fit in fits]:
+            yield Finding(f"it is wrong in all {wrong} cases where {key}, and in no other")
+            return
+    for key in dict.fromkeys(key for each in told for key in each) if any(fits) else ():
+        holds = [bool(each.get(key)) for each in told]
+        for state, word in ((True, ""), (False, "not ")):
+            inside = [fit for hold, fit in zip(holds, fits, strict=True) if hold is state]
+            if len(inside) > 2 and all(inside):
+                yield Finding(
+                    f"it is right in all {len(inside)} cases where {word}{key}; it fails in others"
+                )
+                return
+
+
+def _entries(part: Part, name: str, wrong: list[Run]) -> Iterator[Finding]:
+    """Whether the wrong numbers stand at one end of an axis."""
+    places: dict[int, set[str]] = {}
+    all_bad = []
+    for run in wrong:
+        right, found = run.right[name], np.asarray(run.found[name])
+        if not isinstance(right, Array) or right.dtype.kind not in "fiub" or not right.ndim:
+            return
+        largest = np.abs(right[np.isfinite(right)]).max(initial=1e-30)
+        bad = ~np.isclose(found, right, rtol=0, atol=10 * part.tolerance * largest)
+        all_bad.append(bad)
+        for axis, size in enumerate(right.shape):
+            at = set(np.nonzero(bad)[axis].tolist())
+            ends = "first" if at <= {0} else "last" if at <= {size - 1} else "first and last"
+            fits = size > 2 and at <= {0, size - 1}
+            places.setdefault(axis, set()).add(ends if fits else "small" if size <= 2 else "all")
+    names = part.outputs[name].split()
+    for axis in (axis for axis, letters in enumerate(names) if letters == "4U"):
+        gates = {
+            int(i) * 4 // run.right[name].shape[axis]
+            for run, b in zip(wrong, all_bad, strict=True)
+            for i in np.nonzero(b)[axis]
+        }
+        if len(gates) < 4:
+            which = ", ".join("ifko"[gate] for gate in sorted(gates))
+            yield Finding(f"{name} is wrong only in the columns of gate {which}, of i, f, k, o")
+    for axis, seen in places.items():
+        if "all" not in seen and seen != {"small"}:
+            which = " or ".join(sorted(seen - {"small"}))
+            along = names[axis] if axis < len(names) else f"axis {axis}"
+            yield Finding(f"{name} is wrong only at the {which} place along {along}: off by one?")
