@@ -10,9 +10,9 @@ from minitl.kernels.geometry import Array
 
 
 @switching
-def relu6(x: Array) -> Array:
-    """y = min(max(x, 0), 6)."""
-    return np.clip(x, 0, 6)
+def relu6(x: Array, out: Array | None = None) -> Array:
+    """y = min(max(x, 0), 6). `out` may be x itself, which is written then if it can be."""
+    return np.clip(x, 0, 6, out=out)
 
 
 @switching
@@ -22,8 +22,8 @@ def relu6_gradient(g: Array, y: Array) -> Array:
 
 
 @switching
-def silu(x: Array) -> Array:
-    """y = x s, s = sigmoid(x)."""
+def silu(x: Array, out: Array | None = None) -> Array:
+    """y = x s, s = sigmoid(x). `out` as for `relu6`."""
     return x * _sigmoid(x)
 
 

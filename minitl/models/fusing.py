@@ -5,10 +5,10 @@ nobody needs what a layer hands to the next one if that is its only reader. So a
 place of several calls in a row, each of these at most once, in this order:
 
     pad      ZeroPadding2D: the window finds the zeros where they would be
-    filter   Conv2D; every step has one
+    filter   Conv2D or DepthwiseConv2D; every step has one
     norm     BatchNormalization, folded into kernel and bias
     add      Add of two, onto what another branch has computed
-    relu     as a layer, if it is not the convolution's own
+    relu     as a layer, if it is not the convolution's own; or a ReLU up to 6, or swish
     margin   ZeroPadding2D before a pool: zeros do not win against what passed ReLU
     pool     MaxPooling2D; of 2x2 after windows of 3x3, what it drops is never written
 
@@ -37,18 +37,21 @@ from minitl.layers.convolution import Conv2D, MaxPooling2D
 from minitl.layers.merging import Add
 from minitl.layers.normalization import BatchNormalization
 from minitl.layers.reshaping import ZeroPadding2D
+from minitl.layers.separable import DepthwiseConv2D
 from minitl.models.graph import Graph
 
 ORDER = ("pad", "filter", "norm", "add", "relu", "margin", "pool")
 KINDS = {
     ZeroPadding2D: "pad",
     Conv2D: "filter",
+    DepthwiseConv2D: "filter",
     BatchNormalization: "norm",
     Add: "add",
     Activation: "relu",
     ReLU: "relu",
     MaxPooling2D: "pool",
 }
+NAMES = {ops.relu: "relu", ops.activation("relu6"): "relu6", ops.activation("silu"): "silu"}
 
 
 def roles(calls: Sequence[Call]) -> dict[str, Any] | None:
@@ -80,16 +83,24 @@ def _suits(role: str, layer: Any, before: dict[str, Any]) -> bool:
         return layer.activation in (ops.relu, ops.linear) and (inside or not before)
     if "filter" not in before:
         return False
-    if role == "relu" and type(layer) is Activation:
-        return layer.activation is ops.relu
     if role == "relu":
-        return (layer.max_value, layer.negative_slope, layer.threshold) == (None, 0, 0)
+        return _activation(layer) is not None
     if role == "margin":
-        return "relu" in before
+        return _activation(before.get("relu")) in ("relu", "relu6")
+    if role == "add":
+        return type(before["filter"]) is Conv2D
     if role == "pool" and "margin" in before:
         margin = _margin(before["margin"])
         return layer.padding == "valid" and max(margin) < min(layer.pool_size)
     return True
+
+
+def _activation(layer: Any) -> str | None:
+    """The name of what the layer in the role "relu" does, if a kernel does it; None for others."""
+    if not isinstance(layer, ReLU):
+        return None if layer is None else NAMES.get(layer.activation)
+    known: dict[Any, str] = {(None, 0, 0): "relu", (6, 0, 0): "relu6"}
+    return known.get((layer.max_value, layer.negative_slope, layer.threshold))
 
 
 def _margin(layer: Any) -> tuple[int, int, int, int]:
@@ -140,16 +151,22 @@ def at_once(layers: dict[str, Any], x: Tensor, *added: Tensor) -> Array | None:
     layer.prepare(x.shape)
     geometry = _with_margin(layers.get("pad"), layer.kernel_size, layer, a)
     weights = Weights.of(layer, layers.get("norm"))
-    given = (a, weights.kernel, weights.bias, geometry, "relu" if "relu" in layers else None)
+    name = _activation(layers.get("relu"))
+    own = "relu" if name == "relu" else None  # of a Conv2D's kernel; the others are a pass more
+    given = (a, weights.kernel, weights.bias, geometry, own)
     pool = layers.get("pool")
     if added and added[0].shape != (len(a), *geometry.out_size, layer.filters):
         return None
-    if added:
+    if type(layer) is DepthwiseConv2D:
+        y = kernels.depthwise_conv2d(a, weights.kernel, geometry, weights.bias, own := name)
+    elif added:
         y = kernels.conv2d_onto(added[0].storage, *given, weights.cache)
-    elif pool and "margin" not in layers and _halves(pool, layer):
+    elif pool and "margin" not in layers and _halves(pool, layer) and own == name:
         return kernels.conv2d_max_pool2d(*given, weights.cache)
     else:
         y = kernels.conv2d(*given, weights.cache)
+    if own != name:
+        y = kernels.relu6(y, y) if name == "relu6" else kernels.silu(y, y)
     if pool is None:
         return y
     return kernels.max_pool2d(y, _with_margin(layers.get("margin"), pool.pool_size, pool, y))
@@ -206,7 +223,8 @@ def folded(kernel: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
     scale = (1 if norm.gamma is None else norm.gamma.storage) / np.sqrt(variance + norm.epsilon)
     shift = ((0 if bias is None else bias) - mean) * scale
     shift = shift if norm.beta is None else shift + norm.beta.storage
-    return (kernel * scale).astype(kernel.dtype), shift.astype(kernel.dtype)
+    wide = kernel.reshape(*kernel.shape[:2], -1, len(scale)) * scale  # depthwise: (KH, KW, 1, C M)
+    return wide.reshape(kernel.shape).astype(kernel.dtype), shift.astype(kernel.dtype)
 
 
 def steps(graph: Graph) -> list[Any]:
@@ -221,12 +239,17 @@ def steps(graph: Graph) -> list[Any]:
 def _groups(graph: Graph) -> dict[int, list[Call]]:
     """{id of the output: calls that make it at once}, in the order of their last calls."""
     found: dict[int, list[Call]] = {}
+    reader = {id(t): call for call in graph.calls for t in call.inputs}
     for call in graph.calls:
         alone = call.form is None and len(call.outputs) == 1
         before = [id(t) for t in call.inputs if alone and graph.readers[id(t)] == 1]
         # Of two branches, Add is done by the one that is computed last.
         for tensor in sorted(set(before) & found.keys(), key=list(found).index, reverse=True):
-            if roles([*found[tensor], call]):
+            joined = [*found[tensor], call]
+            if type(call.layer) is ZeroPadding2D:  # a margin, of use only if a pool comes next
+                out = id(call.outputs[0])
+                joined.append(reader[out] if graph.readers[out] == 1 and out in reader else call)
+            if roles(joined):
                 found[id(call.outputs[0])] = [*found.pop(tensor), call]
                 break
         else:

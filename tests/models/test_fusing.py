@@ -101,7 +101,7 @@ def test_layers_that_do_not_fit_stay_alone():
     y = Mine(name="mine")(layers.Conv2D(4, 1, name="own")(y))
     y = layers.BatchNormalization(name="late")(layers.Conv2D(4, 1, activation="relu", name="r")(y))
     y = layers.Activation("tanh", name="tanh")(layers.Conv2D(4, 1, name="t")(y))
-    y = layers.ReLU(6.0, name="six")(layers.Conv2D(4, 1, name="s")(y))
+    y = layers.ReLU(7.0, name="seven")(layers.Conv2D(4, 1, name="s")(y))
     y = layers.Conv2D(4, 3, padding="same", name="same")(layers.ZeroPadding2D(1, name="p")(y))
     y = layers.MaxPooling2D(2, name="m")(layers.ZeroPadding2D(1, name="not_relu")(y))
     y = layers.Conv2D(4, 1, name="far")(layers.ZeroPadding2D(1, name="wide")(y))
@@ -252,3 +252,41 @@ def test_errors_are_those_of_the_layers():
         model([right, wrong])
     with no_grad(), pytest.raises(ValueError, match="does not fit into an image of 2x2"):
         model([right[:, :2, :2], wrong])
+
+
+def mobile(activation):
+    """An inverted residual whose depthwise convolution moves by two, behind a ZeroPadding2D."""
+    x = inputs = layers.Input((12, 12, 16))
+
+    def relu(y, name):
+        kind = layers.ReLU(6.0, name=name) if activation == "relu6" else None
+        return (kind or layers.Activation(activation, name=name))(y)
+
+    y = batch_norm(layers.Conv2D(24, 1, use_bias=False, name="expand")(x), "expand_bn")
+    y = layers.ZeroPadding2D(((0, 1), (0, 1)), name="pad")(relu(y, "expand_relu"))
+    y = batch_norm(layers.DepthwiseConv2D(3, 2, use_bias=False, name="depthwise")(y), "bn")
+    y = layers.Conv2D(16, 1, name="project")(relu(y, "relu"))
+    model = Model(inputs, batch_norm(y, "project_bn"))
+    draw = {
+        "gamma": lambda s: rng.uniform(1, 3, s),
+        "moving_variance": lambda s: rng.uniform(0.2, 1, s),
+    }
+    arrays = [draw.get(v.name, lambda s: rng.normal(size=s))(v.shape) for v in model.weights]
+    model.set_weights(arrays)
+    return model
+
+
+@pytest.mark.parametrize("activation", ["relu6", "silu"])
+def test_depthwise_convolutions_take_part(activation):
+    """The padding belongs to the window that comes next, not to what came before."""
+    model = mobile(activation)
+    assert names(model) == [
+        "expand expand_bn expand_relu",
+        "pad depthwise bn relu",
+        "project project_bn",
+    ]
+    x = rng.standard_normal((3, 12, 12, 16)).astype("f")
+    found = model.predict(x, verbose=0)
+    with use_kernels("reference"):
+        expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.abs(expected).max())

@@ -26,8 +26,8 @@ LN2, LN2_REST = 0.693359375, -2.12194440e-4  # their sum is ln(2), the first has
 
 
 @twin
-def relu6(x):
-    y = empty(x.shape, x.dtype)
+def relu6(x, out=None):
+    y = empty(x.shape, x.dtype) if out is None else out
     source, target = x.reshape(-1), y.reshape(-1)
     over_rows(lambda a, b: np.clip(source[a:b], 0, 6, out=target[a:b]), x.size)
     return y
@@ -51,11 +51,18 @@ def _relu6_gradient(g, y, dx, first, last):
 
 
 @twin
-def silu(x):
+def silu(x, out=None):
     if not vectors(x):
         return formulas.silu.formula(x)  # type: ignore[attr-defined]
-    y = empty(x.shape, x.dtype)
-    over_rows(lambda *part: _silu(x.reshape(-1), y.reshape(-1), *part), x.size, COST)
+    step = simd.VECTOR_BYTES // 4
+    whole = x.size % step == 0  # else the last vector computes some numbers twice
+    y = empty(x.shape, x.dtype) if out is None or not whole else out
+    source, target = x.reshape(-1), y.reshape(-1)
+
+    def part(first, last):
+        _silu(source, target, first * step, min(last * step, x.size))
+
+    over_rows(part, -(-x.size // step), step * COST)
     return y
 
 
