@@ -386,8 +386,21 @@ PARTS: dict[int, tuple[Part, ...]] = {
         ),
     ),
     20: (
-        Part("accuracy", metric(metrics.CategoricalAccuracy), judged, {"share": ""}),
-        Part("f1", metric(others.F1Score), judged, {"f1": "m"}, tolerance=1e-6),
+        Part(
+            "accuracy",
+            metric(metrics.CategoricalAccuracy),
+            judged,
+            {"share": ""},
+            source=metrics.CategoricalAccuracy,
+        ),
+        Part(
+            "f1",
+            metric(others.F1Score),
+            judged,
+            {"f1": "m"},
+            source=others.FBetaScore,
+            tolerance=1e-6,
+        ),
     ),
     21: (
         Part(
