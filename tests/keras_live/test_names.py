@@ -65,6 +65,7 @@ ALLOWED = {
     },
     ("models.Model", "*"): "Keras's is (*args, **kwargs), with these names",
     ("Model.compile", "optimizer"): "'adam', since minitl has no RMSprop",
+    ("Model.summary", "fused"): "what predicting runs at once; Keras does not show it",
     ("Model.fit", "cache_features"): "Keras runs what is frozen in every epoch",
     ("Model.fit", "augment_copies"): "as cache_features",
     ("Model.load_weights", "by_name"): "among Keras's **kwargs",
