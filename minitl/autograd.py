@@ -49,14 +49,16 @@ class Tensor:
         __lt__ = __le__ = __gt__ = __ge__ = __float__ = cast(Any, None)
         __getitem__ = sum = mean = reshape = cast(Any, None)
 
-    __slots__ = ("_leaf_requires_grad", "node", "origin", "storage")
+    __slots__ = ("node", "origin", "requires_grad", "storage")
     __array_priority__ = 100  # so that `array * tensor` asks the tensor, not NumPy
 
     def __init__(self, data: Any, requires_grad: bool = False):
         data = np.array(data) if requires_grad else data  # the caller may change an array
-        self.storage: Array = np.ascontiguousarray(data).reshape(np.shape(data))
+        if type(data) is not Array or not data.flags.c_contiguous:
+            data = np.ascontiguousarray(data).reshape(np.shape(data))
+        self.storage: Array = data
         self.node: Node | None = None
-        self._leaf_requires_grad = requires_grad
+        self.requires_grad = requires_grad  # of a Variable: whether it is trainable
         # What it was made from, where a later operation may look beneath: ("softmax", logits).
         self.origin: tuple[str, Tensor] | None = None
         if requires_grad and self.storage.dtype.kind != "f":
@@ -66,10 +68,6 @@ class Tensor:
     def data(self) -> Array:
         """The array, to look at."""
         return self.storage
-
-    @property
-    def requires_grad(self) -> bool:
-        return self.node is not None or self._leaf_requires_grad
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,7 +110,8 @@ class Variable(Tensor):
     often it was written, for those who keep what follows from several weights.
     """
 
-    __slots__ = ("cache", "learnable", "name", "rate_multiplier", "trainable", "version")
+    __slots__ = ("cache", "learnable", "name", "rate_multiplier", "version")
+    trainable: Any = vars(Tensor)["requires_grad"]  # one flag: what is frozen has no gradient
 
     def __init__(
         self, data: Any, name: str = "variable", learnable: bool = True, copy: bool = True
@@ -131,18 +130,16 @@ class Variable(Tensor):
         view.flags.writeable = False
         return view
 
-    @property
-    def requires_grad(self) -> bool:
-        return self.trainable
+    def writing(self) -> "Variable":
+        """`with variable.writing() as w`: the array itself, to be written in place."""
+        return self
 
-    @contextmanager
-    def writing(self) -> Iterator[Array]:
-        """The array itself, to be written in place."""
-        try:
-            yield self.storage
-        finally:
-            self.cache = {}
-            self.version += 1
+    def __enter__(self) -> Array:
+        return self.storage
+
+    def __exit__(self, *_: Any) -> None:
+        self.cache = {}
+        self.version += 1
 
     def assign(self, value: Any) -> None:
         """Copy `value`, an array of exactly this shape, into the variable."""
@@ -179,9 +176,9 @@ def record(op: str, data: Array, *edges: tuple[Tensor | None, Vjp]) -> Tensor:
     """
     out = Tensor(data)
     if _recording.get():
-        kept = tuple((t, vjp) for t, vjp in edges if t is not None and t.requires_grad)
+        kept = tuple([(t, vjp) for t, vjp in edges if t is not None and t.requires_grad])
         if kept:
-            out.node = Node(op, kept)
+            out.node, out.requires_grad = Node(op, kept), True
     return out
 
 
@@ -207,8 +204,9 @@ def is_recording() -> bool:
 
 def as_tensor(value: Any, dtype: Any = None) -> Tensor:
     """`value` if it is a Tensor, else a constant: a copy where a gradient may need it later."""
-    make = np.array if _recording.get() else np.asarray
-    return value if isinstance(value, Tensor) else Tensor(make(value, dtype=dtype))
+    if isinstance(value, Tensor):
+        return value
+    return Tensor((np.array if _recording.get() else np.asarray)(value, dtype=dtype))
 
 
 def backward(y: Tensor, inputs: Sequence[Tensor], cotangent: Any = None) -> list[Array]:
@@ -306,7 +304,7 @@ def _count_consumers(y: Tensor) -> dict[int, int]:
 
 def _fit(gradient: Array, source: Tensor, op: str, number: int) -> Array:
     """Undo broadcasting, and make sure that the gradient is one for `source`."""
-    shape = source.shape
+    shape = source.storage.shape
     if gradient.shape != shape:
         extra = gradient.ndim - len(shape)
         stretched = tuple(range(max(extra, 0))) + tuple(
@@ -315,7 +313,7 @@ def _fit(gradient: Array, source: Tensor, op: str, number: int) -> Array:
         if stretched:
             gradient = gradient.sum(axis=stretched, keepdims=True)
             gradient = gradient.reshape(gradient.shape[max(extra, 0) :])
-    if gradient.shape != shape or gradient.dtype != source.dtype:
+    if gradient.shape != shape or gradient.dtype != source.storage.dtype:
         given = f"{op!r} returned a gradient of shape {gradient.shape}, {gradient.dtype}"
         needed = f"for its differentiable input {number}, which has shape {shape}, {source.dtype}"
         raise ValueError(f"{given} {needed}")

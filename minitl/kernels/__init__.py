@@ -31,6 +31,8 @@ KERNELS = ("reference", "fast", "direct", "precise")
 Functions = dict[str, Callable[..., Any]]
 # Of each thread its own: one of KERNELS, and the functions of the user's own by their names.
 _current: ContextVar[tuple[str, Functions]] = ContextVar("kernels", default=("fast", {}))
+# Whether a row of a product may have other last bits beside other rows, which takes less time.
+rows_apart = ContextVar("rows_apart", default=False)
 TWINS: Functions = {}  # filled as the files of `fast/` are imported
 
 

@@ -285,14 +285,10 @@ def _sum_in_lanes(x: Array) -> Array:
     """The sum over the last axis, as a processor adds vectors of 8 and halves what is left, plus
     the rest that fills no vector: (..., m) -> (..., 1)."""
     full = x.shape[-1] // 8 * 8
-    lanes = x[..., :full].reshape(*x.shape[:-1], full // 8, 8).sum(axis=-2)
-    while lanes.shape[-1] > 1:
-        half = lanes.shape[-1] // 2
+    lanes = np.add.reduce(x[..., :full].reshape(*x.shape[:-1], full // 8, 8), axis=-2)
+    for half in (4, 2, 1):
         lanes = lanes[..., :half] + lanes[..., half:]
-    rest = np.zeros_like(lanes)
-    for i in range(full, x.shape[-1]):
-        rest += x[..., i : i + 1]
-    return rest + lanes
+    return np.add.reduce(x[..., full:], axis=-1, keepdims=True) + lanes  # these one by one
 
 
 def sgd_update(

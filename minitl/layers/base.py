@@ -178,6 +178,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
     idle_settings: ClassVar[frozenset[str]] = frozenset()
     users: ClassVar[bool] = False  # written outside of minitl
     _sealed = False
+    changes: ClassVar[int] = 0  # how often a layer has got other layers inside
+    _known_inside: tuple[int, list[Layer]] = (-1, [])
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -205,6 +207,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
         if name == "activation" and self._sealed and not self.users:
             value = naming.part("own layers").activation(value)  # as the constructor takes it
         object.__setattr__(self, name, value)
+        if isinstance(value, (Layer, list)):
+            Layer.changes += 1
         if isinstance(value, Layer) or (self.users and not isinstance(value, (int, float, str))):
             naming.part("own layers").track(self, name, value)
 
@@ -300,6 +304,9 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     def inside(self) -> list[Layer]:
         """This layer and all that are inside it, each once, the outer ones first."""
+        when, known = self._known_inside
+        if when == Layer.changes and known[0] is self:
+            return known
         found: dict[int, Layer] = {}
         waiting: list[Layer] = [self]
         while waiting:
@@ -307,7 +314,10 @@ class Layer(naming.Configurable, metaclass=LayerType):
             if id(layer) not in found:
                 found[id(layer)] = layer
                 waiting += reversed(list(layer.sublayers()))
-        return list(found.values())
+        known = list(found.values())
+        if not any(layer.users for layer in known):  # in whose lists anything may change
+            self._known_inside = Layer.changes, known
+        return known
 
     def as_graph(self) -> Any:
         """The layer itself where it is nothing but a graph of layers: a Model is one."""
@@ -321,7 +331,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         """All weights, in the order of files: those that learn first. Freezing changes nothing."""
         found: dict[int, Variable] = {}  # a shared weight counts once
         for layer in self.inside():
-            for learnable in (True, False):
+            for learnable in (True, False) if layer.own_weights else ():
                 found |= {id(v): v for v in layer.own_weights if v.learnable is learnable}
         return list(found.values())
 
@@ -359,13 +369,13 @@ class Layer(naming.Configurable, metaclass=LayerType):
             return form.start(self, training, rng)
         several = isinstance(x, (list, tuple))
         inputs = list(x) if several else [x]
-        symbolic = [isinstance(t, SymbolicTensor) for t in inputs]
-        if any(symbolic):
+        if SymbolicTensor in map(type, inputs):
+            symbolic = [isinstance(t, SymbolicTensor) for t in inputs]
             if not all(symbolic):
                 naming.refuse_foreign(inputs[symbolic.index(False)], str(self))
                 raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
             return self.connect(Call(self, inputs, training, several))
-        tensors = [self._as_input(t) for t in inputs]
+        tensors = [self.as_input(t) for t in inputs]
         self.prepare([t.shape for t in tensors] if several else tensors[0].shape)
         return self.run_call((tensors if several else tensors[0],), {}, training, rng)
 
@@ -374,20 +384,23 @@ class Layer(naming.Configurable, metaclass=LayerType):
         told = around.get()
         training = told[0] if training is None else bool(training)
         rng = told[1] if rng is None else rng
-        mode = self._training_unless_told if training is None else training
-        extra = {"training": mode, "rng": rng}
-        wanted = {k: v for k, v in extra.items() if k in self.extra_arguments}
+        if self.extra_arguments:
+            mode = self._training_unless_told if training is None else training
+            extra = {"training": mode, "rng": rng}
+            named = named | {k: extra[k] for k in self.extra_arguments}
+        if training is told[0] and rng is told[1]:
+            return self.call(*args, **named)
         token = around.set((training, rng))
         try:
-            return self.call(*args, **(named | wanted))
+            return self.call(*args, **named)
         finally:
             around.reset(token)
 
-    def _as_input(self, x: Any) -> Tensor:
+    def as_input(self, x: Any) -> Tensor:
         if not isinstance(x, (Tensor, Array)):
             naming.refuse_foreign(x, str(self))
         x = as_tensor(x, self.dtype)
-        if x.dtype != self.dtype:
+        if x.storage.dtype != self.dtype:
             given = f"its input is a Tensor of {x.dtype}"
             raise TypeError(f"{self.name!r} computes in {self.dtype}, but {given}")
         return x

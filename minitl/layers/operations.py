@@ -26,7 +26,7 @@ class Operation(Layer, several_inputs=None):
         self.op, self.arguments, self.keywords = op, arguments, keywords or {}
         self._function = getattr(ops, op)
 
-    def _as_input(self, x: Any) -> Tensor:
+    def as_input(self, x: Any) -> Tensor:
         return as_tensor(x)  # of any dtype
 
     def call(self, x: Any) -> Any:

@@ -9,7 +9,7 @@ where w are the sample weights. (The sum is divided by N, not by the sum of the 
 Keras.) Where predictions are a softmax or sigmoid, the loss is computed from the logits beneath
 it: log(softmax(z)) is exact where softmax(z) has already underflowed to 0.
 
-The losses of a softmax are here, the others in `others.py`.
+That of a softmax and integer labels is here, the others in `others.py`.
 """
 
 import warnings
@@ -20,7 +20,7 @@ import numpy as np
 
 from minitl import config, ops
 from minitl.autograd import Array, Tensor, as_tensor
-from minitl.naming import Configurable, Registry, Share, attributes_of, look_up, part, snake_case
+from minitl.naming import Configurable, Registry, attributes_of, look_up, part, snake_case
 
 if TYPE_CHECKING:
     from minitl.losses.others import *
@@ -36,9 +36,12 @@ Reduction: TypeAlias = Average | Literal["sum", "none", None]
 class Loss(Configurable):
     """Base class. A subclass gives `call`: per-sample losses, shape y_pred.shape[:-1].
 
+    `of_labels`: whether the true values are integer labels, not one number per output.
     `reduction` is 'sum_over_batch_size' (the mean, see above), 'sum', 'mean_with_sample_weight'
     (divides by the sum of the weights), or None (the losses themselves).
     """
+
+    of_labels = False
 
     def __init__(self, name: str | None = None, reduction: Reduction = "sum_over_batch_size"):
         same = {"mean": "sum_over_batch_size", "none": None}
@@ -66,21 +69,21 @@ class Loss(Configurable):
         losses = losses if weights is None else losses * weights
         if self.reduction is None:
             return losses
-        total = losses.sum()
-        if self.reduction == "sum":
-            return total
+        count = float(max(losses.storage.size, 1))
         if self.reduction == "mean_with_sample_weight" and weights is not None:
-            return total / float(weights.sum())
-        return total / float(max(losses.storage.size, 1))
+            count = float(weights.sum())
+        return ops.sum_over(losses, 1.0 if self.reduction == "sum" else count)
 
 
 def comparable(y_true: Any, y_pred: Any) -> tuple[Array, Tensor]:
     """Both as floating-point numbers of one dtype, and of one rank where a last axis of 1 is all
     that is between them: (N,) beside (N, 1) would be stretched to (N, N)."""
     y_pred = as_tensor(y_pred)
-    if y_pred.dtype.kind != "f":
+    if y_pred.storage.dtype.kind != "f":
         y_pred = Tensor(y_pred.storage.astype(config.floatx()))
-    y_true = np.asarray(y_true, dtype=y_pred.dtype)
+    y_true = np.asarray(y_true, dtype=y_pred.storage.dtype)
+    if y_true.shape == y_pred.storage.shape:
+        return y_true, y_pred
     longer, shorter = sorted((y_true.shape, y_pred.shape), key=len, reverse=True)
     if len(longer) == len(shorter) + 1 and longer[-1] == 1:
         if y_true.size != y_pred.storage.size:
@@ -125,7 +128,7 @@ def logits_beneath(y_pred: Tensor, made_by: str, from_logits: bool) -> Tensor | 
     return beneath
 
 
-def _softmax_losses(logits: Tensor, targets: Array) -> Tensor:
+def softmax_losses(logits: Tensor, targets: Array) -> Tensor:
     """The cross-entropies (...) of softmax(logits) and targets, both (..., m)."""
     if logits.ndim == 2:
         return ops.softmax_cross_entropy(logits, targets)
@@ -134,50 +137,11 @@ def _softmax_losses(logits: Tensor, targets: Array) -> Tensor:
     return ops.reshape(found, logits.shape[:-1])
 
 
-class Crossentropy(Loss):
-    """Base of losses of probabilities p. `from_logits`: y_pred is z, with p = softmax(z), or
-    sigmoid(z). `label_smoothing`, s in [0, 1]: t becomes (1 - s) t + s / m (sigmoid: m = 2).
-    """
-
-    def __init__(self, from_logits: bool = False, label_smoothing: Share = 0.0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.from_logits, self.label_smoothing = from_logits, label_smoothing
-
-    def targets(self, y_true: Array, y_pred: Tensor, toward: float) -> Array:
-        """Those of `targets_like`; ValueError unless there is one per prediction."""
-        t = targets_like(y_true, y_pred, self.label_smoothing, toward)
-        if t.shape != y_pred.shape:
-            takes = f"{self.name} takes targets of the shape of the predictions, {y_pred.shape}"
-            raise ValueError(f"{takes}, got {t.shape}")
-        return t
-
-
-class CategoricalCrossentropy(Crossentropy):
-    """-sum_j t_j log p_j, for targets t (N, m) that are one-hot, or probabilities."""
-
-    def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
-        m = output_shape[-1]
-        if y_true.ndim < len(output_shape) or y_true.shape[-1] != m:
-            text = f"{output_shape}, as the model's output; y has shape {y_true.shape}"
-            if y_true.ndim == 1 or (y_true.ndim == 2 and y_true.shape[1] == 1 and m != 1):
-                found = f"y looks like integer labels (shape {y_true.shape}, {y_true.dtype})"
-                other = f"'sparse_categorical_crossentropy', or minitl.utils.to_categorical(y, {m})"
-                text = f"(N, {m}), but {found}. Use loss={other}."
-            raise ValueError(f"categorical_crossentropy takes one-hot targets of shape {text}")
-        if not np.all((y_true >= 0) & np.isfinite(y_true)):
-            raise ValueError("one-hot targets must be finite and not negative")
-
-    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
-        targets = self.targets(y_true, y_pred, 1 / y_pred.shape[-1])
-        logits = logits_beneath(y_pred, "softmax", self.from_logits)
-        if logits is not None:
-            return _softmax_losses(logits, targets)
-        p = y_pred / ops.sum(y_pred, axis=-1, keepdims=True)
-        return -ops.sum(ops.log(ops.clip(p, EPSILON, 1 - EPSILON)) * targets, axis=-1)
-
-
 class SparseCategoricalCrossentropy(Loss):
-    """-log p_y, for integer labels y (N,) from 0 to m - 1. `from_logits`: see `Crossentropy`."""
+    """-log p_y, for integer labels y (N,) from 0 to m - 1. `from_logits`: y_pred is z, and p is
+    softmax(z)."""
+
+    of_labels = True
 
     def __init__(self, from_logits: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
@@ -204,7 +168,7 @@ class SparseCategoricalCrossentropy(Loss):
         logits = logits_beneath(y_pred, "softmax", self.from_logits)
         if logits is None:  # as Keras: clipped first, then divided by the sum (by the softmax)
             logits = ops.log(ops.clip(y_pred, EPSILON, 1 - EPSILON))
-        return _softmax_losses(logits, targets)
+        return softmax_losses(logits, targets)
 
 
 class _FunctionLoss(Loss):
@@ -221,7 +185,7 @@ class _FunctionLoss(Loss):
         return as_tensor(self.function(y_true, y_pred))
 
 
-TABLE = Registry(__name__, CategoricalCrossentropy, SparseCategoricalCrossentropy)
+TABLE = Registry(__name__, SparseCategoricalCrossentropy)
 
 
 def get(identifier: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The other losses: of a sigmoid, focal losses, losses of numbers, hinges, distances of vectors.
+"""The other losses: of one-hot targets, a sigmoid, focal ones, of numbers, hinges, of vectors.
 
 `losses/__init__.py` says what a loss is; `Model.fit` finds these by their names. Most are a formula
 of one target t and one prediction y, with its derivative by y (`_Pointwise`). At the end each loss
@@ -15,17 +15,59 @@ from minitl.autograd import Array, Tensor, record
 from minitl.losses import (
     EPSILON,
     TABLE,
-    CategoricalCrossentropy,
-    Crossentropy,
     Loss,
     Reduction,
+    logits_beneath,
+    softmax_losses,
     targets_like,
 )
-from minitl.naming import NotNegative, Positive, public_names, snake_case
+from minitl.naming import NotNegative, Positive, Share, public_names, snake_case
 from minitl.ops import arrays
 
 
-class BinaryCrossentropy(Crossentropy):
+class _OfProbabilities(Loss):
+    """Base of losses of probabilities p. `from_logits`: y_pred is z, with p = softmax(z), or
+    sigmoid(z). `label_smoothing`, s in [0, 1]: t becomes (1 - s) t + s / m (sigmoid: m = 2).
+    """
+
+    def __init__(self, from_logits: bool = False, label_smoothing: Share = 0.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.from_logits, self.label_smoothing = from_logits, label_smoothing
+
+    def targets(self, y_true: Array, y_pred: Tensor, toward: float) -> Array:
+        """Those of `targets_like`; ValueError unless there is one per prediction."""
+        t = targets_like(y_true, y_pred, self.label_smoothing, toward)
+        if t.shape != y_pred.shape:
+            takes = f"{self.name} takes targets of the shape of the predictions, {y_pred.shape}"
+            raise ValueError(f"{takes}, got {t.shape}")
+        return t
+
+
+class CategoricalCrossentropy(_OfProbabilities):
+    """-sum_j t_j log p_j, for targets t (N, m) that are one-hot, or probabilities."""
+
+    def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
+        m = output_shape[-1]
+        if y_true.ndim < len(output_shape) or y_true.shape[-1] != m:
+            text = f"{output_shape}, as the model's output; y has shape {y_true.shape}"
+            if y_true.ndim == 1 or (y_true.ndim == 2 and y_true.shape[1] == 1 and m != 1):
+                found = f"y looks like integer labels (shape {y_true.shape}, {y_true.dtype})"
+                other = f"'sparse_categorical_crossentropy', or minitl.utils.to_categorical(y, {m})"
+                text = f"(N, {m}), but {found}. Use loss={other}."
+            raise ValueError(f"categorical_crossentropy takes one-hot targets of shape {text}")
+        if not np.all((y_true >= 0) & np.isfinite(y_true)):
+            raise ValueError("one-hot targets must be finite and not negative")
+
+    def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
+        targets = self.targets(y_true, y_pred, 1 / y_pred.shape[-1])
+        logits = logits_beneath(y_pred, "softmax", self.from_logits)
+        if logits is not None:
+            return softmax_losses(logits, targets)
+        p = y_pred / ops.sum(y_pred, axis=-1, keepdims=True)
+        return -ops.sum(ops.log(ops.clip(p, EPSILON, 1 - EPSILON)) * targets, axis=-1)
+
+
+class BinaryCrossentropy(_OfProbabilities):
     """-(t log p + (1 - t) log(1 - p)), averaged over the last axis."""
 
     def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
@@ -47,7 +89,7 @@ class BinaryCrossentropy(Crossentropy):
         return -(ops.log(p) * t + ops.log(1 - p) * (1 - t)), t, None
 
 
-class _Focal(Crossentropy):
+class _Focal(_OfProbabilities):
     """Base of focal losses (Lin et al. 2017, arXiv 1708.02002). `gamma` = 0 is cross-entropy."""
 
     def __init__(self, alpha: float = 0.25, gamma: NotNegative = 2.0, *args: Any, **kwargs: Any):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minitl import losses, naming
-from minitl.autograd import Array, as_tensor, no_grad
+from minitl.autograd import Array, Tensor, as_tensor, no_grad
 from minitl.naming import Configurable, Registry, attributes_of, elsewhere, look_up, snake_case
 
 if TYPE_CHECKING:
@@ -59,11 +59,18 @@ class Mean(Metric):
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         try:
             values = np.asarray(values, np.float64)
+            if sample_weight is None:
+                self.gather(float(values.sum()), values.size)
+                return
             weights = losses.weight_per_number(sample_weight, values.shape)
         except Exception as error:
             naming.part("arguments").tell(error)
-        self.total += float((values * weights).sum())
-        self.count += float(weights.sum())
+        self.gather(float((values * weights).sum()), float(weights.sum()))
+
+    def gather(self, total: float, count: float) -> None:
+        """Add a sum of numbers, and how many they are."""
+        self.total += total
+        self.count += count
 
     def result(self) -> float:
         return self.total / self.count if self.count else 0.0
@@ -80,6 +87,7 @@ class MeanPerSample(Mean):
         self, y_true: Any, y_pred: Any, sample_weight: Any = None
     ) -> None:
         try:
+            y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
             y_true, y_pred = losses.comparable(y_true, y_pred)
             super().update_state(self.values(y_true, y_pred.storage), sample_weight)
         except Exception as error:
@@ -140,7 +148,7 @@ def get(
     """
     name = identifier
     if identifier in ("accuracy", "acc"):
-        of_labels = isinstance(loss, losses.SparseCategoricalCrossentropy)
+        of_labels = loss is not None and loss.of_labels
         kind = "sparse_categorical" if of_labels else "categorical"
         name = f"{'binary' if output_shape[-1:] == (1,) and not of_labels else kind}_accuracy"
     metric = look_up(name, TABLE, "metric")

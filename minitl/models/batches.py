@@ -8,6 +8,7 @@ by another source (`transfer/feature_cache.py`). Wrong data are found before a w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -55,15 +56,6 @@ class ArrayData:
         xs = self.x if inputs is None else [self.x[i] for i in inputs]
         weight = None if self.weight is None else self.weight[where]
         return Batch([a[where] for a in xs], [a[where] for a in self.y], weight)
-
-    def split(self, fraction: float) -> tuple[ArrayData, ArrayData]:
-        """The first part for training, the last `fraction` for validation (as Keras splits)."""
-        at = int(self.samples * (1 - fraction))
-        if at == 0 or at == self.samples:
-            given = f"validation_split={fraction} of {self.samples} samples"
-            raise ValueError(f"{given} leaves one side empty")
-        first, last = self.take(slice(0, at)), self.take(slice(at, None))
-        return ArrayData(*first[:3], self.batch_size), ArrayData(*last[:3], self.batch_size)
 
 
 def make_arrays(
@@ -128,15 +120,13 @@ def check_finite(a: Array, what: str) -> None:
     """Raise ValueError when `a` has NaN or infinite numbers, naming the first such sample."""
     if a.dtype.kind != "f" or not isinstance(a, np.ndarray):
         return
-    for start in range(0, len(a), 64):  # in pieces: no mask as large as the data
-        part = a[start : start + 64]
-        # A sum is finite unless a number is not (or, rarely, it overflows): one cheap pass.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(part.sum()):
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(a), 64):  # in pieces: no mask as large as the data
+            part = a[start : start + 64]
+            # A sum is finite unless a number is not (or, rarely, it overflows): one cheap pass.
+            if math.isfinite(np.add.reduce(part, axis=None)) or np.isfinite(part).all():
                 continue
-        bad = ~np.isfinite(part)
-        if bad.any():
-            i = start + int(np.argmax(bad.reshape(len(part), -1).any(axis=1)))
+            i = start + int(np.argmin(np.isfinite(part).reshape(len(part), -1).all(axis=1)))
             raise ValueError(f"{what} has NaN or infinite numbers, first in sample {i}")
 
 

@@ -94,15 +94,16 @@ class CallbackList:
         """Whether one of the callbacks takes a training that diverged for ended."""
         return any(callback.takes(error) for callback in self.callbacks)
 
-    def __getattr__(self, moment: str) -> Callable[..., None]:
+    def hears(self, what: str) -> bool:
+        """Whether a callback does something at moments of this kind, 'batch' or 'test_batch'."""
+        names = [n for n in dir(Callback) if n.startswith("on_") and what in n]
+        of = [(callback, n) for callback in self.callbacks for n in names]
+        return any(getattr(getattr(c, n), "__func__", n) is not getattr(Callback, n) for c, n in of)
+
+    def __getattr__(self, moment: str) -> Callable[..., Any]:
         if not moment.startswith("on_"):
             raise AttributeError(moment)
-
-        def call_all(*args: Any) -> None:
-            for callback in self.callbacks:
-                getattr(callback, moment)(*args)
-
-        return call_all
+        return lambda *args: [getattr(callback, moment)(*args) for callback in self.callbacks]
 
 
 class History(Callback):

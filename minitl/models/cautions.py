@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from minitl import activations, losses
-from minitl.models.batches import ArrayData
+from minitl.models.batches import ArrayData, is_stream
+from minitl.models.prediction import source_of
 
 AT_MOST = 200_000  # numbers that are compared between two sets: enough to see that they are one
 
@@ -39,11 +40,21 @@ def look_at_outputs(model: Any) -> None:
             warn(f"categorical_crossentropy of one output ({name!r}) is always 0: {use}")
 
 
+def parted(source: ArrayData, fraction: float) -> tuple[ArrayData, ArrayData]:
+    """The first part for training, the last `fraction` for validation (as Keras splits)."""
+    at = int(source.samples * (1 - fraction))
+    if at == 0 or at == source.samples:
+        given = f"validation_split={fraction} of {source.samples} samples"
+        raise ValueError(f"{given} leaves one side empty")
+    first, last = source.take(slice(0, at)), source.take(slice(at, None))
+    return ArrayData(*first[:3], source.batch_size), ArrayData(*last[:3], source.batch_size)
+
+
 def split(source: Any, fraction: float) -> tuple[Any, Any]:
     """Training and validation data, with a warning if the labels were in order."""
     if not isinstance(source, ArrayData):
         raise ValueError("validation_split needs arrays; give validation_data instead")
-    first, last = source.split(fraction)
+    first, last = parted(source, fraction)
     sides = [_classes(side.y) for side in (first, last)]
     if None not in sides:
         alone = sorted(sides[1] - sides[0])  # type: ignore[operator]
@@ -52,6 +63,19 @@ def split(source: Any, fraction: float) -> tuple[Any, Any]:
             how = "none of which is trained on. Shuffle the arrays first"
             warn(f"validation_split={fraction:g} holds out {which}, {how}")
     return first, last
+
+
+def validation_source(model: Any, given: Any, batch_size: int | None, steps: int | None) -> Any:
+    """The source of `validation_data`."""
+    if is_stream(given):
+        return source_of(model, given, steps=steps)
+    if not isinstance(given, (list, tuple)) or len(given) not in (2, 3):
+        raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
+    x, y, weight = (*given, None)[:3]
+    try:
+        return source_of(model, x, y, weight, batch_size)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"validation_data: {error}") from None
 
 
 def look(source: Any, held_out: Any) -> None:

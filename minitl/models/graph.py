@@ -31,29 +31,41 @@ class Graph:
         self.readers = Counter(id(t) for call in self.calls for t in call.inputs)
         self.readers.update(id(t) for t in self.outputs)
         self.together: Any = None  # what `steps` found
+        self._planned: tuple[Any, list[Any]] = (None, [])  # steps, and what `_plan` made of them
+        self._largest_steps: dict[tuple[Any, ...], int] = {}  # found so far
 
     def steps(self) -> Sequence[Any]:
         """The calls, or what runs in their place: some at once. (`models/fusing.py` says which.)"""
         return self.calls if current_kernels() == "reference" else part("fusing").steps(self)
 
+    def _plan(self) -> list[tuple[Any, list[tuple[int, bool]], list[int | None]]]:
+        """For each step: the id of each input, with whether it is read for the last time; the id
+        of each output, or None if nobody reads it. Made once."""
+        steps, (planned, plan) = self.steps(), self._planned
+        if planned is not steps:
+            inputs, plan = [t for step in steps for t in step.inputs], []
+            unread = Counter(id(t) for t in (*inputs, *self.outputs))
+            for step in steps:
+                reads = []
+                for t in step.inputs:
+                    unread[id(t)] -= 1
+                    reads.append((id(t), not unread[id(t)]))
+                plan.append((step, reads, [id(t) if unread[id(t)] else None for t in step.outputs]))
+            self._planned = steps, plan
+        return plan
+
     def run(
         self, given: Sequence[Any], training: bool | None = False, rng: Any = None
     ) -> list[Tensor]:
         """The outputs for these inputs; `training` and `rng` are handed to every layer."""
-        values: dict[int, Any] = {}
-        for tensor, value in zip(self.inputs, given, strict=True):
-            values[id(tensor)] = as_tensor(value, tensor.dtype)
-        steps = self.steps()
-        unread = Counter(id(t) for t in (*(t for s in steps for t in s.inputs), *self.outputs))
-        for call in steps:
-            arguments = []
-            for tensor in call.inputs:
-                unread[id(tensor)] -= 1
-                last = unread[id(tensor)] == 0
-                arguments.append(values.pop(id(tensor)) if last else values[id(tensor)])
+        pairs = zip(self.inputs, given, strict=True)
+        values: dict[int | None, Any] = {id(t): as_tensor(value, t.dtype) for t, value in pairs}
+        for call, reads, writes in self._plan():
+            arguments = [values.pop(key) if last else values[key] for key, last in reads]
             mode = training if call.training is None else call.training
             # A name for the result would keep it alive while the next layer runs.
-            values |= _still_read(call.run(arguments, mode, rng), call.outputs, unread)
+            values |= zip(writes, listed(call.run(arguments, mode, rng)), strict=True)
+            values.pop(None, None)
         return [values[id(t)] for t in self.outputs]
 
     def shapes(self, input_shapes: Sequence[Any]) -> dict[int, Any]:
@@ -70,16 +82,14 @@ class Graph:
 
     def largest_step(self, input_shapes: Sequence[Any] | None = None) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
-        shapes = self.shapes(input_shapes or [t.shape for t in self.inputs])
-        given = ((call, [shapes[id(t)] for t in call.inputs]) for call in self.calls)
-        steps = [c.layer.largest_step(c.shaped(s) if c.form else s) for c, s in given]
-        return max(steps, default=1)
-
-
-def _still_read(result: Any, outputs: Sequence[Any], unread: Counter[int]) -> dict[int, Any]:
-    """What a layer returned, by id of its symbolic tensors: those that somebody will read."""
-    pairs = zip(outputs, listed(result), strict=True)
-    return {id(t): value for t, value in pairs if unread[id(t)]}
+        of_inputs = input_shapes or [t.shape for t in self.inputs]
+        sample = tuple(tuple(shape[1:]) for shape in of_inputs)
+        if sample not in self._largest_steps:
+            shapes = self.shapes(of_inputs)
+            given = ((call, [shapes[id(t)] for t in call.inputs]) for call in self.calls)
+            steps = [c.layer.largest_step(c.shaped(s) if c.form else s) for c, s in given]
+            self._largest_steps[sample] = max(steps, default=1)
+        return self._largest_steps[sample]
 
 
 def graph_between(

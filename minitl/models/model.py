@@ -132,7 +132,8 @@ class Model(Layer):
             raise ValueError(f"{self.name!r} has {len(self.inputs)} inputs, got {len(given)}")
         for tensor, value in zip(self.inputs, given, strict=True):
             check_shape(value.shape, tensor.shape, self.name)
-        entered = [layer(value) for layer, value in zip(self.input_layers, given, strict=True)]
+        pairs = zip(self.input_layers, given, strict=True)
+        entered = [layer.call(layer.as_input(value)) for layer, value in pairs]
         del given, x  # else they would live as long as the graph runs
         return self.packed(self.graph.run(entered, training, rng))
 
@@ -298,7 +299,7 @@ class Model(Layer):
         if class_weight is not None:  # for training only: held out data are measured as they are
             part("one batch").weigh(source, class_weight)
         if validation_data is not None:
-            held_out = prediction.validation_source(
+            held_out = part("cautions").validation_source(
                 self, validation_data, validation_batch_size or batch_size, validation_steps
             )
             part("cautions").look(source, held_out)

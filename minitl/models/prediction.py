@@ -63,14 +63,14 @@ def _write_rows(a: Array, at: int, rows: Array, n: int) -> None:
 
 def outputs_of(model: Any, batch: Batch, training: bool, rng: Any = None) -> list[Tensor]:
     """The model's outputs: from its inputs, or from what is kept of its frozen part."""
+    dtypes = [t.dtype for t in batch.graph.inputs] if batch.graph else [model.dtype] * len(batch.x)
+    # Tensors, as arrays would be copied, which nobody changes before the step is done.
+    given = [Tensor(np.asarray(a, dtype)) for a, dtype in zip(batch.x, dtypes, strict=True)]
     if batch.graph is not None:
-        starts = batch.graph.inputs  # given Tensors, as arrays would be copied
-        given = [Tensor(np.asarray(a, starts[i].dtype)) for i, a in enumerate(batch.x)]
         return batch.graph.run(given, training, rng)
-    if model.input_keys is None:
-        x: Any = batch.x if len(batch.x) > 1 else batch.x[0]
-    else:
-        x = dict(zip(model.input_keys, batch.x, strict=True))
+    x: Any = given if len(given) > 1 else given[0]
+    if model.input_keys is not None:
+        x = dict(zip(model.input_keys, given, strict=True))
     return listed(model(x, training=training, rng=rng))
 
 
@@ -86,6 +86,9 @@ def pieces(model: Any, batch: Batch) -> Iterator[Batch]:
     runs = model if batch.graph is None else batch.graph
     each = runs.largest_step([a.shape for a in batch.x]) * np.dtype(model.dtype).itemsize
     count = min(batch.size, -(-batch.size * each // MEMORY))
+    if count == 1:
+        yield batch
+        return
     for i in range(count):
         rows = slice(batch.size * i // count, batch.size * (i + 1) // count)
         yield Batch(
@@ -148,19 +151,6 @@ def source_of(
 def needs_y(model: Any) -> bool:
     """Whether a loss compares the model's outputs with something, and steps are minitl's own."""
     return not model.own_steps and any(model.compiled.losses)
-
-
-def validation_source(model: Any, given: Any, batch_size: int | None, steps: int | None) -> Any:
-    """The source of `validation_data`."""
-    if is_stream(given):
-        return source_of(model, given, steps=steps)
-    if not isinstance(given, (list, tuple)) or len(given) not in (2, 3):
-        raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
-    x, y, weight = (*given, None)[:3]
-    try:
-        return source_of(model, x, y, weight, batch_size)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"validation_data: {error}") from None
 
 
 def check_batch(model: Any, batch: Batch) -> None:

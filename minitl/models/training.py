@@ -133,7 +133,7 @@ class Tally:
 
     def add(self, losses: list[float], outputs: list[Array], batch: Batch) -> None:
         for mean, value in zip(self.losses, losses, strict=False):
-            mean.update_state(value, sample_weight=batch.size)
+            mean.gather(value * batch.size, batch.size)
         for row, y, out in zip(self.metrics, batch.y, outputs, strict=True):
             for metric, weighted in row:
                 metric.update_state(y, out, batch.weight if weighted else None)
@@ -318,16 +318,19 @@ class Training:
         if self.step == 0:
             self.rng, self.tally, now = rng, model.compiled.tally(), snapshot(model)
         where = f"epoch {self.epoch + 1}, step {self.step}"
+        heard = callbacks.hears("batch")
         try:
             for step, batch in enumerate(source.batches(order, self.step), self.step):
-                callbacks.on_train_batch_begin(step, {})
+                if heard:
+                    callbacks.on_train_batch_begin(step, {})
                 where = f"epoch {self.epoch + 1}, step {step + 1}"
                 found, outputs = train_step(model, batch, self.rng, where)
                 if step == 0:  # the weights that this epoch began with gave a finite loss
                     self.good = now
                 self.tally.add(found, outputs, batch)
                 self.step = step + 1
-                callbacks.on_train_batch_end(step, self.tally.logs())
+                if heard:
+                    callbacks.on_train_batch_end(step, self.tally.logs())
                 if model.stop_training:
                     break
             for v in model.trainable_weights:  # the last update is followed by no loss

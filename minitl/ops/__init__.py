@@ -123,6 +123,13 @@ def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     return record("sum", y, (x, lambda g: _spread(g, shape, axis, keepdims)))
 
 
+def sum_over(x: Tensor, count: float) -> Tensor:
+    """y = sum of x / count, a loss of a batch."""
+    total = x.storage.sum()
+    n = np.asarray(count, total.dtype if total.dtype.kind == "f" else None)
+    return record("sum_over", total / n, (x, lambda g: np.full(x.shape, g / n)))
+
+
 def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """y = mean of x over `axis` (all axes when None)."""
     x = as_tensor(x)

@@ -7,6 +7,7 @@ seen before goes on with its state, a new one starts with zeros. `others.py` has
 `schedules.py` rates that change with the step; the arithmetic of a step is in `kernels/`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -95,7 +96,7 @@ class Optimizer(Configurable):
 
     def apply(self, gradients: Sequence[Array], variables: Sequence[Variable]) -> None:
         """One step: move each variable, in place, by its gradient."""
-        shapes = [v.shape for v in variables] if isinstance(variables, list) else None
+        shapes = [v.storage.shape for v in variables] if isinstance(variables, list) else None
         if not isinstance(gradients, list) or [getattr(g, "shape", 0) for g in gradients] != shapes:
             gradients = part("clipping").one_each(gradients, variables)
         rate = float(self._rate(self._steps) if callable(self._rate) else self._rate)
@@ -207,12 +208,10 @@ class Adam(Optimizer):
 
     def update(self, w: Array, g: Array, state: dict[str, Array], rate: float) -> None:
         m, v = moment(state, "momentum", w), moment(state, "velocity", w)
-        steps = state.setdefault("steps", np.zeros((), np.int64))
-        steps += 1
-        # In the weights' own dtype, as Keras computes it. In float32 the rounding of beta_2 makes
-        # the first steps differ by 7e-6 from those of exact arithmetic, for both alike.
-        r, b1, b2, t = map(w.dtype.type, (rate, self.beta_1, self.beta_2, steps))
-        rate = float(r * np.sqrt(1 - b2**t) / (1 - b1**t))
+        if "steps" not in state:
+            state["steps"] = np.zeros((), np.int64)
+        state["steps"] += 1
+        rate = _corrected(w.dtype, rate, self.beta_1, self.beta_2, int(state["steps"]))
         if not self.amsgrad:
             kernels.adam_update(w, g, m, v, rate, self.beta_1, self.beta_2, self.epsilon)
             return
@@ -221,6 +220,16 @@ class Adam(Optimizer):
         largest = moment(state, "velocity_hat", w)
         np.maximum(largest, v, out=largest)
         w -= rate * m / (np.sqrt(largest) + self.epsilon)
+
+
+@functools.lru_cache(16)  # weights of one age have one rate
+def _corrected(dtype: np.dtype, rate: float, beta_1: float, beta_2: float, t: int) -> float:
+    """rate * sqrt(1 - beta_2^t) / (1 - beta_1^t), in the weights' own dtype, as Keras computes it.
+
+    In float32 the rounding of beta_2 makes the first steps differ by 7e-6 from those of exact
+    arithmetic, for both alike."""
+    r, b1, b2, t = map(dtype.type, (rate, beta_1, beta_2, t))
+    return float(r * np.sqrt(1 - b2**t) / (1 - b1**t))
 
 
 TABLE = Registry(__name__, SGD, Adam)

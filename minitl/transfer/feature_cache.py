@@ -77,12 +77,17 @@ class Store:
         below, n, found = self.cut.below, len(samples), []
         each = below.largest_step() * np.dtype(below.outputs[0].dtype).itemsize
         count = min(n, -(-n * each // STEP))
-        with no_grad():
+        # After a restart other samples are missing, and F must be the same.
+        token = kernels.rows_apart.set(True)
+        try:
             for i in range(count):
                 part = samples[n * i // count : n * (i + 1) // count]
                 seeds = None if views is None else views[part]
-                outputs = below.run([xs[k][part] for k in self.cut.sources], False, seeds)
+                with no_grad():
+                    outputs = below.run([xs[k][part] for k in self.cut.sources], False, seeds)
                 found.append([t.storage for t in outputs])
+        finally:
+            kernels.rows_apart.reset(token)
         return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def _keys(self, xs: Sequence[Array], views: Views | None = None) -> list[bytes]:

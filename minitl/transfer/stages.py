@@ -27,6 +27,7 @@ from minitl.layers import BatchNormalization, Layer
 from minitl.models import Model
 from minitl.models.arguments import guard
 from minitl.models.batches import is_stream
+from minitl.models.cautions import parted
 from minitl.models.opened import named_layers, open_up, walk, work
 from minitl.models.prediction import source_of
 from minitl.optimizers.schedules import CosineDecay, LearningRateSchedule
@@ -412,7 +413,7 @@ class _Training:
             size = fit.get("validation_batch_size") or size
         elif share and not is_stream(fit["x"]):
             data = source_of(model, fit["x"], fit["y"], fit.get("sample_weight"), size)
-            last = data.split(share)[1]
+            last = parted(data, share)[1]
             held_out = last.x, last.y, last.weight
         if held_out is None or is_stream(held_out) or not monitor.startswith("val_"):
             return None

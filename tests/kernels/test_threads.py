@@ -113,7 +113,7 @@ def test_blas_has_one_thread_inside_and_its_own_number_outside():
         share_out(lambda index: int("no number"), 4, multiplies=True)
     assert set(blas_threads()) == {2}
 
-    with threads._one_blas_thread():  # another kernel at work in another thread
+    with threads.OneBlasThread():  # another kernel at work in another thread
         share_out(lambda index: None, 4, multiplies=True)
         assert set(blas_threads()) == {1}
     assert set(blas_threads()) == {2}

@@ -182,6 +182,7 @@ CASES: dict[str, list[tuple]] = {
     "gaussian_noise": [
         ("", lambda x: ops.gaussian_noise(x, 0.5, np.array([3, 4])), [normal(2, 3)])
     ],
+    "sum_over": [("", lambda x: ops.sum_over(x, 7.0), [normal(2, 3)])],
     "softmax_cross_entropy": [
         ("", lambda z: ops.softmax_cross_entropy(z, TARGETS.astype(z.dtype)), [normal(2, 3)])
     ],

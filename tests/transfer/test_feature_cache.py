@@ -272,6 +272,19 @@ def test_a_data_set_in_a_new_order_every_epoch(images_computed):
     )
 
 
+@pytest.mark.parametrize("units", [30, 1024])  # by BLAS, and by tiles of our own
+def test_rows_are_the_same_bits_whatever_is_computed_beside_them(units):
+    set_random_seed(2)
+    x = np.random.default_rng(2).standard_normal((60, 1100)).astype(np.float32)
+    head = [Dense(2, activation="softmax")]
+    model = Sequential([Input((1100,)), Dense(units, trainable=False), *head])
+    found = cut_module.find_cut(model, True, [x.shape])
+    together, apart = feature_cache.Store(found), feature_cache.Store(found)
+    (rows,) = together.read(together.numbers([x]))
+    for part in np.split(np.random.default_rng(3).permutation(60), [1, 3, 6, 11, 18, 26, 43]):
+        np.testing.assert_array_equal(apart.read(apart.numbers([x[part]]))[0], rows[part])
+
+
 def test_a_data_set_that_changes_its_images(capsys):
     def fit(**settings):
         model = compiled(flat)

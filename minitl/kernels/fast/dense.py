@@ -19,7 +19,7 @@ Sums of y are made in pieces of 64, added in order, which halves BLAS's error at
 import numpy as np
 from numba import njit
 
-from minitl.kernels import twin
+from minitl.kernels import rows_apart, twin
 from minitl.kernels.fast import gemm
 from minitl.kernels.fast.pointwise import add_bias
 from minitl.kernels.geometry import Array
@@ -38,7 +38,10 @@ LINES = 384  # of the kernel, or of its gradient, in a job of a gradient
 @twin
 def dense(x, kernel, bias, activation=None):
     few = x.dtype == kernel.dtype and suits("y", len(x), *kernel.shape)
-    y = forward(x, kernel) if few else product(x, kernel)
+    if rows_apart.get():
+        y = row_by_row(x, kernel)
+    else:
+        y = forward(x, kernel) if few else product(x, kernel)
     add_bias(y, bias, activation, (0, y.shape[0]), (0, y.shape[1]))
     return y
 
@@ -76,6 +79,17 @@ def product(a: Array, b: Array) -> Array:
 
     share_out(tile, len(tiles), multiplies=True)
     return c
+
+
+def row_by_row(x: Array, kernel: Array) -> Array:
+    """x @ kernel, in which no bit of a row depends on how many others there are, or its place. A
+    BLAS has other loops for a few rows, and for the last ones; tiles add up each row for itself."""
+    tiles = x.dtype == kernel.dtype and suits("y", 2, *kernel.shape)
+    step, multiply = (FEW, forward) if tiles else (1, product)
+    y = empty((len(x), kernel.shape[1]), x.dtype)
+    for i in range(0, len(x), step):
+        y[i : i + step] = multiply(x[i : i + step], kernel)
+    return y
 
 
 def forward(x: Array, kernel: Array) -> Array:

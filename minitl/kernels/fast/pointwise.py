@@ -72,6 +72,9 @@ def channel_sums(rows: Array, count: int, add: Callable[..., None], *others: Arr
     add(rows, *others, first, last, sums) adds what rows first:last contribute to sums (count, C).
     """
     ranges = cut_rows(*rows.shape)
+    if len(ranges) == 1:
+        add(rows, *others, 0, len(rows), sums := np.zeros((count, rows.shape[1])))
+        return sums
     sums = np.zeros((len(ranges), count, rows.shape[1]))
     share_out(lambda i: add(rows, *others, *ranges[i], sums[i]), len(ranges))
     return added_up(sums)

@@ -9,7 +9,7 @@ import numpy as np
 from minitl.kernels import twin
 from minitl.kernels.geometry import Array
 from minitl.kernels.machine.compiling import compiled
-from minitl.kernels.machine.threads import over_rows
+from minitl.kernels.machine.threads import FEWEST_NUMBERS, over_rows
 
 
 @twin
@@ -28,6 +28,8 @@ def adam_update(w, g, m, v, rate, beta_1, beta_2, epsilon):
 @twin
 def all_finite(a):
     flat, found = np.ascontiguousarray(a).reshape(-1), []
+    if flat.size < 2 * FEWEST_NUMBERS:
+        return _finite(flat)
     over_rows(lambda first, last: found.append(_finite(flat[first:last])), flat.size)
     return all(found)
 
@@ -38,6 +40,9 @@ def _in_pieces(step, arrays: tuple[Array, ...], *numbers: float) -> None:
     if not all(array.flags.c_contiguous for array in arrays):
         raise ValueError("an update needs C-contiguous arrays: it writes into them")
     flat = [array.reshape(-1) for array in arrays]
+    if flat[0].size < 2 * FEWEST_NUMBERS:
+        step(*flat, *numbers)
+        return
     over_rows(lambda a, b: step(*[array[a:b] for array in flat], *numbers), flat[0].size)
 
 

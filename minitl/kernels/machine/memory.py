@@ -24,6 +24,7 @@ from minitl.kernels.geometry import Array
 
 ALIGNMENT = 64  # bytes, a cache line
 LARGE = 2**18  # bytes; smaller arrays are NumPy's own, which are quick to get
+SMALL = 2**15  # bytes; below that, finding the cache line takes longer than it brings
 
 _scratch = threading.local()
 
@@ -79,13 +80,15 @@ def _mapped(nbytes: int) -> mmap.mmap:
 
 @twin
 def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) -> Array:
-    """Beginning at a cache line, in memory that may have been used before. For what is `lasting` no
-    larger block is taken, of which the rest would be idle."""
+    """Beginning at a cache line unless it is SMALL, in memory that may have been used before. For
+    what is `lasting` no larger block is taken, of which the rest would be idle."""
     shape = (shape,) if isinstance(shape, int) else shape
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes >= LARGE:
         return np.ndarray(shape, dtype, _Block.of(nbytes, most=nbytes if lasting else None))
+    if nbytes < SMALL:
+        return np.empty(shape, dtype)
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes].view(dtype).reshape(shape)

@@ -15,9 +15,8 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,6 +80,8 @@ def cut_product(lines: int, line: int, depth: int, width: int, longest: int) -> 
     """
     blocks, panels = max(1, -(-lines // longest)), 1
     wanted = min(PARTS, max(1, lines * line * depth * width // FEWEST_PRODUCTS))
+    if blocks == wanted == 1:
+        return [(0, lines, 0, width)]
     if blocks >= PARTS:
         blocks = -(-blocks // PARTS) * PARTS  # so that all threads finish together
     while blocks * panels < wanted:
@@ -112,8 +113,11 @@ def share_out(part: Callable[[int], None], count: int, multiplies: bool = False)
     """Call part(0), part(1), ... part(count - 1), several at a time, in any order, and wait for the
     last. `multiplies` says that the parts call BLAS. An exception in one is raised here."""
     if multiplies and _blas_switches():
-        with _one_blas_thread():
+        with OneBlasThread():
             share_out(part, count)
+        return
+    if count == 1:
+        part(0)
         return
     # An unknown BLAS keeps its threads: we have none beside them.
     helpers = 0 if multiplies else min(_threads, count) - 1
@@ -147,6 +151,9 @@ def added_up(partials: Array) -> Array:
 
 def over_rows(work: Callable[[int, int], Any], rows: int, width: int = 1) -> None:
     """Share out work(first, last) over the rows of an array (rows, width): a pass over memory."""
+    if rows * width < 2 * FEWEST_NUMBERS:  # one range
+        work(0, rows)
+        return
     ranges = cut_rows(rows, width)
     share_out(lambda index: work(*ranges[index]), len(ranges))
 
@@ -169,23 +176,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_workers)
 
 
-_depth = 0  # how many kernels are inside `_one_blas_thread` now
+_depth = 0  # how many kernels are inside `OneBlasThread` now
 # What sets the threads of each BLAS, and how many it had before the first of them.
 _before: list[tuple[Callable[[int], None], int]] = []
 
 
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    global _depth, _before
-    with _lock:
-        if _depth == 0:
-            _before = [(set_to, get()) for get, set_to in _blas_switches()]
-            for set_to, _ in _before:
-                set_to(1)
-        _depth += 1
-    try:
-        yield
-    finally:
+class OneBlasThread:
+    def __enter__(self) -> None:
+        global _depth, _before
+        with _lock:
+            if _depth == 0:
+                _before = [(set_to, get()) for get, set_to in _blas_switches()]
+                for set_to, _ in _before:
+                    set_to(1)
+            _depth += 1
+
+    def __exit__(self, *_: Any) -> None:
+        global _depth
         with _lock:
             _depth -= 1
             if _depth == 0:
