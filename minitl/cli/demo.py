@@ -4,8 +4,9 @@
 2. data: electroluminescence images of solar cells, sound or defective (`data/elpv.py`);
 3. features: the frozen base is run once over every image, and the output of block4 kept on disk;
 4. layers of one's own on top: P = softmax(W^T F + b);
-5. training: the head alone, on F; then block5 is unfrozen and trained with it at a small rate;
-6. evaluation: accuracy, F1, confusion matrix, before and after.
+5. training: the head alone is solved for on F; then block5 is unfrozen and trained with it at a
+   small rate;
+6. evaluation: accuracy, F1, confusion matrix, before and after; what does not help is not kept.
 """
 
 import argparse
@@ -19,9 +20,8 @@ import numpy as np
 
 from minitl import layers
 from minitl.applications.vgg16 import preprocess_input
-from minitl.callbacks import History
 from minitl.cli.options import add_command, flag, option
-from minitl.cli.train import fit_best, frozen_base, softmax_head
+from minitl.cli.train import fit_best, frozen_base
 from minitl.config import next_seed, set_random_seed
 from minitl.data import elpv, resize_images, splits, to_rgb
 from minitl.judging import plots
@@ -29,6 +29,7 @@ from minitl.judging.evaluation import Evaluation, evaluate_predictions
 from minitl.models import Model
 from minitl.optimizers import Adam
 from minitl.storage.atomic import cache_folder, replacing
+from minitl.transfer.choosing import choose_head, solve_chosen
 from minitl.transfer.features import extract_features
 
 SIDE = 224  # pixels; the images are 300 x 300
@@ -48,7 +49,7 @@ def add_to(commands: Any) -> None:
 def demo(arguments: argparse.Namespace) -> None:
     """Turn VGG16 into an inspector of solar cells, from start to end.
 
-    Extracts features of images with a frozen VGG16, trains a softmax head, fine-tunes block5,
+    Extracts features of images with a frozen VGG16, solves for a softmax head, fine-tunes block5,
     evaluates, and writes plots and the model. Some minutes on two cores. May be interrupted: what
     is downloaded and extracted is kept. Needs `pip install 'minitl[demo]'`.
     """
@@ -72,24 +73,35 @@ def demo(arguments: argparse.Namespace) -> None:
     print(f"F has shape {f.shape}: {f.shape[0]} images, D = {f.shape[1]} features each.")
 
     print("\n--- 4. and 5. The head P = softmax(W^T F + b), base frozen", flush=True)
-    first, before = train(head, f, cells, 1e-3, patience=10, epochs=60, verbose=0)
-    print(f"{len(first.epoch)} epochs of {len(cells.train)} rows of F.")
+    solve(head, f[cells.train], cells.labels[cells.train])
+    before, kept = judge(head, f, cells.test, cells), upper.get_weights()
+    held_out_loss, _ = judge(head, f, cells.validation, cells)
 
     print("\n--- 5. Fine-tuning: block5 unfrozen, at a small rate", flush=True)
     for layer in base.layers:
         layer.trainable = layer.name.startswith("block5")
-    upper.get_layer("standardise").trainable = False  # 16 images per batch are too few for means
-    second, after = train(upper, maps, cells, 1e-5, epochs, epochs=epochs, batch_size=16)
+    y = np.eye(len(NAMES), dtype=np.float32)[cells.labels]
+    data, held_out = ((maps[rows], y[rows]) for rows in (cells.train, cells.validation))
+    history = fit_best(upper, data, held_out, Adam(1e-5), epochs, epochs=epochs, batch_size=16)
+    after = judge(upper, maps, cells.test, cells)
 
     print("\n--- 6. Evaluation on the test cells", flush=True)
     stages = {"head only": before, "block5 fine-tuned": after}
     print(table(stages))
     for stage, (_, found) in stages.items():
         print(f"\n{stage}\n{found}")
+    best = after[1]
+    if min(history.history["val_loss"]) >= held_out_loss:
+        print(
+            f"\nFine-tuning did not help on the {len(cells.validation)} cells held out to validate"
+        )
+        print(f"(log loss {held_out_loss:.4f} before): it is not kept.")
+        upper.set_weights(kept)
+        best = before[1]
     inspector.metadata = {"class_names": list(NAMES), "preprocessing": "caffe", "size": SIDE}
     inspector.save(output / "model.h5")
-    plots.learning_curves([("head", first), ("block5 unfrozen", second)], output / "curves.png")
-    plots.confusion_matrix_plot(after[1].confusion, NAMES, output / "confusion.png")
+    plots.learning_curves([("block5 unfrozen", history)], output / "curves.png")
+    plots.confusion_matrix_plot(best.confusion, NAMES, output / "confusion.png")
     pixels, labels = cells.images[cells.test], cells.labels[cells.test]
     p = upper.predict(maps[cells.test], verbose=0)
     plots.prediction_sheet(pixels, labels, p, NAMES, output / "samples.png", seed=seed)
@@ -137,15 +149,16 @@ def build(base: Model, classes: int) -> tuple[Model, Model, Model]:
     upper      from the maps of block4 to probabilities: block5 and head, trained second
 
     F puts side by side what block5 finds on average and at most, and what block4 finds on
-    average: D = 3 * 512. BatchNormalization brings its columns, some a hundred times larger than
-    others, to one scale; without it the head's loss is twice as high.
+    average: D = 3 * 512. Normalization brings its columns, some a hundred times larger than
+    others, to one scale, so that a penalty and a learning rate are fair to all.
     """
     maps4 = base.get_layer("block4_pool").output
     average5 = layers.GlobalAveragePooling2D(name="block5_average")(base.output)
     maximum5 = layers.GlobalMaxPooling2D(name="block5_maximum")(base.output)
     average4 = layers.GlobalAveragePooling2D(name="block4_average")(maps4)
     f = layers.Concatenate(name="F")([average5, maximum5, average4])
-    p = softmax_head(layers.BatchNormalization(name="standardise")(f), classes)
+    dense = layers.Dense(classes, activation="softmax", name="head")
+    p = dense(layers.Normalization(name="standardise")(f))
     starts = {"inspector": base.input, "head_on_F": f, "block5_and_head": maps4}
     inspector, head, upper = (Model(start, p, name=name) for name, start in starts.items())
     return inspector, head, upper
@@ -161,16 +174,24 @@ def maps_of(cells: np.ndarray, base: Model, name: str) -> np.ndarray:
     return extract_features(base, cells, "block4_pool", out=cache_folder("features") / name, **how)
 
 
-def train(
-    model: Model, x: np.ndarray, cells: Cells, learning_rate: float, patience: int, **fit: Any
-) -> tuple[History, Judged]:
-    """Train on what `x` has of the cells to train on; then judge on those to test on."""
-    y = np.eye(len(NAMES), dtype=np.float32)[cells.labels]
-    data, held_out, test = ((x[rows], y[rows]) for rows in cells[2:])
-    history = fit_best(model, data, held_out, Adam(learning_rate), patience, **fit)
-    loss, _ = model.evaluate(*test, verbose=0)
-    p = model.predict(test[0], verbose=0)
-    return history, (loss, evaluate_predictions(test[1], p, NAMES))
+def solve(head: Model, f: np.ndarray, y: np.ndarray) -> None:
+    """Give the head its optimum on F (N, D), labels (N,): the W and b of the least loss, with the
+    penalty that is best in cross-validation (`transfer/choosing.py`)."""
+    standardise, dense = head.layers[-2:]
+    standardise.adapt(f)
+    f = Model(head.input, standardise.output, name="standardised").predict(f, verbose=0)
+    choice = choose_head(f, y)
+    found = solve_chosen(f, y, choice.strength)
+    dense.set_weights([found.kernel, found.bias])
+    said = ", ".join(f"{loss:.4f}" for loss in choice.log_loss.values())
+    print(f"The optimum on {len(f)} rows of F, in {found.iterations} steps of L-BFGS and Newton;")
+    print(f"penalty {choice.strength / len(f):.3g}, log loss on rows that were held out {said}.")
+
+
+def judge(model: Model, x: np.ndarray, rows: np.ndarray, cells: Cells) -> Judged:
+    """The log loss and the rest, on these rows of the cells; `x` is what the model takes of all."""
+    y, p = cells.labels[rows], model.predict(x[rows], verbose=0)
+    return float(-np.log(p[np.arange(len(y)), y]).mean()), evaluate_predictions(y, p, NAMES)
 
 
 def table(stages: Mapping[str, Judged]) -> str:
