@@ -20,6 +20,7 @@ import numpy as np
 
 from minitl import layers
 from minitl.applications.vgg16 import preprocess_input
+from minitl.callbacks import History
 from minitl.cli.options import add_command, flag, option
 from minitl.cli.train import fit_best, frozen_base
 from minitl.config import next_seed, set_random_seed
@@ -78,11 +79,7 @@ def demo(arguments: argparse.Namespace) -> None:
     held_out_loss, _ = judge(head, f, cells.validation, cells)
 
     print("\n--- 5. Fine-tuning: block5 unfrozen, at a small rate", flush=True)
-    for layer in base.layers:
-        layer.trainable = layer.name.startswith("block5")
-    y = np.eye(len(NAMES), dtype=np.float32)[cells.labels]
-    data, held_out = ((maps[rows], y[rows]) for rows in (cells.train, cells.validation))
-    history = fit_best(upper, data, held_out, Adam(1e-5), epochs, epochs=epochs, batch_size=16)
+    history = fine_tune(base, upper, maps, cells, epochs)
     after = judge(upper, maps, cells.test, cells)
 
     print("\n--- 6. Evaluation on the test cells", flush=True)
@@ -92,10 +89,7 @@ def demo(arguments: argparse.Namespace) -> None:
         print(f"\n{stage}\n{found}")
     best = after[1]
     if min(history.history["val_loss"]) >= held_out_loss:
-        print(
-            f"\nFine-tuning did not help on the {len(cells.validation)} cells held out to validate"
-        )
-        print(f"(log loss {held_out_loss:.4f} before): it is not kept.")
+        print(f"\nIt is no better than {held_out_loss:.4f} on the cells held out, and not kept.")
         upper.set_weights(kept)
         best = before[1]
     inspector.metadata = {"class_names": list(NAMES), "preprocessing": "caffe", "size": SIDE}
@@ -177,7 +171,8 @@ def maps_of(cells: np.ndarray, base: Model, name: str) -> np.ndarray:
 def solve(head: Model, f: np.ndarray, y: np.ndarray) -> None:
     """Give the head its optimum on F (N, D), labels (N,): the W and b of the least loss, with the
     penalty that is best in cross-validation (`transfer/choosing.py`)."""
-    standardise, dense = head.layers[-2:]
+    last: Any = head.layers[-2:]
+    standardise, dense = last
     standardise.adapt(f)
     f = Model(head.input, standardise.output, name="standardised").predict(f, verbose=0)
     choice = choose_head(f, y)
@@ -186,6 +181,15 @@ def solve(head: Model, f: np.ndarray, y: np.ndarray) -> None:
     said = ", ".join(f"{loss:.4f}" for loss in choice.log_loss.values())
     print(f"The optimum on {len(f)} rows of F, in {found.iterations} steps of L-BFGS and Newton;")
     print(f"penalty {choice.strength / len(f):.3g}, log loss on rows that were held out {said}.")
+
+
+def fine_tune(base: Model, upper: Model, maps: Any, cells: Cells, epochs: int) -> History:
+    """Train block5 and the head on the maps of block4, at a small rate."""
+    for layer in base.layers:
+        layer.trainable = layer.name.startswith("block5")
+    y = np.eye(len(NAMES), dtype=np.float32)[cells.labels]
+    data, held_out = ((maps[rows], y[rows]) for rows in (cells.train, cells.validation))
+    return fit_best(upper, data, held_out, Adam(1e-5), epochs, epochs=epochs, batch_size=16)
 
 
 def judge(model: Model, x: np.ndarray, rows: np.ndarray, cells: Cells) -> Judged:
