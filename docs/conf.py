@@ -21,10 +21,10 @@ source_suffix = {".md": "myst-nb"}
 exclude_patterns = ["_ext", "_static", "README.md"]
 nb_custom_formats = {".md": ["notebooks.read", {}]}
 nb_execution_mode = "force"
-nb_execution_timeout = 600
+nb_execution_timeout = 1800  # a busy machine is no error
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
-# Cells of the first are whole files, which tests/test_docs.py runs; the Chinese chapters have the
+# The first has whole files as cells, which tests/test_docs.py runs; the Chinese chapters have the
 # code of the English ones.
 nb_execution_excludepatterns = ["extending.md", "zh/*"]
 nb_merge_streams = True

@@ -9,6 +9,8 @@ Okabe and Ito, distinct with any kind of colour vision; nothing is told by colou
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -297,7 +299,15 @@ def blank_figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
+    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _png(figure: Figure) -> bytes:
+    """What a notebook shows of a figure that pyplot does not know."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100, bbox_inches="tight", pad_inches=0.1)
+    return file.getvalue()
 
 
 def finish_figure(figure: Figure, path: Path, title: str | None) -> Figure:

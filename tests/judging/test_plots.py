@@ -258,3 +258,8 @@ def test_augmentation_sheet_needs_something_to_draw(tmp_path):
     with pytest.raises(ValueError, match="view 1 has 1 images, of 2"):
         report.augmentation_sheet(images, [images, images[:1]], tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_notebook_shows_a_figure_that_pyplot_does_not_know():
+    figure = report.learning_curves({"loss": [1.0, 0.5]})
+    assert figure._repr_png_().startswith(b"\x89PNG")
