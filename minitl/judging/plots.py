@@ -9,7 +9,6 @@ Okabe and Ito, distinct with any kind of colour vision; nothing is told by colou
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 import os
@@ -297,17 +296,18 @@ def blank_figure(width: float, height: float) -> Figure:
     with extra("plots need matplotlib", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+
+    class Shown(Figure):
+        """A figure that a notebook shows without pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png", dpi=100, bbox_inches="tight", pad_inches=0.1)
+            return file.getvalue()
+
+    figure = Shown(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
-
-
-def _png(figure: Figure) -> bytes:
-    """What a notebook shows of a figure that pyplot does not know."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100, bbox_inches="tight", pad_inches=0.1)
-    return file.getvalue()
 
 
 def finish_figure(figure: Figure, path: Path, title: str | None) -> Figure:
