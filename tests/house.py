@@ -25,7 +25,7 @@ PACKAGE = ROOT / "minitl"
 SPINE = PACKAGE / "spine.txt"
 
 SPINE_LINES = 4_000  # not blank ones
-LINES = 35_200  # while new rooms are built (2,300 of them are the course); to be tidied to 27,000
+LINES = 35_203  # while new rooms are built (2,300 of them are the course); to be tidied to 27,000
 FILE_LINES = 600
 FUNCTION_LINES = 60
 PARAMETERS = 10
