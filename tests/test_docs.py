@@ -174,5 +174,5 @@ def test_the_readme_shows_a_route_that_fits_into_a_weekend():
         for cell, other in zip(cells[3:6], others[3:6], strict=True):
             if other.replace(",", "").isdigit():
                 numbers = [int(each.replace(",", "")) for each in (cell, other)]
-                assert numbers[0] == pytest.approx(numbers[1], rel=0.1, abs=2), line
+                assert numbers[0] == pytest.approx(numbers[1], rel=0.1, abs=10), line
     assert sum(row[4] for row in house.route() if row[0] != "skip") <= 600
