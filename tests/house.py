@@ -25,7 +25,7 @@ PACKAGE = ROOT / "minitl"
 SPINE = PACKAGE / "spine.txt"
 
 SPINE_LINES = 4_000  # not blank ones
-LINES = 35_203  # while new rooms are built (2,300 of them are the course); to be tidied to 27,000
+LINES = 36_000  # the course is 2,300 of them, what Keras scripts use 700; to be tidied to 27,000
 FILE_LINES = 600
 FUNCTION_LINES = 60
 PARAMETERS = 10
@@ -58,6 +58,7 @@ PUBLIC = ("_replace", "_asdict", "_fields", "_make")
 USED_ALL_THE_SAME = {
     ("minitl.kernels.machine.compiling", "_cache"): "Numba's, which trusts what it finds",
     ("minitl.kernels.machine.compiling", "_impl"): "the same",
+    ("minitl.layers.sequences.masking", "_keras_mask"): "Keras's, which scripts print",
     ("minitl.sklearn", "_check_sample_weight"): "scikit-learn's own estimators call it",
 }
 

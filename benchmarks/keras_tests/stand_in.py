@@ -137,6 +137,15 @@ BACKEND = {
     "IS_THREAD_SAFE": True,
     "shape": lambda x: tuple(x.shape),
 }
+# Keras's inner functions behind `model.save("x.h5")`, which its tests of that format call.
+LEGACY = {
+    "save_model_to_hdf5": lambda model, path, overwrite=True, include_optimizer=True: model.save(
+        str(path), overwrite=overwrite, include_optimizer=include_optimizer
+    ),
+    "load_model_from_hdf5": lambda path, custom_objects=None, compile=True: (
+        minitl.models.load_model(str(path), custom_objects, compile)
+    ),
+}
 # What `setUp` of some tests keeps, and puts back.
 POLICIES = {
     "dtype_policy": types.SimpleNamespace(
@@ -395,6 +404,8 @@ def is_place(module: str) -> bool:
 def look_for(module: str, name: str) -> Any:
     parts = [p for p in module.split(".")[1:] if p not in ("src", "api", "_tf_keras")]
     own: dict[str, dict[str, Any]] = {"backend": BACKEND, "tree": TREE, "testing": TESTING}
+    if name in LEGACY:
+        return LEGACY[name]
     if parts[:1] == ["dtype_policies"] and name in POLICIES:
         return POLICIES[name]
     if parts and parts[0] in own:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -102,7 +103,10 @@ class StreamData:
             self.within, self.begun_walk = (0, None) if done else (self.within + count, items)
         if count == 0:
             why = "a generator can be walked over once only, while a list of batches starts again"
-            raise ValueError(f"the data set yielded no batch; {why} every epoch")
+            if not self.taken:
+                raise ValueError(f"the data set yielded no batch; {why} every epoch")
+            ended = f"the data ran out after {self.taken} batches, and training ends here"
+            warnings.warn(f"{ended}: {why}", UserWarning, stacklevel=2)
 
     def _begin(self) -> None:
         """Take note of the source at the start of a walk: what is alive goes on changing."""

@@ -56,6 +56,8 @@ def attribute(owner: Any, name: str) -> Any:
         if not owner.outputs:
             raise AttributeError(f"{owner.name!r} has no {name} yet: build it, or call it on data")
         return OF_MODELS[name](owner)
+    if name == "variables" and "_variables" in vars(owner):  # of a user's metric
+        return part("own layers").variables_of(owner)
     if name in VALUES and "own_weights" in vars(owner):
         return VALUES[name](owner)
     reason = not_here().get((_kind_of(owner), name))

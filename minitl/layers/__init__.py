@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from minitl.layers.regularization import *
     from minitl.layers.reshaping import *
     from minitl.layers.separable import *
+    from minitl.layers.sequences.masking import *
     from minitl.layers.sequences.recurrent import *
     from minitl.layers.sequences.wrappers import *
 

@@ -1,5 +1,6 @@
 """Activation functions as layers of their own; the functions are in `ops` and `activations`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from minitl import activations, ops
@@ -67,13 +68,11 @@ class ELU(Layer, supports_masking=True):
 
 
 class Softmax(Layer, supports_masking=True):
-    """p_j = e^(x_j) / sum_k e^(x_k), over one axis."""
+    """p_j = e^(x_j) / sum_k e^(x_k), over one axis, or several together."""
 
-    def __init__(self, axis: int = -1, **kwargs: Any):
+    def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any):
         super().__init__(**kwargs)
-        if not isinstance(axis, int):
-            raise ValueError(f"minitl's Softmax works over one axis, got axis={axis!r}")
         self.axis = axis
 
     def call(self, x: Tensor) -> Tensor:
-        return ops.softmax(x, self.axis)
+        return activations.softmax(x, self.axis)

@@ -23,7 +23,7 @@ import numpy as np
 from minitl import ops
 from minitl.autograd import Array, Tensor, as_tensor
 from minitl.kernels.images import FILL_MODES
-from minitl.layers.base import Layer, Rng, Shape
+from minitl.layers.base import Rng, Shape
 from minitl.layers.core import channels_last
 from minitl.layers.regularization import RandomLayer, choose, draw
 from minitl.naming import Count, Natural, NotNegative
@@ -45,11 +45,7 @@ class Augmentation(RandomLayer, input_rank=4):
     # Of x (N, ...) and seeds (N,): x augmented, sample n by what seeds[n] says.
     change: Callable[[Tensor, Array], Tensor]
 
-    @classmethod
-    def from_config(cls, settings: dict[str, Any]) -> Layer:
-        if settings.get("data_format") == "channels_last":  # Keras writes it for every layer
-            settings = settings | {"data_format": None}
-        return super().from_config(settings)
+    idle_settings = frozenset({"data_format"})  # Keras writes it for every layer
 
     def call(self, x: Tensor, training: bool = True, rng: Rng = None) -> Tensor:
         images = ops.expand_dims(x, 0) if (alone := self._is_one(x.shape)) else x

@@ -38,13 +38,11 @@ def regularizer(identifier: Any) -> Any:
 
 
 def listed(found: Any) -> list[Any]:
-    """What a layer gave, or the shapes of that: one, several, or a dict by name (in their order).
-
-    A tuple is one shape, or several tensors.
-    """
+    """What a layer gave, or the shapes of that: one, several, or a dict by name, in their order."""
     if isinstance(found, dict):
         return [found[name] for name in sorted(found)]
-    several = isinstance(found, tuple) and any(isinstance(each, Tensor) for each in found)
+    kinds = (Tensor, SymbolicTensor, tuple)  # a tuple of others is one shape
+    several = isinstance(found, tuple) and any(isinstance(each, kinds) for each in found)
     return list(found) if several or isinstance(found, list) else [found]
 
 
@@ -177,6 +175,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
     # Settings in Keras's configurations that do nothing unless another is on; see from_config.
     idle_settings: ClassVar[frozenset[str]] = frozenset()
     users: ClassVar[bool] = False  # written outside of minitl
+    with_masks: ClassVar[Any] = None  # `call`, where masks are looked for: sequences/masking.py
     _sealed = False
     changes: ClassVar[int] = 0  # how often a layer has got other layers inside
     _known_inside: tuple[int, list[Layer]] = (-1, [])
@@ -354,8 +353,6 @@ class Layer(naming.Configurable, metaclass=LayerType):
         pairs = [pair for layer in self.inside() for pair in layer._regularized]
         return [penalty(v) for v, penalty in pairs if v.trainable]
 
-    losses = property(lambda self: self.regularization())
-
     def __call__(
         self, x: Any = None, *more: Any, training: bool | None = None, rng: Rng = None, **named: Any
     ) -> Any:
@@ -389,10 +386,10 @@ class Layer(naming.Configurable, metaclass=LayerType):
             extra = {"training": mode, "rng": rng}
             named = named | {k: extra[k] for k in self.extra_arguments}
         if training is told[0] and rng is told[1]:
-            return self.call(*args, **named)
+            return (self.with_masks or self.call)(*args, **named)
         token = around.set((training, rng))
         try:
-            return self.call(*args, **named)
+            return (self.with_masks or self.call)(*args, **named)
         finally:
             around.reset(token)
 
@@ -401,8 +398,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
             naming.refuse_foreign(x, str(self))
         x = as_tensor(x, self.dtype)
         if x.storage.dtype != self.dtype:
-            given = f"its input is a Tensor of {x.dtype}"
-            raise TypeError(f"{self.name!r} computes in {self.dtype}, but {given}")
+            x = naming.part("own layers").cast(x, self.dtype)
         return x
 
     def prepare(self, shape: Any) -> None:
@@ -442,7 +438,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
         self.symbolic_calls.append(call)
         if isinstance(out_shape, dict):
             return dict(zip(sorted(out_shape), call.outputs, strict=True))
-        return list(call.outputs) if isinstance(out_shape, list) else call.outputs[0]
+        one = listed(out_shape) == [out_shape]
+        return call.outputs[0] if one else type(out_shape)(call.outputs)
 
     def __str__(self) -> str:
         """Its class and name, for messages: "Dense 'dense_1'"."""

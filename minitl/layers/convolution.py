@@ -1,7 +1,6 @@
 """Conv2D and MaxPooling2D: the layers that VGG16's base is made of.
 
-Both slide a window over images (N, H, W, C). The mathematics is in `minitl/ops`, the loops in
-`minitl/kernels`; here are the arguments, the weights and the shapes. Read `layers/base.py` first.
+Both slide a window over images (N, H, W, C), as `minitl/ops` says. Read `layers/base.py` first.
 """
 
 import math
@@ -35,12 +34,15 @@ def valid_or_same(padding: Any) -> str:
     return padding.lower()
 
 
-def slide_shape(input_shape: Shape, window: Pair, strides: Pair, padding: str) -> Shape:
-    """(OH, OW) for an input (N, H, W, C) of which H and W may be unknown (None)."""
+def slide_shape(
+    input_shape: Shape, window: Pair, strides: Pair, padding: str, *rate: Pair
+) -> Shape:
+    """(OH, OW) for an input (N, H, W, C) of which H and W may be unknown; rate: of dilation."""
+    size: Any = tuple((n - 1) * r + 1 for n, r in zip(window, *(rate or [(1, 1)]), strict=True))
     _, h, w, _ = input_shape
     # An unknown side takes no part: any size that fits the window stands in for it.
-    known = (h or max(window), w or max(window))
-    oh, ow = sliding(known, window, strides, padding).out_size
+    known = (h or max(size), w or max(size))
+    oh, ow = sliding(known, size, strides, padding).out_size
     return (oh if h else None, ow if w else None)
 
 
@@ -51,9 +53,8 @@ class Conv2D(Weighted, input_rank=4):
 
     Args:
         filters, kernel_size: F; and KH x KW, one integer or two.
-        strides: rows and columns that the window moves at a time.
-        padding: 'valid' (none) or 'same' (zeros around).
-        data_format, dilation_rate, groups: only Keras's defaults are there.
+        strides, padding: how far the window moves at a time; 'valid', or 'same' (zeros around).
+        data_format, dilation_rate, groups: channels last; gaps in the window; shares of channels.
         The others are those of `Weighted`, in its order; 'relu' is fused into the convolution.
     """
 
@@ -71,29 +72,32 @@ class Conv2D(Weighted, input_rank=4):
     ):
         super().__init__(*args, **kwargs)
         channels_last(data_format)
-        if pair(dilation_rate, "dilation_rate") != (1, 1) or groups != 1:
-            raise ValueError("minitl's Conv2D has dilation_rate=1 and groups=1 only")
-        self.filters = int(filters)
+        self.filters, self.groups = int(filters), int(groups)
+        self.dilation_rate = pair(dilation_rate, "dilation_rate")
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.strides = pair(strides, "strides")
         self.padding = valid_or_same(padding)
+        self._how = (self.strides, self.padding, self.dilation_rate)
 
     def build(self, input_shape: Shape) -> None:
         if input_shape[-1] is None:
             raise ValueError(f"{self} needs a known number of channels")
-        self.add_kernel((*self.kernel_size, input_shape[-1], self.filters))
+        self.add_kernel((*self.kernel_size, input_shape[-1] // self.groups, self.filters))
 
     def call(self, x: Tensor) -> Tensor:
+        if (self.dilation_rate, self.groups) != ((1, 1), 1):
+            y = ops.conv2d_wide(x, self.kernel, self.bias, *self._how, self.groups)
+            return self.activation(y)
         y = ops.conv2d(x, self.kernel, self.bias, self.strides, self.padding, self.fused)
         return y if self.fused else self.activation(y)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        out = slide_shape(input_shape, self.kernel_size, self.strides, self.padding)
-        return (input_shape[0], *out, self.filters)
+        sides = slide_shape(input_shape, self.kernel_size, *self._how)
+        return (input_shape[0], *sides, self.filters)
 
     def multiply_adds(self, input_shape: Shape) -> int:
         shape = (*self.compute_output_shape(input_shape)[1:], *self.kernel_size, input_shape[-1])
-        return math.prod(n or 1 for n in shape)
+        return math.prod(n or 1 for n in shape) // self.groups
 
 
 class Pooling2D(Layer, input_rank=4):
@@ -128,12 +132,9 @@ class Pooling2D(Layer, input_rank=4):
 class MaxPooling2D(Pooling2D):
     """The largest number under each window, channel by channel: (N, H, W, C) -> (N, OH, OW, C).
 
-    The gradient goes to the number that won; of equal ones, to the first in reading order.
-
     Args:
         pool_size: rows and columns of the window, one integer or two.
-        strides: rows and columns that it moves at a time; None means its own size.
-        padding: 'valid' or 'same'; padding never wins.
+        strides, padding: how far it moves at a time (its own size); 'same' padding never wins.
     """
 
 

@@ -7,13 +7,18 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from minitl import ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
+from minitl.layers.sequences.masking import merged, of_several, ones_outside, spread_mask
 
 
 class _Several(Layer, several_inputs=True, supports_masking=True):
     """Base of the layers that are called on two or more inputs."""
+
+    compute_mask = of_several
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         if len(input_shape) < 2:
@@ -60,6 +65,9 @@ class Subtract(_Merge, combine=ops.subtract):
 class Multiply(_Merge, combine=ops.multiply):
     """y = x1 * x2 * ..., place by place."""
 
+    def call(self, x: list[Tensor]) -> Tensor:
+        return ones_outside(super().call, x)
+
 
 class Average(Add):
     """y = (x1 + x2 + ...) / how many: an ensemble's vote."""
@@ -68,11 +76,19 @@ class Average(Add):
         return super().call(x) / len(x)
 
 
-class Maximum(_Merge, combine=ops.maximum):
+class _Extreme(_Merge):
+    """Base: what does not count is no extreme."""
+
+    def call(self, x: list[Tensor]) -> Tensor:
+        self.compute_output_shape([t.shape for t in x])
+        return merged(type(self).combine, x)
+
+
+class Maximum(_Extreme, combine=ops.maximum):
     """y = the largest of x1, x2, ..., place by place. Of equal ones the first gets the gradient."""
 
 
-class Minimum(_Merge):
+class Minimum(_Extreme):
     """y = the smallest of x1, x2, ..., place by place; the gradient as in Maximum."""
 
     @staticmethod
@@ -103,6 +119,15 @@ class Concatenate(_Several):
         sizes = [shape[axis] for shape in input_shape]
         total = None if None in sizes else sum(n or 0 for n in sizes)
         return (*first[:axis], total, *first[axis + 1 :])
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Side by side as the inputs are; what has no mask counts. A step does if a part does."""
+        super().compute_mask(inputs, mask)
+        if mask is None or all(each is None for each in mask):
+            return None
+        both = zip(inputs, mask, strict=True)
+        spread = [np.ones(x.shape, bool) if m is None else spread_mask(m, x) for x, m in both]
+        return np.concatenate(spread, self.axis).any(axis=-1)
 
 
 def add(inputs: Any, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ from minitl.naming import Named, NotNegative, Share
 
 
 class UnitNormalization(Layer, supports_masking=True):
-    """Each vector along the last axis (no other is there) by its length: F on the unit sphere."""
+    """Each vector along one axis by its length: F on the unit sphere."""
 
     def __init__(self, axis: int = -1, **kwargs: Any):
         super().__init__(**kwargs)
@@ -25,16 +25,21 @@ class UnitNormalization(Layer, supports_masking=True):
         self.channels(input_shape)
 
     def channels(self, input_shape: Shape) -> int:
-        """C, the size of the last axis. Raises ValueError for another axis, or an open size."""
-        if self.axis not in (-1, len(input_shape) - 1):
+        """C, the size of the axis. Raises ValueError for one that is not there, or an open size."""
+        rank = len(input_shape)
+        if not -rank < self.axis < rank or self.axis == 0:
             given = f"axis={self.axis} for an input of shape {input_shape}"
-            raise ValueError(f"{self} normalises the last axis only, got {given}")
-        if input_shape[-1] is None:
+            raise ValueError(f"{self} normalises an axis after the batch, got {given}")
+        if (size := input_shape[self.axis]) is None:
             raise ValueError(f"{self} needs a known number of channels")
-        return input_shape[-1]
+        return size
+
+    def turned(self, x: Tensor) -> Tensor:
+        """x with that axis and the last exchanged: there, and back again."""
+        return x if self.axis in (-1, x.ndim - 1) else ops.swapaxes(x, self.axis, -1)
 
     def call(self, x: Tensor) -> Tensor:
-        return ops.normalize(x)
+        return ops.normalize(x, self.axis)
 
 
 class LayerNormalization(UnitNormalization, idle_settings=frozenset({"rms_scaling"})):
@@ -45,7 +50,7 @@ class LayerNormalization(UnitNormalization, idle_settings=frozenset({"rms_scalin
     The same in training and outside, whatever the batch (Ba et al. 2016, arXiv 1607.06450).
 
     Args:
-        axis: only the last one (-1) is there.
+        axis: of the vectors.
         epsilon: added to the variance.
         center, scale: whether there is a beta, a gamma.
         beta_initializer, gamma_initializer: how they start.
@@ -76,11 +81,12 @@ class LayerNormalization(UnitNormalization, idle_settings=frozenset({"rms_scalin
             self.beta = self.add_weight("beta", (c,), self.beta_initializer)
 
     def call(self, x: Tensor) -> Tensor:
+        x = self.turned(x)
         centred = x - ops.mean(x, axis=-1, keepdims=True)
         variance = ops.mean(centred * centred, axis=-1, keepdims=True)
         y = centred / ops.sqrt(variance + self.epsilon)
         y = y if self.gamma is None else y * self.gamma
-        return y if self.beta is None else y + self.beta
+        return self.turned(y if self.beta is None else y + self.beta)
 
 
 class BatchNormalization(LayerNormalization, idle_settings=frozenset({"renorm_momentum"})):
@@ -121,19 +127,30 @@ class BatchNormalization(LayerNormalization, idle_settings=frozenset({"renorm_mo
     def fixed(self, training: bool) -> bool:
         return not self.trainable  # frozen, it works as outside training
 
-    def call(self, x: Tensor, training: bool = False) -> Tensor:
+    def call(self, x: Tensor, training: bool = False, mask: Any = None) -> Tensor:
+        x = self.turned(x)
         c = x.shape[-1]
         gamma = self.gamma if self.scale else Tensor(np.ones(c, x.dtype))
         beta = self.beta if self.center else Tensor(np.zeros(c, x.dtype))
         if training and self.trainable:
-            y, mean, variance = ops.batch_norm(x, gamma, beta, self.epsilon)
+            counting = None if mask is None else np.asarray(mask, bool)
+            counted = (
+                x if counting is None else x[np.nonzero(counting)]
+            )  # steps: `sequences/masking.py`
+            y, mean, variance = ops.batch_norm(counted, gamma, beta, self.epsilon)
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 with moving.writing() as average:
                     average *= self.momentum
                     average += (1 - self.momentum) * batch
-            return y
+            if counting is None:
+                return self.turned(y)
+            place = np.maximum(np.cumsum(counting).reshape(counting.shape) - 1, 0)
+            inv_std = 1 / np.sqrt(variance + x.dtype.type(self.epsilon))
+            others = ops.batch_norm_inference(x, gamma, beta, mean, inv_std)
+            return ops.where(counting[..., None], ops.take(y, place, 0), others)
         inv_std = 1 / np.sqrt(self.moving_variance.storage + x.dtype.type(self.epsilon))
-        return ops.batch_norm_inference(x, gamma, beta, self.moving_mean.storage, inv_std)
+        moving = self.moving_mean.storage
+        return self.turned(ops.batch_norm_inference(x, gamma, beta, moving, inv_std))
 
 
 class Rescaling(Layer, supports_masking=True):

@@ -90,7 +90,16 @@ class GlobalMaxPooling2D(_GlobalPooling, input_rank=4, reduce=ops.max):
 
 
 class GlobalAveragePooling1D(_GlobalPooling, input_rank=3, reduce=ops.mean, supports_masking=True):
-    """The mean over all steps: (N, T, C) -> (N, C)."""
+    """The mean over all steps, or those that count: (N, T, C) -> (N, C)."""
+
+    def call(self, x: Tensor, mask: Any = None) -> Tensor:
+        if mask is None:
+            return super().call(x)
+        counts = np.asarray(mask)[..., None].astype(x.dtype)
+        return super().call(x * (counts / counts.mean(axis=1, keepdims=True)))
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        """None: there are no steps any more."""
 
 
 class GlobalMaxPooling1D(_GlobalPooling, input_rank=3, reduce=ops.max):

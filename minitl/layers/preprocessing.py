@@ -13,7 +13,7 @@ from minitl.autograd import Array, Tensor, as_tensor
 from minitl.layers.base import Layer, Shape
 from minitl.layers.core import channels_last
 from minitl.layers.pooling import positive
-from minitl.naming import Count, elsewhere
+from minitl.naming import Count, elsewhere, part
 
 __all__ = ["CenterCrop", "Lambda", "Normalization", "Resizing"]
 
@@ -122,8 +122,15 @@ class Normalization(Layer, supports_masking=True):
         if (mean is None) != (variance is None):
             raise ValueError("Normalization takes both mean and variance, or neither (then adapt)")
         self.axis = axis if axis is None or isinstance(axis, int) else tuple(axis)
-        self.mean, self.variance, self.invert = mean, variance, invert
+        self.input_mean, self.input_variance, self.invert = mean, variance, invert
         self.adapted: Any = None  # the three weights: mean, variance, count
+        self._sizes: list[int] = []  # of mean and variance, 1 for an axis that is not kept
+
+    def get_config(self) -> dict[str, Any]:
+        given = part("settings").serialize(
+            {"mean": self.input_mean, "variance": self.input_variance}
+        )
+        return super().get_config() | given
 
     def _kept(self, rank: int) -> tuple[int, ...]:
         axes = () if self.axis is None else np.atleast_1d(self.axis).tolist()
@@ -133,21 +140,44 @@ class Normalization(Layer, supports_masking=True):
         return tuple(sorted(a % rank for a in axes))
 
     def build(self, input_shape: Shape) -> None:
-        shape = tuple(input_shape[a] for a in self._kept(len(input_shape)))
+        kept = self._kept(len(input_shape))
+        shape = tuple(input_shape[a] for a in kept)
         if None in shape:
             raise ValueError(f"{self} needs to know the size of axis {self.axis}: {input_shape}")
-        if self.mean is None:
+        self._sizes = [n or 1 if a in kept else 1 for a, n in enumerate(input_shape)]
+        if self.input_mean is None:
             starts: Any = {"mean": ("zeros", shape), "variance": ("ones", shape)}
             self.adapted = [
                 self.add_weight(name, size, start, trainable=False)
                 for name, (start, size) in (starts | {"count": ("zeros", ())}).items()
             ]
 
+    def _spread(self, which: int) -> Array | None:
+        """Mean or variance, with an axis for each of the input's; None before it is built."""
+        if not self.built:
+            return None
+        given = self.adapted or (self.input_mean, self.input_variance)
+        a = np.asarray(given[which], self.dtype)
+        places = [
+            i for i, n in enumerate(self._sizes) if n > 1 or i in self._kept(len(self._sizes))
+        ]
+        shape = [1] * len(self._sizes)
+        for place, n in zip(places[::-1], a.shape[::-1], strict=False):
+            shape[place] = n
+        return np.broadcast_to(a.reshape(shape), self._sizes)
+
+    mean = property(lambda self: self._spread(0))
+    variance = property(lambda self: self._spread(1))
+
     def adapt(self, data: Any, batch_size: int | None = None, steps: int | None = None) -> None:
         """Find mean and variance of data: an array (N, ...), or an iterable of batches of x."""
-        if self.mean is not None:
+        if self.input_mean is not None:
             raise ValueError(f"{self} was given its mean and variance: there is nothing to adapt")
-        batches = [data] if hasattr(data, "shape") or isinstance(data, (list, tuple)) else data
+        listed = isinstance(data, (list, tuple)) and not hasattr(
+            data[0] if data else 0, "__array__"
+        )
+        plain = listed and not isinstance(data[0] if data else (), tuple)
+        batches = [np.asarray(data)] if hasattr(data, "shape") or (plain and data) else data
         count, total, squares, shift = 0, 0.0, 0.0, None
         for number, batch in enumerate(batches):
             if steps is not None and number >= steps:
@@ -163,25 +193,13 @@ class Normalization(Layer, supports_masking=True):
         if shift is None or count == 0:
             raise ValueError(f"{self} was adapted to no data")
         mean = total / count
-        for v, value in zip(
-            self.adapted,
-            (mean + shift.reshape(np.shape(mean)), squares / count - mean**2, count),
-            strict=True,
-        ):
-            v.assign(value)
+        found = (mean + shift.reshape(np.shape(mean)), squares / count - mean**2, count)
+        for variable, value in zip(self.adapted, found, strict=True):
+            variable.assign(value)
 
     def call(self, x: Tensor) -> Tensor:
-        shape = [n if a in self._kept(x.ndim) else 1 for a, n in enumerate(x.shape)]
-
-        def spread(value: Any) -> Array:
-            a = np.asarray(value, x.dtype)
-            return a.reshape(shape) if a.size == np.prod(shape) else np.broadcast_to(a, shape)
-
-        given = self.adapted or (self.mean, self.variance)
-        mean, deviation = (
-            spread(given[0]),
-            np.maximum(np.sqrt(spread(given[1])), x.dtype.type(1e-7)),
-        )
+        mean, variance = self.mean, self.variance
+        deviation = np.maximum(np.sqrt(variance), x.dtype.type(1e-7))
         return x * deviation + mean if self.invert else (x - mean) / deviation
 
 

@@ -15,7 +15,7 @@ from minitl.layers.core import Weighted, channels_last
 from minitl.layers.pooling import positive
 from minitl.naming import Count, Named, Sides
 
-__all__ = ["Conv1D", "Convolution1D", "Cropping1D", "DepthwiseConv2D", "Embedding"]
+__all__ = ["Conv1D", "Convolution1D", "Cropping1D", "DepthwiseConv2D"]
 __all__ += ["SeparableConv2D", "SeparableConvolution2D", "ZeroPadding1D"]
 
 
@@ -51,8 +51,7 @@ class DepthwiseConv2D(Weighted, input_rank=4):
         given = {"bias_initializer": bias_initializer, "bias_regularizer": bias_regularizer}
         super().__init__(activation, use_bias, **given, **kwargs)
         channels_last(data_format)
-        if pair(dilation_rate, "dilation_rate") != (1, 1):
-            raise ValueError(f"minitl's {type(self).__name__} has dilation_rate=1 only")
+        self.dilation_rate = pair(dilation_rate, "dilation_rate")
         self.kernel_size, self.strides = pair(kernel_size, "kernel_size"), pair(strides, "strides")
         self.padding = valid_or_same(padding)
         self.depth_multiplier = positive(depth_multiplier, "depth_multiplier")
@@ -84,11 +83,16 @@ class DepthwiseConv2D(Weighted, input_rank=4):
             )
 
     def call(self, x: Tensor) -> Tensor:
-        y = ops.depthwise_conv2d(x, self.kernel, self.strides, self.padding)
+        y = self.by_channel(x)
         return self.activation(y if self.bias is None else y + self.bias)
 
+    def by_channel(self, x: Tensor) -> Tensor:
+        kernel = ops.with_gaps(self.kernel, self.dilation_rate)
+        return ops.depthwise_conv2d(x, kernel, self.strides, self.padding)
+
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        out = slide_shape(input_shape, self.kernel_size, self.strides, self.padding)
+        how = (self.kernel_size, self.strides, self.padding, self.dilation_rate)
+        out = slide_shape(input_shape, *how)
         return (input_shape[0], *out, _channels_of(self, input_shape) * self.depth_multiplier)
 
     def multiply_adds(self, input_shape: Shape) -> int:
@@ -146,8 +150,7 @@ class SeparableConv2D(DepthwiseConv2D):
             )
 
     def call(self, x: Tensor) -> Tensor:
-        y = ops.depthwise_conv2d(x, self.kernel, self.strides, self.padding)
-        return self.activation(ops.conv2d(y, self.pointwise_kernel, self.bias))
+        return self.activation(ops.conv2d(self.by_channel(x), self.pointwise_kernel, self.bias))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*super().compute_output_shape(input_shape)[:-1], self.filters)
@@ -177,36 +180,39 @@ class Conv1D(Weighted, input_rank=3):
     ):
         super().__init__(*args, **kwargs)
         channels_last(data_format)
-        sizes = [v[0] if isinstance(v, (list, tuple)) else v for v in (kernel_size, strides)]
-        if dilation_rate not in (1, (1,), [1]) or groups != 1:
-            raise ValueError("minitl's Conv1D has dilation_rate=1 and groups=1 only")
-        self.filters = positive(filters, "filters")
-        self.kernel_size = positive(sizes[0], "kernel_size")
-        self.strides = positive(sizes[1], "strides")
+        self.kernel_size, self.strides, self.dilation_rate = (
+            positive(value[0] if isinstance(value, (list, tuple)) else value, "sizes in Conv1D")
+            for value in (kernel_size, strides, dilation_rate)
+        )
+        self.filters, self.groups = positive(filters, "filters"), positive(groups, "groups")
         self.padding = padding if padding == "causal" else valid_or_same(padding)
 
     def build(self, input_shape: Shape) -> None:
-        self.add_kernel((self.kernel_size, _channels_of(self, input_shape), self.filters))
+        c = _channels_of(self, input_shape)
+        self.add_kernel((self.kernel_size, c // self.groups, self.filters))
+
+    def _causal(self) -> int:
+        """Steps of zeros before the first."""
+        return (self.kernel_size - 1) * self.dilation_rate if self.padding == "causal" else 0
 
     def call(self, x: Tensor) -> Tensor:
-        if self.padding == "causal":
-            x = ops.pad(x, ((0, 0), (self.kernel_size - 1, 0), (0, 0)))
+        x = ops.pad(x, ((0, 0), (self._causal(), 0), (0, 0))) if self._causal() else x
         padding = "valid" if self.padding == "causal" else self.padding
+        how = (self.strides, 1), padding, (self.dilation_rate, 1), self.groups
         kernel = ops.expand_dims(self.kernel, 1)
-        y = ops.conv2d(ops.expand_dims(x, 2), kernel, self.bias, (self.strides, 1), padding)
+        y = ops.conv2d_wide(ops.expand_dims(x, 2), kernel, self.bias, *how)
         return self.activation(ops.squeeze(y, 2))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, t, c = input_shape
-        before = self.kernel_size - 1 if self.padding == "causal" else 0
-        padding = "valid" if before or self.padding == "causal" else self.padding
-        padded = (n, None if t is None else t + before, 1, c)
-        out = slide_shape(padded, (self.kernel_size, 1), (self.strides, 1), padding)
-        return (n, out[0], self.filters)
+        padding = "valid" if self.padding == "causal" else self.padding
+        padded = (n, None if t is None else t + self._causal(), 1, c)
+        how = (self.kernel_size, 1), (self.strides, 1), padding, (self.dilation_rate, 1)
+        return (n, slide_shape(padded, *how)[0], self.filters)
 
     def multiply_adds(self, input_shape: Shape) -> int:
         steps = self.compute_output_shape(input_shape)[1] or 1
-        return steps * self.kernel_size * (input_shape[-1] or 1) * self.filters
+        return steps * self.kernel_size * (input_shape[-1] or 1) // self.groups * self.filters
 
 
 class ZeroPadding1D(Layer, input_rank=3):
@@ -248,57 +254,6 @@ class Cropping1D(Layer, input_rank=3):
         if left is not None and left <= 0:
             raise ValueError(f"{self} takes {sum(self.cropping)} steps away, {input_shape} has {t}")
         return (n, left, c)
-
-
-class Embedding(Layer):
-    """Integers from 0 to input_dim - 1 as vectors that are learned: (N, ...) -> (N, ..., D).
-
-    The weight `embeddings` is (input_dim, output_dim). `mask_zero` is refused.
-    """
-
-    def __init__(
-        self,
-        input_dim: Count,
-        output_dim: Count,
-        embeddings_initializer: Named = "uniform",
-        embeddings_regularizer: Named | None = None,
-        *,
-        mask_zero: bool = False,
-        weights: Any = None,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
-        self.input_dim = positive(input_dim, "input_dim")
-        self.output_dim = positive(output_dim, "output_dim")
-        self.embeddings_initializer = initializers.get(embeddings_initializer)
-        self.embeddings_regularizer = regularizer(embeddings_regularizer)
-        if mask_zero:
-            what = "mask_zero=True would have to hide steps from the LSTM or GRU after it"
-            raise ValueError(f"{what}, which minitl does not: make sequences of one length")
-        self.mask_zero = mask_zero
-        self._start = weights
-        self.embeddings: Any = None
-
-    def build(self, input_shape: Shape) -> None:
-        self.embeddings = self.add_weight(
-            "embeddings",
-            (self.input_dim, self.output_dim),
-            self.embeddings_initializer,
-            regularizer=self.embeddings_regularizer,
-        )
-        if self._start is not None:
-            start = self._start[0] if isinstance(self._start, list) else self._start
-            self.embeddings.assign(start)
-
-    def call(self, x: Tensor) -> Tensor:
-        index = x.storage.astype("int64")
-        if index.size and not (index.min() >= 0 and index.max() < self.input_dim):
-            found = f"integers from {index.min()} to {index.max()}"
-            raise ValueError(f"{self} takes integers from 0 to {self.input_dim - 1}, got {found}")
-        return ops.take(self.embeddings, index, 0)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (*input_shape, self.output_dim)
 
 
 Convolution1D, SeparableConvolution2D = Conv1D, SeparableConv2D

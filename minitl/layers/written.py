@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from minitl import activations, initializers
-from minitl.autograd import Tensor, Variable, as_tensor, no_grad
+from minitl.autograd import Tensor, Variable, as_tensor, no_grad, record
 from minitl.layers.base import Call, Layer, SymbolicTensor
+from minitl.layers.sequences.masking import begin, compute_mask, put  # noqa: F401
 from minitl.naming import (
     complain_about_unknown,
     did_you_mean,
@@ -28,6 +29,7 @@ from minitl.naming import (
     nearest,
     refuse_foreign,
 )
+from minitl.ops.elementwise import cast  # noqa: F401
 
 __all__: list[str] = []
 
@@ -39,6 +41,9 @@ def describe_call(cls: Any) -> None:
         cls._training_unless_told = True
     if "several_inputs" not in vars(cls):
         cls.several_inputs = None
+    if "compute_mask" in vars(cls):
+        cls.supports_masking = vars(cls).get("supports_masking", True)
+        begin()
     if "compute_output_shape" not in vars(cls):
         cls.compute_output_shape = elsewhere("own layers", "output_shape")
 
@@ -76,17 +81,6 @@ def of_first_call(layer: Any, what: str) -> Any:
         raise AttributeError(f"{layer.name!r} has not been called on a symbolic tensor yet")
     found = list(getattr(layer.symbolic_calls[0], what))
     return found[0] if len(found) == 1 else found
-
-
-def compute_mask(layer: Any, inputs: Any, previous_mask: Any = None) -> None:
-    """None: steps are not masked. Raises ValueError for a mask."""
-    masks, several = previous_mask, isinstance(inputs, (list, tuple))
-    if several and masks is None:
-        masks = [None] * len(inputs)
-    if isinstance(masks, (list, tuple)) is not several or (several and len(masks) != len(inputs)):
-        raise ValueError(f"{layer}: there is one mask, or None, for each of its inputs")
-    if any(True for _ in leaves(masks, (np.ndarray, Tensor, SymbolicTensor))):
-        raise ValueError(f"{layer} takes no mask: steps are not masked; make them of one length")
 
 
 def refuse_misspelt(layer: Any, name: str) -> None:
@@ -132,6 +126,8 @@ def fixed(layer: Any, training: bool) -> bool:
     minitl's that holds layers is what these are; `random = True` says that it is not.
     """
     if any(v.trainable or (layer.trainable and not v.learnable) for v in layer.own_weights):
+        return False
+    if layer.users and "compute_mask" in vars(type(layer)):  # what is kept of it has no mask
         return False
     inner = list(layer.sublayers())
     told = layer.extra_arguments and (layer.users or not inner)
@@ -197,12 +193,19 @@ def form_of(layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if layer.as_graph() is not None and isinstance(args[0], dict):
         layer, args = layer, ([args[0][name] for name in layer.input_names], *args[1:])
     known = inspect.signature(layer.call).parameters
+    run: Any
     if len(args) == 1 and args[0] is None:
         first = next(iter(known))
         args = (named.pop("inputs" if "inputs" in named else first, None),)
         if not named:  # layer(inputs=x)
-            run: Any = lambda _, training, rng: layer(*args, training=training, rng=rng)  # noqa: E731
+            run = lambda _, training, rng: layer(*args, training=training, rng=rng)  # noqa: E731
             return SimpleNamespace(start=run)
+    if named.keys() == {"mask"} and not layer.users and isinstance(args[0], (np.ndarray, Tensor)):
+        given = as_tensor(args[0], layer.dtype)
+        masked = record("masked", given.storage, (given, lambda g: g))  # not the caller's array
+        put(masked, named["mask"])
+        run = lambda _, training, rng: layer(masked, training=training, rng=rng)  # noqa: E731
+        return SimpleNamespace(start=run)
     takes_any = {p.kind for p in known.values()} & {inspect.Parameter.VAR_KEYWORD}
     if not takes_any:
         complain_about_unknown(named, known, f"{type(layer).__name__}.call")
@@ -258,6 +261,8 @@ def _trial(layer: Any, shapes: list[Any], several: bool, form: Any, size: int) -
     """What the layer returns for zeros of these shapes. Unknown axes of images are larger."""
     sizes = [[(30 * (i > 0) + size) if n is None else n for i, n in enumerate(s)] for s in shapes]
     given = [Tensor(np.zeros(each, layer.dtype)) for each in sizes]
+    if layer.with_masks is not None and "mask" in inspect.signature(layer.call).parameters:
+        given = [put(x, np.ones(x.shape[:2])) for x in given]
     kept = [(v, v.numpy(), v.version) for v in layer.weights if not v.learnable]
     try:
         with no_grad():
@@ -291,11 +296,19 @@ def add_to_metric(
     """A variable of a user's metric, which `update_state` assigns to and `reset_state` resets."""
     values = initializers.initial_values(initializer or "zeros", tuple(shape), dtype or "float32")
     variable = Variable(values, name=name, learnable=False)
-    vars(metric).setdefault("variables", []).append(variable)
+    vars(metric).setdefault("_variables", []).append(variable)
     return variable
 
 
 def reset_metric(metric: Any) -> None:
     """Zero for all variables of a user's metric."""
-    for variable in vars(metric).get("variables", ()):
+    for variable in variables_of(metric):
         variable.assign(np.zeros(variable.shape))
+
+
+def variables_of(metric: Any) -> list[Variable]:
+    """Those that a metric made, that it or a list or dict of it has, and of metrics inside it."""
+    held = list(vars(metric).values())
+    kind = next(cls for cls in type(metric).__mro__ if cls.__name__ == "Metric")
+    inner = [v for each in leaves(held, kind) for v in variables_of(each)]
+    return list({id(v): v for v in [*leaves(held, Variable), *inner]}.values())

@@ -42,6 +42,7 @@ class Loss(Configurable):
     """
 
     of_labels = False
+    counted: Any = staticmethod(lambda y_pred, weight, *_: weight)  # 0 of steps that do not count
 
     def __init__(self, name: str | None = None, reduction: Reduction = "sum_over_batch_size"):
         same = {"mean": "sum_over_batch_size", "none": None}
@@ -62,7 +63,7 @@ class Loss(Configurable):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         try:
             losses = as_tensor(self.call(*comparable(y_true, y_pred)))
-            if (weights := sample_weight) is not None:
+            if (weights := self.counted(y_pred, sample_weight, self.reduction)) is not None:
                 weights = weight_per_number(weights, losses.shape, losses.dtype)
         except Exception as error:
             part("arguments").tell(error)
@@ -171,15 +172,12 @@ class SparseCategoricalCrossentropy(Loss):
         return softmax_losses(logits, targets)
 
 
-class _FunctionLoss(Loss):
+class _FunctionLoss(Loss, check=lambda *_: None):
     """A user's function (y_true, y_pred) -> losses, as a Loss."""
 
     def __init__(self, function: Callable[..., Any]):
         super().__init__(name=getattr(function, "__name__", "loss"))
         self.function = function
-
-    def check(self, y_true: Array, output_shape: tuple[int | None, ...]) -> None:
-        pass
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         return as_tensor(self.function(y_true, y_pred))

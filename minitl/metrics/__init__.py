@@ -87,6 +87,7 @@ class MeanPerSample(Mean):
         self, y_true: Any, y_pred: Any, sample_weight: Any = None
     ) -> None:
         try:
+            sample_weight = losses.Loss.counted(y_pred, sample_weight)
             y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
             y_true, y_pred = losses.comparable(y_true, y_pred)
             super().update_state(self.values(y_true, y_pred.storage), sample_weight)
@@ -96,8 +97,6 @@ class MeanPerSample(Mean):
 
 class LossMetric(MeanPerSample):
     """A loss, as a metric."""
-
-    loss_type: Callable[..., losses.Loss] = losses.Loss  # of those that make it themselves
 
     def __init__(self, loss: losses.Loss, name: str | None = None):
         self.loss = loss

@@ -54,7 +54,7 @@ class BinaryAccuracy(MeanPerSample):
         super().__init__(name)
 
     def values(self, y_true: Array, y_pred: Array) -> Array:
-        return (y_true.reshape(y_pred.shape) == (y_pred > self.threshold)).mean(axis=-1)
+        return y_true.reshape(y_pred.shape) == (y_pred > self.threshold)
 
 
 class TopKCategoricalAccuracy(MeanPerSample):
@@ -76,6 +76,8 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
 class _OfLoss(LossMetric):
     """Base: a loss with its defaults, under the metric's name."""
 
+    loss_type: Any = losses.Loss
+
     def __init__(self, name: str | None = None):
         super().__init__(self.loss_type(), name or snake_case(type(self).__name__))
 
@@ -86,6 +88,9 @@ class MeanSquaredError(_OfLoss, loss_type=losses.MeanSquaredError):
 
 class RootMeanSquaredError(_OfLoss, loss_type=losses.MeanSquaredError):
     """The root of the mean of (t - y)^2, in the targets' own unit."""
+
+    def values(self, y_true: Array, y_pred: Array) -> Array:
+        return (y_true.reshape(y_pred.shape) - y_pred) ** 2
 
     def result(self) -> float:
         return super().result() ** 0.5
@@ -111,6 +116,8 @@ class CosineSimilarity(_OfLoss, loss_type=losses.CosineSimilarity):
 class _SmoothedCrossentropy(LossMetric):
     """Base: the loss of the same name, as a metric."""
 
+    loss_type: Any = losses.Loss
+
     def __init__(
         self, name: str | None = None, *, from_logits: bool = False, label_smoothing: Share = 0
     ):
@@ -134,13 +141,13 @@ class SparseCategoricalCrossentropy(LossMetric):
         super().__init__(losses.SparseCategoricalCrossentropy(from_logits), name)
 
 
-def _ratio(a: Array, b: Any) -> Array:
+def ratio(a: Array, b: Any) -> Array:
     """a / b, and 0 where b is 0."""
     b = np.broadcast_to(b, a.shape)
     return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
 
 
-class _Counts(Metric):
+class Counts(Metric):
     """Base: counts true and false positives and negatives, at one threshold or several.
 
     A prediction is positive when y_pred > threshold. One-hot targets are counted place by place.
@@ -154,13 +161,13 @@ class _Counts(Metric):
     def __init__(self, thresholds: float | Sequence[float] | None = None, name: str | None = None):
         self.thresholds = thresholds
         single = (-np.inf if self.top_k else 0.5) if thresholds is None else thresholds
-        self._levels = np.atleast_1d(np.asarray(single, np.float64))
-        if thresholds is not None and not np.all((self._levels >= 0) & (self._levels <= 1)):
+        self.levels = np.atleast_1d(np.asarray(single, np.float64))
+        if thresholds is not None and not np.all((self.levels >= 0) & (self.levels <= 1)):
             raise ValueError(f"thresholds are in [0, 1], got {thresholds!r}")
         super().__init__(name)
 
     def reset_state(self) -> None:
-        zeros = np.zeros(len(self._levels))
+        zeros = np.zeros(len(self.levels))
         self.true_positives, self.false_positives = zeros, zeros
         self.false_negatives, self.true_negatives = zeros, zeros
 
@@ -169,6 +176,8 @@ class _Counts(Metric):
         y_pred = np.asarray(y_pred)
         y_pred = y_pred if y_pred.dtype.kind == "f" else y_pred.astype(np.float32)
         truth = np.asarray(y_true)
+        if self.class_id is not None and y_pred.ndim != 2:
+            raise ValueError(f"class_id is a column of y_pred (N, m), which has {y_pred.shape}")
         if truth.ndim == 1 and y_pred.ndim == 2 and y_pred.shape[1] > 1:
             takes = f"{type(self).__name__} takes one-hot targets {y_pred.shape} or class_id"
             raise ValueError(f"{takes}; y_true has shape {truth.shape}")
@@ -182,7 +191,7 @@ class _Counts(Metric):
         if self.class_id is not None:
             truth, y_pred, w = (a[..., self.class_id] for a in (truth, y_pred, w))
         # (thresholds, places), compared in the dtype of the predictions
-        guess: Any = y_pred.reshape(1, -1) > self._levels.astype(y_pred.dtype)[:, None]
+        guess: Any = y_pred.reshape(1, -1) > self.levels.astype(y_pred.dtype)[:, None]
         positive, negative = (w * truth).ravel(), (w * np.logical_not(truth)).ravel()
         self.true_positives = self.true_positives + guess @ positive
         self.false_positives = self.false_positives + guess @ negative
@@ -191,27 +200,27 @@ class _Counts(Metric):
 
     def result(self) -> Any:
         first, *others = (getattr(self, name) for name in self.of)
-        found = _ratio(first, first + others[0]) if others else first
+        found = ratio(first, first + others[0]) if others else first
         return float(found[0]) if len(found) == 1 else found
 
 
-class TruePositives(_Counts, of=("true_positives",)):
+class TruePositives(Counts, of=("true_positives",)):
     """How many positives were found."""
 
 
-class TrueNegatives(_Counts, of=("true_negatives",)):
+class TrueNegatives(Counts, of=("true_negatives",)):
     """How many negatives were left alone."""
 
 
-class FalsePositives(_Counts, of=("false_positives",)):
+class FalsePositives(Counts, of=("false_positives",)):
     """How many negatives were taken for positives."""
 
 
-class FalseNegatives(_Counts, of=("false_negatives",)):
+class FalseNegatives(Counts, of=("false_negatives",)):
     """How many positives were missed."""
 
 
-class _Retrieval(_Counts):
+class _Retrieval(Counts):
     """Base of Precision and Recall, at one threshold (0.5 by default) or several.
 
     With `top_k` the k largest outputs of a sample are its positives (above the threshold, if any).
@@ -255,8 +264,10 @@ class FBetaScore(Metric):
         if average not in (None, "macro", "micro", "weighted"):
             known = "None, 'macro', 'micro' or 'weighted'"
             raise ValueError(f"average must be {known}, got {average!r}")
-        if not beta > 0:
-            raise ValueError(f"beta must be positive, got {beta}")
+        if not isinstance(beta, float):
+            raise ValueError(f"beta must be a float, 1.0 say, got {beta!r}")
+        if threshold is not None and not (isinstance(threshold, float) and 0 < threshold <= 1):
+            raise ValueError(f"threshold must be a float above 0, at most 1, got {threshold!r}")
         self.average, self.beta, self.threshold = average, beta, threshold
         super().__init__(name)
 
@@ -331,13 +342,13 @@ class AUC(Metric):
             raise ValueError(f"summation_method must be {known}, got {summation_method!r}")
         if num_thresholds < 2:
             raise ValueError(f"num_thresholds must be at least 2, got {num_thresholds}")
-        self._levels: Any = None  # None: evenly spaced
+        self.levels: Any = None  # None: evenly spaced
         if thresholds is not None:
             inner = np.sort(np.asarray(thresholds, np.float32))
             if not np.all((inner >= 0) & (inner <= 1)):
                 raise ValueError(f"thresholds are in [0, 1], got {thresholds!r}")
-            self._levels = np.concatenate([[-EPSILON], inner, [1 + EPSILON]]).astype(np.float32)
-            num_thresholds = len(self._levels)
+            self.levels = np.concatenate([[-EPSILON], inner, [1 + EPSILON]]).astype(np.float32)
+            num_thresholds, thresholds = len(self.levels), [0.0, *inner.tolist(), 1.0]
         self.num_thresholds, self.curve, self.thresholds = num_thresholds, curve, thresholds
         self.summation_method, self.from_logits = summation_method, from_logits
         self.multi_label, self.num_labels, self.label_weights = (
@@ -347,6 +358,10 @@ class AUC(Metric):
         )
         super().__init__(name)
 
+    def get_config(self) -> dict[str, Any]:
+        """With the thresholds as they were given, without the outer two."""
+        return super().get_config() | {"thresholds": self.thresholds and self.thresholds[1:-1]}
+
     def reset_state(self) -> None:
         self.positives = np.zeros((self.num_thresholds, self.num_labels or 1))  # true, of each
         self.negatives = np.zeros((self.num_thresholds, self.num_labels or 1))  # false
@@ -355,8 +370,8 @@ class AUC(Metric):
 
     def _above(self, scores: Array) -> Array:
         """The number of the last threshold that each score is above; -1 where it is above none."""
-        if self._levels is not None:
-            return np.searchsorted(self._levels, scores) - 1
+        if self.levels is not None:
+            return np.searchsorted(self.levels, scores) - 1
         # Above how many thresholds, less one: 0.5 of three (0, 0.5, 1) is above the first only.
         return np.maximum(
             np.ceil(scores * np.float32(self.num_thresholds - 1)).astype(np.int64) - 1, 0
@@ -371,6 +386,8 @@ class AUC(Metric):
         scores = np.clip(scores, 0, 1)
         truth: Array = np.asarray(y_true, dtype=np.float64).reshape(scores.shape)
         w = losses.weight_per_number(sample_weight, scores.shape)
+        if self.label_weights is not None and not self.multi_label:
+            w = w * np.asarray(self.label_weights)
         labels = scores.shape[-1] if self.multi_label else 1
         scores, truth = scores.reshape(-1, labels), truth.reshape(-1, labels)
         w, counts = w.reshape(-1, labels), []
@@ -387,7 +404,7 @@ class AUC(Metric):
 
     def result(self) -> float:
         areas = self._areas()
-        if self.label_weights is None:
+        if self.label_weights is None or not self.multi_label:
             return float(areas.mean())
         weights = np.asarray(self.label_weights, float)
         return float((areas * weights).sum() / weights.sum())
@@ -395,11 +412,11 @@ class AUC(Metric):
     def _areas(self) -> Array:
         tp, fp = self.positives, self.negatives
         p = tp + fp
-        recall = _ratio(tp, self.all_positives)
+        recall = ratio(tp, self.all_positives)
         if self.curve == "ROC" or self.summation_method != "interpolation":
             roc = self.curve == "ROC"
-            x: Array = _ratio(fp, self.all_negatives) if roc else recall
-            y: Array = recall if roc else _ratio(tp, p)
+            x: Array = ratio(fp, self.all_negatives) if roc else recall
+            y: Array = recall if roc else ratio(tp, p)
             ends: dict[str, Any] = {
                 "interpolation": lambda a, b: (a + b) / 2,
                 "minoring": np.minimum,
@@ -408,12 +425,12 @@ class AUC(Metric):
             return ((x[:-1] - x[1:]) * between(y[:-1], y[1:])).sum(axis=0)
         # interpolated in counts, not in precision: Davis & Goadrich 2006
         d_tp, d_p = tp[:-1] - tp[1:], p[:-1] - p[1:]
-        slope = _ratio(d_tp, np.maximum(d_p, 0))
+        slope = ratio(d_tp, np.maximum(d_p, 0))
         intercept = tp[1:] - slope * p[1:]
         both = (p[:-1] > 0) & (p[1:] > 0)
-        quotient = np.where(both, _ratio(p[:-1], np.maximum(p[1:], 0)), 1.0)
+        quotient = np.where(both, ratio(p[:-1], np.maximum(p[1:], 0)), 1.0)
         area = slope * (d_tp + intercept * np.log(quotient))
-        return _ratio(area, self.all_positives).sum(axis=0)
+        return ratio(area, self.all_positives).sum(axis=0)
 
 
 ours = public_names(__name__).values()

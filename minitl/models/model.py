@@ -86,6 +86,7 @@ class Model(Layer):
         self.input_layers: list[InputLayer] = []
         self.all_layers: list[Layer] = []  # with the InputLayers, farthest from the outputs first
         self.one_input = self.one_output = True
+        self.many_outputs: Any = list  # or tuple, as they were given
         self.input_keys: list[str] | None = None  # of inputs that a `call` takes as a dict
         self.output_keys: list[str] | None = None  # of outputs that are a dict
         self.metadata: dict[str, Any] = {}
@@ -105,6 +106,7 @@ class Model(Layer):
         self.output_keys = sorted(outputs) if isinstance(outputs, dict) else None
         self.one_input = not isinstance(inputs, (list, tuple, dict))
         self.one_output = not isinstance(outputs, (list, tuple, dict))
+        self.many_outputs = tuple if isinstance(outputs, tuple) else list
         if len({id(t) for t in self.inputs}) != len(self.inputs):
             raise ValueError("the same tensor is given twice among the inputs")
         self.input_layers = [_input_layer_of(t) for t in self.inputs]
@@ -141,7 +143,7 @@ class Model(Layer):
         """What there is of each output, as the outputs were given: one, a list, or a dict."""
         if self.output_keys is not None:
             return dict(zip(self.output_keys, outputs, strict=True))
-        return outputs[0] if self.one_output else outputs
+        return outputs[0] if self.one_output else self.many_outputs(outputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         shapes = self.graph.shapes(input_shape if isinstance(input_shape, list) else [input_shape])
@@ -225,8 +227,7 @@ class Model(Layer):
             loss_weights: for several outputs: how much each loss counts.
             metrics: names, Metrics or functions; 'accuracy' is the one that fits the loss.
             weighted_metrics: the same, but sample and class weights count in them.
-            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: Keras's choices between
-                ways to run one and the same step. There is one way here, whatever they say.
+            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: of no effect here.
 
         Raises ValueError for unknown names, showing the nearest; nothing has changed then.
         """

@@ -288,6 +288,8 @@ class Training:
                 elif bar is not None:  # the others began the epoch before the interruption
                     bar.on_epoch_begin(epoch, {})
                 logs = self._run_epoch(source, callbacks)
+                if self.step == 0:  # a generator's end, of which it has warned
+                    break
                 if held_out is not None and (epoch + 1) % self.validation_freq == 0:
                     measured = measure(model, held_out, callbacks)
                     logs |= {f"val_{k}": v for k, v in measured.items()}

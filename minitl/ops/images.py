@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl import kernels
+from minitl import kernels, ops
 from minitl.autograd import Array, Tensor, as_tensor, record
 from minitl.kernels.geometry import Pair, sliding
 from minitl.ops import require
@@ -32,6 +32,32 @@ def average_pool2d(x: Any, window: Pair, strides: Pair, padding: str = "valid") 
     geometry = sliding(x.shape[1:3], window, strides, padding)
     y = kernels.average_pool2d(x.storage, geometry)
     return record("average_pool2d", y, (x, lambda g: kernels.average_pool2d_gradient(g, geometry)))
+
+
+def with_gaps(kernel: Any, rate: Pair) -> Tensor:
+    """A kernel (KH, KW, C, F) with rate - 1 rows and columns of zeros between its own."""
+    (kh, kw, *rest), (rows, columns) = kernel.shape, rate
+    if (rows, columns) == (1, 1):
+        return kernel
+    apart = ops.reshape(kernel, (kh, 1, kw, 1, *rest))
+    apart = ops.pad(apart, ((0, 0), (0, rows - 1), (0, 0), (0, columns - 1), (0, 0), (0, 0)))
+    wide = ops.reshape(apart, (kh * rows, kw * columns, *rest))
+    return wide[: (kh - 1) * rows + 1, : (kw - 1) * columns + 1]
+
+
+def conv2d_wide(
+    x: Any, kernel: Any, bias: Any, strides: Pair, padding: str, rate: Pair, groups: int = 1
+) -> Tensor:
+    """`conv2d` with gaps in its window (dilation), or in groups: each share of the filters sees its
+    own share of the channels, kernel (KH, KW, C / groups, F)."""
+    x, kernel, g = as_tensor(x), with_gaps(kernel, rate), groups
+    if g == 1:
+        return ops.conv2d(x, kernel, bias, strides, padding)
+    c, f = x.shape[-1] // g, kernel.shape[-1] // g
+    require(c * g == x.shape[-1] and f * g == kernel.shape[-1], "conv2d", "whole groups", x, kernel)
+    cuts = [(x[..., i * c : i * c + c], kernel[..., i * f : i * f + f]) for i in range(g)]
+    y = ops.concatenate([ops.conv2d(a, k, None, strides, padding) for a, k in cuts], -1)
+    return y if bias is None else y + bias
 
 
 def depthwise_conv2d(x: Any, kernel: Any, strides: Pair, padding: str = "valid") -> Tensor:

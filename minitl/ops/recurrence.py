@@ -55,6 +55,7 @@ class Walk:
         bias: (G*U,), added to the product with R; None but for `gru`.
         activation, recurrent_activation: functions of `ops` that stand in `FORMULAS`.
         masks: (G, N, U) or None: factors of h[t-1] into each gate (dropout), the same at each step.
+        counting: (T, N, 1) or None: where a step does not count (False), the state stays as it is.
 
     Attributes:
         h: (T + 1, N, U), the states; h[0] = 0.
@@ -76,8 +77,9 @@ class Walk:
         activation: Callable = tanh,
         recurrent_activation: Callable = sigmoid,
         masks: Array | None = None,
+        counting: Array | None = None,
     ):
-        self.z, self.kernel, self.masks = z, kernel, masks
+        self.z, self.kernel, self.masks, self.counting = z, kernel, masks, counting
         self.bias: Any = 0 if bias is None else bias
         self.act, self.s = FORMULAS[activation], FORMULAS[recurrent_activation]
         (self.steps, self.n, _), self.units = z.shape, len(kernel)
@@ -86,6 +88,20 @@ class Walk:
 
     def output(self) -> Array:
         return self.h[1:]
+
+    def stay(self, t: int, *pairs: tuple[Array, Array]) -> None:
+        """Of each pair (new, old) the new state becomes the old one where step t does not count."""
+        if self.counting is not None:
+            for new, old in pairs:
+                np.copyto(new, old, where=~self.counting[t])
+
+    def passing(self, t: int, *gradients: Array) -> list[tuple[Array, Any]]:
+        """Each gradient in two: what goes through step t, and what passes it by."""
+        if self.counting is None:
+            return [(g, 0) for g in gradients]
+        return [
+            (np.where(self.counting[t], g, 0), np.where(self.counting[t], 0, g)) for g in gradients
+        ]
 
     def kernel_gradient(self) -> Array:
         """dL/dR, from h and dq."""
@@ -172,6 +188,7 @@ class LSTMWalk(Walk):
             c[t + 1] = f[t] * c[t] + i[t] * k[t]
             shown[t] = act.f(c[t + 1])
             h[t + 1] = o[t] * shown[t]
+            self.stay(t, (c[t + 1], c[t]), (h[t + 1], h[t]))
 
     def output(self) -> Array:
         return np.concatenate([self.h[1:], self.c[self.steps :]])
@@ -187,12 +204,13 @@ class LSTMWalk(Walk):
         to_memory = o * act.slope(shown)
         dh, dc = np.zeros_like(self.h[0]), g[self.steps]
         for t in reversed(range(self.steps)):
-            dh = dh + g[t]
+            (dh, dh_by), (dc, dc_by) = self.passing(t, dh + g[t], dc)
             dc = dc + dh * to_memory[t]
             da[t, :, :3] *= dc[:, np.newaxis]
             da[t, :, 3] *= dh
-            dc = dc * f[t]
-            dh = _recur_input_gradient(da[t].reshape(self.n, -1), self.kernel, self.masks)
+            dc = dc * f[t] + dc_by
+            back = _recur_input_gradient(da[t].reshape(self.n, -1), self.kernel, self.masks)
+            dh = back + dh_by
 
 
 class GRUWalk(Walk):
@@ -224,6 +242,7 @@ class GRUWalk(Walk):
             q_k[t] = q[:, 2]
             k[t] = self.act.f(given[:, 2] + r[t] * q_k[t])
             h[t + 1] = u[t] * h[t] + (1 - u[t]) * k[t]
+            self.stay(t, (h[t + 1], h[t]))
 
     def backward(self, g: Array) -> None:
         h, s, dz = self.h, self.s, self.room_for_dz()
@@ -237,11 +256,11 @@ class GRUWalk(Walk):
         dq[:, :, 2] = dz[:, :, 2] * r
         dh = np.zeros_like(h[0])
         for t in reversed(range(self.steps)):
-            dh = dh + g[t]
+            ((dh, by),) = self.passing(t, dh + g[t])
             dz[t] *= dh[:, np.newaxis]
             dq[t] *= dh[:, np.newaxis]
             back = _recur_input_gradient(dq[t].reshape(self.n, -1), self.kernel, self.masks)
-            dh = dh * u[t] + back
+            dh = dh * u[t] + back + by
 
 
 class ResetBeforeWalk(Walk):
@@ -268,6 +287,7 @@ class ResetBeforeWalk(Walk):
             self.parts[t, :, :2] = self.s.f(given[:, :2] + q.reshape(n, 2, units))
             k[t] = self.act.f(given[:, 2] + _recur(r[t] * h[t], *of_candidate))
             h[t + 1] = u[t] * h[t] + (1 - u[t]) * k[t]
+            self.stay(t, (h[t + 1], h[t]))
 
     def halves(self) -> list[tuple[Array, Array | None]]:
         """(R, masks) of the two gates, and of the candidate."""
@@ -285,12 +305,12 @@ class ResetBeforeWalk(Walk):
         dz[:, :, 2] = (1 - u) * self.act.slope(k)
         dh = np.zeros_like(h[0])
         for t in reversed(range(self.steps)):
-            dh = dh + g[t]
+            ((dh, by),) = self.passing(t, dh + g[t])
             dz[t, :, ::2] *= dh[:, np.newaxis]
             p = _recur_input_gradient(dz[t, :, 2], *of_candidate)
             dz[t, :, 1] *= p
             both = dz[t, :, :2].reshape(self.n, -1)
-            dh = dh * u[t] + p * r[t] + _recur_input_gradient(both, *of_gates)
+            dh = dh * u[t] + p * r[t] + _recur_input_gradient(both, *of_gates) + by
 
     def kernel_gradient(self) -> Array:
         (_, first), (_, last) = self.halves()

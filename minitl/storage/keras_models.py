@@ -191,10 +191,21 @@ def _target(filepath: str | Path, overwrite: bool, *endings: str) -> Path:
     return path
 
 
-def save_model(model: Model, filepath: str | Path, overwrite: bool = True) -> None:
-    """Write architecture, weights and metadata to one file: HDF5 (`.h5`), or Keras 3's `.keras`."""
+def save_model(
+    model: Model, filepath: str | Path, overwrite: bool = True, include_optimizer: bool = True
+) -> None:
+    """Write architecture, weights and metadata to one file: HDF5 (`.h5`), or Keras 3's `.keras`.
+
+    Without `include_optimizer` nothing of `compile` is kept.
+    """
     if not model.outputs:
         raise ValueError(f"{model.name!r} has no shapes yet; build it, or fit it, before saving")
+    if not include_optimizer and model.compiled is not None:
+        kept, model.compiled, model.optimizer = (model.compiled, model.optimizer), None, None
+        try:
+            return save_model(model, filepath, overwrite)
+        finally:
+            model.compiled, model.optimizer = kept
     path = _target(filepath, overwrite, ".keras")
     notes = _notes(model)
     if path.suffix == ".keras":

@@ -42,8 +42,8 @@ def activated(g: OnnxGraph, layer: Any, function: Any, x: Value) -> Value:
     """function(x), for one of minitl's activations."""
     if function is act.linear:
         return x
-    if function in (act.softmax, act.log_softmax):
-        operator = "Softmax" if function is act.softmax else "LogSoftmax"
+    if function in (act.softmax, ops.softmax, act.log_softmax):
+        operator = "LogSoftmax" if function is act.log_softmax else "Softmax"
         y = g.node(operator, x.name, axis=x.axis(-1))
     elif function is act.relu6:
         y = g.node("Clip", x.name, 0.0, 6.0)
@@ -161,7 +161,8 @@ def _convolution(g: OnnxGraph, layer: Any, x: Value) -> Value:
         return np.moveaxis(w, (-1, -2), (0, 1))  # HWIO -> OIHW
 
     bias = there(g, layer.bias)
-    y = g.node("Conv", g.first(x), g.weight(layer.kernel, turned), *bias, **_sliding(layer))
+    how = _sliding(layer) | {"group": layer.groups}
+    y = g.node("Conv", g.first(x), g.weight(layer.kernel, turned), *bias, **how)
     return activated(g, layer, layer.activation, Value(y, x.shape, True))
 
 
@@ -182,10 +183,12 @@ def _depthwise(g: OnnxGraph, layer: Any, x: Value) -> Value:
 
 def _sliding(layer: Any) -> dict[str, Any]:
     """Of odd padding Keras puts the larger half behind, and so does SAME_UPPER."""
-    strides = layer.strides if isinstance(layer.strides, tuple) else (layer.strides,)
+    how = {"strides": np.atleast_1d(layer.strides).tolist()}
+    if hasattr(layer, "dilation_rate"):
+        how["dilations"] = np.atleast_1d(layer.dilation_rate).tolist()
     if layer.padding == "causal":
-        return {"strides": strides, "pads": [layer.kernel_size - 1, 0]}
-    return {"strides": strides, "auto_pad": {"valid": "VALID", "same": "SAME_UPPER"}[layer.padding]}
+        return how | {"pads": [(layer.kernel_size - 1) * layer.dilation_rate, 0]}
+    return how | {"auto_pad": {"valid": "VALID", "same": "SAME_UPPER"}[layer.padding]}
 
 
 @writes(k.MaxPooling2D, k.MaxPooling1D, k.AveragePooling2D, k.AveragePooling1D)
@@ -233,9 +236,15 @@ def _concatenate(g: OnnxGraph, layer: Any, x: list[Value]) -> Value:
     return Value(g.node("Concat", *names, axis=axis), x[0].shape, first)
 
 
+def _last_axis(layer: Any, x: Value) -> Any:
+    if layer.axis not in (-1, len(x.shape) - 1):
+        raise ValueError(f"{layer} normalises axis {layer.axis}; export writes the last one only")
+    return x.shape[-1]
+
+
 @writes(k.BatchNormalization)
 def _batch_normalization(g: OnnxGraph, layer: Any, x: Value) -> Value:
-    c: Any = x.shape[-1]
+    c = _last_axis(layer, x)
     gamma = g.weight(layer.gamma) if layer.scale else np.ones(c)
     beta = g.weight(layer.beta) if layer.center else np.zeros(c)
     kept = [g.weight(v) for v in (layer.moving_mean, layer.moving_variance)]
@@ -245,24 +254,25 @@ def _batch_normalization(g: OnnxGraph, layer: Any, x: Value) -> Value:
 
 @writes(k.LayerNormalization)
 def _layer_normalization(g: OnnxGraph, layer: Any, x: Value) -> str:
-    c: Any = x.shape[-1]
+    c = _last_axis(layer, x)
     gamma = g.weight(layer.gamma) if layer.scale else np.ones(c)
     beta = [g.weight(layer.beta)] if layer.center else []
     how = {"axis": -1, "epsilon": float(layer.epsilon)}
     return g.node("LayerNormalization", g.last(x), gamma, *beta, **how)
 
 
+@writes(k.Embedding)
+def _embedding(g: OnnxGraph, layer: Any, x: Value) -> str:
+    if layer.mask_zero:
+        raise ValueError(f"{layer} makes a mask, and in an ONNX file every step counts")
+    index = g.node("Cast", g.last(x), to=g.onnx.TensorProto.INT64)
+    return g.node("Gather", g.weight(layer.embeddings), index, axis=0)
+
+
 @writes(k.Normalization)
 def _normalization(g: OnnxGraph, layer: Any, x: Value) -> str:
-    axes = np.atleast_1d([] if layer.axis is None else layer.axis) % len(x.shape)
-    kept: Any = [n if a in axes else 1 for a, n in enumerate(x.shape)]
-    given = (
-        [v.storage for v in layer.adapted[:2]] if layer.adapted else [layer.mean, layer.variance]
-    )
-    arrays = [np.asarray(v) for v in given]
-    mean, variance = (v.reshape(kept) if v.size == np.prod(kept) else v for v in arrays)
-    shift = mean.astype(np.float32)
-    deviation = np.maximum(np.sqrt(variance.astype(np.float32)), np.float32(1e-7))
+    shift = layer.mean.astype(np.float32)
+    deviation = np.maximum(np.sqrt(layer.variance.astype(np.float32)), np.float32(1e-7))
     if layer.invert:
         return g.node("Add", g.node("Mul", g.last(x), deviation), shift)
     return g.node("Div", g.node("Sub", g.last(x), shift), deviation)
@@ -439,10 +449,7 @@ TABLE: dict[type, Callable[[OnnxGraph, Any, str], str]] = {
         "Add", g.node("Mul", x, np.float64(layer.scale)), np.float64(layer.offset)
     ),
     k.UnitNormalization: lambda g, layer, x: g.node(
-        "Div", x, g.node("Max", g.node("ReduceL2", x, axes=[-1], keepdims=1), 1e-12)
-    ),
-    k.Embedding: lambda g, layer, x: g.node(
-        "Gather", g.weight(layer.embeddings), g.node("Cast", x, to=g.onnx.TensorProto.INT64), axis=0
+        "Div", x, g.node("Max", g.node("ReduceL2", x, axes=[layer.axis], keepdims=1), 1e-12)
     ),
 }
 writes(*TABLE)(lambda g, layer, x: TABLE[type(layer)](g, layer, g.last(x)))

@@ -92,7 +92,7 @@ def serialize(value: Any) -> Any:
         if not str(getattr(value, "__module__", "")).startswith("minitl."):
             raise ValueError(f"{value!r} is no part of minitl and cannot be saved by name")
         return value.__name__
-    return value.item() if hasattr(value, "item") else value  # NumPy's numbers as Python's
+    return value.tolist() if hasattr(value, "tolist") else value  # NumPy's numbers as Python's
 
 
 class _Settable:

@@ -24,8 +24,8 @@ from minitl.study.results import Part
 from minitl.study.texts import Text, all_texts
 
 PARTS = arithmetic.PARTS | training.PARTS
-# Seconds of computing. In the network kernels may have to be compiled first; `network.SECONDS` bounds
-# what a learner's slow function takes of it.
+# Seconds of computing. In the network kernels may have to be compiled first; `network.SECONDS`
+# bounds what a learner's slow function takes of it.
 FOR_CHECKS, FOR_NETWORK = 60, 240
 LONGEST = 600  # seconds by the clock, for what does not even compute
 

@@ -25,13 +25,7 @@ IMAGE = np.ones((1, 4, 4, 2), np.float32)
 BAD = np.where(np.arange(4)[:, None] == 2, np.nan, X).astype(np.float32)
 
 REFUSED = {
-    "dilated convolution": (lambda k: k.layers.Conv2D(2, 3, dilation_rate=2), "dilation_rate"),
-    "grouped convolution": (lambda k: k.layers.Conv2D(2, 3, groups=2), "groups"),
     "channels first": (lambda k: k.layers.MaxPooling2D(data_format="channels_first"), "N, H, W, C"),
-    "another axis to normalise": (
-        lambda k: k.layers.BatchNormalization(axis=1)(IMAGE),
-        "last axis",
-    ),
     "rare activations": (lambda k: k.layers.Dense(2, activation="celu"), "unknown activation"),
     "recurrent layers that remember the last batch": (
         lambda k: k.layers.LSTM(2, stateful=True),

@@ -101,7 +101,6 @@ def test_misspelt_arguments(make, message):
         (lambda: Conv2D(2, (3, 3, 3)), r"kernel_size must be a positive integer or two"),
         (lambda: Conv2D(2, 3, strides=0), "strides must be a positive integer"),
         (lambda: Conv2D(2, 3, padding="smae"), "padding must be 'valid' or 'same', got 'smae'"),
-        (lambda: Conv2D(2, 3, dilation_rate=2), "dilation_rate=1 and groups=1 only"),
         (lambda: Conv2D(2, 3, data_format="channels_first"), r"\(N, H, W, C\).*channels_first"),
         (lambda: layers.MaxPooling2D(0), "pool_size must be a positive integer"),
         (lambda: layers.MaxPooling2D(padding="full"), "padding must be 'valid' or 'same'"),
@@ -201,10 +200,11 @@ def test_merging_what_does_not_fit(layer, shapes, message):
 
 
 def test_tensor_of_another_dtype():
-    layer = Dense(2, name="head")
-    with pytest.raises(TypeError, match=r"'head' computes in float32, but its input .* float64"):
-        layer(Tensor(np.ones((1, 2))))
-    assert layer(np.ones((1, 2))).dtype == np.float32  # arrays are converted
+    layer, x = Dense(2, name="head"), Tensor(np.ones((1, 2)), requires_grad=True)
+    y = layer(x)
+    assert y.dtype == layer(np.ones((1, 2), int)).dtype == np.float32
+    (gradient,) = backward(y.sum(), [x])  # in its own dtype
+    assert gradient.dtype == np.float64 and gradient[0] == pytest.approx(layer.kernel.data.sum(1))
 
 
 def test_symbolic_tensors_are_no_arrays():
@@ -327,8 +327,31 @@ def test_batch_normalization_moves_its_averages_in_training_only():
 
 
 def test_batch_normalization_of_another_axis():
-    with pytest.raises(ValueError, match="normalises the last axis only, got axis=1"):
-        layers.BatchNormalization(axis=1)(np.ones((2, 3, 3, 4)))
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    y = layers.BatchNormalization(axis=1)(x, training=True).storage
+    last = layers.BatchNormalization()(np.moveaxis(x, 1, -1), training=True).storage
+    np.testing.assert_allclose(y, np.moveaxis(last, -1, 1), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="normalises an axis after the batch, got axis=0"):
+        layers.BatchNormalization(axis=0)(x)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gaps_and_groups_of_convolutions(groups):
+    """A window with gaps is a wide one with zeros; each group is a convolution of its own."""
+    x = np.random.default_rng(0).standard_normal((2, 9, 8, 4)).astype(np.float32)
+    layer = Conv2D(6, (3, 2), padding="same", dilation_rate=(2, 3), groups=groups)
+    y, kernel = layer(x).storage, layer.kernel.data
+    wide = np.zeros((5, 4, 4 // groups, 6), np.float32)
+    wide[::2, ::3] = kernel
+    for i in range(groups):
+        f, c = 6 // groups, 4 // groups
+        plain = Conv2D(f, (5, 4), padding="same", use_bias=False)
+        share = x[..., i * c : (i + 1) * c]
+        plain.build(share.shape)
+        plain.set_weights([wide[..., i * f : (i + 1) * f]])
+        found = y[..., i * f : (i + 1) * f]
+        np.testing.assert_allclose(found, plain(share).storage, rtol=1e-4, atol=1e-5)
+    assert layer.compute_output_shape(x.shape) == y.shape
 
 
 def test_flatten_of_an_open_shape():

@@ -197,7 +197,7 @@ PUBLIC = {
     cls.__name__
     for cls in (getattr(layers, name) for name in layers.__all__)
     if isinstance(cls, type) and issubclass(cls, Layer) and cls is not Layer
-} - {"Operation", "Lambda", "Embedding"}  # of tests/keras_live/test_ops.py, and test_guides.py
+} - {"Operation", "Lambda", "Embedding", "Masking"}  # of test_ops, test_guides, test_masking
 
 
 def test_every_layer_has_a_gradient_test():

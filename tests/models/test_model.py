@@ -511,8 +511,11 @@ def test_a_sequential_begins_with_what_its_first_layer_says(given):
         Dense(2, input_shap=(3,))
 
 
-def test_masks_are_none_or_refused():
-    assert Dense(2).supports_masking and not Flatten().supports_masking
-    assert Dense(2).compute_mask(np.ones((2, 3))) is None
-    with pytest.raises(ValueError, match="takes no mask"):
-        Dense(2).compute_mask(np.ones((2, 3)), np.ones(2, bool))
+def test_a_tuple_of_outputs_stays_one():
+    x = Input((2,))
+    model = Model(x, (Dense(1)(x), Dense(3)(x)))
+    found = model(np.ones((4, 2)))
+    assert isinstance(found, tuple) and [y.shape for y in found] == [(4, 1), (4, 3)]
+    first, second = outer = model(Input((2,)))
+    assert isinstance(outer, tuple) and (first.shape, second.shape) == ((None, 1), (None, 3))
+    assert isinstance(model.predict(np.ones((4, 2)), verbose=0), tuple)

@@ -72,11 +72,12 @@ def test_forward_is_the_formula(dropped):
 @pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize("activation", recurrence.FORMULAS, ids=lambda f: f.__name__)
 def test_gradients(activation, dropped):
+    counting = normal(T, N, 1) > 0 if dropped else None
     for gate in (ops.sigmoid, ops.tanh):
-        settings = (activation, gate, masks(4) if dropped else None)
+        settings = (activation, gate, masks(4) if dropped else None, counting)
         inputs = [normal(T, N, 4 * U), normal(U, 4 * U, seed=1) / 3]
         check_gradients(lambda z, k, how=settings: lstm(z, k, *how), inputs)
-        settings = (activation, gate, masks(3) if dropped else None)
+        settings = (activation, gate, masks(3) if dropped else None, counting)
         inputs = [normal(T, N, 3 * U), normal(U, 3 * U, seed=1) / 3]
         check_gradients(lambda z, k, how=settings: gru_reset_before(z, k, *how), inputs)
         check_gradients(lambda z, k, b, how=settings: gru(z, k, b, *how), [*inputs, normal(3 * U)])

@@ -40,16 +40,16 @@ class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
         stateful: only False.
         unroll: of no effect; the loop over time is Python's anyway.
 
-    Differs from Keras: every step is read (there are no masks of time), every sequence starts from
-    a state of zeros (no initial_state), and there are four activations.
+    A step that does not count by the input's mask (`masking.py`) leaves the state as it is; its
+    output is the one before, or 0 with `zero_output_for_mask`. Differs from Keras: every sequence
+    starts from a state of zeros (no initial_state), and there are four activations.
     """
 
     gates: int = 0
     # From z (T, N, G*U) and masks of the state: h of all steps (T, N, U), and the last states.
-    _loop: Callable[[Tensor, Array | None], tuple[Tensor, list[Tensor]]]
+    _loop: Callable[..., tuple[Tensor, list[Tensor]]]
     _bias: Callable[[], tuple[tuple[int, ...], Any]]  # b's shape, and its initializer
-    # How Keras computes it, and what becomes of masks, which are not there.
-    idle_settings = frozenset({"implementation", "use_cudnn", "zero_output_for_mask"})
+    idle_settings = frozenset({"implementation", "use_cudnn"})  # how Keras computes it
 
     def __init__(
         self,
@@ -72,9 +72,11 @@ class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
         go_backwards: bool = False,
         stateful: bool = False,
         unroll: bool = False,
+        zero_output_for_mask: bool = False,
         **kwargs: Any,
     ):
         super().__init__(seed, **kwargs)
+        self.zero_output_for_mask = zero_output_for_mask
         self.units, self.use_bias = int(units), use_bias
         self.activation = ops.activation(activation)
         self.recurrent_activation = ops.activation(recurrent_activation)
@@ -116,11 +118,10 @@ class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
         rng: Any = None,
         **others: Any,
     ) -> Any:
-        x = others.pop("inputs", x)
-        if there := [name for name, value in others.items() if value is not None]:
-            reason = "it starts from a state of zeros and reads every step"
-            raise TypeError(f"{self} takes no {there[0]!r}: {reason}")
-        return super().__call__(x, *more, training=training, rng=rng)
+        if others.pop("initial_state", None) is not None:
+            raise TypeError(f"{self} takes no 'initial_state': it starts from a state of zeros")
+        others = {name: value for name, value in others.items() if value is not None}
+        return super().__call__(x, *more, training=training, rng=rng, **others)
 
     def build(self, input_shape: Shape) -> None:
         d, u, g = input_shape[-1], self.units, self.gates
@@ -133,14 +134,19 @@ class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
             shape, start = self._bias()
             self.bias = self.add_weight("bias", shape, start, regularizer=self.bias_regularizer)
 
-    def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Any:
+    def call(self, x: Tensor, training: bool = False, rng: Rng = None, mask: Any = None) -> Any:
         n, steps, d = x.shape
         if steps == 0:
             raise ValueError(f"{self.name!r} got sequences without a single step: shape {x.shape}")
+        counting = None if mask is None else np.asarray(mask, bool).T[..., None]  # (T, N, 1)
         masks = self._masks(n, d, x.dtype, rng) if training and self.random else [None, None]
         x = ops.transpose(x, (1, 0, 2))  # (T, N, D): a step is then one piece of memory
         x = x[::-1] if self.go_backwards else x
-        h, states = self._loop(self._input_share(x, masks[0]), masks[1])
+        if counting is not None and self.go_backwards:
+            counting = counting[::-1]
+        h, states = self._loop(self._input_share(x, masks[0]), masks[1], counting)
+        if self.zero_output_for_mask and counting is not None:
+            h = h * counting.astype(h.dtype)
         y = ops.transpose(h, (1, 0, 2)) if self.return_sequences else h[steps - 1]
         return [y, *states] if self.return_state else y
 
@@ -173,6 +179,11 @@ class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
 
         of_input = mask(self.dropout, self.gates if self.recurrent_dropout else 1, n, d)
         return [of_input, mask(self.recurrent_dropout, self.gates, n, self.units)]
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """That of the input, where there is still one output per step."""
+        mask = mask if self.return_sequences else None
+        return [mask, *[None] * (2 if self.gates == 4 else 1)] if self.return_state else mask
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         n, steps, _ = input_shape
@@ -224,9 +235,9 @@ class LSTM(Recurrent, gates=4):
 
         return (4 * self.units,), start
 
-    def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
+    def _loop(self, z: Tensor, *masks: Array | None) -> tuple[Tensor, list[Tensor]]:
         steps = z.shape[0]
-        how = (self.activation, self.recurrent_activation, masks)
+        how = (self.activation, self.recurrent_activation, *masks)
         y = recurrence.lstm(z, self.recurrent_kernel, *how)
         return y[:steps], [y[steps - 1], y[steps]] if self.return_state else []
 
@@ -250,8 +261,8 @@ class GRU(Recurrent, gates=3):
     def _input_bias(self) -> Any:
         return self.bias[0] if self.use_bias and self.reset_after else self.bias
 
-    def _loop(self, z: Tensor, masks: Array | None) -> tuple[Tensor, list[Tensor]]:
-        how = (self.activation, self.recurrent_activation, masks)
+    def _loop(self, z: Tensor, *masks: Array | None) -> tuple[Tensor, list[Tensor]]:
+        how = (self.activation, self.recurrent_activation, *masks)
         if self.reset_after:
             bias = self.bias[1] if self.use_bias else None
             h = recurrence.gru(z, self.recurrent_kernel, bias, *how)

@@ -151,6 +151,8 @@ class Bidirectional(_Wrapper, inner=("forward_layer", "backward_layer")):
                 raise ValueError(f"Bidirectional needs two layers of the same {what}")
         if self.forward_layer.go_backwards == self.backward_layer.go_backwards:
             raise ValueError("Bidirectional needs two layers of which one has go_backwards=True")
+        for each in (self.forward_layer, self.backward_layer):
+            each.zero_output_for_mask = each.return_sequences  # as in Keras
         if not self.trainable:
             self.trainable = False  # of the layers inside, too
 
@@ -170,6 +172,12 @@ class Bidirectional(_Wrapper, inner=("forward_layer", "backward_layer")):
         merge = MERGING[self.merge_mode]
         outputs = [y, back] if merge is None else [merge(y, back)]
         return outputs + states + more if states or merge is None else outputs[0]
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Those of the layers inside, for each output and state."""
+        y, *states = _listed(self.forward_layer.compute_mask(inputs, mask))
+        outputs = [y, y] if self.merge_mode is None else [y]
+        return outputs + states + states if states or len(outputs) > 1 else y
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         y, *states = _listed(self.forward_layer.compute_output_shape(input_shape))
