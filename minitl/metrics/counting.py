@@ -33,6 +33,7 @@ class MeanIoU(Metric):
         self,
         num_classes: Count,
         name: str | None = None,
+        *,
         ignore_class: int | None = None,
         sparse_y_true: bool = True,
         sparse_y_pred: bool = True,
@@ -69,9 +70,13 @@ class IoU(MeanIoU):
     """Intersection over union, TP / (TP + FP + FN): the mean of the classes `target_class_ids`."""
 
     def __init__(
-        self, num_classes: Count, target_class_ids: Sequence[int], *args: Any, **kwargs: Any
+        self,
+        num_classes: Count,
+        target_class_ids: Sequence[int],
+        name: str | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(num_classes, *args, **kwargs)
+        super().__init__(num_classes, name, **kwargs)
         self.target_class_ids = self.targets = list(target_class_ids)
         if self.targets and max(self.targets) >= num_classes:
             raise ValueError(f"target_class_ids are below {num_classes}, got {target_class_ids!r}")
@@ -101,11 +106,13 @@ class OneHotMeanIoU(MeanIoU):
         self,
         num_classes: Count,
         name: str | None = None,
+        *,
         ignore_class: int | None = None,
         sparse_y_pred: bool = False,
         axis: int = -1,
     ):
-        super().__init__(num_classes, name, ignore_class, False, sparse_y_pred, axis)
+        how: Any = {"ignore_class": ignore_class, "sparse_y_pred": sparse_y_pred, "axis": axis}
+        super().__init__(num_classes, name, sparse_y_true=False, **how)
 
 
 class OneHotIoU(IoU):
@@ -116,12 +123,13 @@ class OneHotIoU(IoU):
         num_classes: Count,
         target_class_ids: Sequence[int],
         name: str | None = None,
+        *,
         ignore_class: int | None = None,
         sparse_y_pred: bool = False,
         axis: int = -1,
     ):
-        more = (name, ignore_class, False, sparse_y_pred, axis)
-        super().__init__(num_classes, target_class_ids, *more)
+        how: Any = {"ignore_class": ignore_class, "sparse_y_pred": sparse_y_pred, "axis": axis}
+        super().__init__(num_classes, target_class_ids, name, sparse_y_true=False, **how)
 
 
 class _Best(Counts):
@@ -255,7 +263,7 @@ class R2Score(Metric):
 class PearsonCorrelation(MeanPerSample):
     """The mean over the samples of the correlation of y and t along the `axis`."""
 
-    def __init__(self, name: str | None = None, axis: int = -1):
+    def __init__(self, name: str | None = None, *, axis: int = -1):
         self.axis = axis
         super().__init__(name)
 

@@ -53,6 +53,9 @@ ALLOWED = {
         for name in ("DepthwiseConv2D", "SeparableConv2D", "SeparableConvolution2D")
         for what in ("initializer", "regularizer")
     },
+    ("layers.LSTM", "zero_output_for_mask"): "among Keras's **kwargs",
+    ("layers.GRU", "zero_output_for_mask"): "among Keras's **kwargs",
+    ("Model.save", "include_optimizer"): "among Keras's **kwargs",
     ("metrics.Metric", "name"): "comes second in Keras, after dtype, which minitl has not",
     ("metrics.get", "loss"): "minitl resolves 'accuracy' here",
     ("metrics.get", "output_shape"): "minitl resolves 'accuracy' here",

@@ -26,7 +26,6 @@ BAD = np.where(np.arange(4)[:, None] == 2, np.nan, X).astype(np.float32)
 
 REFUSED = {
     "channels first": (lambda k: k.layers.MaxPooling2D(data_format="channels_first"), "N, H, W, C"),
-    "rare activations": (lambda k: k.layers.Dense(2, activation="celu"), "unknown activation"),
     "recurrent layers that remember the last batch": (
         lambda k: k.layers.LSTM(2, stateful=True),
         "stateful=True is not there",
@@ -34,10 +33,6 @@ REFUSED = {
     "a first state": (
         lambda k: k.layers.GRU(2)(SEQUENCE, initial_state=[X[:2]]),
         "takes no 'initial_state'",
-    ),
-    "masked steps": (
-        lambda k: k.layers.LSTM(2)(SEQUENCE, mask=np.ones((2, 3), bool)),
-        "takes no 'mask'",
     ),
     "other activations of gates": (
         lambda k: k.layers.LSTM(2, recurrent_activation="softmax"),
