@@ -197,6 +197,11 @@ CASES |= {
 }
 CASES |= {
     "gelu": [("", ops.gelu, [normal(2, 3)])],
+    "silu": [("", ops.silu, [normal(2, 3)])],
+    "bent": [  # what `relu` takes for arguments that are not the usual ones
+        ("6", lambda x: ops.bent(x, max_value=6), [8 * apart(3, 4)]),
+        ("leaky", lambda x: ops.bent(x, 0.1, 0.4, 0.2), [apart(3, 4) + 0.01]),
+    ],
     "binary_crossentropy": [
         ("", lambda p: ops.binary_crossentropy([[0.2, 1.0, 0.0]], p), [positive(1, 3) / 3]),
         ("logits", lambda z: ops.binary_crossentropy([[0.2, 1, 0]], z, True), [normal(1, 3)]),
