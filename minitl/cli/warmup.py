@@ -53,10 +53,20 @@ def warm_up(dtype: str = "float32") -> None:
         model.compile(optimizer, losses.CategoricalCrossentropy())
         model.fit(images, labels, verbose=0)
     model.predict(images, verbose=0)
+    Model(x, _residual(x, same)).predict(images, verbose=0)
     for layer in _layers_on_images(settings):  # whose kernels nothing above may have called
         given = Tensor(images.astype(dtype), requires_grad=True)
         y = layer(given, training=True, rng=np.random.default_rng(0))
         backward(y, [given], np.ones_like(y.data))
+
+
+def _residual(x: Any, settings: dict[str, Any]) -> Any:
+    """Two blocks whose sums are computed with the convolutions before them, of 3x3 and of 1x1."""
+    h = layers.Conv2D(16, 1, **settings)(x)
+    for window in (3, 1):
+        branch = layers.Conv2D(16, window, **settings)(h)
+        h = layers.Activation("relu", dtype=settings["dtype"])(layers.Add()([branch, h]))
+    return h
 
 
 def _layers_on_images(settings: dict[str, Any]) -> Iterator[Layer]:

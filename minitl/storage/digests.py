@@ -26,6 +26,7 @@ SIZE = 16  # bytes of a sample's digest
 WORKERS = os.cpu_count() or 1
 # Where classes and functions of minitl once were: files with digests of the place outlive a move.
 FORMER_PLACES = {
+    "minitl.activations": ["silu"],
     "minitl.applications.common": ["preprocess_input"],
     "minitl.layers.pooling": ["MaxPooling2D"],
     "minitl.ops": ["sigmoid", "tanh"],

@@ -226,6 +226,11 @@ class SeededLayer(Layer):
         return self.layer.compute_output_shape(input_shape)
 
 
+# Settings that layers did not have when the first feature files were written, as they were then:
+# these are left out, so that the files outlive them.
+LATER = {"dilation_rate": (1, 1), "groups": 1, "noise_shape": None, "zero_output_for_mask": False}
+
+
 def architecture(graph: Graph) -> str:
     """Hexadecimal digest of layers' settings and connections, without names, weights, freezing."""
     place = {id(t): i for i, t in enumerate(graph.inputs)}
@@ -256,6 +261,7 @@ def settings_of(layer: Layer) -> Any:
         return architecture(open_up(inner))
     settings = {n: getattr(layer, n) for n in _settings(type(layer)) if hasattr(layer, n)}
     plain = {n: v for n, v in settings.items() if not isinstance(v, Layer)}
+    plain = {n: v for n, v in plain.items() if n not in LATER or v != LATER[n]}
     return [type(layer), plain, [settings_of(each) for each in layer.sublayers()]]
 
 

@@ -16,7 +16,7 @@ import pytest
 from minitl.kernels.geometry import sliding
 from minitl.study import all_texts, arithmetic, training
 from minitl.study.checks import check
-from minitl.study.results import Run, same
+from minitl.study.results import Run, copied, same
 from minitl.study.symptoms import versions
 from tests.study.mutants import mutants
 
@@ -141,7 +141,8 @@ def test_listed_symptoms_are_wrong_versions(number):
         for part in parts:
             runs = []
             for label, given in part.cases(np.random.default_rng(0)):
-                run = Run(label, given, part.results(part.right, dict(given)), {})
+                of_their_own = {name: copied(value) for name, value in given.items()}
+                run = Run(label, given, part.results(part.right, of_their_own), {})
                 runs.append(run)
             values = versions(part, version, runs)
             found.append(
