@@ -203,7 +203,7 @@ def sequence():
     [
         (head, "60be65724135b84873b9a2b4a1258a565ae9f9f82ee75411108255561fcdee1a"),
         (pooled, "8096cae539fa7b8161b79a6a920a0619175a11df9bd25fa890bd52c1e6d0f642"),
-        (sequence, "f04eb3ad51d24e45db82d457430799599acd4774612cb840ed0a3b7938d703b3"),
+        (sequence, "9f68c4fc9d1494800cc4d01931da55b4f6321bd42dfb1e0fad015bcc4933c8b2"),
     ],
 )
 def test_architectures_have_the_digests_that_feature_files_hold(make, digest):

@@ -76,7 +76,7 @@ class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
         **kwargs: Any,
     ):
         super().__init__(seed, **kwargs)
-        self.zero_output_for_mask = zero_output_for_mask
+        self.zero_output_for_mask = self.zeros_where_masked = zero_output_for_mask
         self.units, self.use_bias = int(units), use_bias
         self.activation = ops.activation(activation)
         self.recurrent_activation = ops.activation(recurrent_activation)
@@ -145,7 +145,7 @@ class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
         if counting is not None and self.go_backwards:
             counting = counting[::-1]
         h, states = self._loop(self._input_share(x, masks[0]), masks[1], counting)
-        if self.zero_output_for_mask and counting is not None:
+        if self.zeros_where_masked and counting is not None:
             h = h * counting.astype(h.dtype)
         y = ops.transpose(h, (1, 0, 2)) if self.return_sequences else h[steps - 1]
         return [y, *states] if self.return_state else y

@@ -152,7 +152,7 @@ class Bidirectional(_Wrapper, inner=("forward_layer", "backward_layer")):
         if self.forward_layer.go_backwards == self.backward_layer.go_backwards:
             raise ValueError("Bidirectional needs two layers of which one has go_backwards=True")
         for each in (self.forward_layer, self.backward_layer):
-            each.zero_output_for_mask = each.return_sequences  # as in Keras
+            each.zeros_where_masked = each.return_sequences  # as in Keras
         if not self.trainable:
             self.trainable = False  # of the layers inside, too
 
