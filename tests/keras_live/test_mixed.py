@@ -145,12 +145,11 @@ def test_what_docs_say_is_not_there_is_in_the_code_s_list():
         "volumes": "Conv3D",
         "transposed convolutions": "Conv2DTranspose",
         "attention": "MultiHeadAttention",
-        "`Masking`": "Masking",
         "constraints of weights": "kernel_constraint",
         "activity regularizers": "activity_regularizer",
         "averages of weights": "use_ema",
         "text": "TextVectorization",
-        "networks beyond": "EfficientNetB0",
+        "networks beyond": "EfficientNetB1",
     }
     for words, name in row.items():
         assert words in text, words
