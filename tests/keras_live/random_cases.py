@@ -505,13 +505,16 @@ ARGUMENTS = {
 }
 
 
-@entry(*(f"activations.{name}" for name in sorted(minitl.activations.TABLE)))
+# Keras 3.15's sparsemax lets the rows of a batch change one another; its celu has the slope 2 at 0.
+@entry(*(f"activations.{name}" for name in sorted(minitl.activations.TABLE) if name != "sparsemax"))
 def activation_function(rng, name):
     short = name.split(".")[-1]
     settings = sometimes(rng, **ARGUMENTS.get(short, {})) if short in ARGUMENTS else {}
     scale = pick(rng, 1, 1, 30, 700)
     scale = 10 if short == "exponential" else scale
     of = pick(rng, f"numbers(rng, {{}}, {scale})", "rng.integers(-8, 9, {}).astype(float)")
+    of = f"numbers(rng, {{}}, {scale})" if short == "celu" else of
+    of = f"np.repeat({of}, 2, -1)" if short == "glu" else of  # it halves the last axis
     extra = arguments(settings)
     body = f"""
 rng = np.random.default_rng({number(rng)})
@@ -683,6 +686,29 @@ METRICS = {
     "MeanSquaredLogarithmicError": ("scores", "scores", {}),
     "Mean": (None, "numbers", {}),
     "Sum": (None, "numbers", {}),
+    "BinaryIoU": ("binary", "unit", {"threshold": (0.5, 0.3)}),
+    "IoU": ("labels", "labels", {}),
+    "MeanIoU": ("labels", "labels", {}),
+    "OneHotIoU": ("one-hot", "scores", {}),
+    "OneHotMeanIoU": ("one-hot", "scores", {}),
+    "PrecisionAtRecall": ("binary", "unit", {"num_thresholds": (200, 20)}),
+    "RecallAtPrecision": ("binary", "unit", {"num_thresholds": (200, 20)}),
+    "SensitivityAtSpecificity": ("binary", "unit", {"num_thresholds": (200, 20)}),
+    "SpecificityAtSensitivity": ("binary", "unit", {"num_thresholds": (200, 20)}),
+    "R2Score": ("numbers", "numbers", {}),
+    "PearsonCorrelation": ("numbers", "numbers", {}),
+    "ConcordanceCorrelation": ("numbers", "numbers", {}),
+}
+# Settings that must be given.
+NEEDED = {
+    "IoU": {"num_classes": 8, "target_class_ids": [0, 1]},
+    "MeanIoU": {"num_classes": 8},
+    "OneHotIoU": {"num_classes": 8, "target_class_ids": [1]},
+    "OneHotMeanIoU": {"num_classes": 8},
+    "PrecisionAtRecall": {"recall": 0.5},
+    "RecallAtPrecision": {"precision": 0.6},
+    "SensitivityAtSpecificity": {"specificity": 0.5},
+    "SpecificityAtSensitivity": {"sensitivity": 0.5},
 }
 
 
@@ -691,6 +717,7 @@ def metric(rng, name):
     """A stream of batches, the last of one sample, after each of which the result is compared."""
     truth, guess, own = METRICS[name.split(".")[-1]]
     settings = sometimes(rng, **own) if own else {}
+    settings |= NEEDED.get(name.split(".")[-1], {})
     m = int(rng.integers(2, 8))
     kinds = {
         "labels": f"rng.integers(0, {m}, n)",
