@@ -741,6 +741,8 @@ def metric(rng, name):
     weight = pick(rng, "None", "rng.uniform(0, 2, n).astype('float32')")
     if truth == "labels-2d" or (truth is None and weight != "None"):
         weight = "None"
+    if name.endswith("IoU") and weight != "None":  # Keras cuts other weights down to whole numbers
+        weight = "rng.integers(0, 3, n).astype('float32')"
     body = f"""
 rng = np.random.default_rng({number(rng)})
 metric = {call(name, settings)}
