@@ -44,6 +44,22 @@ def test_what_a_learner_starts_from_is_python_without_a_solution(number):
         )
 
 
+@pytest.mark.weights
+@pytest.mark.parametrize("number", [5, *range(16, 24)])
+def test_the_real_network_runs_with_a_right_function(number, tmp_path, capfd):
+    """The judges: a convolution's, and each that has a small program of its own."""
+    for path in SOLUTIONS.values():
+        shutil.copy(path, tmp_path / path.name.removeprefix("s"))
+    if number == 23:
+        with pytest.raises(SystemExit):
+            study("check", number, "--dir", tmp_path)
+        assert "check stages 1 to 22 first" in capfd.readouterr().out
+        for done in (4, 9, 14):
+            study("check", done, "--dir", tmp_path, "--no-network")
+    assert study("check", number, "--dir", tmp_path) == 0
+    assert f"stage {number} is done" in capfd.readouterr().out
+
+
 def test_a_check_says_what_is_wrong_and_keeps_what_is_right(tmp_path, capfd):
     study("start", 4, "--dir", tmp_path)
     with pytest.raises(SystemExit):
