@@ -159,7 +159,8 @@ def at_once(layers: dict[str, Any], x: Tensor, *added: Tensor) -> Array | None:
     if added and added[0].shape != (len(a), *geometry.out_size, layer.filters):
         return None
     if type(layer) is DepthwiseConv2D:
-        y = kernels.depthwise_conv2d(a, weights.kernel, geometry, weights.bias, own := name)
+        own = name  # whose kernel does them all
+        y = kernels.depthwise_conv2d(a, weights.kernel, geometry, weights.bias, own)
     elif added:
         y = kernels.conv2d_onto(added[0].storage, *given, weights.cache)
     elif pool and "margin" not in layers and _halves(pool, layer) and own == name:

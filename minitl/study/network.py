@@ -267,6 +267,13 @@ def whole_model(base: Model, learning_rate: float = 1e-3) -> Model:
     return model
 
 
+def with_a_slope(model: Model) -> Model:
+    """The model with a small head that is not zero: through one of zeros no gradient passes."""
+    kernel = np.random.default_rng(0).normal(0, 0.001, (512, 2))
+    model.get_layer("head").set_weights([kernel, np.zeros(2)])
+    return model
+
+
 def moved(model: Model, x: Array, y: Array) -> list[Array]:
     """How a step of training moves each weight; the model is left as it was."""
     before = model.get_weights()
@@ -277,10 +284,7 @@ def moved(model: Model, x: Array, y: Array) -> list[Array]:
 
 
 def _trained(base: Any, x: Array, labels: Array, functions: Names) -> Iterator[str]:
-    model, two = whole_model(base), [0, len(x) // 2]
-    rng = np.random.default_rng(0)
-    head = model.get_layer("head")
-    head.set_weights([rng.normal(0, 0.001, (512, 2)), np.zeros(2)])
+    model, two = with_a_slope(whole_model(base)), [0, len(x) // 2]
     ours = moved(model, x[two], labels[two])
     put_in = _put_in(functions, 13)
     own: Names = dict(put_in)
@@ -436,8 +440,7 @@ def _counted(names: Names, base: Any, x: Array, labels: Array) -> Iterator[str]:
 
 
 def _tuned(names: Names, base: Any, x: Array, labels: Array) -> Iterator[str]:
-    model, rng = whole_model(base), np.random.default_rng(0)
-    model.get_layer("head").set_weights([rng.normal(0, 0.001, (512, 2)), np.zeros(2)])
+    model = with_a_slope(whole_model(base))
     names["unfreeze"](model.layers[1:], "block4", 0.1)
     steps = moved(model, x[4:12], labels[4:12])
     sizes: dict[str, float] = {}
