@@ -21,10 +21,9 @@ def add_to(commands: Any) -> None:
         numbers = list(texts.all_texts())
         action.add_argument("stage", metavar="STAGE", type=int, choices=numbers, help="1 to 23")
         _add_folder(action)
-        if run is start:
-            languages = "of the task"
-            option(action, "--language", None, languages, "en", choices=("en", "zh"))
-        elif run is check:
+        if run in (start, hint):
+            option(action, "--language", None, "of the text", "en", choices=("en", "zh"))
+        if run is check:
             flag(action, "--no-network", "leave out the real network, which takes up to a minute")
         elif run is hint:
             flag(action, "--again", "all those that were given, from the first")
@@ -69,7 +68,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 def hint(arguments: argparse.Namespace) -> None:
     """Give the next hint of a stage; after the last one they begin anew."""
-    hints = texts.all_texts()[arguments.stage].hints
+    hints = texts.all_texts(arguments.language)[arguments.stage].hints
     kept = arguments.dir / ".hints" / str(arguments.stage)
     given = int(kept.read_text()) if kept.exists() else 0
     first, last = (0, given) if arguments.again else (given % len(hints), given % len(hints) + 1)

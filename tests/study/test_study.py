@@ -1,6 +1,7 @@
 """`minitl study` on the command line: files, checks in a process of their own, hints, solutions."""
 
 import hashlib
+import re
 import shutil
 import time
 
@@ -118,20 +119,32 @@ def test_slow_loops_are_bounded_and_the_rest_is_the_formulas():
     assert counts[0] == 1 and 1 < counts[1] < 8 and f"{counts[1]} of 8" in calls.rows[0]
 
 
-CHINESE = sorted(texts.FOLDER.glob("*.zh.md"))
+STAGES = [p for p in sorted(texts.FOLDER.glob("??-*.md")) if ".zh" not in p.name]
 
 
-@pytest.mark.parametrize("path", CHINESE, ids=lambda path: path.name)
-def test_a_chinese_task_is_as_new_as_the_english_one(path):
+@pytest.mark.parametrize("english", STAGES, ids=lambda path: path.stem)
+def test_a_chinese_text_is_as_new_as_the_english_one(english):
     """Its first line has the digest of the English file that it was made of."""
-    english = path.with_name(path.name.replace(".zh", ""))
+    path = english.with_name(english.name.replace(".md", ".zh.md"))
     digest = hashlib.sha256(english.read_bytes()).hexdigest()[:12]
     assert path.read_text("utf-8").startswith(f"<!-- of {english.name} {digest} -->\n"), (
         f"{english.name} has changed: bring {path.name} up to date, then its first line: {digest}"
     )
 
 
-def test_a_task_can_be_had_in_chinese(tmp_path):
-    study("start", 7, "--dir", tmp_path, "--language", "zh")
-    text = (tmp_path / "07_kernel_gradient.py").read_text("utf-8")
-    assert "全部相加" in text and "def conv2d_kernel_gradient(x, g, geometry):" in text
+@pytest.mark.parametrize("number", all_texts())
+def test_a_stage_can_be_had_in_chinese(number, tmp_path, capsys):
+    """Nothing of the code is another, and no number or name of the task and hints is missing."""
+    study("start", number, "--dir", tmp_path, "--language", "zh")
+    english, chinese = (all_texts(language)[number] for language in ("en", "zh"))
+    file = process.file_of(tmp_path, english).read_text("utf-8")
+    compile(file, "start.py", "exec")
+    assert chinese.title in file and file.endswith(english.code)
+    for _ in english.hints:
+        study("hint", number, "--dir", tmp_path, "--language", "zh")
+    given = capsys.readouterr().out.splitlines()[1:]
+    assert given == [f"{i} of {len(english.hints)}: {h}" for i, h in enumerate(chinese.hints, 1)]
+    for text, told in ((english.sections["Task"], file), (" ".join(english.hints), "".join(given))):
+        exact = set(re.findall(r"`[^`\n]+`|\d+(?:\.\d+)?", text))
+        assert [each for each in exact if each not in told] == []
+    assert re.search("[\u4e00-\u9fff]{4}", chinese.sections["Task"])
