@@ -26,7 +26,7 @@ from benchmarks.common import Options, Report, cores, main
 from benchmarks.peers import NEEDS
 from minitl.applications import VGG16, weights
 
-COUNT, HEIGHT, WIDTH, SIDE = 48, 3000, 4000, 224
+COUNT, HEIGHT, WIDTH, SIDE = 120, 3000, 4000, 224
 
 MINITL = """
 import sys
@@ -84,11 +84,11 @@ for path in sorted(pathlib.Path(sys.argv[1]).rglob('*.jpg')): read_picture(path,
 NETWORK = """
 import sys, numpy
 from pathlib import Path
-from minitl.cli.train import frozen_vgg16
+from minitl.cli.train import frozen_base
 from minitl.transfer.features import extract_features
 n = len(list(Path(sys.argv[1]).rglob('*.jpg')))
 x = numpy.random.default_rng(0).integers(0, 256, (16, 224, 224, 3)).astype('float32')
-base = frozen_vgg16((224, 224), sys.argv[4])
+base = frozen_base((224, 224), sys.argv[4])
 extract_features(base, (x[: min(16, n - i)] for i in range(0, n, 16)), pooling='avg')
 """
 

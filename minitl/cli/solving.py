@@ -116,6 +116,10 @@ class Solved:
         """F (n, D) of these images, as the model's head sees it."""
         return np.concatenate([self.f[block][rows] for block in self.weights], axis=1)
 
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """P (n, m) of these images, by the head of the images to train on."""
+        return self.head.predict(self.features(rows)).astype(np.float32)
+
     def novelty(self, rows: np.ndarray) -> Novelty:
         """What the model is to know of these training images. The means of the layer below the top
         are compared, where the head reads them: they tell near classes apart better."""

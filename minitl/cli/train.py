@@ -133,7 +133,7 @@ def _train(arguments: argparse.Namespace, layers: list[Any], out: Path, cache: P
     try:
         learning.head(base, solving)
         learning.fine_tune(blocks)
-        p = learning.model.predict(learning.validation[0], verbose=0)
+        p = learning.predict_validation()
     except KeyboardInterrupt:
         learning.save_interrupted(out)
         print(f"\nThe same command goes on from what is in {cache}.", file=sys.stderr)
@@ -218,6 +218,12 @@ class Learning:
         how |= {"stages": blocks, "head_epochs": 0, "epochs": epochs}
         self.histories += stages.fine_tune(self.model, self.data, self.validation, **how)
         self.moved = any(map(np.any, map(np.not_equal, before, self.model.get_weights())))
+
+    def predict_validation(self) -> np.ndarray:
+        """P (N, m) of the images held out; from F, where that has not changed."""
+        if self.solved is not None and not self.moved:
+            return self.solved.predict(self.images.validation)
+        return np.asarray(self.model.predict(self.validation[0], verbose=0))
 
     def finish(self) -> Model:
         """The model to save. A head that was solved for, on a base that has not moved, learns from
