@@ -221,9 +221,9 @@ class Learning:
 
     def predict_validation(self) -> np.ndarray:
         """P (N, m) of the images held out; from F, where that has not changed."""
-        if self.solved is not None and not self.moved:
-            return self.solved.predict(self.images.validation)
-        return np.asarray(self.model.predict(self.validation[0], verbose=0))
+        if self.solved is None or self.moved:
+            return np.asarray(self.model.predict(self.validation[0], verbose=0))
+        return self.solved.predict(self.images.validation)
 
     def finish(self) -> Model:
         """The model to save. A head that was solved for, on a base that has not moved, learns from

@@ -60,10 +60,9 @@ def extract_features(
         client: a `dask.distributed.Client`; the address of a scheduler; how many worker processes
             of one core to start on this machine; None: as many as it has cores. (They import the
             program that starts them: it needs `if __name__ == "__main__":`.)
-        part_size: images per part; None: by N alone, 32 to 256, so that there are 64 parts or more
-            where that can be: fewer would leave workers idle in the end. Rows are, to the bit,
-            those of `minitl.extract_features` if it is a multiple of 32, and to rounding if not; on
-            workers or their number nothing depends.
+        part_size: images per part; None: 32 to 256, by N alone; many parts keep workers busy to
+            the end. Rows are, to the bit, those of `minitl.extract_features` if it is a multiple of
+            32, and to rounding if not; on workers or their number nothing depends.
         size: (H, W) to which pictures are scaled; None: that of the model's input.
         verbose: 0 hides the bar.
 
@@ -78,7 +77,8 @@ def extract_features(
     key = feature_key(extractor, layers, pooling, preprocess, first)
     if isinstance(images, Pictures):
         key |= {"pictures": images.identity()}
-    wanted = _Wanted(images, part_size or _part_size(len(images)), Path(out), key)
+    part_size = part_size or min(max(len(images) // PARTS // BATCH, 1), 8) * BATCH
+    wanted = _Wanted(images, part_size, Path(out), key)
     with progress_bar(len(images), "features", hidden=verbose in (0, False), unit="image") as bar:
         if missing := wanted.missing(bar):
             with connected(client) as reached:
@@ -122,10 +122,6 @@ def _as_images(images: Any, model: Model, size: Any) -> Any:
         text = "takes images of any size: say size=(224, 224), for example"
         raise ValueError(f"{model.name!r} {text}")
     return Pictures(paths, size=(height, width))
-
-
-def _part_size(n: int) -> int:
-    return min(max(n // PARTS // BATCH, 1), 8) * BATCH
 
 
 def _stamp(path: str) -> Any:

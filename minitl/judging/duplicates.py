@@ -37,8 +37,7 @@ def thumbnail(image: Any) -> np.ndarray:
 
     if not isinstance(image, Image.Image):
         a = np.asarray(image)
-        whole = a if a.dtype == np.uint8 else np.rint(a).clip(0, 255).astype(np.uint8)
-        image = Image.fromarray(whole)
+        image = Image.fromarray(a if a.dtype == np.uint8 else np.rint(a).clip(0, 255).astype("u1"))
     side = 4 * SIDE  # Pillow rounds to whole levels, so the last step is ours
     pixels = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2)
     small = resize_images(np.asarray(pixels)[np.newaxis], (SIDE, SIDE), antialias=True)[0]

@@ -264,14 +264,8 @@ def one_step(function: Any, *, dh: Array, dc: Array, **given: Any) -> tuple[Any,
 
 def lstm_cases(rng: Rng) -> Iterator[Case]:
     for n, u in ((1, 1), (3, 2), (2, 4), (4, 4)):
-        shapes = {
-            "z": (n, 4 * u),
-            "h": (n, u),
-            "c": (n, u),
-            "kernel": (u, 4 * u),
-            "dh": (n, u),
-            "dc": (n, u),
-        }
+        shapes = {"z": (n, 4 * u), "h": (n, u), "c": (n, u), "kernel": (u, 4 * u)}
+        shapes |= {"dh": (n, u), "dc": (n, u)}
         yield "", {name: rng.standard_normal(shape) for name, shape in shapes.items()}
 
 

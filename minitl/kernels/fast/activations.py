@@ -9,6 +9,7 @@ import numpy as np
 
 from minitl.kernels import activations as formulas
 from minitl.kernels import twin
+from minitl.kernels.fast.pointwise import where_within
 from minitl.kernels.geometry import Array
 from minitl.kernels.machine import simd
 from minitl.kernels.machine.compiling import compiled
@@ -35,19 +36,7 @@ def relu6(x, out=None):
 
 @twin
 def relu6_gradient(g, y):
-    dx = empty(g.shape, g.dtype)
-    arrays = g.reshape(-1), y.reshape(-1), dx.reshape(-1)
-    over_rows(lambda *part: _relu6_gradient(*arrays, *part), g.size)
-    return dx
-
-
-@compiled
-def _relu6_gradient(g, y, dx, first, last):
-    zero, six = g.dtype.type(0), g.dtype.type(6)
-    for i in range(first, last):
-        value = g[i]
-        value = value if y[i] > zero else zero
-        dx[i] = value if y[i] < six else zero
+    return where_within(g, y, np.nextafter(y.dtype.type(6), 0))
 
 
 @twin

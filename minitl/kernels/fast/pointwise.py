@@ -90,18 +90,24 @@ def relu(x):
 
 @twin
 def relu_gradient(g, y):
+    return where_within(g, y, np.inf)
+
+
+def where_within(g: Array, y: Array, top: float) -> Array:
+    """g where 0 < y <= top, and 0 elsewhere."""
     dx = empty(g.shape, g.dtype)
     arrays = g.reshape(-1), y.reshape(-1), dx.reshape(-1)
-    over_rows(lambda *part: _relu_gradient(*arrays, *part), g.size)
+    over_rows(lambda *part: _where_within(*arrays, g.dtype.type(top), *part), g.size)
     return dx
 
 
 @compiled
-def _relu_gradient(g, y, dx, first, last):
+def _where_within(g, y, dx, top, first, last):
     zero = g.dtype.type(0)
     for i in range(first, last):
         value = g[i]  # read in any case: a loop without branches runs on vector instructions
-        dx[i] = value if y[i] > zero else zero
+        value = value if y[i] > zero else zero
+        dx[i] = value if y[i] <= top else zero
 
 
 @twin
