@@ -145,7 +145,7 @@ class Variable(Tensor):
         """Copy `value`, an array of exactly this shape, into the variable."""
         value = np.asarray(value)
         if value.shape != self.shape:
-            given = f"an array of shape {value.shape}"
+            given = f"a value of shape {value.shape}"
             raise ValueError(f"cannot assign {given} to {self.name!r} of {self.shape}")
         with self.writing() as storage:
             storage[...] = value

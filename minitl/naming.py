@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from types import MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, dataclass_transform
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -214,6 +214,25 @@ def check_keywords(
     return checked  # type: ignore[return-value]
 
 
+# Methods that users call as well: whose arguments are checked first, and, where that would cost too
+# much, those whose errors show them.
+CHECKED = {"on_epoch_begin", "on_epoch_end", "on_train_begin", "add_weight", "set_state", "adapt"}
+TOLD = {"__call__", "update_state", "apply", "build", "compute_output_shape"}
+
+
+def told(function: F) -> F:
+    """Decorator: an error that names no argument shows them (`models/arguments.py`)."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            part("arguments").failed(function, error, args, kwargs)
+
+    return called  # type: ignore[return-value]
+
+
 def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
     """The arguments of a class's constructor, with those that it passes on, by their own names.
 
@@ -261,6 +280,10 @@ class Configurable:
             setattr(cls, name, value)
         if "__init__" in vars(cls):
             check_arguments(cls)
+        for name in (CHECKED | TOLD) & vars(cls).keys():
+            if isinstance(vars(cls)[name], FunctionType) and cls.__module__.startswith("minitl."):
+                how = check_keywords if name in CHECKED else told
+                setattr(cls, name, how(vars(cls)[name]))
 
     get_config: Any = elsewhere("settings", "settings_of")
     from_config: Any = elsewhere("settings", "made_of_config", of_class=True)

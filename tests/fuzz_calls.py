@@ -18,6 +18,7 @@ import importlib
 import inspect
 import io
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -35,6 +36,8 @@ from minitl.storage.state import fingerprint, state_of
 
 SECONDS = 20
 ROOMS = [
+    "",
+    "ops",
     "layers",
     "models",
     "optimizers",
@@ -55,6 +58,25 @@ ROOMS = [
 # Of `transfer` and others: what is there for other rooms, and takes what only these can make.
 INSIDE = set(
     [
+        "Formula",
+        "Walk",
+        "LSTMWalk",
+        "GRUWalk",
+        "ResetBeforeWalk",
+        "lstm",
+        "gru",
+        "gru_reset_before",
+        "with_gaps",
+        "conv2d_wide",
+        "floats",
+        "Geometry",
+        "Symbolic",
+        "Registry",
+        "positive",
+        "Operation",
+        "Centred",
+        "Curve",
+        "ratio",
         "CachedData",
         "Caching",
         "Cut",
@@ -160,6 +182,44 @@ class World:
         self.metric = metrics.MeanSquaredError()
         self.loss = losses.MeanSquaredError()
         self.callback = callbacks.EarlyStopping("loss")
+        self.callback.on_train_begin()
+        self.others = self.more_objects()
+
+    def more_objects(self):
+        """Whose methods are called as well: of each kind one, by a name for scripts."""
+        found = {name: getattr(callbacks, name) for name in ("ModelCheckpoint", "CSVLogger")}
+        found = {name: each("m.h5" if name[0] == "M" else "l.csv") for name, each in found.items()}
+        for name in ("ReduceLROnPlateau", "ProgbarLogger", "TerminateOnNaN", "History"):
+            found[name] = getattr(callbacks, name)()
+        found["LearningRateScheduler"] = callbacks.LearningRateScheduler(lambda epoch: 0.1)
+        for each in found.values():
+            each.set_model(self.model)
+        for name in ("AUC", "MeanIoU", "F1Score", "Mean", "SparseCategoricalAccuracy", "R2Score"):
+            found[name] = getattr(metrics, name)(*([3] if name == "MeanIoU" else []))
+        found |= {n: getattr(losses, n)() for n in ("BinaryCrossentropy", "Huber", "Dice")}
+        found["Sparse"] = losses.SparseCategoricalCrossentropy()
+        found["CosineDecay"] = minitl.optimizers.CosineDecay(0.1, 10)
+        found["PiecewiseConstantDecay"] = minitl.optimizers.PiecewiseConstantDecay([2], [0.1, 0.01])
+        found["SGD"] = minitl.optimizers.SGD(0.1)
+        found["GlorotUniform"] = minitl.initializers.GlorotUniform()
+        found["Orthogonal"] = minitl.initializers.Orthogonal()
+        found["L2"] = minitl.regularizers.L2()
+        found["Tensor"] = minitl.Tensor(np.ones((2, 3)), requires_grad=True)
+        found["Variable"] = minitl.Variable(np.ones((2, 3)))
+        found["conv"] = layers.Conv2D(2, 3, name="b1_conv")
+        found["pool"] = layers.MaxPooling2D(name="b1_conv")
+        found["lstm"] = layers.LSTM(2, name="b1_conv")
+        found["embedding"] = layers.Embedding(5, 2, name="b1_conv")
+        found["add"] = layers.Add(name="b1_conv")
+        found["norm"] = layers.BatchNormalization(name="b1_conv")
+        found["Normalization"] = layers.Normalization(name="b1_conv")
+        for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+            Path("pictures", name).parent.mkdir(parents=True, exist_ok=True)
+            minitl.utils.save_img(f"pictures/{name}", self.x[0])
+        with contextlib.redirect_stdout(io.StringIO()):
+            found["dataset"] = minitl.data.image_dataset_from_directory("pictures", image_size=(8, 8))
+        found["SoftmaxHead"] = minitl.sklearn.SoftmaxHead().fit(self.x.reshape(N, -1), self.labels)
+        return found
 
     def state(self):
         """All that a refused call must leave as it was."""
@@ -179,10 +239,18 @@ class World:
         found["metric"] = fingerprint(state_of(self.metric))
         found["callback"] = fingerprint(state_of(self.callback)), id(self.callback.model)
         found["arrays"] = arrays_digest([self.x, self.y, self.labels, self.p])
+        found["others"] = fingerprint([_told(each) for each in self.others.values()])
         found["settings"] = minitl.config.floatx(), fingerprint(minitl.config.random_state())
         found["kernels"] = minitl.kernels.current() if hasattr(minitl.kernels, "current") else None
         found["files"] = sorted(p.name for p in Path().iterdir())
         return found
+
+
+def _told(each):
+    state = [v.storage for v in getattr(each, "weights", ())]
+    with contextlib.suppress(Exception):
+        state.append(state_of(each, skip=("model", "params", "layer")))
+    return [getattr(each, "name", ""), getattr(each, "built", None), state]
 
 
 def good_values(w):
@@ -234,7 +302,7 @@ def good_values(w):
         "stages": ["b2_conv"],
         "f": w.x.reshape(N, -1),
         "l2": 0.01,
-        "directory": "folder",
+        "directory": "pictures",
         "unfreeze": "b2_conv",
         "fraction": 0.5,
         "seed": 0,
@@ -243,7 +311,7 @@ def good_values(w):
         "block": 2,
         "size": (4, 4),
         "img": minitl.utils.array_to_img(w.x[0]),
-        "path": "x.png",
+        "path": "pictures/a/1.png",
         "preds": np.full((2, 1000), 0.001),
         "probability": w.p[:, 0],
         "confusion": np.eye(3),
@@ -308,15 +376,16 @@ def targets(w):
     """(path to write in a script, callable) of everything that is called."""
     found = {}
     for room in ROOMS:
-        module = importlib.import_module(f"minitl.{room}")
+        module = importlib.import_module(f"minitl.{room}".rstrip("."))
         names = getattr(module, "__all__", [n for n in vars(module) if n[:1] != "_"])
         for name in names:
             value = getattr(module, name)
             known = getattr(value, "__module__", "") or ""
             usable = callable(value) and not inspect.ismodule(value) and known.startswith("minitl")
             error = isinstance(value, type) and issubclass(value, BaseException)
-            if usable and name not in INSIDE and name[0] != "_" and not error:
-                found[f"minitl.{room}.{name}"] = value
+            above = room and name in dir(minitl)  # imported from where it stands
+            if usable and not above and name not in INSIDE and name[0] != "_" and not error:
+                found[f"minitl.{room}.{name}".replace("..", ".")] = value
     found["minitl.extract_features"] = minitl.extract_features
     methods = {
         "model": "fit predict evaluate compile train_on_batch test_on_batch predict_on_batch get_layer "
@@ -326,12 +395,23 @@ def targets(w):
         "optimizer": "apply apply_gradients",
         "metric": "update_state __call__",
         "loss": "__call__",
-        "callback": "on_epoch_end set_params",
+        "callback": "on_epoch_begin on_epoch_end on_train_begin set_params set_model set_state",
     }
+    methods["model"] += " __call__ export to_json get_config from_config get_weights"
+    methods["sequential"] += " pop __call__ summary"
+    methods["layer"] += " count_params get_config"
+    methods["optimizer"] += " get_config from_config"
     for owner, names in methods.items():
         for name in names.split():
             found[f"w.{owner}.{name}"] = getattr(getattr(w, owner), name)
+    for owner, each in w.others.items():
+        for name in METHODS:
+            if callable(getattr(each, name, None)):
+                found[f"w.others['{owner}'].{name}"] = getattr(each, name)
     return found
+
+METHODS = ["on_epoch_begin", "on_epoch_end", "on_train_batch_end", "__call__", "update_state", "assign"]
+METHODS += ["sum", "mean", "reshape", "shuffle", "batches", "fit", "predict", "transform", "add_weight"]
 
 
 class Odd:
@@ -435,6 +515,7 @@ class Case:
                 known = inspect.signature(self.function.__init__).parameters
         except (TypeError, ValueError):
             known = {}
+        words = [n for n, p in known.items() if n != "self" and p.kind is p.VAR_POSITIONAL]
         plain = [
             p
             for n, p in known.items()
@@ -442,6 +523,7 @@ class Case:
         ]
         good = good_values(w)
         self.known = [p.name for p in plain]
+        self.words = words  # of messages: arguments that are not given by name
         owner = self.path.split(".")[-2]
         self.given, self.texts = {}, {}
         for p in plain:
@@ -493,7 +575,12 @@ def names_an_argument(case, error):
     words = set(re.findall(r"[A-Za-z_][A-Za-z_0-9]*", text))
     if "required positional argument" in text:  # which Python names
         return True
-    return bool(words & set(case.known)) or any(
+    paths = [str(v) for v in case.given.values() if isinstance(v, (str, Path)) and str(v)]
+    if isinstance(error, OSError) and any(p in text for p in paths):  # 'cannot read x.png: ...'
+        return True
+    if re.search(r"\(in \w", text):  # `tell`: the call follows, its arguments by name
+        return True
+    return bool(words & {*case.known, *case.words}) or any(
         f"'{n}'" in text for n in ("head", "functional", "b2_conv", "b1_conv")
     )
 
@@ -561,10 +648,10 @@ def search(given):
         verdict, error = run(case, w)
         counts[verdict.partition(":")[0]] += 1
         if verdict != "refused":
-            w = World()
             for left in Path().iterdir():
                 with contextlib.suppress(OSError):
-                    left.unlink()
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            w = World()
         if verdict not in ("accepted", "refused"):
             failures.append((verdict, case.path, f"{type(error).__name__}: {error}"))
             numbers = " ".join(map(str, seed))

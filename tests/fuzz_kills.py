@@ -194,7 +194,8 @@ def train(mode, folder):
         if (folder / name).exists():
             content = (folder / name).read_text() if name == "log.csv" else None
             end[name] = content or fingerprint(load_model(folder / name).get_weights())
-    (folder / "end.json").write_text(json.dumps(end))
+    (folder / "end.part").write_text(json.dumps(end))
+    (folder / "end.part").rename(folder / "end.json")  # a kill leaves the whole of it, or nothing
 
 
 # --- Killing -------------------------------------------------------------------------------------
@@ -282,7 +283,7 @@ def run(seed, case, faults):
         else:
             count = kills(mode, other, rng, seconds)
         expected, found = (json.loads((p / "end.json").read_text()) for p in (whole, other))
-        left = [p.name for p in other.rglob("*.part*")] if not faults else []
+        left = [p.name for p in other.rglob(".*.part*")] if not faults else []
     differs = [name for name in expected if found.get(name) != expected[name]]
     return mode, [*differs, *left], count
 

@@ -24,6 +24,8 @@ def clone_model(
     `clone_function` makes the new layer of an old one. Raises ValueError for a model that is not
     made of layers' calls, and NotImplementedError for other ways to call them.
     """
+    if not hasattr(model, "layers"):
+        raise TypeError(f"clone_model: model must be a Model, got {model!r}")
     if input_tensors is not None or call_function is not None or recursive:
         raise NotImplementedError("clone_model calls the layers as they were: call the clone")
     if model.as_graph() is None:

@@ -259,6 +259,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
             name, shape, initializer = None, name, shape if shape != () else initializer
         name = name or f"variable_{len(self.own_weights)}"
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in shape):
+            raise ValueError(f"shape must be integers of at least 0, got {shape!r}")
         dtype = dtype or self.dtype
         start = initializer or ("glorot_uniform" if np.dtype(dtype).kind == "f" else "zeros")
         penalty = naming.look_up(regularizer, REGULARIZERS, "regularizer")
@@ -411,6 +413,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
             expected = "a list of inputs" if self.several_inputs else "one input"
             found = "one input" if single else f"a list of {len(shape)}"
             raise TypeError(f"{self} is called on {expected}, got {found}")
+        if shape == ():
+            raise ValueError(f"{self} takes an array with an axis of samples, got one number")
         if single and self.input_rank not in (None, len(shape)):
             axes = {2: "(N, D)", 3: "(N, T, D)", 4: "(N, H, W, C)"}.get(self.input_rank, "")
             axes = f"{self.input_rank} axes {axes}"

@@ -169,7 +169,7 @@ class Normalization(Layer, supports_masking=True):
     mean = property(lambda self: self._spread(0))
     variance = property(lambda self: self._spread(1))
 
-    def adapt(self, data: Any, batch_size: int | None = None, steps: int | None = None) -> None:
+    def adapt(self, data: Any, batch_size: Count | None = None, steps: Count | None = None) -> None:
         """Find mean and variance of data: an array (N, ...), or an iterable of batches of x."""
         if self.input_mean is not None:
             raise ValueError(f"{self} was given its mean and variance: there is nothing to adapt")

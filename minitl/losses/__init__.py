@@ -20,7 +20,7 @@ import numpy as np
 
 from minitl import config, ops
 from minitl.autograd import Array, Tensor, as_tensor
-from minitl.naming import Configurable, Registry, attributes_of, look_up, part, snake_case
+from minitl.naming import Configurable, Registry, attributes_of, look_up, snake_case
 
 if TYPE_CHECKING:
     from minitl.losses.others import *
@@ -61,12 +61,9 @@ class Loss(Configurable):
             raise ValueError(f"the targets have shape {y_true.shape}, but {output}")
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
-        try:
-            losses = as_tensor(self.call(*comparable(y_true, y_pred)))
-            if (weights := self.counted(y_pred, sample_weight, self.reduction)) is not None:
-                weights = weight_per_number(weights, losses.shape, losses.dtype)
-        except Exception as error:
-            part("arguments").tell(error)
+        losses = as_tensor(self.call(*comparable(y_true, y_pred)))
+        if (weights := self.counted(y_pred, sample_weight, self.reduction)) is not None:
+            weights = weight_per_number(weights, losses.shape, losses.dtype)
         losses = losses if weights is None else losses * weights
         if self.reduction is None:
             return losses

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minitl import losses, naming
+from minitl import losses
 from minitl.autograd import Array, Tensor, as_tensor, no_grad
 from minitl.naming import Configurable, Registry, attributes_of, elsewhere, look_up, snake_case
 
@@ -57,14 +57,11 @@ class Mean(Metric):
         self.total, self.count = 0.0, 0.0
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        try:
-            values = np.asarray(values, np.float64)
-            if sample_weight is None:
-                self.gather(float(values.sum()), values.size)
-                return
-            weights = losses.weight_per_number(sample_weight, values.shape)
-        except Exception as error:
-            naming.part("arguments").tell(error)
+        values = np.asarray(values, np.float64)
+        if sample_weight is None:
+            self.gather(float(values.sum()), values.size)
+            return
+        weights = losses.weight_per_number(sample_weight, values.shape)
         self.gather(float((values * weights).sum()), float(weights.sum()))
 
     def gather(self, total: float, count: float) -> None:
@@ -86,13 +83,10 @@ class MeanPerSample(Mean):
     def update_state(  # type: ignore[override]
         self, y_true: Any, y_pred: Any, sample_weight: Any = None
     ) -> None:
-        try:
-            sample_weight = losses.Loss.counted(y_pred, sample_weight)
-            y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
-            y_true, y_pred = losses.comparable(y_true, y_pred)
-            super().update_state(self.values(y_true, y_pred.storage), sample_weight)
-        except Exception as error:
-            naming.part("arguments").tell(error)
+        sample_weight = losses.Loss.counted(y_pred, sample_weight)
+        y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
+        y_true, y_pred = losses.comparable(y_true, y_pred)
+        super().update_state(self.values(y_true, y_pred.storage), sample_weight)
 
 
 class LossMetric(MeanPerSample):

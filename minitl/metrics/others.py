@@ -5,7 +5,6 @@
 once, is in `minitl.judging.evaluation`.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,21 +14,8 @@ from minitl import losses
 from minitl.autograd import Array
 from minitl.losses import EPSILON
 from minitl.metrics import TABLE, LossMetric, Mean, MeanPerSample, Metric, true_labels
-from minitl.naming import Count, Natural, Positive, Share, part, public_names, snake_case
+from minitl.naming import Count, Natural, Positive, Share, public_names, snake_case
 from minitl.ops import arrays
-
-
-def _telling(function: Any) -> Any:
-    """Decorator: an error that names no argument tells of all."""
-
-    @functools.wraps(function)
-    def told(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            part("arguments").failed(function, error, args, kwargs)
-
-    return told
 
 
 class Sum(Mean):
@@ -171,7 +157,6 @@ class Counts(Metric):
         self.true_positives, self.false_positives = zeros, zeros
         self.false_negatives, self.true_negatives = zeros, zeros
 
-    @_telling
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_pred = np.asarray(y_pred)
         y_pred = y_pred if y_pred.dtype.kind == "f" else y_pred.astype(np.float32)
@@ -275,7 +260,6 @@ class FBetaScore(Metric):
         zeros: Any = (0.0, 0.0, 0.0)  # arrays (m,) after the first batch
         self.true_positives, self.found, self.there = zeros
 
-    @_telling
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_pred, y_true = np.asarray(y_pred), np.asarray(y_true)
         m = y_pred.shape[-1]
@@ -377,7 +361,6 @@ class AUC(Metric):
             np.ceil(scores * np.float32(self.num_thresholds - 1)).astype(np.int64) - 1, 0
         )
 
-    @_telling
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         # In float32, as Keras does: which side of a threshold a number falls on must not differ.
         scores = np.asarray(y_pred, dtype=np.float32)

@@ -23,11 +23,13 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_arg
 import numpy as np
 
 from minitl import config
-from minitl.naming import Configurable, check_arguments, complain_about_unknown, refuse_foreign
+from minitl.naming import Configurable, check_arguments, check_keywords, refuse_foreign
 
 
 class ArgumentError(TypeError, ValueError):
     """An argument of a wrong type or out of range: of both kinds, for whoever catches either."""
+
+    words: Any  # of an error to which `tell` has added the arguments: what it said by itself
 
 
 class Rule(NamedTuple):
@@ -194,51 +196,34 @@ class Rules:
 
     def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by their names."""
-        more = {p.name: args[len(self.by_place) :] for p in self.known.values() if p.kind == 2}
+        more: dict[str, Any] = {}
+        if len(args) > len(self.by_place):
+            more = {p.name: args[len(self.by_place) :] for p in self.known.values() if p.kind == 2}
         return {**dict(zip(self.by_place, args, strict=False)), **more, **kwargs}
 
 
 @functools.cache
 def door(function: Any) -> Any:
-    """The function, with its arguments checked. Where it fails all the same with an error that
-    names none of them, and no code of the user's took part, they are told after the error."""
-    if hasattr(function, "__wrapped__"):
-        return function
-    known = inspect.signature(function).parameters
-    rules: list[Rules] = []
-
-    @functools.wraps(function)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        what = function.__name__
-        if not rules:
-            rules.append(Rules(function, known, None))
-        if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-            complain_about_unknown(kwargs, known, what)
-        rules[0].check(what, args, kwargs)
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            tell(error, what, rules[0].given(args, kwargs))
-
-    return checked
+    """The function, with its arguments checked (`naming.check_keywords`)."""
+    return function if hasattr(function, "__wrapped__") else check_keywords(function)
 
 
-def tell(error: Exception, what: str = "", given: Mapping[str, Any] | None = None) -> NoReturn:
-    """Raise it, or, where it names none of the arguments, one that shows them after its words.
-
-    Without `given` they are those of the function in which it was caught."""
-    if given is None and error.__traceback__ is not None:
-        frame = error.__traceback__.tb_frame
-        names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
-        given, what = {n: frame.f_locals[n] for n in names}, frame.f_code.co_name
-    shows = dict(given or {})
-    if "self" in shows and (name := type(shows.pop("self")).__name__) != what:
-        what = f"{name}.{what}"
+def tell(error: Exception, what: str, given: Mapping[str, Any]) -> NoReturn:
+    """Raise it, or, where it names none of the arguments, one that shows them after its words."""
+    shows = dict(given)
+    if (owner := shows.pop("self", None)) is not None:
+        if repr(getattr(owner, "name", None)) in str(error):  # of a layer: told already
+            raise error
+        if (name := type(owner).__name__) != what:
+            what = name if what == "__call__" else f"{name}.{what}"
     kinds = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
     if not isinstance(error, kinds) or not _is_bare(error, shows):
         raise error
     call = ", ".join(f"{name}={shown(value)}" for name, value in shows.items())
-    raise ArgumentError(f"{error} (in {what}({call}))") from error
+    words = getattr(error, "words", error)  # without the arguments of a function further down
+    outer = ArgumentError(f"{words} (in {what}({call}))")
+    outer.words = words
+    raise outer from error
 
 
 def failed(
@@ -251,9 +236,8 @@ def failed(
 
 def _is_bare(error: Exception, known: Iterable[str]) -> bool:
     """Whether it names no argument, is no error of minitl's own kind, and not of user's code."""
-    if type(error).__module__.startswith("minitl") or set(re.findall(r"\w+", str(error))) & {
-        *known
-    }:
+    of_ours = type(error).__module__.startswith("minitl") and not hasattr(error, "words")
+    if of_ours or set(re.findall(r"\w+", str(error))) & {*known}:
         return False
     trace, ours = error.__traceback__, ("minitl", "numpy", "PIL", "scipy", "h5py", "matplotlib")
     while trace is not None:
@@ -288,5 +272,8 @@ def shown(value: Any) -> str:
     """A value as a message can show it: arrays by shape and dtype, the rest in 80 characters."""
     if hasattr(value, "shape") and hasattr(value, "dtype") and value.shape:
         return f"{type(value).__name__} {tuple(value.shape)} of {value.dtype}"
+    if isinstance(value, (list, tuple)) and any(hasattr(v, "dtype") for v in value[:9]):
+        inside = (shown(v) if hasattr(v, "dtype") else repr(v) for v in value[:3])
+        return f"a {type(value).__name__} of {len(value)} ({', '.join(inside)})"
     text = ascii(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

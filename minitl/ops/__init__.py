@@ -32,7 +32,7 @@ def symbolic_too(op: Any) -> Any:
                 return part("operations").write_down(either, args, kwargs)
         try:
             return op(*args, **kwargs)
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
+        except Exception as error:
             part("arguments").failed(op, error, args, kwargs)
 
     return either
@@ -329,8 +329,8 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne"):  # number by number; no gradi
     setattr(Tensor, f"__{_name}__", lambda a, b, f=_told: Tensor(f(*map(np.asarray, (a, b)))))
 for _name, _python in {"bool": bool, "float": float, "int": int}.items():
     setattr(Tensor, f"__{_name}__", lambda self, f=_python: f(self.storage))
-Tensor.__neg__, Tensor.sum, Tensor.mean, Tensor.reshape = negative, sum, mean, reshape
 for _name, _elsewhere in {"pow": "power", "getitem": "getitem", "abs": "absolute"}.items():
     setattr(Tensor, f"__{_name}__", lambda *given, f=_elsewhere: __getattr__(f)(*given))
 for _function in (*_BINARY.values(), matmul, negative, sum, mean, reshape, log, clip):
     globals()[_function.__name__] = symbolic_too(_function)
+Tensor.__neg__, Tensor.sum, Tensor.mean, Tensor.reshape = negative, sum, mean, reshape

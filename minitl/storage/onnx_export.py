@@ -196,7 +196,7 @@ def export_model(
     model: Model,
     filepath: str | Path,
     format: str = "onnx",
-    verbose: Any = None,
+    verbose: bool | int | None = None,
     input_signature: Any = None,
     *,
     preprocess: Callable[[np.ndarray], np.ndarray] | None = None,
