@@ -100,3 +100,38 @@ def test_what_a_file_needs():
     for file in (KERNELS / "fast").glob("*.py"):  # no import escapes
         text = file.read_text()
         assert "import minitl.kernels" not in text and "from ." not in text
+
+
+# All kinds of convolutions, a step of training, and recurrence; then what was compiled meanwhile.
+SECOND = """
+import numpy as np
+from numba.core import event
+import minitl
+from minitl.layers import *
+
+compiled = []
+class Noted(event.Listener):
+    def on_start(self, what): compiled.append(what.data["dispatcher"].py_func.__name__)
+    def on_end(self, what): pass
+event.register("numba:compile", Noted())
+
+x = Input((16, 16, 3))
+y = Conv2D(16, 3, padding="same", activation="relu")(x)
+y = MaxPooling2D()(Conv2D(16, 3, padding="same", activation="relu")(y))
+y = ReLU(6)(BatchNormalization()(DepthwiseConv2D(3, padding="same")(Conv2D(32, 1)(y))))
+y = LSTM(4)(Reshape((4, 128))(AveragePooling2D(2)(y)))
+model = minitl.Model(x, Dense(2, activation="softmax")(y))
+model.compile("adam", "sparse_categorical_crossentropy")
+a = np.zeros((2, 16, 16, 3), "f4")
+model.fit(a, np.array([0, 1]), verbose=0)
+model.predict(a, verbose=0)
+print(compiled)
+"""
+
+
+def test_a_second_process_compiles_nothing():
+    # A loop that is no part of what is kept was compiled in every process: 0.5 s each time.
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", SECOND], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"

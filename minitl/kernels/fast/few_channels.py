@@ -43,7 +43,7 @@ def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=Fals
 
     def job(index: int) -> None:
         first, last = ranges[index]
-        image = scratch(rows * _row_length(geometry, x.shape[3]), dtype)
+        image = scratch(rows * _row_length.py_func(geometry, x.shape[3]), dtype)
         _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image, y)
 
     share_out(job, len(ranges))
@@ -60,7 +60,7 @@ def conv2d_kernel_gradient(x, g, geometry):
     sums, rows_of_g = np.zeros((len(ranges), taps, columns), x.dtype), g.reshape(-1, filters)
 
     def job(index: int) -> None:
-        padded = (rows * _row_length(geometry, channels),)
+        padded = (rows * _row_length.py_func(geometry, channels),)
         memory = scratch_arrays(x.dtype, padded, (lines * ow * columns,), (taps * columns,))
         _sum_lines(x, rows_of_g, geometry, *ranges[index], lines, memory, sums[index])
 
