@@ -26,6 +26,7 @@ from minitl.models.training import TrainingDiverged
 from minitl.naming import attributes_of
 
 __version__ = "0.1.0"
+__path__.append(f"{__path__[0]}/keras_names/modules")  # `minitl.random`, `minitl.saving`
 
 config.__getattr__ = attributes_of("minitl.config")  # type: ignore[method-assign]
 # Modules of the package that are not imported above are found in the same way.

@@ -114,15 +114,25 @@ class Variable(Tensor):
     trainable: Any = vars(Tensor)["requires_grad"]  # one flag: what is frozen has no gradient
 
     def __init__(
-        self, data: Any, name: str = "variable", learnable: bool = True, copy: bool = True
+        self,
+        data: Any,
+        name: str = "variable",
+        learnable: bool = True,
+        copy: bool = True,
+        dtype: Any = None,
+        trainable: bool = True,
     ):
-        super().__init__(np.array(data) if copy else data)
+        super().__init__(np.array(data, dtype) if copy else data)
         self.name = name
-        self.learnable = learnable  # what gradients may update; a moving average is not
+        self.learnable = learnable = (
+            learnable and trainable
+        )  # what gradients may update; a moving average is not
         self.trainable = learnable  # what they do update: not while the layer is frozen
         self.rate_multiplier = 1.0  # how far they move it, as a multiple of the optimizer's rate
         self.cache: dict = {}  # what kernels derived from this array
         self.version = 0
+
+    value = property(lambda self: self)  # Keras's name of the numbers
 
     @property
     def data(self) -> Array:

@@ -33,6 +33,7 @@ Positive: TypeAlias = Annotated[float, "a finite number above 0"]
 Share: TypeAlias = Annotated[float, "in [0, 1]"]
 Fraction: TypeAlias = Annotated[float, "in [0, 1)"]
 Named: TypeAlias = Annotated[Any, "a name, a function or an object that its class made"]
+Truth: TypeAlias = Annotated[bool, "True or False, no number"]
 Verbose: TypeAlias = Literal["auto", 0, 1, 2]  # True and False are 1 and 0
 
 
@@ -109,7 +110,8 @@ def leaves(value: Any, kind: Any) -> Iterator[Any]:
         yield value
     elif isinstance(value, (list, tuple)):
         for each in value:
-            yield from leaves(each, kind)
+            if each is not value:  # a list may hold itself
+                yield from leaves(each, kind)
     elif isinstance(value, dict):
         yield from leaves(list(value.values()), kind)
 

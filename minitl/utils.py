@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from minitl import config
+from minitl.autograd import Tensor
 from minitl.data.folder import image_dataset_from_directory
 from minitl.data.images import array_to_img, img_to_array, load_img, save_img
 from minitl.data.pipeline import PyDataset
@@ -52,7 +53,7 @@ def clear_session(free_memory: bool = True) -> None:
         memory.release()
 
 
-def to_categorical(x: Any, num_classes: Count | None = None) -> np.ndarray:
+def to_categorical(x: Any, num_classes: Count | None = None) -> Any:
     """Turn integer labels (...) into one-hot vectors (..., m), float64.
 
     m is `num_classes`, or the largest label + 1. A last axis of 1 is dropped: (N, 1) gives (N, m).
@@ -80,18 +81,19 @@ def to_categorical(x: Any, num_classes: Count | None = None) -> np.ndarray:
         raise ValueError(f"labels must be {wanted}, got {labels.min()} to {labels.max()}")
     one_hot = np.zeros((*labels.shape, classes))
     np.put_along_axis(one_hot, labels[..., np.newaxis], 1, axis=-1)
-    return one_hot
+    return Tensor(one_hot) if isinstance(x, Tensor) else one_hot
 
 
-def normalize(x: Any, axis: int = -1, order: Annotated[float, "a number"] = 2) -> np.ndarray:
+def normalize(x: Any, axis: int = -1, order: Annotated[float, "a number"] = 2) -> Any:
     """Divide by the norm of the given `order` along `axis`; vectors of zeros stay zeros.
 
     >>> normalize([[3.0, 4.0], [0.0, 0.0]]).tolist()
     [[0.6, 0.8], [0.0, 0.0]]
     """
-    x = np.asarray(x)
+    given, x = x, np.asarray(x)
     norm = np.linalg.norm(x, order, axis, keepdims=True)
-    return x / np.where(norm == 0, 1, norm)
+    found = x / np.where(norm == 0, 1, norm)
+    return Tensor(found) if isinstance(given, Tensor) else found
 
 
 guard(globals())

@@ -130,14 +130,14 @@ def test_functions_give_a_loss_a_sample():
 
 
 def test_get():
-    assert isinstance(losses.get("mse"), losses.MeanSquaredError)
-    assert isinstance(losses.get("CategoricalCrossentropy"), losses.CategoricalCrossentropy)
-    assert isinstance(losses.get(losses.BinaryCrossentropy), losses.BinaryCrossentropy)
-    assert losses.get(None) is None
-    own = losses.get(lambda y, p: (p - y) * (p - y))
+    assert isinstance(losses.as_loss("mse"), losses.MeanSquaredError)
+    assert isinstance(losses.as_loss("CategoricalCrossentropy"), losses.CategoricalCrossentropy)
+    assert isinstance(losses.as_loss(losses.BinaryCrossentropy), losses.BinaryCrossentropy)
+    assert losses.as_loss(None) is None
+    own = losses.as_loss(lambda y, p: (p - y) * (p - y))
     assert float(own(np.zeros((2, 1)), Tensor([[1.0], [3.0]]))) == 5.0
     smooth = losses.CategoricalCrossentropy(label_smoothing=0.1)
-    again = losses.get({"class_name": "CategoricalCrossentropy", "config": smooth.get_config()})
+    again = losses.as_loss({"class_name": "CategoricalCrossentropy", "config": smooth.get_config()})
     assert again.label_smoothing == 0.1
 
 
@@ -151,7 +151,7 @@ def test_get():
 )
 def test_unknown_names(identifier, message):
     with pytest.raises(ValueError, match=message):
-        losses.get(identifier)
+        losses.as_loss(identifier)
 
 
 def test_misspelt_argument_and_reduction():
@@ -185,7 +185,7 @@ OUT = (None, 3)
 )
 def test_targets_that_do_not_fit(name, y, message):
     with pytest.raises(ValueError, match=message):
-        losses.get(name).check(y, OUT)
+        losses.as_loss(name).check(y, OUT)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_targets_that_do_not_fit(name, y, message):
     ],
 )
 def test_targets_that_fit(name, y, shape):
-    losses.get(name).check(y, shape)
+    losses.as_loss(name).check(y, shape)
 
 
 # --- Shapes and dtypes of a user's own -----------------------------------------------------------
@@ -219,7 +219,7 @@ class Squared(losses.Loss):
 def test_a_last_axis_of_one_never_stretches(true, predicted):
     t = np.arange(np.prod(true)).reshape(true)  # integers
     p = Tensor(np.zeros(predicted, np.float32), requires_grad=True)
-    for loss in (Squared(), losses.get(lambda a, b: ops.mean((b - a) ** 2, axis=-1))):
+    for loss in (Squared(), losses.as_loss(lambda a, b: ops.mean((b - a) ** 2, axis=-1))):
         value = loss(t, p)
         assert float(value) == pytest.approx(np.mean(t.astype(float) ** 2))
         (g,) = backward(value, [p])
@@ -230,7 +230,9 @@ def test_a_last_axis_of_one_never_stretches(true, predicted):
 def test_weights_of_either_shape(weight):
     loss = losses.MeanAbsoluteError()([1.0, 5.0, 2.0], np.zeros((3, 1)), sample_weight=weight)
     assert float(loss) == pytest.approx((1 + 4) / 3)
-    whole = losses.get(lambda t, p: ops.mean(ops.absolute(p - t)))  # one number for the whole batch
+    whole = losses.as_loss(
+        lambda t, p: ops.mean(ops.absolute(p - t))
+    )  # one number for the whole batch
     assert float(whole([1.0, 5.0, 3.0], np.zeros((3, 1)), weight)) == pytest.approx(3.0)
 
 
@@ -241,4 +243,4 @@ def test_integer_predictions_are_numbers():
 @pytest.mark.parametrize("loss", ["binary_crossentropy", "categorical_crossentropy"])
 def test_cross_entropies_do_not_stretch_targets(loss):
     with pytest.raises(ValueError, match=r"takes targets of the shape of .* \(3, 3\), got \(3, 1"):
-        losses.get(loss)(np.array([[0], [1], [1]]), np.full((3, 3), 0.5))
+        losses.as_loss(loss)(np.array([[0], [1], [1]]), np.full((3, 3), 0.5))

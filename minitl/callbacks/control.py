@@ -192,7 +192,7 @@ class ReduceLROnPlateau(_Monitor):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         rate = self.model.optimizer.learning_rate
         if logs is not None:
-            logs["learning_rate"] = rate
+            logs["learning_rate"] = float(rate)
         if (value := self.value(logs)) is None:
             return
         if self.cooldown_counter > 0:
@@ -231,7 +231,7 @@ class LearningRateScheduler(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if logs is not None:
-            logs["learning_rate"] = self.model.optimizer.learning_rate
+            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
 
 
 class TerminateOnNaN(Callback):

@@ -87,9 +87,10 @@ class CSVLogger(Callback):
         self.before = self.file.tell()  # bytes of earlier trainings
         self.text = ""  # all lines of this one
         self.keys: list[str] | None = None
+        self.epoch: int | None = None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        logs = logs or {}
+        logs, self.epoch = logs or {}, epoch
         if self.keys is None:
             self.keys = sorted(logs)
             if not any(k.startswith("val_") for k in self.keys):
@@ -102,6 +103,10 @@ class CSVLogger(Callback):
         self._write([epoch, *(several(", ".join(map(str, c))) if np.ndim(c) else c for c in cells)])
 
     def on_train_end(self, logs: Logs | None = None) -> None:
+        history = self.model.history
+        if history and history.epoch and history.epoch[-1] != self.epoch:  # one that diverged
+            known = {n: v[-1] for n, v in history.history.items() if len(v) == len(history.epoch)}
+            self.on_epoch_end(history.epoch[-1], known)
         if self.file is not None:
             self.file.close()
 

@@ -23,13 +23,14 @@ __all__ = ["ARGUMENTS", "answer", "attribute", "not_here", "refuse_foreign"]
 # name that it has there, and a dot the module.
 ELSEWHERE = {
     "": {"Initializer": "initializers", "Loss": "losses", "Metric": "metrics"}
-    | {"Optimizer": "optimizers", "saving=.": "utils"},
+    | {"Optimizer": "optimizers"},
     "layers": {"Convolution2D=Conv2D": "layers"},
     "ops": {
         "swish=silu hard_swish=hard_silu": "activations",
         "*": "activations",
         "categorical_crossentropy sparse_categorical_crossentropy": "losses.others",
         "image=ops linalg=ops nn=ops numpy=ops": "",
+        "random=.": "random",
     },
     "config": {"backend epsilon image_data_format": "keras_names.clones"},
     "models": {"clone_model": "keras_names.clones", "save_model": "storage.keras_models"},

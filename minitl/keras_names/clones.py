@@ -1,5 +1,6 @@
 """Functions of Keras's that have no other place: `clone_model`, and settings that are fixed."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ def clone_model(
     made = {id(layer): make(layer) for layer in model.layers if layer not in model.input_layers}
     if hasattr(model, "pop"):  # a Sequential
         first = [Input(model.input_shape[1:], dtype=model.inputs[0].dtype)] if model.inputs else []
-        return type(model)([*first, *made.values()], name=model.name)
+        return _compiled(type(model)([*first, *made.values()], name=model.name), model)
     inputs = [Input(t.shape[1:], dtype=t.dtype, name=t.name) for t in model.inputs]
     tensors = {id(t): new for t, new in zip(model.inputs, inputs, strict=True)}
     for call in model.graph.calls:
@@ -43,4 +44,13 @@ def clone_model(
         tensors |= {id(t): new for t, new in zip(call.outputs, found, strict=True)}
     outputs = [tensors[id(t)] for t in model.outputs]
     one = inputs[0] if model.one_input else inputs
-    return type(model)(one, model.packed(outputs), name=model.name)
+    return _compiled(type(model)(one, model.packed(outputs), name=model.name), model)
+
+
+def _compiled(clone: Any, model: Any) -> Any:
+    """The clone, compiled as the model is, with an optimizer of its own."""
+    if model.compiled is not None:
+        settings = model.compiled.settings
+        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        clone.compile(**copy.deepcopy({**settings, "optimizer": optimizer}))
+    return clone

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from minitl import activations, ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer
@@ -68,11 +70,22 @@ class ELU(Layer, supports_masking=True):
 
 
 class Softmax(Layer, supports_masking=True):
-    """p_j = e^(x_j) / sum_k e^(x_k), over one axis, or several together."""
+    """p_j = e^(x_j) / sum_k e^(x_k), over one axis, or several together.
+
+    Where `mask`, which broadcasts to x, is False (not above 1/2), p is 0 and x takes no part.
+    """
 
     def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any):
         super().__init__(**kwargs)
         self.axis = axis
 
-    def call(self, x: Tensor) -> Tensor:
-        return activations.softmax(x, self.axis)
+    def call(self, x: Tensor, mask: Any = None) -> Tensor:
+        if mask is None:
+            return activations.softmax(x, self.axis)
+        sides = list(zip(np.shape(mask)[::-1], x.shape[::-1], strict=False))
+        if np.ndim(mask) > x.ndim or any(m not in (1, n) for m, n in sides):
+            raise ValueError(f"{self}: a mask {np.shape(mask)} does not broadcast to {x.shape}")
+        counts = np.broadcast_to(np.asarray(mask) > 0.5, x.shape)
+        far = np.full((), -1e9, x.dtype)
+        y = activations.softmax(ops.where(counts, x, far), self.axis)
+        return ops.where(counts, y, np.zeros((), x.dtype))

@@ -129,15 +129,17 @@ def _building(build: Callable[..., Any]) -> Callable[..., Any]:
     """A class's `build`, so that it holds whoever calls it; `super().build` is a part of it."""
 
     @functools.wraps(build)
-    def built(layer: Layer, input_shape: Any = None) -> None:
+    def built(layer: Layer, *given: Any, **named: Any) -> None:
+        input_shape = given[0] if given else named.get("input_shape")
+        given = given if given or named else (None,)
         if not layer._sealed:  # within the class's constructor, or the build of a class below
-            build(layer, input_shape)
+            build(layer, *given, **named)
             return
         if layer.built:
             return
         object.__setattr__(layer, "_sealed", False)  # build may declare attributes
         try:
-            build(layer, input_shape)
+            build(layer, *given, **named)
         except BaseException:
             layer.unbuild()
             raise
@@ -175,6 +177,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
     # Settings in Keras's configurations that do nothing unless another is on; see from_config.
     idle_settings: ClassVar[frozenset[str]] = frozenset()
     users: ClassVar[bool] = False  # written outside of minitl
+    forget_losses: ClassVar[Any] = None  # what `add_loss` added to an earlier call
     with_masks: ClassVar[Any] = None  # `call`, where masks are looked for: sequences/masking.py
     _sealed = False
     changes: ClassVar[int] = 0  # how often a layer has got other layers inside
@@ -185,12 +188,14 @@ class Layer(naming.Configurable, metaclass=LayerType):
         # Which of these this class's `call` wants to be told.
         cls.extra_arguments = inspect.signature(cls.call).parameters.keys() & {"training", "rng"}
         cls.users = not cls.__module__.startswith("minitl.")
-        if "build" in vars(cls):
-            cls.build = _building(cls.build)  # type: ignore[method-assign]
         if cls.users and "call" in vars(cls):
             naming.part("own layers").describe_call(cls)
+        if "build" in vars(cls):
+            cls.build = _building(cls.build)  # type: ignore[method-assign]
 
-    def __init__(self, *, name: str | None = None, trainable: bool = True, dtype: Any = None):
+    def __init__(
+        self, *, name: str | None = None, trainable: naming.Truth = True, dtype: Any = None
+    ):
         self.name = name or naming.unique_name(naming.snake_case(type(self).__name__))
         self.dtype = config.checked_dtype(dtype or config.floatx())
         self.built, self._trainable, self._rate_multiplier = False, bool(trainable), 1.0
@@ -239,6 +244,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     supports_masking = False  # True where Keras's layer hands a mask on
     compute_mask = naming.elsewhere("own layers", "compute_mask")
+    add_loss = naming.elsewhere("own layers", "add_loss")
     get_config = naming.elsewhere("settings", "layer_settings")
     from_config = naming.elsewhere("settings", "layer_configured", of_class=True)
 
@@ -258,6 +264,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
         if name is not None and not isinstance(name, str):
             name, shape, initializer = None, name, shape if shape != () else initializer
         name = name or f"variable_{len(self.own_weights)}"
+        if self._sealed and self.built:
+            raise ValueError(f"{self} is built: make {name!r} in build or __init__, once")
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in shape):
             raise ValueError(f"shape must be integers of at least 0, got {shape!r}")

@@ -38,6 +38,8 @@ class InputLayer(Layer):
     ):
         super().__init__(dtype=dtype, **kwargs)
         if batch_shape is not None:
+            if shape is not None or batch_size is not None:
+                raise ValueError("batch_shape is both batch_size and shape: give it alone")
             batch_size, shape = batch_shape[0], tuple(batch_shape[1:])
         if shape is None:
             raise ValueError("Input needs a shape (without the batch axis), e.g. (224, 224, 3)")
@@ -49,8 +51,8 @@ class InputLayer(Layer):
         self.symbolic_calls.append(call := Call(self, []))
         call.outputs.append(SymbolicTensor(self.batch_shape, self.dtype, call))
 
-    def call(self, x: Any) -> Tensor:
-        if self.inspect is not None:
+    def call(self, x: Any = None) -> Any:
+        if self.inspect is not None and x is not None:
             self.inspect(x.storage, self.name)
         return x
 

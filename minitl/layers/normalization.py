@@ -128,26 +128,27 @@ class BatchNormalization(LayerNormalization, idle_settings=frozenset({"renorm_mo
         return not self.trainable  # frozen, it works as outside training
 
     def call(self, x: Tensor, training: bool = False, mask: Any = None) -> Tensor:
-        x = self.turned(x)
+        given, x = x, self.turned(x)
         c = x.shape[-1]
         gamma = self.gamma if self.scale else Tensor(np.ones(c, x.dtype))
         beta = self.beta if self.center else Tensor(np.zeros(c, x.dtype))
         if training and self.trainable:
-            counting = None if mask is None else np.asarray(mask, bool)
-            counted = (
-                x if counting is None else x[np.nonzero(counting)]
-            )  # steps: `sequences/masking.py`
-            y, mean, variance = ops.batch_norm(counted, gamma, beta, self.epsilon)
+            if mask is None:
+                y, mean, variance = ops.batch_norm(x, gamma, beta, self.epsilon)
+            else:  # the mean and variance of what counts, by channel
+                counts = np.asarray(mask, x.dtype).reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+                counts = self.turned(Tensor(counts + np.zeros_like(given.storage))).storage
+                axes = tuple(range(x.ndim - 1))
+                share = Tensor(counts / (counts.sum(axes) + x.dtype.type(1e-7)))
+                centred = x - (average := ops.sum(x * share, axes))
+                spread = ops.sum(centred * centred * share, axes)
+                y = centred / ops.sqrt(spread + self.epsilon) * gamma + beta
+                mean, variance = average.storage, spread.storage
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                with moving.writing() as average:
-                    average *= self.momentum
-                    average += (1 - self.momentum) * batch
-            if counting is None:
-                return self.turned(y)
-            place = np.maximum(np.cumsum(counting).reshape(counting.shape) - 1, 0)
-            inv_std = 1 / np.sqrt(variance + x.dtype.type(self.epsilon))
-            others = ops.batch_norm_inference(x, gamma, beta, mean, inv_std)
-            return ops.where(counting[..., None], ops.take(y, place, 0), others)
+                with moving.writing() as kept:
+                    kept *= self.momentum
+                    kept += (1 - self.momentum) * batch
+            return self.turned(y)
         inv_std = 1 / np.sqrt(self.moving_variance.storage + x.dtype.type(self.epsilon))
         moving = self.moving_mean.storage
         return self.turned(ops.batch_norm_inference(x, gamma, beta, moving, inv_std))

@@ -7,7 +7,7 @@ to that. Augmentation goes further and draws a seed for each sample: what `draw`
 of it depends on that sample alone, not on the batch that it comes in.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from minitl import config, ops
 from minitl.autograd import Array, Tensor
 from minitl.layers.base import Layer, Rng
 from minitl.layers.core import channels_last
-from minitl.naming import Fraction, Natural
+from minitl.naming import Count, Fraction, Natural
 
 __all__ = ["Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D"]
 
@@ -64,7 +64,11 @@ class Dropout(_Disturbing):
     """
 
     def __init__(
-        self, rate: Fraction, noise_shape: Any = None, seed: Natural | None = None, **kwargs: Any
+        self,
+        rate: Fraction,
+        noise_shape: Sequence[Count | None] | None = None,
+        seed: Natural | None = None,
+        **kwargs: Any,
     ):
         super().__init__(rate, seed, **kwargs)
         self.noise_shape = noise_shape if noise_shape is None else tuple(noise_shape)

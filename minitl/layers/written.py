@@ -9,8 +9,11 @@ is found is kept by the input's shape, so that a layer is run for its shape once
 it builds the layers inside, as a first call does, and changes no weight.
 """
 
+import functools
 import inspect
+import warnings
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +22,7 @@ import numpy as np
 
 from minitl import activations, initializers
 from minitl.autograd import Tensor, Variable, as_tensor, no_grad, record
+from minitl.layers.added_losses import add_loss  # noqa: F401
 from minitl.layers.base import Call, Layer, SymbolicTensor
 from minitl.layers.sequences.masking import begin, compute_mask, put  # noqa: F401
 from minitl.naming import (
@@ -33,6 +37,8 @@ from minitl.ops.elementwise import cast  # noqa: F401
 
 __all__: list[str] = []
 
+drawn = ContextVar("drawn", default=0)  # how often `minitl.random` has been asked
+
 
 def describe_call(cls: Any) -> None:
     """Tell a new class of the user's what its own `call` says."""
@@ -44,8 +50,32 @@ def describe_call(cls: Any) -> None:
     if "compute_mask" in vars(cls):
         cls.supports_masking = vars(cls).get("supports_masking", True)
         begin()
+    for method in {"build", "compute_output_shape"} & vars(cls).keys():
+        setattr(cls, method, _by_argument(vars(cls)[method]))
     if "compute_output_shape" not in vars(cls):
         cls.compute_output_shape = elsewhere("own layers", "output_shape")
+
+
+def _by_argument(method: Any) -> Any:
+    """A user's `build` or `compute_output_shape`, that has the shapes of a call on several
+    arguments as Keras gives them: `x_shape` is that of `x`, and a single one that of the first."""
+    names = list(inspect.signature(method).parameters)[1:]
+
+    @functools.wraps(method)
+    def told(layer: Any, *shapes: Any, **named: Any) -> Any:
+        if not (len(shapes) == 1 and isinstance(shapes[0], Shapes)) or shapes[0].alone:
+            return method(layer, *shapes, **named)
+        of, known = shapes[0], inspect.signature(layer.call).parameters
+        if len(names) == 1:
+            return method(layer, next(iter(of.values())))
+        for name in names:
+            if not name.endswith("_shape") or name.removesuffix("_shape") not in known:
+                takes = f"{layer}.{method.__name__} takes {', '.join(names)}"
+                raise ValueError(f"{takes}: {name!r} is not '..._shape' of an argument of call")
+        found = {name: of.get(name.removesuffix("_shape")) for name in names}
+        return method(layer, **{name: shape for name, shape in found.items() if shape is not None})
+
+    return told
 
 
 def track(layer: Any, name: str, value: Any) -> None:
@@ -127,6 +157,8 @@ def fixed(layer: Any, training: bool) -> bool:
     """
     if any(v.trainable or (layer.trainable and not v.learnable) for v in layer.own_weights):
         return False
+    if "_losses_read" in vars(layer) or (training and vars(layer).get("_draws")):
+        return False
     if layer.users and "compute_mask" in vars(type(layer)):  # what is kept of it has no mask
         return False
     inner = list(layer.sublayers())
@@ -148,6 +180,7 @@ class Shapes(dict[str, Any]):
 
     form: Any
     flat: list[Any]
+    alone: bool  # whether they are those of a dict
 
 
 @dataclass
@@ -168,7 +201,7 @@ class Form:
         args, named = self.filled(shapes)
         alone = len(args) == 1 and not named and isinstance(args[0], dict)
         found = Shapes(args[0] if alone else dict(zip(self.names, args, strict=False)) | named)
-        found.form, found.flat = self, shapes
+        found.form, found.flat, found.alone = self, shapes, alone
         return found
 
     def start(self, layer: Layer, training: bool | None, rng: Any) -> Any:
@@ -190,16 +223,22 @@ class Form:
 
 def form_of(layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """The form of a call on these arguments; TypeError for one that `call` does not have."""
-    if layer.as_graph() is not None and isinstance(args[0], dict):
-        layer, args = layer, ([args[0][name] for name in layer.input_names], *args[1:])
+    if isinstance(args[0], dict) and getattr(vars(layer).get("graph"), "inputs", None):
+        given = _by_names(layer, args[0])
+        x = given[0] if layer.one_input else given
+        run: Any = functools.partial(_called_on, x, args[1:], named)
+        return SimpleNamespace(start=run)
     known = inspect.signature(layer.call).parameters
-    run: Any
     if len(args) == 1 and args[0] is None:
         first = next(iter(known))
         args = (named.pop("inputs" if "inputs" in named else first, None),)
         if not named:  # layer(inputs=x)
             run = lambda _, training, rng: layer(*args, training=training, rng=rng)  # noqa: E731
             return SimpleNamespace(start=run)
+    if named.get("mask", named) is None and not layer.users:
+        del named["mask"]
+        if len(args) == 1 and not named:
+            return SimpleNamespace(start=functools.partial(_called_on, *args, (), {}))
     if named.keys() == {"mask"} and not layer.users and isinstance(args[0], (np.ndarray, Tensor)):
         given = as_tensor(args[0], layer.dtype)
         masked = record("masked", given.storage, (given, lambda g: g))  # not the caller's array
@@ -220,6 +259,26 @@ def form_of(layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
 
     kept = _mapped((args, named), (np.ndarray, Tensor, SymbolicTensor), place)
     return Form(kept[0], kept[1], places, values)
+
+
+def _called_on(x: Any, more: Any, named: Any, layer: Any, training: Any, rng: Any) -> Any:
+    return layer(x, *more, training=training, rng=rng, **named)
+
+
+def _by_names(model: Any, given: dict[str, Any]) -> list[Any]:
+    """What a model's inputs are given by their names. Raises ValueError where one has nothing."""
+    lacking = [name for name in model.input_names if given.get(name) is None]
+    if lacking:
+        needs = (
+            f"{model.name!r} has the inputs {', '.join(model.input_names)}, none of them optional"
+        )
+        raise ValueError(f"{needs}: nothing is given for {', '.join(lacking)}")
+    more = sorted(set(given) - set(model.input_names))
+    if more and not any(isinstance(x, SymbolicTensor) for x in given.values()):
+        other = "The structure of `inputs` doesn't match the expected structure"
+        known = f"{model.name!r} has no inputs {', '.join(more)}"
+        warnings.warn(f"{other}: {known}", UserWarning, stacklevel=5)
+    return [given[name] for name in model.input_names]
 
 
 def _mapped(value: Any, kind: Any, function: Any) -> Any:
@@ -264,12 +323,14 @@ def _trial(layer: Any, shapes: list[Any], several: bool, form: Any, size: int) -
     if layer.with_masks is not None and "mask" in inspect.signature(layer.call).parameters:
         given = [put(x, np.ones(x.shape[:2])) for x in given]
     kept = [(v, v.numpy(), v.version) for v in layer.weights if not v.learnable]
+    before = drawn.get()
     try:
         with no_grad():
             if form:
                 return form.call(layer, given, None, None)
             return layer(given if several else given[0])
     finally:
+        vars(layer)["_draws"] = drawn.get() > before
         for variable, values, version in kept:
             if variable.version != version:
                 variable.assign(values)

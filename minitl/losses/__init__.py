@@ -76,7 +76,7 @@ class Loss(Configurable):
 def comparable(y_true: Any, y_pred: Any) -> tuple[Array, Tensor]:
     """Both as floating-point numbers of one dtype, and of one rank where a last axis of 1 is all
     that is between them: (N,) beside (N, 1) would be stretched to (N, N)."""
-    y_pred = as_tensor(y_pred)
+    y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(np.asarray(y_pred, config.floatx()))
     if y_pred.storage.dtype.kind != "f":
         y_pred = Tensor(y_pred.storage.astype(config.floatx()))
     y_true = np.asarray(y_true, dtype=y_pred.storage.dtype)
@@ -183,8 +183,8 @@ class _FunctionLoss(Loss, check=lambda *_: None):
 TABLE = Registry(__name__, SparseCategoricalCrossentropy)
 
 
-def get(identifier: Any) -> Any:
-    """A loss from its name, class, instance or a function (y_true, y_pred) -> losses."""
+def as_loss(identifier: Any) -> Any:
+    """A Loss from its name, class, instance or a function (y_true, y_pred) -> losses."""
     loss = look_up(identifier, TABLE, "loss")
     if isinstance(loss, Loss) or loss is None:
         return loss

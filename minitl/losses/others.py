@@ -321,8 +321,19 @@ def _function_of(cls: type[Loss]) -> Any:
     taken += [own[n] for n in own if n not in ("reduction", "name")]
     described: Any = function
     described.__signature__, described.__name__ = inspect.Signature(taken), snake_case(cls.__name__)
+    described.__qualname__ = described.__name__  # where pickle looks
     described.__doc__ = f"Per-sample losses of `{cls.__name__}`, without reduction."
     return described
 
 
 globals().update({snake_case(cls.__name__): _function_of(cls) for cls in set(TABLE.values())})
+
+
+def get(identifier: Any) -> Any:
+    """As Keras's: 'mse' is the function `mean_squared_error`, one number per sample, and
+    'MeanSquaredError' an object, the mean of them; functions are themselves."""
+    if callable(identifier) and not isinstance(identifier, type):
+        return identifier
+    loss = losses.as_loss(identifier)
+    short = isinstance(identifier, str) and identifier == identifier.lower()
+    return globals().get(snake_case(type(loss).__name__), loss) if short else loss

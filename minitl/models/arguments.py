@@ -100,6 +100,7 @@ KINDS = {
         number("in [0, 1]", 0, 1),
         number("in [0, 1)", 0, math.nextafter(1, 0)),
         NAMED,
+        Rule("True or False, no number", lambda v: isinstance(v, (bool, np.bool_))),
     )
 }
 PLAIN: dict[Any, Rule] = {

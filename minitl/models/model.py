@@ -106,7 +106,8 @@ class Model(Layer):
         self.output_keys = sorted(outputs) if isinstance(outputs, dict) else None
         self.one_input = not isinstance(inputs, (list, tuple, dict))
         self.one_output = not isinstance(outputs, (list, tuple, dict))
-        self.many_outputs = tuple if isinstance(outputs, tuple) else list
+        many: Any = tuple if isinstance(outputs, tuple) else list
+        self.many_outputs = getattr(type(outputs), "_make", many)  # of a namedtuple
         if len({id(t) for t in self.inputs}) != len(self.inputs):
             raise ValueError("the same tensor is given twice among the inputs")
         self.input_layers = [_input_layer_of(t) for t in self.inputs]
@@ -181,6 +182,10 @@ class Model(Layer):
     def layers(self) -> list[Layer]:
         """The layers, inputs first, in Keras's order (by distance from the outputs)."""
         return list(self.sublayers())
+
+    @layers.setter
+    def layers(self, value: Any) -> None:
+        raise AttributeError("`layers` is what a model is made of: a Sequential has add and pop")
 
     get_layer = elsewhere("opened", "get_layer")
 

@@ -66,6 +66,8 @@ def outputs_of(model: Any, batch: Batch, training: bool, rng: Any = None) -> lis
     dtypes = [t.dtype for t in batch.graph.inputs] if batch.graph else [model.dtype] * len(batch.x)
     # Tensors, as arrays would be copied, which nobody changes before the step is done.
     given = [Tensor(np.asarray(a, dtype)) for a, dtype in zip(batch.x, dtypes, strict=True)]
+    if model.forget_losses is not None:
+        model.forget_losses()
     if batch.graph is not None:
         return batch.graph.run(given, training, rng)
     x: Any = given if len(given) > 1 else given[0]

@@ -1,12 +1,14 @@
 """`Sequential`: a Model whose graph is a chain of layers."""
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
 
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import Input, InputLayer
+from minitl.models.batches import check_shape
 from minitl.models.model import Model
 from minitl.naming import refuse_foreign, unique_name
 
@@ -94,10 +96,13 @@ class Sequential(Model):
         self._path = path
         self._connect_chain()
 
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers, without the input, as in Keras."""
-        return list(self._chain)
+    # The layers, without the input, as in Keras.
+    layers = Model.layers.getter(lambda self: list(self._chain))  # type: ignore[attr-defined]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        for layer in self._chain:
+            input_shape = layer.compute_output_shape(input_shape)
+        return input_shape
 
     @property
     def start(self) -> SymbolicTensor | None:
@@ -105,8 +110,28 @@ class Sequential(Model):
         return self._path[0] if self._path else None
 
     def __call__(self, x: Any = None, *more: Any, **named: Any) -> Any:
+        if isinstance(x, dict) or (isinstance(x, list) and hasattr(x[0], "shape")):
+            several = "several: call its layers one by one, or make a Model of inputs by name"
+            raise TypeError(f"a Sequential has one input, {self.name!r} was given {several}")
         if not self._path and self._chain:
             self.build(x.shape if hasattr(x, "shape") else np.shape(x))
         if not self.outputs:
             raise ValueError(f"the Sequential {self.name!r} has no layers yet")
         return super().__call__(x, *more, **named)
+
+
+_build = Sequential.build
+
+
+def build(model: Sequential, input_shape: Any = None) -> None:
+    """As above; ValueError for another shape than it has, and for layers of several arguments."""
+    if model.start is not None and input_shape is not None:
+        check_shape(tuple(input_shape), model.start.shape, model.name)
+    for layer in model.layers if model.start is None else ():
+        given = signature(layer.call).parameters.values()
+        if layer.users and len([p for p in given if p.default is p.empty and p.kind < 2]) > 1:
+            raise ValueError(f"{layer} is called on several arguments, within a Sequential on one")
+    _build(model, input_shape)
+
+
+Sequential.build = build  # type: ignore[method-assign]

@@ -21,7 +21,7 @@ from minitl.metrics import Mean, Metric
 from minitl.models.batches import Batch
 from minitl.models.callbacks import CallbackList
 from minitl.models.prediction import outputs_of, pieces, with_bar
-from minitl.naming import part
+from minitl.naming import elsewhere, part
 
 
 class TrainingDiverged(FloatingPointError):
@@ -45,7 +45,7 @@ class Compiled:
         metric_settings: tuple[Any, Any],  # metrics, weighted_metrics
     ):
         self.model = model
-        self.losses: list[Loss | None] = [losses.get(each) for each in self._each(loss, "loss")]
+        self.losses: list[Loss | None] = [losses.as_loss(each) for each in self._each(loss, "loss")]
         weights = self._each(loss_weights, "loss_weights")
         self.loss_weights = [1.0 if w is None else float(w) for w in weights]
         self.metric_settings = metric_settings
@@ -87,6 +87,9 @@ class Compiled:
                         (metrics_module.get(m, loss, shape), weighted) for m in row
                     ]
         return self._metrics
+
+    __eq__ = elsewhere("settings", "compiled_alike")
+    __hash__ = object.__hash__
 
     def total_loss(self, batch: Batch, outputs: list[Tensor]) -> tuple[Tensor, list[float]]:
         """The weighted sum of the outputs' losses, plus the weights' penalties.

@@ -67,7 +67,7 @@ class Optimizer(Configurable):
             raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
         self._rate, self.weight_decay = learning_rate, weight_decay
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
-        self.name, self._steps = name or snake_case(type(self).__name__), 0
+        self.name, self._steps = name or naming.unique_name(snake_case(type(self).__name__)), 0
         self.states: dict[Variable, dict[str, Array]] = {}  # of the weights that have moved
 
     @property

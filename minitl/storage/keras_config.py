@@ -31,6 +31,7 @@ from minitl.naming import did_you_mean
 from minitl.storage.settings import CUSTOM, settings_of, without_idle
 
 MOST = 30_000  # layers of a model: some seconds. Published networks have up to 2,000.
+KNOWN = {"name", "trainable", "layers", "input_layers", "output_layers", "dtype"}
 Place = tuple[str, int]  # a layer's name, and which of its calls
 
 
@@ -99,13 +100,14 @@ def describe(model: Model) -> dict[str, Any]:
     # Among the outputs, and only there, Keras counts the calls of a functional model from 1 on.
     functional = {layer.name for layer in model.layers if class_name(layer) == "Functional"}
     outputs = [places[id(t)] for t in model.outputs]
+    outputs = [[name, i + (name in functional), at] for name, i, at in outputs]
     return settings | {
         "layers": [
             _described(layer) | {"name": layer.name, "inbound_nodes": inbound[layer.name]}
             for layer in model.layers
         ],
         "input_layers": [places[id(t)] for t in model.inputs],
-        "output_layers": [[name, i + (name in functional), at] for name, i, at in outputs],
+        "output_layers": outputs if model.one_output else model.packed(outputs),
     }
 
 
@@ -150,10 +152,6 @@ def model_from_config(settings: Mapping[str, Any], cls: type[Model] = Model) -> 
         if settings.get("build_input_shape") and not model.outputs:
             model.build(settings["build_input_shape"])
         return model
-    if isinstance(settings["output_layers"], dict):
-        names = ", ".join(sorted(settings["output_layers"]))
-        text = f"its model gives its outputs as a dict, by the names {names}; minitl's give a list"
-        raise ValueError(f"{text}. Build the model with a list of outputs, and load the weights")
     tensors: dict[Place, list[SymbolicTensor]] = {}  # what the layers' calls gave
     waiting, calls, functional = list[_Call](), dict[str, int](), set[str]()
     for each in settings["layers"]:
@@ -179,10 +177,12 @@ def model_from_config(settings: Mapping[str, Any], cls: type[Model] = Model) -> 
         if isinstance(places, dict):
             return {name: look(place) for name, place in places.items()}
         found = [look(place) for place in _references(places)]
-        return found[0] if len(found) == 1 else found
+        many = tuple if isinstance(places, tuple) else list
+        return found[0] if len(found) == 1 else many(found)
 
     inputs, outputs = ends(settings["input_layers"]), ends(settings["output_layers"])
-    graph = cls(inputs, outputs, name=settings["name"])
+    more = {n: v for n, v in settings.items() if n not in KNOWN} if cls is not Model else {}
+    graph = cls(inputs, outputs, name=settings["name"], **more)
     # Whether each layer learns came with the layer; this is the flag of the model itself.
     graph.mark_trainable(bool(settings.get("trainable", True)))
     return graph
@@ -270,5 +270,6 @@ def _first_numbers(
 
 
 def _references(places: Any) -> list[Any]:
-    """[[layer, call, index] ...]: Keras 3 writes a single one without a list around it."""
+    """[[layer, call, index] ...]: Keras 3 writes a single one without a list, or a dict."""
+    places = list(places.values()) if isinstance(places, dict) else places
     return [places] if places and isinstance(places[0], str) else places

@@ -81,10 +81,10 @@ def load_weights(
     `by_name` only layers of both the file and the model, `skip_mismatch` only of equal shapes."""
     stored = files.read_weights(filepath)
     layers, wanted = stored.layers, inventory(model)
+    if not by_name:
+        layers = _renumbered(layers, model, as_far=skip_mismatch)
     if skip_mismatch:
         layers, wanted = _fitting(layers, wanted)
-    elif not by_name:
-        layers = _renumbered(layers, model)
     theirs, ours = {name for name, _ in layers}, {name for name, _ in wanted}
     rename = {a: b for a, b in PUBLISHED_AS.items() if a in theirs - ours and b in ours - theirs}
     by_name = by_name or skip_mismatch
@@ -129,19 +129,29 @@ def _fitting(stored: Any, wanted: Any) -> tuple[Any, Any]:
     return left(stored, theirs), left(wanted, ours)
 
 
-def _renumbered(stored: files.Inventory, model: Model) -> files.Inventory:
+def _renumbered(stored: files.Inventory, model: Model, as_far: bool = False) -> files.Inventory:
     """The file's layers under the model's names, where both are automatic and differ in number (a
     model that is built twice in one process has 'dense' and 'dense_1' at first, then 'dense_2' and
-    'dense_3'). Where file and model have as many layers of a kind, they are taken in order."""
+    'dense_3'). Where file and model have as many layers of a kind, they are taken in order; with
+    `as_far`, those of a kind of which the model knows no name, as far as they go."""
     new_names: dict[str, str] = {}
     with_weights = [layer for layer in model.sublayers() if layer.weights]
     ours, theirs = [layer.name for layer in with_weights], [name for name, w in stored if w]
     for kind in {snake_case(class_name(layer)) for layer in with_weights}:
         of_kind = ([n for n in names if numbered(n)[0] == kind] for names in (ours, theirs))
         here, there = (sorted(names, key=numbered) for names in of_kind)
-        if len(here) == len(there):
-            new_names |= dict(zip(there, here, strict=True))
-    return [(new_names.get(name, name), weights) for name, weights in stored]
+        if len(here) == len(there) or (as_far and not {*here} & {*there}):
+            new_names |= dict(zip(there, here, strict=False))
+
+    def renamed(path: str, old: str) -> str:
+        return "/".join(
+            new_names.get(old, old) if part == old else part for part in path.split("/")
+        )
+
+    return [
+        (new_names.get(name, name), [(renamed(path, name), array) for path, array in weights])
+        for name, weights in stored
+    ]
 
 
 def _all_places(model: Model) -> list[tuple[str, str, list[Any]]]:

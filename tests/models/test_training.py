@@ -668,7 +668,7 @@ def test_losses_of_a_users_own():
     model = classifier(absolute)
     expected = np.abs(model.predict(X, verbose=0) - Y).mean()
     assert model.evaluate(X, Y, verbose=0) == pytest.approx(expected, rel=1e-4)
-    assert isinstance(losses.get(absolute), losses.Loss)
+    assert isinstance(losses.as_loss(absolute), losses.Loss)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(X, Y, verbose=0)

@@ -190,8 +190,11 @@ class Embedding(Layer):
         self.mask_zero = self.supports_masking = bool(mask_zero)
         if mask_zero:
             begin()
-        self._start = weights
         self.embeddings: Any = None
+        if weights is not None:
+            self.build(())
+            self.built = True
+            self.embeddings.assign(weights[0] if isinstance(weights, list) else weights)
 
     def build(self, input_shape: Shape) -> None:
         self.embeddings = self.add_weight(
@@ -200,9 +203,6 @@ class Embedding(Layer):
             self.embeddings_initializer,
             regularizer=self.embeddings_regularizer,
         )
-        if self._start is not None:
-            start = self._start[0] if isinstance(self._start, list) else self._start
-            self.embeddings.assign(start)
 
     def prepare(self, shape: Any) -> None:
         self._channels = None  # the last axis is time, of any length

@@ -5,6 +5,7 @@ wrapper, and its description stands within the wrapper's, as Keras writes it.
 """
 
 from collections.abc import Iterable
+from inspect import signature
 from typing import Any
 
 from minitl import ops
@@ -72,8 +73,12 @@ class TimeDistributed(_Wrapper):
     def build(self, input_shape: Shape) -> None:
         self._frame_shapes(input_shape)
 
-    def call(self, x: Tensor, training: bool = False, rng: Rng = None) -> Any:
+    def call(self, x: Tensor, training: bool = False, rng: Rng = None, mask: Any = None) -> Any:
         n, steps = x.shape[:2]
+        if mask is not None and mask.shape[:2] != (n, steps):
+            raise ValueError(f"{self}: a mask begins with {(n, steps)}, as x does: {mask.shape}")
+        if mask is not None and mask.ndim > 2 and "mask" in signature(self.layer.call).parameters:
+            raise NotImplementedError(f"{self} hands no mask to the layer inside: {mask.shape}")
         if training and _keeps_averages(self.layer):
             found = [self.layer(x[:, t], training=True, rng=rng) for t in range(steps)]
             return arrays.concatenate([ops.reshape(y, (n, 1, *y.shape[1:])) for y in found], axis=1)
