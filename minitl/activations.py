@@ -115,47 +115,6 @@ def softsign(x: Any) -> Any:
     return x * part, part * part
 
 
-@_formula
-def squareplus(x: Any, b: float = 4) -> Any:
-    """y = (x + sqrt(x^2 + b)) / 2. Barron 2021 (arXiv 2112.11687)."""
-    root = np.sqrt(x * x + b)
-    return (x + root) / 2, (1 + x / root) / 2
-
-
-@_formula
-def sparse_plus(x: Any) -> Any:
-    """y = 0 up to -1, (x + 1)^2 / 4 up to 1, then x."""
-    middle = np.abs(x) < 1
-    return np.where(middle, (x + 1) ** 2 / 4, np.maximum(x, 0)), np.where(
-        middle, (x + 1) / 2, x > 0
-    )
-
-
-@_formula
-def threshold(x: Any, threshold: float, default_value: float) -> Any:
-    """y = x where x > threshold, else default_value."""
-    return np.where(x > threshold, x, default_value), x > threshold
-
-
-@_formula
-def hard_shrink(x: Any, threshold: float = 0.5) -> Any:
-    """y = x where |x| > threshold, else 0."""
-    return np.where(np.abs(x) > threshold, x, 0), np.abs(x) > threshold
-
-
-@_formula
-def soft_shrink(x: Any, threshold: float = 0.5) -> Any:
-    """y = x, nearer to 0 by the threshold; 0 within it."""
-    far = np.abs(x) > threshold
-    return np.where(far, x - threshold * np.sign(x), 0), far
-
-
-def tanh_shrink(x: Any) -> Tensor:
-    """y = x - tanh x."""
-    x = as_tensor(x)
-    return x - tanh(x)
-
-
 def hard_tanh(x: Any) -> Tensor:
     """y = x, held within [-1, 1]."""
     return ops.clip(x, -1, 1)
@@ -164,11 +123,6 @@ def hard_tanh(x: Any) -> Tensor:
 def exponential(x: Any) -> Tensor:
     """y = e^x."""
     return arrays.exp(x)
-
-
-def sparse_sigmoid(x: Any) -> Tensor:
-    """y = (x + 1) / 2, held within [0, 1]."""
-    return ops.clip((as_tensor(x) + 1) / 2, 0, 1)
 
 
 def hard_sigmoid(x: Any) -> Tensor:
@@ -188,23 +142,6 @@ def glu(x: Any, axis: int = -1) -> Tensor:
         raise ValueError(f"axis {axis} of x is to be halved, and x has shape {np.shape(x)}")
     a, b = split(x, 2, axis)
     return a * sigmoid(b)
-
-
-def sparsemax(x: Any, axis: int = -1) -> Tensor:
-    """The nearest distribution: y = max(x - tau, 0), tau so that the sum is 1 (1602.02068)."""
-    x = as_tensor(x)
-    a = np.moveaxis(x.storage, axis, -1)
-    down = -np.sort(-a)
-    sums, places = np.cumsum(down, -1) - 1, np.arange(1, a.shape[-1] + 1)
-    count = (down > sums / places).sum(-1, keepdims=True)
-    y = np.maximum(a - np.take_along_axis(sums, count - 1, -1) / count, 0)
-
-    def vjp(g: Array) -> Array:
-        g, there = np.moveaxis(g, axis, -1), y > 0
-        g = there * (g - (g * there).sum(-1, keepdims=True) / there.sum(-1, keepdims=True))
-        return np.ascontiguousarray(np.moveaxis(g, -1, axis), x.dtype)
-
-    return record("sparsemax", np.moveaxis(y, -1, axis).astype(x.dtype), (x, vjp))
 
 
 def _over(function: Any, x: Any, axis: Any) -> Tensor:
@@ -235,4 +172,3 @@ def softmax(x: Any, axis: Any = -1) -> Tensor:
 all_symbolic_too(globals())
 TABLE.register(*public_names(__name__).values(), hard_swish=hard_silu, swish=silu)
 TABLE["softmax"] = ops.softmax  # which the kernels of losses know
-del TABLE["threshold"]  # which cannot be called on x alone

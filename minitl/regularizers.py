@@ -1,10 +1,5 @@
 """Penalties on large weights, added to the loss."""
 
-from typing import Literal
-
-import numpy as np
-
-from minitl import ops
 from minitl.autograd import Tensor
 from minitl.layers.base import REGULARIZERS, regularizer
 from minitl.naming import Configurable, NotNegative, attributes_of
@@ -42,22 +37,5 @@ class L2(L1L2):
         super().__init__(l2=l2)
 
 
-class OrthogonalRegularizer(Configurable):
-    """factor * the mean of |cos| over all pairs of a matrix's rows, or columns: how far they are
-    from standing upright on one another."""
-
-    def __init__(self, factor: NotNegative = 0.01, mode: Literal["rows", "columns"] = "rows"):
-        self.factor, self.mode = float(factor), mode
-
-    def __call__(self, weight: Tensor) -> Tensor:
-        if weight.ndim != 2:
-            raise ValueError(f"OrthogonalRegularizer takes a matrix, got shape {weight.shape}")
-        rows = ops.normalize(weight if self.mode == "rows" else ops.transpose(weight))
-        n = len(rows)
-        upright = Tensor(1 - np.eye(n, dtype=weight.dtype))
-        cosines = arrays.absolute(ops.matmul(rows, ops.transpose(rows)) * upright)
-        return cosines.sum() * (self.factor / (n * (n - 1)))
-
-
-REGULARIZERS.register(L1, L2, L1L2, OrthogonalRegularizer, l1_l2=L1L2)
+REGULARIZERS.register(L1, L2, L1L2, l1_l2=L1L2)
 get = regularizer  # by name, configuration, or itself

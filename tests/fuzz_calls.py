@@ -194,8 +194,8 @@ class World:
         found["LearningRateScheduler"] = callbacks.LearningRateScheduler(lambda epoch: 0.1)
         for each in found.values():
             each.set_model(self.model)
-        for name in ("AUC", "MeanIoU", "F1Score", "Mean", "SparseCategoricalAccuracy", "R2Score"):
-            found[name] = getattr(metrics, name)(*([3] if name == "MeanIoU" else []))
+        for name in ("AUC", "F1Score", "Mean", "SparseCategoricalAccuracy", "R2Score"):
+            found[name] = getattr(metrics, name)()
         found |= {n: getattr(losses, n)() for n in ("BinaryCrossentropy", "Huber", "Dice")}
         found["Sparse"] = losses.SparseCategoricalCrossentropy()
         found["CosineDecay"] = minitl.optimizers.CosineDecay(0.1, 10)

@@ -57,16 +57,3 @@ def test_names():
     assert activations.get("swish") is activations.silu
     with pytest.raises(ValueError, match=r"unknown activation 'gelo'. Did you mean 'gelu'\?"):
         activations.get("gelo")
-
-
-def test_sparsemax_is_the_nearest_point_of_the_simplex():
-    """Martins & Astudillo 2016: y >= 0, its sum is 1, and no such point is nearer to x. A row does
-    not depend on the others, not even where its numbers are equal."""
-    rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(0, 2, (40, 5)), rng.integers(-2, 3, (40, 5))])
-    y = activations.sparsemax(Tensor(x)).numpy()
-    assert (y >= 0).all() and (y == 0).any()
-    np.testing.assert_allclose(y.sum(axis=-1), 1, rtol=1e-12)
-    for other in (rng.dirichlet(np.ones(5), (200, 1)), np.eye(5)[:, None]):
-        assert (((y - x) ** 2).sum(-1) <= ((other - x) ** 2).sum(-1) + 1e-12).all()
-    np.testing.assert_array_equal(activations.sparsemax(Tensor(x[:1])).numpy(), y[:1])

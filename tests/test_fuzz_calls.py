@@ -29,7 +29,7 @@ def mistaken_calls():
     yield lambda: layers.Add()([X, X[:2]]), "(in Add(x=a list of 2 (ndarray (6, 8, 8, 3) of floa"
     yield lambda: optimizers.Adam().apply([1], [2]), "gradients and variables must be lists"
     yield lambda: optimizers.CosineDecay(0.1, 5)([1]), "(in CosineDecay(step=[1]))"
-    yield lambda: metrics.MeanIoU(3).update_state(0, X), "(in MeanIoU.update_state(y_true=0, "
+    yield lambda: metrics.F1Score().update_state(0, X), "(in F1Score.update_state(y_true=0, "
     yield lambda: early.on_epoch_end(0, (0, 0)), "logs must be a dictionary"
     yield lambda: early.set_state((1, 2)), "state must be a dictionary"
     yield lambda: best.on_epoch_end(0, X), "logs must be a dictionary"

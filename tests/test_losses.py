@@ -74,7 +74,7 @@ def test_probabilities_that_remember_no_logits(name):
     """The same value and gradient from bare probabilities as from their logits."""
     loss, y, activation, expected = CASES[name]
     p = activation(Tensor(Z)).storage
-    assert float(loss(y, p)) == pytest.approx(expected.mean(), rel=1e-12)
+    assert float(loss(y, Tensor(p))) == pytest.approx(expected.mean(), rel=1e-12)
     check_gradients(lambda p: loss(y, p), [p])
 
 
@@ -122,7 +122,8 @@ def test_a_column_of_targets_may_lack_its_axis():
 def test_functions_give_a_loss_a_sample():
     found = losses.categorical_crossentropy(ONE_HOT, ops.softmax(Z))
     np.testing.assert_allclose(found.storage, CROSS, rtol=1e-12)
-    found = losses.mean_squared_error(BITS, Z)
+    assert losses.mean_squared_error(BITS, Z).dtype == np.float32  # as Keras's of NumPy's float64
+    found = losses.mean_squared_error(BITS, Tensor(Z))
     np.testing.assert_allclose(found.storage, ((Z - BITS) ** 2).mean(axis=1), rtol=1e-12)
 
 

@@ -17,7 +17,7 @@ from minitl.keras_names.reasons import not_here
 from minitl.layers.base import REGULARIZERS, Layer
 from minitl.naming import complain_about_unknown, snake_case
 
-__all__ = ["ARGUMENTS", "answer", "attribute", "not_here", "refuse_foreign"]
+__all__ = ["answer", "attribute", "not_here", "refuse_foreign"]
 
 # {package: {names: the module that has them}}. A star: any name of that module; an equals sign: the
 # name that it has there, and a dot the module.
@@ -68,64 +68,6 @@ def _elsewhere(room: str, name: str) -> Any:
     return None
 
 
-# (arguments that Keras's functions take and minitl's do not, values that ask for nothing, reason)
-ARGUMENTS: list[tuple[str, tuple[Any, ...], str]] = [
-    (
-        "dtype",
-        (None, "float32", "float64"),
-        "losses and metrics compute in the dtype of what they are given",
-    ),
-    (
-        "kernel_constraint bias_constraint gamma_constraint beta_constraint recurrent_constraint "
-        "embeddings_constraint depthwise_constraint pointwise_constraint",
-        (None,),
-        "weights are not projected after a step: take a regularizer, or clipnorm",
-    ),
-    (
-        "activity_regularizer",
-        (None,),
-        "outputs are not penalised: add a term to a loss of your own",
-    ),
-    ("gamma_regularizer beta_regularizer", (None,), "kernels and biases are penalised"),
-    (
-        "renorm renorm_clipping renorm_momentum rms_scaling",
-        (None, False, 0.99),
-        "there is no batch renormalization",
-    ),
-    (
-        "synchronized use_cudnn autocast unroll",
-        (None, False, True, "auto"),
-        "minitl runs in one process",
-    ),
-    (
-        "aggregation loss_scale_factor gradient_accumulation_steps experimental_name",
-        (None, "none", "mean", "only_first_replica", 1),
-        "a step is a batch, in float32",
-    ),
-    (
-        "lora_rank lora_alpha quantization_config overwrite_with_gradient",
-        (None, False),
-        "there are no adapters and no 8-bit weights",
-    ),
-    ("sparse ragged tensor input_tensor optional", (None, False), "an input is an array"),
-    (
-        "antialias pad_to_aspect_ratio fill_mode fill_value",
-        (None, False, "constant", 0.0),
-        "Resizing crops to the proportions, or stretches",
-    ),
-    (
-        "use_ema ema_momentum ema_overwrite_frequency",
-        (None, False, 0.99),
-        "there are no averages of weights",
-    ),
-    ("safe_mode", (None, True), "no code is read from a file"),
-    ("layout", (None,), "minitl runs on one machine"),
-    ("axis", (-1,), "classes are along the last axis"),
-    ("ignore_class", (None,), "every label counts: give those a sample_weight of 0"),
-    ("implementation", (None, 0, 1, 2), "there is one way to compute"),
-]
-
-
 def without_idle_arguments(
     kwargs: dict[str, Any], known: Iterable[str], what: str, args: tuple[Any, ...] = ()
 ) -> dict[str, Any]:
@@ -139,12 +81,12 @@ def without_idle_arguments(
         shape = left.pop(said.pop())  # for the Sequential that begins with it
         object.__setattr__(args[0], "first_shape", shape if np.ndim(shape) else (shape,))
         kwargs = dict(left)
-    for names, idle, reason in ARGUMENTS:
-        for name in kwargs.keys() & set(names.split()) - set(known):
-            given = kwargs[name]
-            if not any(given is v or (np.isscalar(given) and given == v) for v in idle):
-                value = f"{what}() has no argument {name!r} (here {kwargs[name]!r})"
-                raise TypeError(f"{value}, which Keras's has: {reason}")
+    for name in kwargs.keys() - set(known):
+        reason, _, idle = not_here().get(("arguments", name), "").partition("; left alone: ")
+        if reason and str(kwargs[name]) not in idle.split(", "):
+            value = f"{what}() has no argument {name!r} (here {kwargs[name]!r})"
+            raise TypeError(f"{value}, which Keras's has: {reason}")
+        if reason:
             del left[name]
     complain_about_unknown(left, known, what)
     return left

@@ -14,6 +14,8 @@ from minitl.autograd import Variable, as_tensor
 from minitl.layers.base import Layer
 from minitl.layers.sequences import masking
 
+__all__: list[str] = []
+
 ADDED = Variable(np.zeros(()))  # stands where the weight of a penalty does
 within: ContextVar[bool] = ContextVar("within", default=False)  # a call that was begun here
 
@@ -27,7 +29,7 @@ def add_loss(layer: Any, loss: Any) -> None:
             vars(layer)["_losses_read"] = True
             return value
 
-        layer._regularized.append((ADDED, penalty))
+        layer.regularized.append((ADDED, penalty))
     vars(layer)["_losses_read"] = False
     if Layer.forget_losses is None:
         masking.begin()
@@ -38,7 +40,7 @@ def forget(layer: Any) -> None:
     """Begin anew, for the layer and all inside it."""
     for each in layer.inside():
         if vars(each).pop("_losses_read", None) is not None:
-            each._regularized[:] = [pair for pair in each._regularized if pair[0] is not ADDED]
+            each.regularized[:] = [pair for pair in each.regularized if pair[0] is not ADDED]
             vars(each)["_losses_read"] = False
 
 

@@ -200,7 +200,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         self.dtype = config.checked_dtype(dtype or config.floatx())
         self.built, self._trainable, self._rate_multiplier = False, bool(trainable), 1.0
         self.own_weights: list[Variable] = []
-        self._regularized: list[tuple[Variable, Any]] = []
+        self.regularized: list[tuple[Variable, Any]] = []
         self.symbolic_calls: list[Call] = []
         self._channels: int | None = None  # the last axis of the input that it was built for
         self.holding: dict[str, None] = {}  # the attributes that may hold layers, in order
@@ -278,7 +278,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         variable.rate_multiplier = self._rate_multiplier
         self.own_weights.append(variable)
         if penalty is not None:
-            self._regularized.append((variable, penalty))
+            self.regularized.append((variable, penalty))
         return variable
 
     @property
@@ -296,13 +296,10 @@ class Layer(naming.Configurable, metaclass=LayerType):
         """Set the flag of this layer alone, not those of its weights and of layers inside."""
         self._trainable = bool(value)
 
-    @property
-    def rate_multiplier(self) -> float:
-        return self._rate_multiplier
-
-    @rate_multiplier.setter
-    def rate_multiplier(self, value: float) -> None:
-        naming.part("own layers").set_rate_multiplier(self, value)
+    rate_multiplier = property(
+        lambda self: self._rate_multiplier,
+        lambda self, value: naming.part("own layers").set_rate_multiplier(self, value),
+    )
 
     def sublayers(self) -> Iterable[Layer]:
         """Layers inside this one: those that are attributes, or in lists and dicts that are."""
@@ -360,7 +357,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     def regularization(self) -> list[Tensor]:
         """The penalties of the weights that are being trained, as scalars."""
-        pairs = [pair for layer in self.inside() for pair in layer._regularized]
+        pairs = [pair for layer in self.inside() for pair in layer.regularized]
         return [penalty(v) for v, penalty in pairs if v.trainable]
 
     def __call__(
@@ -436,7 +433,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
     def unbuild(self) -> None:
         """Forget the weights: the next call builds anew. For shapes that turned out not to fit."""
         self.own_weights.clear()
-        self._regularized.clear()
+        self.regularized.clear()
         self.symbolic_calls.clear()
         self.built, self._channels = False, None
 

@@ -77,10 +77,8 @@ class Conv2D(Weighted, input_rank=4):
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.strides = pair(strides, "strides")
         self.padding = valid_or_same(padding)
-        if self.filters % self.groups:
-            raise ValueError(f"{self}: {filters} filters are not {groups} groups of one size")
-        if max(self.strides) > 1 < max(self.dilation_rate):
-            raise ValueError(f"{self} has strides or a dilation_rate above 1, not both")
+        if self.filters % self.groups or max(self.strides) > 1 < max(self.dilation_rate):
+            raise ValueError(f"{self}: groups divide filters; strides or dilation_rate are 1")
         self._how = (self.strides, self.padding, self.dilation_rate)
 
     def build(self, input_shape: Shape) -> None:

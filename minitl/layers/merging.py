@@ -126,14 +126,7 @@ class Concatenate(_Several):
         if mask is None or all(each is None for each in mask):
             return None
         both = zip(inputs, mask, strict=True)
-        spread = [
-            np.ones(x.shape, bool)
-            if m is None
-            else np.asarray(m, bool)
-            if np.ndim(m) == len(x.shape)
-            else spread_mask(m, x)
-            for x, m in both
-        ]
+        spread = [np.ones(x.shape, bool) if m is None else spread_mask(m, x) for x, m in both]
         return np.concatenate(spread, self.axis).any(axis=-1)
 
 

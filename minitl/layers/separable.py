@@ -15,8 +15,8 @@ from minitl.layers.core import Weighted, channels_last
 from minitl.layers.pooling import positive
 from minitl.naming import Count, Named, Sides
 
-__all__ = ["Conv1D", "Convolution1D", "Cropping1D", "DepthwiseConv2D"]
-__all__ += ["SeparableConv2D", "SeparableConvolution2D", "ZeroPadding1D"]
+__all__ = ["Conv1D", "Convolution1D", "DepthwiseConv2D", "SeparableConv2D"]
+__all__ += ["SeparableConvolution2D"]
 
 
 def _channels_of(layer: Layer, input_shape: Shape) -> int:
@@ -213,47 +213,6 @@ class Conv1D(Weighted, input_rank=3):
     def multiply_adds(self, input_shape: Shape) -> int:
         steps = self.compute_output_shape(input_shape)[1] or 1
         return steps * self.kernel_size * (input_shape[-1] or 1) // self.groups * self.filters
-
-
-class ZeroPadding1D(Layer, input_rank=3):
-    """Steps of zeros around sequences (N, T, C): `padding` at both ends, or (before, after)."""
-
-    def __init__(self, padding: Any = 1, data_format: str | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
-        channels_last(data_format)
-        self.padding = _ends(padding, "padding")
-
-    def call(self, x: Tensor) -> Tensor:
-        return ops.pad(x, ((0, 0), self.padding, (0, 0)))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        n, t, c = input_shape
-        return (n, None if t is None else t + sum(self.padding), c)
-
-
-def _ends(value: Any, what: str) -> tuple[int, int]:
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or any(not isinstance(n, int) or n < 0 for n in both):
-        raise ValueError(f"{what} is a number of steps or two of them, got {value!r}")
-    return both[0], both[1]
-
-
-class Cropping1D(Layer, input_rank=3):
-    """Takes steps away from sequences (N, T, C): as many at both ends, or (before, after)."""
-
-    def __init__(self, cropping: Any = (1, 1), **kwargs: Any):
-        super().__init__(**kwargs)
-        self.cropping = _ends(cropping, "cropping")
-
-    def call(self, x: Tensor) -> Tensor:
-        return x[:, self.cropping[0] : self.compute_output_shape(x.shape)[1] + self.cropping[0]]  # type: ignore[operator]
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        n, t, c = input_shape
-        left = None if t is None else t - sum(self.cropping)
-        if left is not None and left <= 0:
-            raise ValueError(f"{self} takes {sum(self.cropping)} steps away, {input_shape} has {t}")
-        return (n, left, c)
 
 
 Convolution1D, SeparableConvolution2D = Conv1D, SeparableConv2D

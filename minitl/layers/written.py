@@ -224,17 +224,15 @@ class Form:
 def form_of(layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """The form of a call on these arguments; TypeError for one that `call` does not have."""
     if isinstance(args[0], dict) and getattr(vars(layer).get("graph"), "inputs", None):
-        given = _by_names(layer, args[0])
-        x = given[0] if layer.one_input else given
-        run: Any = functools.partial(_called_on, x, args[1:], named)
-        return SimpleNamespace(start=run)
+        by_name = _by_names(layer, args[0])
+        x = by_name[0] if layer.one_input else by_name
+        return SimpleNamespace(start=functools.partial(_called_on, x, args[1:], named))
     known = inspect.signature(layer.call).parameters
     if len(args) == 1 and args[0] is None:
         first = next(iter(known))
         args = (named.pop("inputs" if "inputs" in named else first, None),)
         if not named:  # layer(inputs=x)
-            run = lambda _, training, rng: layer(*args, training=training, rng=rng)  # noqa: E731
-            return SimpleNamespace(start=run)
+            return SimpleNamespace(start=functools.partial(_called_on, *args, (), {}))
     if named.get("mask", named) is None and not layer.users:
         del named["mask"]
         if len(args) == 1 and not named:
@@ -242,9 +240,8 @@ def form_of(layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if named.keys() == {"mask"} and not layer.users and isinstance(args[0], (np.ndarray, Tensor)):
         given = as_tensor(args[0], layer.dtype)
         masked = record("masked", given.storage, (given, lambda g: g))  # not the caller's array
-        put(masked, named["mask"])
-        run = lambda _, training, rng: layer(masked, training=training, rng=rng)  # noqa: E731
-        return SimpleNamespace(start=run)
+        masked = put(masked, named["mask"])
+        return SimpleNamespace(start=functools.partial(_called_on, masked, (), {}))
     takes_any = {p.kind for p in known.values()} & {inspect.Parameter.VAR_KEYWORD}
     if not takes_any:
         complain_about_unknown(named, known, f"{type(layer).__name__}.call")

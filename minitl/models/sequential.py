@@ -134,4 +134,4 @@ def build(model: Sequential, input_shape: Any = None) -> None:
     _build(model, input_shape)
 
 
-Sequential.build = build  # type: ignore[method-assign]
+Sequential.build = build  # type: ignore[method-assign, assignment]

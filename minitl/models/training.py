@@ -21,7 +21,7 @@ from minitl.metrics import Mean, Metric
 from minitl.models.batches import Batch
 from minitl.models.callbacks import CallbackList
 from minitl.models.prediction import outputs_of, pieces, with_bar
-from minitl.naming import elsewhere, part
+from minitl.naming import part
 
 
 class TrainingDiverged(FloatingPointError):
@@ -88,9 +88,6 @@ class Compiled:
                     ]
         return self._metrics
 
-    __eq__ = elsewhere("settings", "compiled_alike")
-    __hash__ = object.__hash__
-
     def total_loss(self, batch: Batch, outputs: list[Tensor]) -> tuple[Tensor, list[float]]:
         """The weighted sum of the outputs' losses, plus the weights' penalties.
 
@@ -98,7 +95,7 @@ class Compiled:
         """
         terms, found = [], []
         for loss, factor, y, out in zip(
-            self.losses, self.loss_weights, batch.y, outputs, strict=True
+            self.losses, self.loss_weights, batch.y, outputs, strict=batch.y != []
         ):
             if loss is not None:
                 term = loss(y, out, batch.weight)
@@ -137,7 +134,7 @@ class Tally:
     def add(self, losses: list[float], outputs: list[Array], batch: Batch) -> None:
         for mean, value in zip(self.losses, losses, strict=False):
             mean.gather(value * batch.size, batch.size)
-        for row, y, out in zip(self.metrics, batch.y, outputs, strict=True):
+        for row, y, out in zip(self.metrics, batch.y, outputs, strict=batch.y != []):
             for metric, weighted in row:
                 metric.update_state(y, out, batch.weight if weighted else None)
 

@@ -439,12 +439,6 @@ TABLE: dict[type, Callable[[OnnxGraph, Any, str], str]] = {
     k.RepeatVector: lambda g, layer, x: g.node(
         "Expand", g.node("Unsqueeze", x, [1]), [1, layer.n, 1]
     ),
-    k.ZeroPadding1D: lambda g, layer, x: g.node(
-        "Pad", x, [0, layer.padding[0], 0, 0, layer.padding[1], 0]
-    ),
-    k.Cropping1D: lambda g, layer, x: sliced(
-        g, x, [1], [layer.cropping[0]], [-layer.cropping[1] or END]
-    ),
     k.Rescaling: lambda g, layer, x: g.node(
         "Add", g.node("Mul", x, np.float64(layer.scale)), np.float64(layer.offset)
     ),

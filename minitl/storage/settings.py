@@ -62,8 +62,7 @@ def settings_of(thing: Any, skip: Iterable[str] = ()) -> dict[str, Any]:
         keep = f"keep it as self.{lost[0]}, or define get_config"
         cannot = f"the argument {lost[0]!r} of {type(thing).__name__} is not to be found again"
         raise ValueError(f"{cannot}: {keep}")
-    found = {n: serialize(getattr(thing, n)) for n in names if hasattr(thing, n)}
-    return {"dtype": "float32"} | found if hasattr(thing, "update_state") else found
+    return {n: serialize(getattr(thing, n)) for n in names if hasattr(thing, n)}
 
 
 def made_of_config(cls: type, config: Mapping[str, Any]) -> Any:
@@ -133,18 +132,6 @@ def clone_optimizer(optimizer: Any) -> Any:
     other = copy.copy(optimizer)
     other.states = {v: {n: a.copy() for n, a in s.items()} for v, s in optimizer.states.items()}
     return other
-
-
-def compiled_alike(compiled: Any, other: Any) -> bool:
-    """Whether two models were given the same optimizer, loss and metrics, but for names."""
-
-    def said(settings: Any) -> Any:
-        if isinstance(settings, dict):
-            return {n: said(v) for n, v in settings.items() if n != "name"}
-        return [said(v) for v in settings] if isinstance(settings, list) else settings
-
-    ours, theirs = (said(serialize(getattr(c, "settings", None))) for c in (compiled, other))
-    return bool(ours == theirs)
 
 
 def refuse_schedule(rate: Any, value: Any) -> None:

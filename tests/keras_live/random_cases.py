@@ -208,14 +208,6 @@ def conv1d(rng, name):
     return layer(rng, name, [(n, t + settings["kernel_size"], c)], settings)
 
 
-@entry("layers.ZeroPadding1D", "layers.Cropping1D")
-def padding1d(rng, name):
-    verb = "cropping" if name.endswith("Cropping1D") else "padding"
-    settings = {verb: pick(rng, 1, 2, (0, 2), (1, 1))} if rng.integers(5) else {}
-    n, t, c = sizes(rng, (1, 5), 3)
-    return layer(rng, name, [(n, t + 5, c)], settings)
-
-
 @entry("layers.CenterCrop", "layers.Resizing")
 def other_size(rng, name):
     height, width = sizes(rng, (1, 9), 2)
@@ -505,8 +497,8 @@ ARGUMENTS = {
 }
 
 
-# Keras 3.15's sparsemax lets the rows of a batch change one another; its celu has the slope 2 at 0.
-@entry(*(f"activations.{name}" for name in sorted(minitl.activations.TABLE) if name != "sparsemax"))
+# Keras 3.15's celu has the slope 2 at 0.
+@entry(*(f"activations.{name}" for name in sorted(minitl.activations.TABLE)))
 def activation_function(rng, name):
     short = name.split(".")[-1]
     settings = sometimes(rng, **ARGUMENTS.get(short, {})) if short in ARGUMENTS else {}
@@ -686,25 +678,14 @@ METRICS = {
     "MeanSquaredLogarithmicError": ("scores", "scores", {}),
     "Mean": (None, "numbers", {}),
     "Sum": (None, "numbers", {}),
-    "BinaryIoU": ("binary", "unit", {"threshold": (0.5, 0.3)}),
-    "IoU": ("labels", "labels", {}),
-    "MeanIoU": ("labels", "labels", {}),
-    "OneHotIoU": ("one-hot", "scores", {}),
-    "OneHotMeanIoU": ("one-hot", "scores", {}),
     "PrecisionAtRecall": ("binary", "unit", {"num_thresholds": (200, 20)}),
     "RecallAtPrecision": ("binary", "unit", {"num_thresholds": (200, 20)}),
     "SensitivityAtSpecificity": ("binary", "unit", {"num_thresholds": (200, 20)}),
     "SpecificityAtSensitivity": ("binary", "unit", {"num_thresholds": (200, 20)}),
     "R2Score": ("numbers", "numbers", {}),
-    "PearsonCorrelation": ("numbers", "numbers", {}),
-    "ConcordanceCorrelation": ("numbers", "numbers", {}),
 }
 # Settings that must be given.
 NEEDED = {
-    "IoU": {"num_classes": 8, "target_class_ids": [0, 1]},
-    "MeanIoU": {"num_classes": 8},
-    "OneHotIoU": {"num_classes": 8, "target_class_ids": [1]},
-    "OneHotMeanIoU": {"num_classes": 8},
     "PrecisionAtRecall": {"recall": 0.5},
     "RecallAtPrecision": {"precision": 0.6},
     "SensitivityAtSpecificity": {"specificity": 0.5},
@@ -741,8 +722,6 @@ def metric(rng, name):
     weight = pick(rng, "None", "rng.uniform(0, 2, n).astype('float32')")
     if truth == "labels-2d" or (truth is None and weight != "None"):
         weight = "None"
-    if name.endswith("IoU") and weight != "None":  # Keras cuts other weights down to whole numbers
-        weight = "rng.integers(0, 3, n).astype('float32')"
     body = f"""
 rng = np.random.default_rng({number(rng)})
 metric = {call(name, settings)}

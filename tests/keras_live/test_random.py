@@ -18,7 +18,6 @@ NAMES = [name for name in ENTRIES if exists(name.partition(":")[0])]
 WITHOUT = {
     "layers.Input": "in every model",
     "layers.Masking": "only with what counts steps: layers/test_masking.py",
-    "activations.sparsemax": "Keras's rows change one another: test_activations.py",
     "layers.InputLayer": "in every model",
     "layers.Layer": "base class",
     **{

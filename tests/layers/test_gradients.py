@@ -51,8 +51,6 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.Conv1D(2, 3, padding="causal"), STEPS),
         (lambda: layers.Conv1D(2, 2, 2, "same"), STEPS),
     ],
-    "ZeroPadding1D": [(lambda: layers.ZeroPadding1D((1, 2)), STEPS)],
-    "Cropping1D": [(lambda: layers.Cropping1D((1, 0)), STEPS)],
     "Activation": [
         (lambda: layers.Activation("tanh"), ROWS),
         (lambda: layers.Activation("softmax"), ROWS),

@@ -126,6 +126,8 @@ def ones_outside(multiply: Any, xs: Sequence[Tensor]) -> Tensor:
 def spread_mask(mask: Any, x: Any) -> Array:
     """A mask (N, T) as one of x's shape (N, T, ...)."""
     mask = np.asarray(mask)
+    if mask.ndim == len(x.shape):  # as it is, of a symbolic x say
+        return mask
     return np.broadcast_to(mask.reshape(mask.shape + (1,) * (np.ndim(x) - mask.ndim)), np.shape(x))
 
 
@@ -194,7 +196,7 @@ class Embedding(Layer):
         if weights is not None:
             self.build(())
             self.built = True
-            self.embeddings.assign(weights[0] if isinstance(weights, list) else weights)
+            self.set_weights(weights if isinstance(weights, list) else [weights])
 
     def build(self, input_shape: Shape) -> None:
         self.embeddings = self.add_weight(
