@@ -15,6 +15,7 @@ nearest of each picture, and only these are looked at closely.
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from minitl.data.images import resize_images
 from minitl.models.arguments import guard
@@ -31,15 +32,19 @@ TINT = 15.0  # levels by which colours may differ, in the root mean square
 SHARE = 0.25  # of what is between pictures and their nearest, in 9 of 10: where less is alike
 
 
+def as_pillow(image: Any) -> Image.Image:
+    """A Pillow image of a picture (H, W, 3), 0-255, that may be one already."""
+    if isinstance(image, Image.Image):
+        return image
+    a = np.asarray(image)
+    return Image.fromarray(a if a.dtype == np.uint8 else np.rint(a).clip(0, 255).astype("u1"))
+
+
 def thumbnail(image: Any) -> np.ndarray:
     """(24, 24, 3) float16, 0-255, of a picture (H, W, 3) of any size, 0-255, or a Pillow image."""
-    from PIL import Image
-
-    if not isinstance(image, Image.Image):
-        a = np.asarray(image)
-        image = Image.fromarray(a if a.dtype == np.uint8 else np.rint(a).clip(0, 255).astype("u1"))
     side = 4 * SIDE  # Pillow rounds to whole levels, so the last step is ours
-    pixels = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2)
+    rgb = as_pillow(image).convert("RGB")
+    pixels = rgb.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2)
     small = resize_images(np.asarray(pixels)[np.newaxis], (SIDE, SIDE), antialias=True)[0]
     return small.astype(np.float16)
 

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from minitl.judging import evaluation
+from minitl.judging.duplicates import as_pillow
 from minitl.report import charts, tables
 from minitl.storage.atomic import visible, writing
 from minitl.storage.door import extra
@@ -210,9 +211,7 @@ def template() -> Any:
 
 def data_uri(image: Any, side: int = 224, quality: int = 80) -> str:
     """A picture (H, W, 3), 0-255, or a Pillow image, as a JPEG of at most `side` pixels."""
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(np.rint(np.asarray(image)).clip(0, 255).astype(np.uint8))
-    image = image.convert("RGB")
+    image = as_pillow(image).convert("RGB")
     image.thumbnail((side, side), Image.Resampling.BILINEAR)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality, optimize=True)
