@@ -69,17 +69,9 @@ class Tensor:
         """The array, to look at."""
         return self.storage
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.storage.shape
-
-    @property
-    def ndim(self) -> int:
-        return self.storage.ndim
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.storage.dtype
+    shape = property(lambda self: self.storage.shape)
+    ndim = property(lambda self: self.storage.ndim)
+    dtype = property(lambda self: self.storage.dtype)
 
     def numpy(self) -> Array:
         """A copy of the array."""
@@ -159,6 +151,9 @@ class Variable(Tensor):
             raise ValueError(f"cannot assign {given} to {self.name!r} of {self.shape}")
         with self.writing() as storage:
             storage[...] = value
+
+    assign_add = lambda self, value: self.assign(self.storage + np.asarray(value))  # noqa: E731
+    assign_sub = lambda self, value: self.assign(self.storage - np.asarray(value))  # noqa: E731
 
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", frozen"

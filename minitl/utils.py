@@ -4,7 +4,7 @@ Images and folders of images are read in `data/`; the seed of all randomness is 
 """
 
 import random
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -27,7 +27,14 @@ __getattr__ = attributes_of(__name__)
 __all__ = ["PyDataset", "Sequence", "array_to_img", "clear_session", "custom_object_scope"]
 __all__ += ["get_custom_objects", "image_dataset_from_directory", "img_to_array"]
 __all__ += ["register_keras_serializable"]
-__all__ += ["load_img", "normalize", "save_img", "set_random_seed", "to_categorical"]
+__all__ += [
+    "load_img",
+    "normalize",
+    "pad_sequences",
+    "save_img",
+    "set_random_seed",
+    "to_categorical",
+]
 
 Sequence = PyDataset  # Keras 2's name
 
@@ -82,6 +89,31 @@ def to_categorical(x: Any, num_classes: Count | None = None) -> Any:
     one_hot = np.zeros((*labels.shape, classes))
     np.put_along_axis(one_hot, labels[..., np.newaxis], 1, axis=-1)
     return Tensor(one_hot) if isinstance(x, Tensor) else one_hot
+
+
+def pad_sequences(
+    sequences: Any,
+    maxlen: Count | None = None,
+    dtype: Any = "int32",
+    padding: Literal["pre", "post"] = "pre",
+    truncating: Literal["pre", "post"] = "pre",
+    value: Any = 0.0,
+) -> np.ndarray:
+    """Sequences as rows of one length, `maxlen` or the longest's: cut, or filled with `value`, at
+    the beginning ('pre') or the end.
+
+    >>> pad_sequences([[1, 2], [3]]).tolist()
+    [[1, 2], [0, 3]]
+    """
+    rows = [np.asarray(row) for row in sequences]
+    length = max(map(len, rows)) if maxlen is None else maxlen
+    rest = next((row.shape[1:] for row in rows if len(row)), ())
+    found = np.full((len(rows), length, *rest), value, dtype)
+    for place, row in zip(found, rows, strict=True):
+        cut = row[-length:] if truncating == "pre" else row[:length]
+        first = length - len(cut) if padding == "pre" else 0
+        place[first : first + len(cut)] = cut if len(cut) else value
+    return found
 
 
 def normalize(x: Any, axis: int = -1, order: Annotated[float, "a number"] = 2) -> Any:

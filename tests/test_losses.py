@@ -245,3 +245,11 @@ def test_integer_predictions_are_numbers():
 def test_cross_entropies_do_not_stretch_targets(loss):
     with pytest.raises(ValueError, match=r"takes targets of the shape of .* \(3, 3\), got \(3, 1"):
         losses.as_loss(loss)(np.array([[0], [1], [1]]), np.full((3, 3), 0.5))
+
+
+def test_one_loss_for_all_samples_counts_as_often_as_it_is_weighed():
+    """Keras multiplies it by every weight, and adds or averages after that."""
+    half, weight = np.full((2, 2), 0.5), np.array([[1.0, 3.0], [0.0, 2.0]])
+    for reduction, times in (("sum", 6.0), ("sum_over_batch_size", 1.5)):
+        found = losses.Dice(reduction)(np.ones((2, 2)), half, weight)
+        assert float(found) == pytest.approx(times / 3, rel=1e-6)  # Dice is 1 - 2 * 2 / (4 + 2)

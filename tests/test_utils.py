@@ -41,3 +41,12 @@ def test_normalize():
 def test_the_names_that_scripts_import():
     for name in utils.__all__:
         assert callable(getattr(utils, name))
+
+
+def test_sequences_are_cut_and_filled_at_either_end():
+    rows = [[1, 2, 3], [4], []]
+    found = utils.pad_sequences(rows, maxlen=2, padding="post", truncating="post", value=9)
+    np.testing.assert_array_equal(found, [[1, 2], [4, 9], [9, 9]])
+    np.testing.assert_array_equal(utils.pad_sequences(rows), [[1, 2, 3], [0, 0, 4], [0, 0, 0]])
+    with pytest.raises(ValueError, match="padding must be one of 'pre', 'post'"):
+        utils.pad_sequences(rows, padding="both")

@@ -103,7 +103,7 @@ class CSVLogger(Callback):
         self._write([epoch, *(several(", ".join(map(str, c))) if np.ndim(c) else c for c in cells)])
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        history = self.model.history
+        history = getattr(self.model, "history", None)
         if history and history.epoch and history.epoch[-1] != self.epoch:  # one that diverged
             known = {n: v[-1] for n, v in history.history.items() if len(v) == len(history.epoch)}
             self.on_epoch_end(history.epoch[-1], known)

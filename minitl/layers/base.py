@@ -58,13 +58,8 @@ class SymbolicTensor(Symbolic):
     call: Call
     index: int = 0  # which of the call's outputs
 
-    @property
-    def name(self) -> str:
-        return self.call.layer.name
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
+    name = property(lambda self: self.call.layer.name)
+    ndim = property(lambda self: len(self.shape))
 
     def __repr__(self) -> str:
         return f"<SymbolicTensor {self.name!r}, shape={self.shape}, dtype={self.dtype}>"
@@ -341,9 +336,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
                 found |= {id(v): v for v in layer.own_weights if v.learnable is learnable}
         return list(found.values())
 
-    @property
-    def trainable_weights(self) -> list[Variable]:
-        return [v for v in self.weights if v.trainable]
+    trainable_weights = property(lambda self: [v for v in self.weights if v.trainable])
 
     def count_params(self) -> int:
         """The number of numbers in all weights."""

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from minitl import initializers, ops
 from minitl.autograd import Array, Tensor
 from minitl.layers.base import Call, Layer, Shape, SymbolicTensor, regularizer
@@ -36,7 +38,9 @@ class InputLayer(Layer):
         batch_shape: Sequence[Count | None] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(dtype=dtype, **kwargs)
+        whole = "int" in str(dtype) or "bool" in str(dtype)  # which layers after it compute with
+        super().__init__(dtype=None if whole else dtype, **kwargs)
+        self.dtype = np.dtype(dtype).name if whole else self.dtype
         if batch_shape is not None:
             if shape is not None or batch_size is not None:
                 raise ValueError("batch_shape is both batch_size and shape: give it alone")

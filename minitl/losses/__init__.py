@@ -95,8 +95,8 @@ def comparable(y_true: Any, y_pred: Any) -> tuple[Array, Tensor]:
 def weight_per_number(weight: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
     """Weights (N,) or (N, 1), as (N, ...): one per number of an array of that shape; None is 1."""
     w = np.asarray(1.0 if weight is None else weight, dtype)
-    if not shape:  # one number for all of them
-        w = w.mean()
+    if not shape:  # one number for all of them, and counted for each
+        return w
     if w.ndim == len(shape) + 1 and w.shape[-1] == 1:
         w = w[..., 0]
     return np.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)

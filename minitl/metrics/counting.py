@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from minitl import losses
-from minitl.losses import EPSILON
 from minitl.metrics import TABLE, Metric
 from minitl.metrics.others import Counts, ratio
 from minitl.naming import Count, Natural, Share, public_names
@@ -25,10 +24,8 @@ class _Best(Counts):
         self, num_thresholds: Count = 200, class_id: Natural | None = None, name: str | None = None
     ):
         self.num_thresholds, self.class_id = num_thresholds, class_id
-        one = num_thresholds == 1
-        super().__init__([0.5] if one else np.linspace(0, 1, num_thresholds).tolist(), name)
-        if not one:
-            self.levels[0] = -EPSILON  # all are above the first, as in Keras
+        even = [0.5] if num_thresholds == 1 else np.linspace(0, 1, num_thresholds).tolist()
+        super().__init__(even, name)
 
     def result(self) -> float:
         rates = []

@@ -238,6 +238,9 @@ def maybe_ties(rng):
 @entry("layers.MaxPooling2D", "layers.AveragePooling2D")
 def pooling2d(rng, name):
     shape, settings = window(rng, "pool_size")
+    if name.endswith("AveragePooling2D"):  # TensorFlow's gradient in float64 is wrong beyond
+        least = np.broadcast_to(settings["pool_size"], 2).tolist()
+        shape = (shape[0], *map(max, zip(shape[1:3], least, strict=True)), shape[3])
     return layer(rng, name, [shape], settings, of=maybe_ties(rng))
 
 

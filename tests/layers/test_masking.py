@@ -148,3 +148,17 @@ def test_what_makes_masks_is_not_kept_without_them():
     before = minitl.losses.SparseCategoricalCrossentropy()(y, model(TOKENS))
     history = model.fit(TOKENS, y, epochs=2, shuffle=False, verbose=0).history
     assert history["loss"][0] == pytest.approx(float(before), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_inputs_of_integers_are_kept_with_the_model(tmp_path, dtype):
+    words = np.arange(12).reshape(4, 3)
+    x = minitl.Input((3,), dtype=dtype)
+    y = layers.Dense(1)(layers.GlobalAveragePooling1D()(layers.Embedding(12, 2)(x)))
+    model = minitl.Model(x, y)
+    for suffix in ("keras", "h5"):
+        model.save(tmp_path / f"m.{suffix}")
+        loaded = minitl.models.load_model(tmp_path / f"m.{suffix}")
+        assert loaded.inputs[0].dtype == dtype
+        found = loaded.predict(words + 0.5, verbose=0)  # is cut down, as in Keras
+        np.testing.assert_array_equal(found, model.predict(words, verbose=0))

@@ -198,6 +198,10 @@ class Embedding(Layer):
             self.built = True
             self.set_weights(weights if isinstance(weights, list) else [weights])
 
+    def get_config(self) -> dict[str, Any]:
+        """Without the weights that it may have been given, which are in the file as others are."""
+        return {name: v for name, v in super().get_config().items() if name != "weights"}
+
     def build(self, input_shape: Shape) -> None:
         self.embeddings = self.add_weight(
             "embeddings",
