@@ -208,8 +208,9 @@ def check_keywords(
             what = type(args[0]).__name__
         if not takes_any and not kwargs.keys() <= known.keys():
             kwargs = part("Keras's names").without_idle_arguments(kwargs, known, what, args)
-        with rules.watch(what, args, kwargs) if rules else contextlib.nullcontext():
-            return function(*args, **kwargs)
+        if rules is not None:
+            return rules.run(function, what, args, kwargs)
+        return function(*args, **kwargs)
 
     if parameters is not None:
         checked.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore

@@ -581,7 +581,7 @@ def names_an_argument(case, error):
     if re.search(r"\(in \w", text):  # `tell`: the call follows, its arguments by name
         return True
     return bool(words & {*case.known, *case.words}) or any(
-        f"'{n}'" in text for n in ("head", "functional", "b2_conv", "b1_conv")
+        f"'{n}'" in text for n in ("head", "functional", "sequential", "b2_conv", "b1_conv")
     )
 
 

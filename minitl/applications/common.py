@@ -36,7 +36,7 @@ def check(network: str, *arguments: Any, sizes: tuple[int, ...] = (224,)) -> Non
     """Raise ValueError or TypeError for a network's arguments that do not go together; its top was
     published for square images of these `sizes`."""
     include_top, weights, input_tensor, input_shape, pooling, classes, activation, _ = arguments
-    if weights not in (None, "imagenet") and not os.path.exists(weights):
+    if weights not in (None, "imagenet") and not os.path.exists(str(weights)):
         expected = "'imagenet', None, or the path of a weight file"
         raise ValueError(f"weights must be {expected}; there is no file {str(weights)!r}")
     if weights == "imagenet" and include_top and classes != 1000:

@@ -109,9 +109,8 @@ def block(
     many = expansion * channels
     weights = convolved(weights, many, 1, f"{name}se_expand", activation="sigmoid", **how)
     y = k.Multiply(name=f"{name}se_excite")([y, weights])
-    y = k.BatchNormalization(name=f"{name}project_bn")(
-        convolved(y, filters, 1, f"{name}project_conv")
-    )
+    y = convolved(y, filters, 1, f"{name}project_conv")
+    y = k.BatchNormalization(name=f"{name}project_bn")(y)
     if stride != 1 or channels != filters:
         return y
     if rate > 0:

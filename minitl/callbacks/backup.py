@@ -2,9 +2,9 @@
 
 import contextlib
 import functools
-import inspect
 import json
 import os
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +30,9 @@ PARTS = {
     **dict.fromkeys(("identity", "place", "weights", "optimizer", "optimizer state"), dict),
     **dict.fromkeys(("trainable", "layers", "callbacks"), list),
 }
+FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+VALUES = "callbacks' values"  # which may change between two runs, unlike their code
+SETTINGS = (bool, int, float, str)  # attributes that tell a user's layer from another
 
 
 class BackupAndRestore(Callback):
@@ -144,8 +147,9 @@ class BackupAndRestore(Callback):
             "frozen weights": state_file.fingerprint(frozen),
             "optimizer": _described(model.optimizer),
             "loss and metrics": [_described(part) for part in chosen],
-            "layers' code": digest_of([type(layer) for layer in walk(model)], code_only=True),
+            "layers' code": _told([_code(layer, SETTINGS * layer.users) for layer in walk(model)]),
             "callbacks' code": digest_of([_code(c) for c in self.others], code_only=True),
+            VALUES: digest_of([_code(c) for c in self.others]),
             "data": _data_identity(training.source),
             "validation data": _data_identity(training.held_out),
             "settings": {
@@ -199,12 +203,15 @@ class BackupAndRestore(Callback):
             differs = [
                 f"\n  {name}: {_short_text(found.get(name))} in the backup, {_short_text(mine)} now"
                 for name, mine in self.identity.items()
-                if found.get(name) != mine
+                if found.get(name) != mine and name != VALUES
             ]
             if differs:
                 what = f"the backup in {self.backup_dir} is of another training:{''.join(differs)}"
                 how = "Delete it to begin anew, or keep the new ones in another folder."
                 raise ValueError(f"{what}\n{how}")
+            if found.get(VALUES) not in (None, self.identity[VALUES]):
+                text = "the callbacks' code reads other values than before the interruption"
+                warnings.warn(text, UserWarning, stacklevel=2)
             if damaged:
                 warnings.warn(f"{damaged[0]}; going on from {path}", UserWarning, stacklevel=2)
             return backup
@@ -266,9 +273,7 @@ class BackupAndRestore(Callback):
 def read_backup(path: str | Path) -> dict[str, Any]:
     """What a backup holds. Raises DamagedState for a file that is none, FileNotFoundError."""
     backup = state_file.read_state(path)
-    fits = isinstance(backup, dict) and all(
-        isinstance(backup.get(name), kind) for name, kind in PARTS.items()
-    )
+    fits = isinstance(backup, dict) and all(isinstance(backup.get(n), k) for n, k in PARTS.items())
     if not fits or not {*PLACE, "tally", "good", "data"} <= backup["place"].keys():
         raise state_file.DamagedState(f"{path} is no backup of a training")
     for name in ("epoch", "step"):
@@ -289,7 +294,8 @@ def describe(path: str | Path) -> list[str]:
 def _data_identity(source: Any) -> list[str] | None:
     """What tells these data from others: of arrays shapes, dtypes and a digest of every number."""
     if source is None or hasattr(source, "identity"):
-        return None if source is None else source.identity()
+        own = _code(getattr(source, "source", None), (*SETTINGS, tuple, list, dict, np.ndarray))
+        return None if source is None else [*source.identity(), _told(own)]
     arrays = [*source.x, *source.y, *([] if source.weight is None else [source.weight])]
     shapes = ", ".join(f"{a.shape} {a.dtype}" for a in arrays)
     told = [a.identity() if hasattr(a, "identity") else a for a in arrays]
@@ -314,18 +320,28 @@ def _described(part: Any) -> str:
     except (ValueError, TypeError):  # a function of the user's
         text = getattr(part, "__qualname__", type(part).__name__)
     own = {n: v for n, v in getattr(part, "__dict__", {}).items() if n != "states"}
+    return text + _told([type(part), own] if hasattr(part, "states") else part)
+
+
+def _told(part: Any) -> str:
+    """A digest of it in brackets, with a warning of what cannot be known of it."""
     unknown: list[str] = []
-    kept = [type(part), own] if hasattr(part, "states") else part  # of an optimizer its settings
-    text += f" ({digest_of(kept, unknown)[:16]})"
+    text = f" ({digest_of(part, unknown)[:16]})"
     for reason in unknown:
         what = "whether it is that of the training before an interruption cannot be known"
         warnings.warn(f"{reason}: {what}", UserWarning, stacklevel=2)
     return text
 
 
-def _code(callback: Callback) -> list[Any]:
-    """What a callback does: its class, and the functions that it was given."""
-    return [type(callback), *(v for v in vars(callback).values() if inspect.isfunction(v))]
+def _code(thing: Any, kinds: tuple[type, ...] = ()) -> list[Any]:
+    """What a layer, a callback, an iterable does: its class, the functions that it or a part of
+    it was given, its attributes of these kinds. (Generators of numbers go on from the backup.)"""
+    if isinstance(thing, (types.GeneratorType, list)) or callable(getattr(thing, "identity", None)):
+        return [thing] if isinstance(thing, types.GeneratorType) else []
+    held = [v for n, v in getattr(thing, "__dict__", {}).items() if n != "name"]
+    parts = [v for v in held if callable(v) and type(v).__module__.startswith("minitl.")]
+    held += [f for part in parts for f in getattr(part, "__dict__", {}).values()]
+    return [type(thing), *(v for v in held if type(v) in (*FUNCTIONS, *kinds))]
 
 
 def _short_text(value: Any) -> str:

@@ -41,11 +41,9 @@ def show(arguments: argparse.Namespace) -> None:
     """
     done = process.done(arguments.dir)
     for number, text in texts.all_texts().items():
-        mark = {True: "done", False: "changed since", None: ""}[done.get(number)]
-        here = process.file_of(arguments.dir, text)
-        print(
-            f"{number:>2}  {text.title:<55} {mark or ('begun' if here.exists() else '')}".rstrip()
-        )
+        begun = "begun" if process.file_of(arguments.dir, text).exists() else ""
+        mark = {True: "done", False: "changed since", None: begun}[done.get(number)]
+        print(f"{number:>2}  {text.title:<55} {mark}".rstrip())
 
 
 def start(arguments: argparse.Namespace) -> None:

@@ -47,6 +47,9 @@ def trained_model(path: str) -> tuple[Model, dict[str, Any]]:
     for key, choices in CHOICES.items():
         if about[key] not in choices:
             raise ValueError(f"{path}: unknown {key} {about[key]!r}, expected one of {choices}")
+    for key in ("provenance", "figures", "head", "seen", "novelty"):
+        if not isinstance(about.get(key, {}), dict):
+            raise ValueError(f"{path}: its {key} is {str(about[key])[:80]!r}, no dictionary")
     size = about["size"]
     sides = [size, size] if isinstance(size, int) else size
     fine = isinstance(sides, list) and len(sides) == 2

@@ -40,16 +40,7 @@ MOST_PLAIN = 12_000_000  # bytes of a PNM file in plain text, which decodes at 2
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # else 4
 # Bytes per pixel that the decoders take beside the image (measured with Pillow 13); those that are
 # written in Python, and so slow, are given fewer pixels.
-EXTRA = {
-    "WEBP": 13,
-    "AVIF": 7,
-    "HEIF": 7,
-    "JPEG2000": 16,
-    "TIFF": 4,
-    "GIF": 1,
-    "QOI": 60,
-    "MSP": 20,
-}
+EXTRA = dict(WEBP=13, AVIF=7, HEIF=7, JPEG2000=16, TIFF=4, GIF=1, QOI=60, MSP=20)
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 _alone = threading.Lock()
@@ -165,10 +156,9 @@ def _counted(img: Any, file: Any, extra: int, target: tuple[int, int] | None) ->
         # The decoder takes the interpreter's lock after every block: few, while a network computes.
         img.decodermaxblock = 2**22
     if img.format == "PPM" and img.tile[0][0] == "ppm_plain" and size > MOST_PLAIN:
-        text = (
-            f"it is {size / 1e6:,.0f} MB of numbers in plain text, and {MOST_PLAIN / 1e6:,.0f} MB"
-        )
-        text += " is the most, as they are slow to read: save it in a binary format, PNG say"
+        most = f"and {MOST_PLAIN / 1e6:,.0f} MB is the most"
+        text = f"it is {size / 1e6:,.0f} MB of numbers in plain text, {most}"
+        text += ", as they are slow to read: save it in a binary format, PNG say"
         raise PictureError(text, "that would take too much memory or time")
     file.seek(0)
     left = img.width * img.height

@@ -331,9 +331,7 @@ def _index(
 
 def _class_folders(directory: str, class_names: Sequence[str] | None) -> list[str]:
     """The names of the sub-folders that are classes, in the classes' order."""
-    folders = sorted(
-        entry.name for entry in os.scandir(directory) if entry.is_dir() and entry.name[0] != "."
-    )
+    folders = sorted(e.name for e in os.scandir(directory) if e.is_dir() and e.name[0] != ".")
     if not folders:
         text = "has no sub-folders, and labels='inferred' takes one for each class"
         raise ValueError(f"{directory} {text}; for images without classes pass labels=None")

@@ -161,7 +161,7 @@ def _number(found: Pictures, labels: list[str], given: Sequence[str] | None, sou
     if unknown:
         what = source if isinstance(source, str) else "the table"
         raise ValueError(
-            f"{visible(what)} has sub-folders {unknown}, which are not among the classes {names}"
+            f"{visible(what)} has sub-folders {unknown}, not among the classes {names}"
         )
     number = {name: i for i, name in enumerate(names)}
     found.class_names = names

@@ -115,9 +115,8 @@ class Check:
             if len(members) < 2:
                 continue
             exact = len(set(equal[members])) == 1
-            score = (
-                0.0 if exact else float(nearest[np.searchsorted(distinct, equal[members])].min())
-            )
+            at = np.searchsorted(distinct, equal[members])
+            score = 0.0 if exact else float(nearest[at].min())
             self._same(rows[members], exact, score)
 
     def _same(self, rows: np.ndarray, exact: bool, score: float) -> None:

@@ -20,7 +20,7 @@ from minitl.models.arguments import guard
 from minitl.models.batches import Batch, is_stream
 from minitl.models.prediction import source_of
 from minitl.models.training import TrainingDiverged, snapshot, train_step
-from minitl.naming import Count, Natural, Positive, check_keywords
+from minitl.naming import Count, Natural, Positive
 from minitl.transfer.feature_cache import Caching
 
 SMOOTHING = 0.9  # how much of the running mean of losses is kept at each step
@@ -38,7 +38,6 @@ class RateTest(NamedTuple):
     diverged: bool  # whether the loss ran away before the last step
 
 
-@check_keywords
 def learning_rate_range_test(
     model: Model,
     x: Any,

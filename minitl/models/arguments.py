@@ -7,7 +7,6 @@ rule: it names the argument, what was expected and what was found. Nothing has b
 `naming.check_keywords` is the decorator that does this at the entry of a public function.
 """
 
-import contextlib
 import dataclasses
 import functools
 import inspect
@@ -17,7 +16,7 @@ import re
 import sys
 import types
 from collections import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
 
 import numpy as np
@@ -80,7 +79,6 @@ NAMED = Rule(
     lambda v: isinstance(v, (str, dict)) or callable(v) or hasattr(v, "get_config"),
 )
 COUNT = Rule("a positive integer", lambda v: whole(v) and 1 <= v < 2**63)
-
 NATURAL = Rule("an integer of at least 0", lambda v: whole(v) and v >= 0)
 MARGIN = either(NATURAL, several(NATURAL, NATURAL))
 # What an `Annotated` says in words, in `naming.py` or beside the one class that has it.
@@ -180,16 +178,15 @@ class Rules:
                 found = f"must be {rules[name].words}, got {shown(value)}"
                 raise ArgumentError(f"{what}: {name} {found}")
 
-    @contextlib.contextmanager
-    def watch(self, what: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
-        """The call takes place within: checked before it, and told of where it fails.
+    def run(self, function: Any, what: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Call it, once its arguments are checked; an error tells of them where it names none.
 
         A constructor that fails has drawn no seed."""
         self.check(what, args, kwargs)
         generator = config.random_state().bit_generator if self.cls else None
         before: Any = generator.state if generator else None
         try:
-            yield
+            return function(*args, **kwargs)
         except Exception as error:
             if generator:
                 generator.state = before
@@ -213,7 +210,7 @@ def tell(error: Exception, what: str, given: Mapping[str, Any]) -> NoReturn:
     """Raise it, or, where it names none of the arguments, one that shows them after its words."""
     shows = dict(given)
     if (owner := shows.pop("self", None)) is not None:
-        if repr(getattr(owner, "name", None)) in str(error):  # of a layer: told already
+        if repr(getattr(owner, "name", owner)) in str(error):  # of a layer: told already
             raise error
         if (name := type(owner).__name__) != what:
             what = name if what == "__call__" else f"{name}.{what}"

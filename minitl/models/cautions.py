@@ -102,9 +102,7 @@ def _classes(ys: list[Any]) -> set[Any] | None:
         return None
     y = np.asarray(ys[0])
     if y.ndim == 2 and y.shape[1] > 1:
-        one_hot = (
-            y.max(initial=0) == 1 and np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1)
-        )
+        one_hot = y.max(initial=0) == 1 and np.isin(y, (0, 1)).all() and np.all(y.sum(axis=1) == 1)
         return set(y.argmax(axis=1).tolist()) if one_hot else None
     whole = y.dtype.kind in "iub" or bool(np.all(y == np.floor(y)))
     found = set(y.ravel().tolist()) if whole else set()

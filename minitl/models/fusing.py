@@ -219,9 +219,7 @@ def _same(a: Any, b: Any) -> bool:
 def folded(kernel: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
     """The kernel and bias that do what these and then the layer `norm` do outside of training;
     computed in float64, rounded once."""
-    mean, variance = (
-        v.storage.astype(np.float64) for v in (norm.moving_mean, norm.moving_variance)
-    )
+    mean, variance = (v.storage.astype(float) for v in (norm.moving_mean, norm.moving_variance))
     scale = (1 if norm.gamma is None else norm.gamma.storage) / np.sqrt(variance + norm.epsilon)
     shift = ((0 if bias is None else bias) - mean) * scale
     shift = shift if norm.beta is None else shift + norm.beta.storage

@@ -74,9 +74,8 @@ class Graph:
         for tensor, shape in zip(self.inputs, input_shapes, strict=True):
             shapes[id(tensor)] = tuple(shape)
         for call in self.calls:
-            found = call.layer.compute_output_shape(
-                call.shaped([shapes[id(t)] for t in call.inputs])
-            )
+            given = call.shaped([shapes[id(t)] for t in call.inputs])
+            found = call.layer.compute_output_shape(given)
             shapes.update((id(t), s) for t, s in zip(call.outputs, listed(found), strict=True))
         return shapes
 

@@ -80,9 +80,7 @@ def _told(model: Model, batch: Batch, losses: Any, outputs: Any, return_dict: bo
 def weigh(source: Any, class_weight: dict[int, float]) -> None:
     """Multiply the weights of samples by those of their classes."""
     if not isinstance(source, ArrayData):
-        source.reweigh = lambda batch: batch._replace(
-            weight=weights_by_class(batch.y, class_weight, batch.weight)
-        )
+        source.reweigh = lambda b: b._replace(weight=weights_by_class(b.y, class_weight, b.weight))
         return
     source.weight = weights_by_class(source.y, class_weight, source.weight)
 

@@ -221,9 +221,7 @@ def tested(model: Any, batch: Batch) -> dict[str, Any]:
 def predicted(model: Any, batch: Batch, training: bool = False) -> list[Any]:
     """What `predict_step` returns for a batch, output by output."""
     found = model.predict_step(_data(model, batch))
-    return [
-        each if isinstance(each, Tensor) else Tensor(np.asarray(each)) for each in listed(found)
-    ]
+    return [t if isinstance(t, Tensor) else Tensor(np.asarray(t)) for t in listed(found)]
 
 
 class OwnTally:

@@ -99,9 +99,8 @@ class Walk:
         """Each gradient in two: what goes through step t, and what passes it by."""
         if self.counting is None:
             return [(g, 0) for g in gradients]
-        return [
-            (np.where(self.counting[t], g, 0), np.where(self.counting[t], 0, g)) for g in gradients
-        ]
+        counts = self.counting[t]
+        return [(np.where(counts, g, 0), np.where(counts, 0, g)) for g in gradients]
 
     def kernel_gradient(self) -> Array:
         """dL/dR, from h and dq."""

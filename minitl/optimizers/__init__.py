@@ -96,9 +96,7 @@ class Optimizer(Configurable):
 
     def apply(self, gradients: Sequence[Array], variables: Sequence[Variable]) -> None:
         """One step: move each variable, in place, by its gradient."""
-        shapes = (
-            [getattr(v, "shape", 1) for v in variables] if isinstance(variables, list) else None
-        )
+        shapes = [getattr(v, "shape", 1) for v in variables] if type(variables) is list else None
         if not isinstance(gradients, list) or [getattr(g, "shape", 0) for g in gradients] != shapes:
             gradients = part("clipping").one_each(gradients, variables)
         rate = float(self._rate(self._steps) if callable(self._rate) else self._rate)

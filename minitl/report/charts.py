@@ -172,9 +172,8 @@ def feature_map(places: np.ndarray, labels: Any, pictures: dict[int, str]) -> st
     width, height = 960, 600
     low, high = places.min(axis=0), places.max(axis=0)
     side, edge = 40, 26
-    at = edge + (places - low) / np.maximum(high - low, 1e-12) * (
-        np.array([width, height]) - 2 * edge
-    )
+    room = np.array([width, height]) - 2 * edge
+    at = edge + (places - low) / np.maximum(high - low, 1e-12) * room
     at[:, 1] = height - at[:, 1]
     classes = np.zeros(len(at), int) if labels is None else labels
     colours = [COLOURS[label % len(COLOURS)] for label in classes]

@@ -8,6 +8,7 @@ name. What a function reads from files or the environment cannot be known; that 
 """
 
 import contextlib
+import copyreg
 import dis
 import functools
 import hashlib
@@ -15,7 +16,7 @@ import os
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MappingView, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,20 +26,19 @@ STDLIB = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
 SIZE = 16  # bytes of a sample's digest
 WORKERS = os.cpu_count() or 1
 # Where classes and functions of minitl once were: files with digests of the place outlive a move.
-FORMER_PLACES = {
-    "minitl.activations": ["silu"],
-    "minitl.applications.common": ["preprocess_input"],
-    "minitl.layers.pooling": ["MaxPooling2D"],
-    "minitl.ops": ["sigmoid", "tanh"],
-    "minitl.layers.recurrent": ["GRU", "LSTM"],
-    "minitl.layers.reshaping": ["Flatten"],
-    "minitl.layers.wrappers": ["Bidirectional", "TimeDistributed"],
+FORMER = {
+    **dict.fromkeys(("GRU", "LSTM"), "minitl.layers.recurrent"),
+    **dict.fromkeys(("Bidirectional", "TimeDistributed"), "minitl.layers.wrappers"),
+    **dict.fromkeys(("sigmoid", "tanh"), "minitl.ops"),
+    **{"silu": "minitl.activations", "preprocess_input": "minitl.applications.common"},
+    **{"MaxPooling2D": "minitl.layers.pooling", "Flatten": "minitl.layers.reshaping"},
 }
 # Names by which a function reaches what is outside of the program, or all that is inside.
 OUTSIDE = {"open", "input", "environ", "getenv", "load", "loadtxt", "genfromtxt", "fromfile"}
 OUTSIDE |= {"memmap", "read_text", "read_bytes", "read_csv", "read_json", "imread", "urlopen"}
 OUTSIDE |= {"urandom", "import_module", "__import__", "eval", "exec", "globals", "locals"}
-FORMER = {name: place for place, names in FORMER_PLACES.items() for name in names}
+OUTSIDE |= {"h5py", "subprocess", "sqlite3", "socket", "requests", "check_output", "Popen", "argv"}
+OUTSIDE |= {"modules", "_getframe", "glob", "iterdir", "listdir", "scandir", "read_parquet", "File"}
 
 
 def digest_of(value: Any, unknown: list[str] | None = None, code_only: bool = False) -> str:
@@ -111,13 +111,19 @@ class _Teller:
 
     def parts(self, value: Any) -> Any:
         """What tells `value` apart, as something whose repr is the same in every process."""
-        if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        plain = (bool, int, float, complex, str, bytes)
+        if value is None or type(value) in plain:
             return value
+        if isinstance(value, plain):
+            known_as = next(kind for kind in plain if isinstance(value, kind)).__repr__(value)
+            return self.of_class(known_as, value) if _of_user(type(value)) else value
+        if isinstance(value, MappingView):
+            return self.digests([*value])  # type: ignore[misc]
         if isinstance(value, (list, tuple, set, frozenset, dict, types.MappingProxyType)):
             inside = self.contents(value)
-            if type(value).__module__ == "builtins" or not _of_user(type(value)):
-                return inside
-            return inside, self.digest(type(value)), self.digest(getattr(value, "__dict__", None))
+            if hasattr(value, "default_factory"):
+                return inside, self.digest(value.default_factory)
+            return self.of_class(inside, value)
         if isinstance(value, functools.partial):
             return "partial", self.digests([value.func, value.args, value.keywords])
         if isinstance(value, types.MethodType):
@@ -130,34 +136,53 @@ class _Teller:
             return value.co_code, value.co_names, self.digests(value.co_consts)
         if isinstance(value, types.ModuleType):
             version = value.__name__, str(getattr(value, "__version__", ""))
-            if not _of_user(value):
-                return version
-            return version, self.digest({n: v for n, v in vars(value).items() if n[:2] != "__"})
+            inside = {n: v for n, v in vars(value).items() if n[:2] != "__"}
+            return (version, self.digest(inside)) if _of_user(value) else version
         if isinstance(value, (types.FunctionType, type)):
             return (_place(value), self.inside(value)) if _of_user(value) else _place(value)
         if hasattr(value, "py_func"):  # compiled by Numba
             return "compiled", self.digest(value.py_func)
         if isinstance(value, types.BuiltinMethodType | types.MethodWrapperType):
             owner = value.__self__
-            free = isinstance(owner, types.ModuleType)
-            return value.__name__, None if free else self.digest(owner)
-        if hasattr(value, "__array__") and not _of_user(type(value)):
-            array = np.asarray(value)
-            if array.dtype.hasobject:
-                return "array", self.digest(array.tolist())
-            return "array", arrays_digest([array])
-        named = (n for c in type(value).__mro__ for n in getattr(c, "__slots__", ()))
-        slots = [n for n in named if n[:2] != "__"]
-        if hasattr(value, "__dict__") or (slots and _of_user(type(value))):
-            held = {n: getattr(value, n) for n in slots if hasattr(value, n)}
-            return self.digest(type(value)), self.digest(held | getattr(value, "__dict__", {}))
+            return value.__name__, None if isinstance(owner, types.ModuleType) else self.digest(
+                owner
+            )
+        if callable(getattr(value, "get_weights", None)):  # a model, a layer
+            with contextlib.suppress(Exception):  # one that cannot be described
+                return "layer", self.digests([type(value), value.get_config(), value.get_weights()])
+        own, held = _of_user(type(value)), getattr(value, "__dict__", {})
+        if isinstance(value, np.ma.MaskedArray):
+            return "masked", self.digests([value.data, value.mask])
+        if isinstance(value, np.ndarray) or (hasattr(value, "__array__") and not own):
+            with contextlib.suppress(TypeError):  # a symbolic tensor is none yet
+                array = np.asarray(value)
+                objects = array.dtype.hasobject
+                inside = self.digest(array.tolist()) if objects else arrays_digest([array])
+                return self.of_class(("array", inside), value)
+        above = type(value).__mro__
+        slots = [n for c in above for n in np.ravel(getattr(c, "__slots__", ())).tolist()]
+        held = {n: getattr(value, n) for n in slots if n[:2] != "__" and hasattr(value, n)} | held
+        parts = [self.digest(type(value))]
+        if hasattr(value, "__dict__") or (held and own):
+            parts.append(self.digest(held))
+            if all(c is object or _of_user(c) for c in above):
+                return tuple(parts)
         text = repr(value)
-        if " at 0x" in text:
-            try:  # a generator of random numbers, a queue ...
-                return self.digest(type(value)), self.digest(value.__reduce_ex__(2)[1:3])
-            except Exception:
+        try:  # what is kept in C: a generator of random numbers, a queue, a pattern ...
+            made = copyreg.dispatch_table.get(type(value), lambda v: v.__reduce_ex__(2))(value)
+            if not isinstance(made, str):  # a name in its module, as of NumPy's functions
+                made = made[1:3], *map(list, filter(None, made[3:]))
+        except Exception:
+            if " at 0x" in text and len(parts) == 1:
                 self.unknown.append(f"a {type(value).__name__} cannot be told from another")
-        return self.digest(type(value)), "" if " at 0x" in text else text
+            made = "" if " at 0x" in text else text
+        return *parts, self.digest(made)
+
+    def of_class(self, inside: Any, value: Any) -> Any:
+        """`inside`, of what a class of the user's may make of it."""
+        if not _of_user(type(value)):
+            return inside
+        return inside, self.digest(type(value)), self.digest(getattr(value, "__dict__", None))
 
     def contents(self, value: Any) -> Any:
         """Of a container: what is in it."""
@@ -173,22 +198,26 @@ class _Teller:
         if isinstance(value, type):
             kinds = types.FunctionType, property, staticmethod, classmethod
             own = [(n, m) for n, m in sorted(vars(value).items()) if n != "_abc_impl"]
-            members = [m for n, m in own if n[:2] != "__" or isinstance(m, kinds)]
+            members = [m for n, m in own if n[:2] != "__" or isinstance(m, kinds) or callable(m)]
             if self.code_only:
                 members = [m for m in members if isinstance(m, kinds)]
-            return self.digests([*members, *value.__bases__])
+            above = [type(value)] if _of_user(type(value)) else []
+            return self.digests([*members, *value.__bases__, *above])
         cells, known = [], value.__globals__
         for cell in value.__closure__ or ():
             with contextlib.suppress(ValueError):  # a variable that is not set yet
                 cells.append(cell.cell_contents)
         used = []
         for name, attributes in sorted(_reads(value.__code__)):
+            here, reached = known.get(name), None
             if name in known:
-                used.append(_reached(known[name], attributes))
+                used.append(reached := _reached(here, attributes))
             elif name in sys.modules and _of_user(sys.modules[name]):  # imported by the function
                 used.append(sys.modules[name])
-            if (name not in known and {name, *attributes} & OUTSIDE) or set(attributes) & OUTSIDE:
-                through = next(n for n in (name, *attributes) if n in OUTSIDE)
+            theirs = [str(getattr(t, "__name__", "")) for t in (here, reached) if not _of_user(t)]
+            if name not in known or not _of_user(here):  # of Python, or of a library
+                theirs.append(name)
+            for through in sorted({*attributes, *theirs} & OUTSIDE)[:1]:
                 self.unknown.append(f"{value.__qualname__} reads what `{through}` gives")
         defaults = value.__defaults__, value.__kwdefaults__
         if self.code_only:

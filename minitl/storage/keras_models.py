@@ -25,7 +25,7 @@ from minitl.models.arguments import guard
 from minitl.models.model import Model
 from minitl.models.opened import named_layers
 from minitl.models.sequential import Sequential
-from minitl.naming import check_keywords, snake_case
+from minitl.naming import snake_case
 from minitl.storage import keras_config, optimizer_state
 from minitl.storage import keras_files as files
 from minitl.storage.atomic import temporary_folder
@@ -234,7 +234,6 @@ def save_model(
         files.write_weights(path, arrays, attributes, "model_weights", state)
 
 
-@check_keywords
 def load_model(
     filepath: str | Path, custom_objects: Mapping[str, Any] | None = None, compile: bool = True
 ) -> Model:

@@ -241,9 +241,8 @@ def architecture(graph: Graph) -> str:
         for t in call.outputs:
             place[id(t)] = len(place)
     unknown: list[str] = []
-    return digest_of([described, [place[id(t)] for t in graph.outputs]], unknown) + unknowable(
-        unknown
-    )
+    outputs = [place[id(t)] for t in graph.outputs]
+    return digest_of([described, outputs], unknown) + unknowable(unknown)
 
 
 def unknowable(reasons: list[str]) -> str:

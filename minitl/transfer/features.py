@@ -18,7 +18,7 @@ from minitl.models import Model
 from minitl.models.arguments import guard
 from minitl.models.batches import is_stream
 from minitl.models.opened import open_up
-from minitl.naming import Count, Verbose, check_keywords
+from minitl.naming import Count, Verbose
 from minitl.storage.atomic import progress_bar
 from minitl.storage.digests import arrays_digest, digest_of, sample_digests
 from minitl.transfer.cut import UNKNOWABLE, architecture, unknowable
@@ -28,7 +28,6 @@ Chosen = str | Layer | Sequence[str | Layer] | None  # layers, by themselves or 
 POOLING = {None: "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
 
 
-@check_keywords
 def extract_features(
     model: Model,
     images: Any,

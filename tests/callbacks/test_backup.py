@@ -1,5 +1,8 @@
 """Backups: a training that was killed goes on to the same bits, and only that training."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
@@ -91,3 +94,86 @@ def test_an_edited_callback_is_another_training(tmp_path):
             train(tmp_path, [X, Y])
     finally:
         Power.on_train_batch_end = before
+
+
+OWN_LAYER = """class Scaled(minitl.layers.Layer):
+    def call(self, x):
+        return x * settings.SCALE
+inner = [Scaled()]"""
+OWN_DATA = """class Batches(minitl.utils.PyDataset):
+    def __len__(self):
+        return 2
+    def __getitem__(self, i):
+        return X[4 * i : 4 * i + 4] * settings.SCALE, Y[4 * i : 4 * i + 4]
+given = {"x": Batches()}"""
+OWN_STREAM = """class Stream:
+    scale = settings.SCALE
+    def __iter__(self):
+        for i in range(2):
+            yield X[4 * i : 4 * i + 4] * self.scale, Y[4 * i : 4 * i + 4]
+given = {"x": Stream()}"""
+GENERATOR = """def batches():
+    while True:
+        yield X * settings.SCALE, Y
+given = {"x": batches(), "steps_per_epoch": 2}"""
+OWN_MODEL = """class Own(minitl.Model):
+    def __init__(self):
+        super().__init__()
+        self.head = minitl.layers.Dense(3, activation="softmax")
+    def call(self, x):
+        return self.head(x * settings.SCALE)
+model = Own()"""
+JOBS = {
+    "a layer's constant": (OWN_LAYER, "layers' code"),
+    "a data set's constant": (OWN_DATA, "data"),
+    "an iterable's class": (OWN_STREAM, "data"),
+    "a generator's constant": (GENERATOR, "a generator cannot be told from another"),
+    "a model's constant": (OWN_MODEL, "layers' code"),
+    "a layer's function": ("inner = [minitl.layers.Lambda(lambda x: x * settings.SCALE)]", "code"),
+    "an initializer": (
+        "how = {'kernel_initializer': lambda s, dtype=None: np.full(s, settings.SCALE, 'f4')}",
+        "layers' code",
+    ),
+    "a penalty": (
+        "how = {'kernel_regularizer': lambda w: (w * w).sum() * settings.SCALE}",
+        "layers' code",
+    ),
+    "a callback's constant": (
+        "calls = [minitl.callbacks.LearningRateScheduler(lambda e: 0.1 * settings.SCALE)]",
+        "callbacks' code reads other values",
+    ),
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_what_was_edited_is_another_training_or_is_told(job, tmp_path, monkeypatch):
+    text, told = JOBS[job]
+
+    def train(scale, epochs):
+        settings = types.ModuleType("settings")
+        settings.SCALE = scale
+        monkeypatch.setitem(sys.modules, "settings", settings)
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((8, 4)).astype("f4"), np.eye(3, dtype="f4")[np.arange(8) % 3]
+        space = {"minitl": minitl, "np": np, "settings": settings, "X": x, "Y": y}
+        space |= {"__name__": "job", "inner": [], "how": {}, "calls": []}
+        minitl.utils.clear_session()
+        minitl.utils.set_random_seed(1)
+        exec(text, space)
+        head = minitl.layers.Dense(3, activation="softmax", **space["how"])
+        layers = [minitl.layers.Input((4,)), *space["inner"], head]
+        model = space.get("model") or minitl.Sequential(layers)
+        model.compile("sgd", "categorical_crossentropy")
+        kept = minitl.callbacks.BackupAndRestore(tmp_path / "b", delete_checkpoint=False)
+        given = space.get("given") or {"x": x, "y": y, "batch_size": 4}
+        model.fit(**given, epochs=epochs, verbose=0, callbacks=[*space["calls"], kept])
+
+    if "generator" in job:
+        with pytest.raises(UserWarning, match=told):
+            train(1.0, 1)
+        return
+    train(1.0, 1)
+    train(1.0, 2)  # the same again goes on
+    with pytest.raises((ValueError, UserWarning), match=told):
+        train(2.0, 3)

@@ -63,6 +63,9 @@ def told(capsys):
         ({"preprocessing": ["none"]}, "unknown preprocessing ['none']"),
         ({"resizing": "zzz"}, "unknown resizing 'zzz', expected one of"),
         ({"interpolation": {}}, "unknown interpolation {}"),
+        ({"provenance": 7}, "its provenance is '7', no dictionary"),
+        ({"figures": [ESCAPES]}, "no dictionary"),
+        ({"novelty": "x"}, "its novelty is 'x', no dictionary"),
     ],
     ids=str,
 )
