@@ -111,9 +111,7 @@ def get(identifier: Any) -> Any:
 
 # What makes the values of new weights in the place of their initializers, while a file is read
 # that has those of all of them; None at other times.
-replacement: ContextVar[Callable[[Shape, np.dtype], Array] | None] = ContextVar(
-    "replacement", default=None
-)
+replacement: ContextVar[Callable[..., Array] | None] = ContextVar("replacement", default=None)
 
 
 def initial_values(initializer: Any, shape: Shape, dtype: str) -> Array:

@@ -123,9 +123,7 @@ def erf(x: Any) -> Tensor:
     """The error function, number by number."""
     from scipy.special import erf as function
 
-    return _elementwise("erf", function, lambda a, y: 2 / np.sqrt(np.pi) * np.exp(-a * a), "erf x")(
-        x
-    )
+    return _elementwise("erf", function, lambda a, y: 2 / np.pi**0.5 * np.exp(-a * a), "erf x")(x)
 
 
 def gelu(x: Any, approximate: bool = True) -> Tensor:

@@ -150,6 +150,10 @@ class _Teller:
         if callable(getattr(value, "get_weights", None)):  # a model, a layer
             with contextlib.suppress(Exception):  # one that cannot be described
                 return "layer", self.digests([type(value), value.get_config(), value.get_weights()])
+        return self.held_by(value)
+
+    def held_by(self, value: Any) -> Any:
+        """Of an array or any object: its class, and what it holds, in Python and in C."""
         own, held = _of_user(type(value)), getattr(value, "__dict__", {})
         if isinstance(value, np.ma.MaskedArray):
             return "masked", self.digests([value.data, value.mask])
