@@ -208,9 +208,13 @@ def check_keywords(
             what = type(args[0]).__name__
         if not takes_any and not kwargs.keys() <= known.keys():
             kwargs = part("Keras's names").without_idle_arguments(kwargs, known, what, args)
-        if rules is not None:
-            return rules.run(function, what, args, kwargs)
-        return function(*args, **kwargs)
+        begun = rules.begin(what, args, kwargs) if rules else None
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            if not rules:
+                raise
+            rules.fail(error, what, args, kwargs, begun)
 
     if parameters is not None:
         checked.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore

@@ -274,7 +274,7 @@ def _by_names(model: Any, given: dict[str, Any]) -> list[Any]:
     if more and not any(isinstance(x, SymbolicTensor) for x in given.values()):
         other = "The structure of `inputs` doesn't match the expected structure"
         known = f"{model.name!r} has no inputs {', '.join(more)}"
-        warnings.warn(f"{other}: {known}", UserWarning, stacklevel=5)
+        warnings.warn(f"{other}: {known}", UserWarning, stacklevel=6)
     return [given[name] for name in model.input_names]
 
 

@@ -122,7 +122,7 @@ def logits_beneath(y_pred: Tensor, made_by: str, from_logits: bool) -> Tensor | 
     if from_logits:
         said = "from_logits=True, but the predictions come from a softmax or sigmoid"
         how = "The logits beneath it are used; drop from_logits=True, or the activation."
-        warnings.warn(f"{said}. {how}", UserWarning, stacklevel=4)
+        warnings.warn(f"{said}. {how}", UserWarning, stacklevel=5)
     return beneath
 
 

@@ -178,19 +178,16 @@ class Rules:
                 found = f"must be {rules[name].words}, got {shown(value)}"
                 raise ArgumentError(f"{what}: {name} {found}")
 
-    def run(self, function: Any, what: str, args: tuple[Any, ...], kwargs: Any) -> Any:
-        """Call it, once its arguments are checked; an error tells of them where it names none.
-
-        A constructor that fails has drawn no seed."""
+    def begin(self, what: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Before the call: its arguments are checked. Returned is what `fail` takes."""
         self.check(what, args, kwargs)
-        generator = config.random_state().bit_generator if self.cls else None
-        before: Any = generator.state if generator else None
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            if generator:
-                generator.state = before
-            tell(error, what, self.given(args, kwargs))
+        return config.random_state().bit_generator.state if self.cls else None
+
+    def fail(self, error: Exception, what: str, args: Any, kwargs: Any, begun: Any) -> NoReturn:
+        """After a call that failed: `tell`. A constructor that fails has drawn no seed."""
+        if begun is not None:
+            config.random_state().bit_generator.state = begun
+        tell(error, what, self.given(args, kwargs))
 
     def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by their names."""
@@ -210,7 +207,7 @@ def tell(error: Exception, what: str, given: Mapping[str, Any]) -> NoReturn:
     """Raise it, or, where it names none of the arguments, one that shows them after its words."""
     shows = dict(given)
     if (owner := shows.pop("self", None)) is not None:
-        if repr(getattr(owner, "name", owner)) in str(error):  # of a layer: told already
+        if (name := getattr(owner, "name", "")) and repr(name) in str(error):  # a layer's words
             raise error
         if (name := type(owner).__name__) != what:
             what = name if what == "__call__" else f"{name}.{what}"

@@ -77,7 +77,7 @@ def called(layer: Layer, *args: Any, **named: Any) -> Any:
                 put(tensor, mask)
     elif any(m is not None for m in (masks if several else [masks])) and layer.as_graph() is None:
         lost = f"{layer} was passed an input with a mask, which it does not support"
-        warnings.warn(f"{lost}: layers after it will not see the mask", UserWarning, stacklevel=4)
+        warnings.warn(f"{lost}: layers after it will not see the mask", UserWarning, stacklevel=5)
     return found
 
 
