@@ -223,7 +223,7 @@ def check_keywords(
 
 # Methods that users call as well: whose arguments are checked first, and, where that would cost too
 # much, those whose errors show them.
-CHECKED = {"on_epoch_begin", "on_epoch_end", "on_train_begin", "add_weight", "set_state", "adapt"}
+CHECKED = {"on_epoch_begin", "on_epoch_end", "add_weight", "set_state", "adapt"}
 TOLD = {"__call__", "update_state", "apply", "build", "compute_output_shape"}
 
 

@@ -319,7 +319,8 @@ def _described(part: Any) -> str:
         text = json.dumps(serialize(part))
     except (ValueError, TypeError):  # a function of the user's
         text = getattr(part, "__qualname__", type(part).__name__)
-    own = {n: v for n, v in getattr(part, "__dict__", {}).items() if n != "states"}
+    held, skip = getattr(part, "__dict__", {}), ("states", "name")  # names count: adam, adam_1 ...
+    own = {n: v for n, v in held.items() if n not in skip}
     return text + _told([type(part), own] if hasattr(part, "states") else part)
 
 
