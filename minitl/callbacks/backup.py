@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import types
 import warnings
 from collections.abc import Callable
@@ -316,7 +317,7 @@ def _described(part: Any) -> str:
     if isinstance(part, (list, tuple)):
         return str([_described(p) for p in part])
     try:
-        text = json.dumps(serialize(part))
+        text = re.sub(r', "name": "[^"]*"', "", json.dumps(serialize(part)))
     except (ValueError, TypeError):  # a function of the user's
         text = getattr(part, "__qualname__", type(part).__name__)
     held, skip = getattr(part, "__dict__", {}), ("states", "name")  # names count: adam, adam_1 ...

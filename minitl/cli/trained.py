@@ -77,7 +77,7 @@ def _check_shapes(path: str, model: Model, about: Mapping[str, Any]) -> None:
         raise ValueError(f"{path}: {text} {', '.join(map(str, gives))}")
     wanted = (None, *about["size"], 3)
     fits = [
-        len(t) == 4 and all(n in (None, m) for n, m in zip(t, wanted, strict=True)) for t in takes
+        len(t) == 4 and all(a in (None, b) for a, b in zip(t, wanted, strict=True)) for t in takes
     ]
     if fits != [True]:
         text = f"images of its size are {wanted}, and its inputs"

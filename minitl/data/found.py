@@ -160,9 +160,7 @@ def _number(found: Pictures, labels: list[str], given: Sequence[str] | None, sou
     unknown = sorted(theirs.difference(names))
     if unknown:
         what = source if isinstance(source, str) else "the table"
-        raise ValueError(
-            f"{visible(what)} has sub-folders {unknown}, not among the classes {names}"
-        )
+        raise ValueError(f"{visible(what)} has folders {unknown}, not among the classes {names}")
     number = {name: i for i, name in enumerate(names)}
     found.class_names = names
     found.labels = np.array([number[name] for name in labels], np.int32)

@@ -127,9 +127,8 @@ class Normalization(Layer, supports_masking=True):
         self._sizes: list[int] = []  # of mean and variance, 1 for an axis that is not kept
 
     def get_config(self) -> dict[str, Any]:
-        given = part("settings").serialize(
-            {"mean": self.input_mean, "variance": self.input_variance}
-        )
+        told = {"mean": self.input_mean, "variance": self.input_variance}
+        given = part("settings").serialize(told)
         return super().get_config() | given
 
     def _kept(self, rank: int) -> tuple[int, ...]:
@@ -173,9 +172,8 @@ class Normalization(Layer, supports_masking=True):
         """Find mean and variance of data: an array (N, ...), or an iterable of batches of x."""
         if self.input_mean is not None:
             raise ValueError(f"{self} was given its mean and variance: there is nothing to adapt")
-        listed = isinstance(data, (list, tuple)) and not hasattr(
-            data[0] if data else 0, "__array__"
-        )
+        first = data[0] if isinstance(data, (list, tuple)) and data else 0
+        listed = isinstance(data, (list, tuple)) and not hasattr(first, "__array__")
         plain = listed and not isinstance(data[0] if data else (), tuple)
         batches = [np.asarray(data)] if hasattr(data, "shape") or (plain and data) else data
         count, total, squares, shift = 0, 0.0, 0.0, None

@@ -154,9 +154,8 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     x = convert_to_tensor(x)
     pieces = np.split(np.arange(x.shape[axis]), np.asarray(indices_or_sections).tolist())
     place = (slice(None),) * (axis % x.ndim)
-    return [
-        x[(*place, slice(int(p[0]), int(p[-1]) + 1) if len(p) else slice(0, 0))] for p in pieces
-    ]
+    ends = [(int(p[0]), int(p[-1]) + 1) if len(p) else (0, 0) for p in pieces]
+    return [x[(*place, slice(*each))] for each in ends]
 
 
 def stack(x: Sequence[Any], axis: int = 0) -> Tensor:

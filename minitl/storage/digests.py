@@ -143,10 +143,8 @@ class _Teller:
         if hasattr(value, "py_func"):  # compiled by Numba
             return "compiled", self.digest(value.py_func)
         if isinstance(value, types.BuiltinMethodType | types.MethodWrapperType):
-            owner = value.__self__
-            return value.__name__, None if isinstance(owner, types.ModuleType) else self.digest(
-                owner
-            )
+            owner, of_module = value.__self__, isinstance(value.__self__, types.ModuleType)
+            return value.__name__, None if of_module else self.digest(owner)
         if callable(getattr(value, "get_weights", None)):  # a model, a layer
             with contextlib.suppress(Exception):  # one that cannot be described
                 return "layer", self.digests([type(value), value.get_config(), value.get_weights()])

@@ -144,9 +144,7 @@ def _renumbered(stored: files.Inventory, model: Model, as_far: bool = False) -> 
             new_names |= dict(zip(there, here, strict=False))
 
     def renamed(path: str, old: str) -> str:
-        return "/".join(
-            new_names.get(old, old) if part == old else part for part in path.split("/")
-        )
+        return "/".join(new_names.get(old, old) if p == old else p for p in path.split("/"))
 
     return [
         (new_names.get(name, name), [(renamed(path, name), array) for path, array in weights])

@@ -70,9 +70,7 @@ def normal(*shapes: dict[str, Any]) -> Callable[[Rng], Iterator[Case]]:
     def cases(rng: Rng) -> Iterator[Case]:
         for case in shapes:
             named = {n: v for n, v in case.items() if n != "label"}
-            drawn = {
-                n: rng.standard_normal(v) if isinstance(v, tuple) else v for n, v in named.items()
-            }
+            drawn = {n: rng.standard_normal(v) if type(v) is tuple else v for n, v in named.items()}
             yield case.get("label", ""), drawn
 
     return cases
@@ -161,9 +159,8 @@ PAIRS = (
 
 def columns(x: Array, geometry: Geometry) -> Array:
     padded = reference.pad(x, geometry)
-    seen = [
-        reference.seen_from(padded, geometry, *place) for place in reference.window_places(geometry)
-    ]
+    places = reference.window_places(geometry)
+    seen = [reference.seen_from(padded, geometry, *place) for place in places]
     return np.stack(seen, axis=3).reshape(len(x) * seen[0].shape[1] * seen[0].shape[2], -1)
 
 

@@ -111,9 +111,8 @@ def place_of(part: Part) -> tuple[Path, int, str]:
     if isinstance(part.source, str):
         file, name = part.source.split()
         path = Path(__file__).parents[1] / file
-        found = [
-            n for n in ast.parse(path.read_text("utf-8")).body if getattr(n, "name", "") == name
-        ]
+        body = ast.parse(path.read_text("utf-8")).body
+        found = [n for n in body if getattr(n, "name", "") == name]
         return path, found[0].lineno, name
     function = inspect.unwrap(part.source or part.right)
     path = Path(inspect.getsourcefile(function) or "")

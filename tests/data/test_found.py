@@ -89,7 +89,7 @@ def test_pictures_beside_the_classes_and_empty_folders_are_told(tmp_path):
     assert skipped(found) == {reasons.OUTSIDE: ["lost.png"], reasons.EMPTY: ["empty"]}
     flat = open_folder(tmp_path / "a")
     assert flat.labels is None and flat.class_names == [] and len(flat) == 1
-    with pytest.raises(ValueError, match=r"has sub-folders \['b'\], which are not among .*\['a'\]"):
+    with pytest.raises(ValueError, match=r"has folders \['b'\], not among .*\['a'\]"):
         open_folder(tmp_path, class_names=["a"])
     with pytest.raises(NotADirectoryError, match="does not exist"):
         open_folder(tmp_path / "nowhere")
