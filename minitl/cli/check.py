@@ -175,7 +175,6 @@ def page(
     report.add_findings(looked.by_kind(), lambda path: read_picture(path, 160))
     if f is not None:
         labels = None if found.labels is None else found.labels[rows]
-        report.add_map(
-            f, labels, found.class_names, lambda i: read_picture(found.paths[rows[i]], 64)
-        )
+        names, paths = found.class_names, found.paths
+        report.add_map(f, labels, names, lambda i: read_picture(paths[rows[i]], 64))
     return report

@@ -57,9 +57,8 @@ def recognise(seen: Mapping[str, Any], digests: Sequence[str], looks: np.ndarray
         kept = np.frombuffer(base64.b64decode(seen["looks"]), np.uint8).reshape(-1, SIDE**2)
         limit = float(seen["limit"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"what the model says of its training images is damaged: {error}"
-        ) from None
+        text = f"what the model says of its training images is damaged: {error}"
+        raise ValueError(text) from None
     found = np.zeros(len(digests), np.intp)
     for start in range(0, len(digests), 512):
         some = slice(start, start + 512)
