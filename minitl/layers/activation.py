@@ -86,6 +86,5 @@ class Softmax(Layer, supports_masking=True):
         if np.ndim(mask) > x.ndim or any(m not in (1, n) for m, n in sides):
             raise ValueError(f"{self}: a mask {np.shape(mask)} does not broadcast to {x.shape}")
         counts = np.broadcast_to(np.asarray(mask) > 0.5, x.shape)
-        far = np.full((), -1e9, x.dtype)
-        y = activations.softmax(ops.where(counts, x, far), self.axis)
+        y = activations.softmax(ops.where(counts, x, np.full((), -1e9, x.dtype)), self.axis)
         return ops.where(counts, y, np.zeros((), x.dtype))

@@ -37,6 +37,8 @@ def getitem(x: Any, index: Any) -> Tensor:
     shape, dtype = x.shape, x.dtype
     parts = index if isinstance(index, tuple) else (index,)
     simple = all(isinstance(part, (int, slice)) for part in parts)  # no place comes twice
+    if not simple:  # what the user may change before the backward pass is copied
+        index = tuple(np.array(p) if hasattr(p, "__array__") else p for p in parts)
 
     def vjp(g: Array) -> Array:
         dx = np.zeros(shape, dtype)

@@ -178,15 +178,25 @@ def _places(layer: Layer, path: str, seen: set[int]) -> Iterator[tuple[str, str,
     else:
         yield path, layer.name, own
     if isinstance(layer, Model):
-        taken: Counter[str] = Counter()
-        for each in layer.layers:
-            name = snake_case(class_name(each))
-            number = f"_{taken[name]}" if taken[name] else ""
-            taken[name] += 1
-            yield from _places(each, f"{path}/layers/{name}{number}".lstrip("/"), seen)
+        yield from _held(layer.layers, f"{path}/layers".lstrip("/"), seen)
     else:  # a layer around others
-        for attribute in getattr(layer, "inner", ()):
-            yield from _places(getattr(layer, attribute), f"{path}/{attribute}", seen)
+        for attribute in getattr(layer, "inner", layer.holding):
+            yield from _held(getattr(layer, attribute, None), f"{path}/{attribute}", seen)
+
+
+def _held(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, str, list[Any]]]:
+    """The same of a layer, and of what lists and dicts hold: 'dense', 'dense_1', 'container' ..."""
+    if isinstance(value, Layer):
+        yield from _places(value, path, seen)
+    elif isinstance(value, (list, tuple, dict)):
+        taken: Counter[str] = Counter()
+        for each in value.values() if isinstance(value, dict) else value:
+            name = snake_case(class_name(each)) if isinstance(each, Layer) else "container"
+            if each is not value and isinstance(each, (Layer, list, tuple, dict)):
+                yield from _held(
+                    each, f"{path}/{name}{f'_{taken[name]}' * (taken[name] > 0)}", seen
+                )
+                taken[name] += 1
 
 
 def _target(filepath: str | Path, overwrite: bool, *endings: str) -> Path:

@@ -56,7 +56,7 @@ def settings_of(thing: Any, skip: Iterable[str] = ()) -> dict[str, Any]:
     the user's does not keep one: it could not be made again."""
     known = inspect.signature(type(thing).__init__).parameters
     plain = [n for n, p in known.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    names = [n for n in plain if n not in ("self", *skip)]
+    names = [n for n in plain[1:] if n not in skip]
     lost = [n for n in names if not hasattr(thing, n) and n not in ("name", "trainable", "dtype")]
     if lost and getattr(thing, "users", False):  # a layer of the user's
         keep = f"keep it as self.{lost[0]}, or define get_config"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from minitl.random import SeedGenerator, normal, randint, truncated_normal, uniform
+from minitl.random import SeedGenerator, normal, randint, uniform
 from minitl.saving import load_model
 
 import minitl
@@ -67,11 +67,10 @@ def test_a_vae_without_a_loss_of_its_own():
 
 
 def test_random_numbers_follow_their_seed():
-    for draw in (normal, truncated_normal, uniform):
+    for draw in (normal, uniform):
         np.testing.assert_array_equal(draw((3, 2), seed=7).numpy(), draw((3, 2), seed=7).numpy())
         assert draw((2,)).dtype == np.float32
         assert not np.array_equal(draw((3,)).numpy(), draw((3,)).numpy())
-    assert np.abs(truncated_normal((500,)).numpy()).max() <= 2
     assert set(randint((200,), 2, 5, seed=0).numpy()) == {2, 3, 4}
 
 
@@ -182,3 +181,31 @@ def test_skip_mismatch_goes_by_order_where_names_are_automatic(tmp_path):
         for ours, theirs in zip(longer.layers[:2], first.layers, strict=True):
             np.testing.assert_array_equal(ours.kernel, theirs.kernel)
             ours.kernel.assign(np.zeros(ours.kernel.shape))
+
+
+def test_layers_in_lists_and_dicts_of_ones_own_layer_are_in_every_file(tmp_path):
+    class Held(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.first = layers.Dense(3)
+            self.rest = {"some": [layers.Dense(3), layers.Dense(2)]}
+
+        def call(self, x):
+            return self.rest["some"][1](self.rest["some"][0](self.first(x)))
+
+    model = minitl.Sequential([minitl.Input((4,)), Held(), layers.Dense(1)])
+    for name in ("m.keras", "m.h5"):
+        model.save(tmp_path / name)
+        loaded = load_model(tmp_path / name, custom_objects={"Held": Held})
+        np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+    other = minitl.Sequential([minitl.Input((4,)), Held(), layers.Dense(1)])
+    model.save_weights(tmp_path / "m.weights.h5")
+    other.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(other.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+def test_places_that_change_after_the_forward_pass_change_no_gradient():
+    weight, places = minitl.Variable(np.zeros(3)), np.array([0, 0, 1])
+    picked = weight[places]
+    places[:] = 2
+    np.testing.assert_array_equal(minitl.backward(ops.sum(picked), [weight])[0], [2, 1, 0])

@@ -1,4 +1,1 @@
-"""Modules that Keras has at its top and scripts import: `from minitl.saving import load_model`.
-
-`minitl/__init__.py` looks for modules here as well.
-"""
+"""Modules that Keras has at its top and scripts import: `minitl/__init__.py` looks here too."""

@@ -12,7 +12,7 @@ from minitl import config, initializers, ops
 from minitl.layers import written
 from minitl.naming import attributes_of
 
-__all__ = ["SeedGenerator", "normal", "randint", "truncated_normal", "uniform"]
+__all__ = ["SeedGenerator", "normal", "randint", "uniform"]
 
 __getattr__ = attributes_of("minitl.random", {})
 
@@ -43,13 +43,6 @@ def normal(
 ) -> Any:
     """Normal numbers."""
     return _drawn("RandomNormal", mean, stddev, shape, dtype, seed)
-
-
-def truncated_normal(
-    shape: Any, mean: float = 0.0, stddev: float = 1.0, dtype: Any = None, seed: Any = None
-) -> Any:
-    """Normal numbers, drawn anew where they are more than two deviations from the mean."""
-    return _drawn("TruncatedNormal", mean, stddev, shape, dtype, seed)
 
 
 def uniform(
