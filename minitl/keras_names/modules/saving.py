@@ -2,6 +2,4 @@
 
 from minitl import utils
 
-
-def __getattr__(name: str) -> object:
-    return getattr(utils, name)
+__getattr__ = lambda name: getattr(utils, name)  # noqa: E731
