@@ -248,12 +248,14 @@ def test_vgg16_of_a_file_of_minitl(keras, tmp_path, size, pooling):
 
 
 @whole_files
-def test_outputs_by_name_are_refused(keras, tmp_path, ending):
-    """Keras sorts them by name and returns a dict: as a list they would be other outputs."""
+def test_outputs_by_name_stay_so(keras, tmp_path, ending):
+    """Keras sorts them by name and returns a dict."""
     x = keras.Input((2,), name="x")
     outputs = {name: keras.layers.Dense(1, name=name)(x) for name in ("w", "v")}
-    keras.Model(x, outputs).save(tmp_path / f"file{ending}")
-    with pytest.raises(
-        minitl.storage.keras_files.WeightFileError, match="outputs as a dict, by the names v, w"
-    ):
-        minitl.models.load_model(tmp_path / f"file{ending}")
+    theirs = keras.Model(x, outputs)
+    theirs.save(tmp_path / f"file{ending}")
+    data = np.ones((3, 2), np.float32)
+    found = minitl.models.load_model(tmp_path / f"file{ending}").predict(data, verbose=0)
+    assert sorted(found) == ["v", "w"]
+    for name, expected in theirs.predict(data, verbose=0).items():
+        np.testing.assert_allclose(found[name], expected, rtol=1e-6)
