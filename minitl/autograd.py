@@ -116,9 +116,7 @@ class Variable(Tensor):
     ):
         super().__init__(np.array(data, dtype) if copy else data)
         self.name = name
-        self.learnable = learnable = (
-            learnable and trainable
-        )  # what gradients may update; a moving average is not
+        self.learnable = learnable = learnable and trainable  # by gradients; no moving average is
         self.trainable = learnable  # what they do update: not while the layer is frozen
         self.rate_multiplier = 1.0  # how far they move it, as a multiple of the optimizer's rate
         self.cache: dict = {}  # what kernels derived from this array
@@ -152,8 +150,11 @@ class Variable(Tensor):
         with self.writing() as storage:
             storage[...] = value
 
-    assign_add = lambda self, value: self.assign(self.storage + np.asarray(value))  # noqa: E731
-    assign_sub = lambda self, value: self.assign(self.storage - np.asarray(value))  # noqa: E731
+    def assign_add(self, value: Any) -> None:
+        self.assign(self.storage + np.asarray(value))
+
+    def assign_sub(self, value: Any) -> None:
+        self.assign(self.storage - np.asarray(value))
 
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", frozen"
