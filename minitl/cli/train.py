@@ -127,8 +127,6 @@ def _train(arguments: argparse.Namespace, layers: list[Any], out: Path, cache: P
         "preprocessing": PREPROCESSING.get(arguments.base, "caffe"),
     }
     about |= READING | {"provenance": came}
-    cache = out.with_name(f"{out.name}.cache")
-    cache.mkdir(exist_ok=True)
     learning = Learning(arguments, images, about, cache, layers)
     try:
         learning.head(base, solving)

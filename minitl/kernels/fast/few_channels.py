@@ -38,13 +38,12 @@ def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=Fals
     panels = gemm.pack(kernel.reshape(-1, filters).astype(dtype))
     shift, floor = gemm.shift_of(bias, filters, dtype), gemm.floor_of(activation, dtype)
     y = empty((x.shape[0], *geometry.out_size, filters), x.dtype)
-    lines, rows = _block(geometry, filters)
+    lines, size = _block(geometry, x.shape[3], filters)
     ranges = cut_falling(x.shape[0] * geometry.out_size[0], lines)
 
     def job(index: int) -> None:
-        first, last = ranges[index]
-        image = scratch(rows * _row_length.py_func(geometry, x.shape[3]), dtype)
-        _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image, y)
+        image = scratch(size, dtype)
+        _convolve_lines(x, panels, shift, floor, geometry, *ranges[index], lines, image, y)
 
     share_out(job, len(ranges))
     return y
@@ -55,13 +54,12 @@ def conv2d_kernel_gradient(x, g, geometry):
     g[place, f], cut into ranges of lines that depend on the shapes only, and those into blocks."""
     (images, oh, ow, filters), (kh, kw), channels = g.shape, geometry.window, x.shape[3]
     taps, columns = kh * kw * channels, gemm.round_up(filters, gemm.panel_width(x.dtype))
-    lines, rows = _block(geometry, columns)
+    lines, size = _block(geometry, channels, columns)
     ranges = cut(images * oh, max(1, min(PARTS, g.size * taps // FEWEST_PRODUCTS)))
     sums, rows_of_g = np.zeros((len(ranges), taps, columns), x.dtype), g.reshape(-1, filters)
 
     def job(index: int) -> None:
-        padded = (rows * _row_length.py_func(geometry, channels),)
-        memory = scratch_arrays(x.dtype, padded, (lines * ow * columns,), (taps * columns,))
+        memory = scratch_arrays(x.dtype, (size,), (lines * ow * columns,), (taps * columns,))
         _sum_lines(x, rows_of_g, geometry, *ranges[index], lines, memory, sums[index])
 
     share_out(job, len(ranges))
@@ -98,17 +96,21 @@ def _sum_lines(x, g, geometry, first, last, lines, memory, total):
         line += count
 
 
-def _block(geometry: Geometry, width: int) -> tuple[int, int]:
-    """Lines (a row's OW windows of `width` numbers) in a block, and padded rows that they see."""
+def _block(geometry: Geometry, channels: int, width: int) -> tuple[int, int]:
+    """How many lines of y to compute at a time, so that they fit BLOCK; and how many numbers of the
+    padded image they need."""
     oh, ow = geometry.out_size
     lines = max(1, min(oh, BLOCK // (ow * width)))
-    return lines, (lines - 1) * geometry.strides[0] + geometry.window[0]
+    rows = (lines - 1) * geometry.strides[0] + geometry.window[0]
+    return lines, rows * row_length(geometry, channels)
 
 
-@inner
-def _row_length(geometry, channels):
+def row_length(geometry, channels):
     """Numbers in a row of the padded image, as far as windows reach."""
     return ((geometry.out_size[1] - 1) * geometry.strides[1] + geometry.window[1]) * channels
+
+
+_row_length = inner(row_length)  # Python calls the other: what is not kept, each process compiles
 
 
 @compiled
