@@ -84,8 +84,7 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.file = open(self.filename, "ab" if self.append else "wb")  # noqa: SIM115
-        self.before = self.file.tell()  # bytes of earlier trainings
-        self.text = ""  # all lines of this one
+        self.before, self.text = self.file.tell(), ""  # bytes of earlier trainings, lines of this
         self.keys: list[str] | None = None
         self.epoch: int | None = None
 
@@ -118,7 +117,7 @@ class CSVLogger(Callback):
         self.file.flush()
 
     def get_state(self) -> dict[str, Any]:
-        return {"before": self.before, "text": self.text, "keys": self.keys}
+        return {name: getattr(self, name) for name in ("before", "text", "keys", "epoch")}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """The file becomes what it was: an interruption may have added lines or lost some."""

@@ -7,6 +7,7 @@ import pytest
 
 from minitl import Sequential
 from minitl.callbacks import (
+    BackupAndRestore,
     Callback,
     CSVLogger,
     EarlyStopping,
@@ -19,6 +20,7 @@ from minitl.callbacks import (
 from minitl.layers import Dense, Input
 from minitl.models import load_model
 from minitl.optimizers import SGD
+from minitl.utils import clear_session
 
 X = np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
 Y = X[:, :1]
@@ -224,6 +226,17 @@ def test_csv_logger(tmp_path):
     assert table[0] == ["epoch", "loss", "val_loss"] and table[3][2] == "NA"
     assert [line[0] for line in table[1:]] == ["0", "1", "2"]
     assert float(table[3][1]) == history.history["loss"][0]
+
+
+def test_csv_logger_of_a_finished_training_that_is_run_again(tmp_path):
+    def train():
+        clear_session()  # names count from 0, as in a new process
+        logger = CSVLogger(tmp_path / "log.csv", append=True)
+        kept = BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+        regression().fit(X, Y, epochs=2, shuffle=False, verbose=0, callbacks=[logger, kept])
+        return (tmp_path / "log.csv").read_text()
+
+    assert train() == train()  # once it added the last line again
 
 
 # --- Small things --------------------------------------------------------------------------------
