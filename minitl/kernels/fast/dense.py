@@ -181,7 +181,7 @@ def input_gradient(g: Array, kernel: Array) -> Array:
     def part(index: int) -> None:
         first, last = parts[index]
         transposed = scratch((last - first) * rows, g.dtype)
-        lines = gemm.Rows(flat, np.arange(first, last) * m, 1, 1, 0)
+        lines = gemm.Rows(flat, np.arange(first, last) * m, None, 1, 0)
         _lines_by_panels(lines, panels, transposed, rows)
         dx[:, first:last] = transposed.reshape(-1, rows).T
 

@@ -126,7 +126,7 @@ def _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image
             for j in range(ow):
                 places[i * ow + j] = i * sh * row + j * sw * channels
         piece = out[line * ow * filters : (line + count) * ow * filters]
-        windows = gemm.Rows(image, places, 1, kh, row)
+        windows = gemm.Rows(image, places, None, kh, row)
         gemm.multiply(windows, panels, 0, shift, 0, floor, piece, filters)
         line += count
 

@@ -91,7 +91,7 @@ def _multiply_rows(x, geometry, rows, panels, shift, added, floor, y, columns):
         for i in range(count):
             line, j = divmod(start + i, ow)
             starts[i] = ((line // oh * height + line % oh * sh) * width + j * sw) * channels
-        a, out = gemm.Rows(values, starts[:count], 1, 1, 0), gemm.Product(y[at:], columns, kept)
+        a, out = gemm.Rows(values, starts[:count], None, 1, 0), gemm.Product(y[at:], columns, kept)
         _multiply_block(a, panels, shift, added[at:], floor, out)
 
 

@@ -90,7 +90,7 @@ def _correlate_blocks(x, tiling, blocks, u, slices, bias, floor, side, y, memory
             columns = (right - left) * width
             for plane in range(planes):
                 first, last = tiles.tiles_of_plane(tiling, plane, starts)
-                a, b = gemm.Rows(v[plane], rows[first:last], 1, 1, 0), u[plane][left:right]
+                a, b = gemm.Rows(v[plane], rows[first:last], None, 1, 0), u[plane][left:right]
                 c = m[plane][first * columns :]
                 gemm.multiply(a, b, u[plane].size, None, 0, None, c, columns)
             filters = tiles.Channels(left * width, min(columns, y.shape[3] - left * width))

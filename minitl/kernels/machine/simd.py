@@ -363,6 +363,12 @@ def multiply_add(code, tile, a, rows, step, b, at):
     return code.joined(tile.type, parts)
 
 
+@instruction(lambda step: types.intp, lambda step: 1 if step is None else step)
+def distance(code, step):
+    """`step`, or 1 for None: then the compiler knows it, and four steps share one pointer a row."""
+    return ir.Constant(code.kind(types.intp), 1) if step.type == types.none else step.value
+
+
 @instruction(
     lambda tile, other: tile, lambda tile, other: [a + b for a, b in zip(tile, other, strict=True)]
 )
