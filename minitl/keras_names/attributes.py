@@ -45,6 +45,14 @@ OF_MODELS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+class Unknown(AttributeError):
+    """Looks for the nearest name when it is shown: `getattr(x, name, None)` has no use for it."""
+
+    def __str__(self) -> str:
+        what, name, owner = self.args
+        return f"{what}. {did_you_mean(name, [n for n in dir(owner) if n[0] != '_'])}"
+
+
 def attribute(owner: Any, name: str) -> Any:
     """The attribute of Keras's that `owner` was asked for. Raises AttributeError, with a reason."""
     if hasattr(type(owner), name):  # a property that raised AttributeError: let it say so again
@@ -63,7 +71,7 @@ def attribute(owner: Any, name: str) -> Any:
     reason = not_here().get((_kind_of(owner), name))
     if reason is not None:
         raise NotThere(f"{what}, which Keras's has: {reason}")
-    raise AttributeError(f"{what}. {did_you_mean(name, [n for n in dir(owner) if n[0] != '_'])}")
+    raise Unknown(what, name, owner)
 
 
 def _kind_of(owner: Any) -> str:

@@ -80,7 +80,7 @@ def _suits(role: str, layer: Any, before: dict[str, Any]) -> bool:
     if role == "filter":
         margin = _margin(before.get("pad"))
         inside = layer.padding == "valid" and max(margin) < min(layer.kernel_size)
-        plain = (layer.dilation_rate, getattr(layer, "groups", 1)) == ((1, 1), 1)
+        plain = (layer.dilation_rate, vars(layer).get("groups", 1)) == ((1, 1), 1)
         return plain and layer.activation in (ops.relu, ops.linear) and (inside or not before)
     if "filter" not in before or (role == "norm" and layer.axis not in (-1, 3)):
         return False

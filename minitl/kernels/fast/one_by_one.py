@@ -14,13 +14,16 @@ written, and `added` read, along its rows. Panel after panel over all places, as
 took 1.3 times as long for 256 channels and 1024 filters.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from minitl.kernels.fast import gemm
 from minitl.kernels.machine import simd
 from minitl.kernels.machine.compiling import compiled, inner
 from minitl.kernels.machine.memory import empty
-from minitl.kernels.machine.threads import PARTS, cut, cut_falling, share_out
+from minitl.kernels.machine.team import share, together
+from minitl.kernels.machine.threads import PARTS, cut, cut_falling
 from minitl.kernels.reference import in_float64
 
 BLOCK = 384  # places, at most; a multiple of a tile's rows
@@ -45,29 +48,29 @@ def conv2d(
     if precise:
         return in_float64(conv2d, x, kernel, bias, geometry, activation)
     filters = kernel.shape[3]
-    panels, width = _packed(kernel, cache), gemm.panel_width(x.dtype)
+    panels = _packed(kernel, cache)
     shift, floor = gemm.shift_of(bias, filters, x.dtype), gemm.floor_of(activation, x.dtype)
     y = empty((len(x), *geometry.out_size, filters), x.dtype)
     more = y[:0] if added is None else added
-    places, step = y.size // filters, BLOCK
-    if places < filters and filters % width == 0:
-        ranges, groups = [(0, places)], cut(len(panels), PARTS)
+    step, jobs = _plan(y.size // filters, len(panels), filters % gemm.panel_width(x.dtype) == 0)
+    given = x, geometry, step, jobs, panels, shift, more.reshape(-1), floor, y.reshape(-1), filters
+    together(_multiply, *given)
+    return y
+
+
+@lru_cache(1024)
+def _plan(places, panels, whole):
+    """How many places a job does at a time, at most; jobs (n, 4): a range of places, of panels."""
+    width, step = gemm.panel_width(np.dtype(np.float32)), BLOCK
+    if places < panels * width and whole:
+        ranges, groups = [(0, places)], cut(panels, PARTS)
     else:
         step = min(step, gemm.round_up(max(1, -(-places // PARTS)), gemm.ROWS))
         blocks = cut_falling(-(-places // step))
         ranges = [(first * step, min(last * step, places)) for first, last in blocks]
-        groups = [(0, len(panels))]
+        groups = [(0, panels)]
     jobs = [(*some, *group) for some in ranges for group in groups]
-
-    def job(index: int) -> None:
-        first, last, a, b = jobs[index]
-        left = a * width
-        out, others = y.reshape(-1)[left:], more.reshape(-1)[left:]
-        rows = (first, last, step)
-        _multiply_rows(x, geometry, rows, panels[a:b], shift[left:], others, floor, out, filters)
-
-    share_out(job, len(jobs))
-    return y
+    return step, np.array(jobs, np.int64).reshape(-1, 4)
 
 
 def _packed(kernel, cache):
@@ -81,9 +84,19 @@ def _packed(kernel, cache):
 
 
 @compiled
-def _multiply_rows(x, geometry, rows, panels, shift, added, floor, y, columns):
-    """y, flat, rows of `columns`: for the places first ... last-1, `step` of them at a time."""
-    (first, last, step), (oh, ow), (sh, sw) = rows, geometry.out_size, geometry.strides
+def _multiply(x, geometry, step, jobs, panels, shift, added, floor, y, columns, board):
+    """All of y, flat, rows of `columns`."""
+    given = x, geometry, step, jobs, panels, shift, added, floor, y, columns
+    share(_multiply_rows, given, len(jobs), board)
+
+
+@inner
+def _multiply_rows(x, geometry, step, jobs, all_panels, shifts, more, floor, flat, columns, job, _):
+    """y for the places and panels of one job, `step` places at a time."""
+    first, last, a, b = jobs[job]
+    panels, left = all_panels[a:b], a * all_panels.shape[2]
+    y, added, shift = flat[left:], more[left:], shifts[left:]
+    (oh, ow), (sh, sw) = geometry.out_size, geometry.strides
     (_, height, width, channels), values = x.shape, x.reshape(-1)
     starts, kept = np.empty(step, np.int64), np.empty(gemm.ROWS * panels.shape[2], y.dtype)
     for start in range(first, last, step):
