@@ -15,6 +15,7 @@ from typing import Any
 
 from minitl import kernels
 from minitl.kernels.geometry import Array, Geometry, sliding
+from minitl.kernels.reference import bias_and_activation
 
 __all__: list[str] = []
 HINTS = ("cache", "recorded", "precise", "lasting")  # that change no result beyond rounding
@@ -88,6 +89,6 @@ def _fit(name: str, mine: Callable[..., Any]) -> Callable[..., Any]:
                 what = f"{n}={given[n]!r} is asked of {name}"
                 raise ValueError(f"{what}, but your function for it has no argument {n!r}")
         y = mine(*first, **known)
-        return kernels.relu(y) if activation == "relu" else y
+        return bias_and_activation(y, None, activation)
 
     return called

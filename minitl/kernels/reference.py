@@ -78,8 +78,8 @@ def conv2d(
                           padded[n, oh*SH + kh, ow*SW + kw, c] * kernel[kh, kw, c, f]
 
     x (N, H, W, C), kernel (KH, KW, C, F), bias (F,) or None -> y (N, OH, OW, F).
-    `activation` is None or 'relu'. With `precise`, all is computed in float64 and y is rounded to
-    the dtype of x, once. Faster kernels need to know more: `cache` is a dict of this very kernel
+    `activation` is None, 'relu' or 'relu6'. With `precise`, all is computed in float64 and y is
+    rounded to the dtype of x, once. Faster kernels need to know more: `cache` is a dict of this
     array, emptied whenever that is written, in which they keep transformed filters; `recorded`
     says that gradients will be asked of y, which decides what passes ReLU: they round less then.
 
@@ -349,10 +349,11 @@ def all_finite(a: Array) -> bool:
 
 
 def bias_and_activation(y: Array, bias: Array | None, activation: str | None) -> Array:
-    """y + bias, and then ReLU, where they are wanted."""
+    """y + bias, and then ReLU, or ReLU up to 6, where they are wanted."""
     if bias is not None:
         y = y + bias
-    return relu(y) if activation == "relu" else y
+    y = relu(y) if activation else y
+    return np.minimum(y, y.dtype.type(6)) if activation == "relu6" else y
 
 
 def over_channels(reduction, x: Array) -> Array:

@@ -153,9 +153,10 @@ def at_once(layers: dict[str, Any], x: Tensor, *added: Tensor) -> Array | None:
     geometry = _with_margin(layers.get("pad"), layer.kernel_size, layer, a)
     weights = Weights.of(layer, layers.get("norm"))
     name = _activation(layers.get("relu"))
-    own = "relu" if name == "relu" else None  # of a Conv2D's kernel; the others are a pass more
-    given = (a, weights.kernel, weights.bias, geometry, own)
     pool = layers.get("pool")
+    # Of a Conv2D's kernel; the others are a pass more.
+    own = name if name == "relu" or (name == "relu6" and not added and pool is None) else None
+    given = (a, weights.kernel, weights.bias, geometry, own)
     if added and added[0].shape != (len(a), *geometry.out_size, layer.filters):
         return None
     if type(layer) is DepthwiseConv2D:

@@ -16,13 +16,13 @@ from tests.tolerances import assert_sum
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-def product(a, b, rows=None, added=None, floor=None):
-    """C = max(A @ B + added, floor) by `multiply`, from its own rows unless told otherwise."""
+def product(a, b, rows=None, added=None, bounds=None, step=None):
+    """C = A @ B + added, within bounds, by `multiply`, from its own rows unless told otherwise."""
     panels = gemm.pack(b)
     rows = np.arange(len(a)) * a.shape[1] if rows is None else rows
     c = np.full((len(rows), b.shape[1]), np.nan, b.dtype)
-    left = gemm.Rows(a.reshape(-1), rows, 1, 1, 0)
-    gemm.multiply(left, panels, 0, added, 0, floor, c.reshape(-1), b.shape[1])
+    left = gemm.Rows(a.reshape(-1), rows, step, 1, 0)
+    gemm.multiply(left, panels, 0, added, 0, bounds, c.reshape(-1), b.shape[1])
     return c
 
 
@@ -127,17 +127,28 @@ def test_transposed_and_added_to_what_was_there(depth, dtype):
 
 
 @dtypes
-def test_adds_a_bias_and_stops_at_the_floor(dtype):
+def test_a_step_that_the_compiler_knows_changes_no_bit(dtype):
+    rng = np.random.default_rng(5)
+    a, b = normal(rng, (13, 70), dtype), normal(rng, (70, 19), dtype)
+    np.testing.assert_array_equal(product(a, b), product(a, b, step=1))
+
+
+@dtypes
+def test_adds_a_bias_and_stays_within_bounds(dtype):
     rng = np.random.default_rng(4)
     a, b = normal(rng, (8, 5), dtype), normal(rng, (5, 19), dtype)
     bias = normal(rng, gemm.round_up(19, gemm.panel_width(b.dtype)), dtype)
     with_bias = product(a, b, added=bias)
     ones = np.ones((8, 1), dtype)
     assert_product(with_bias, np.concatenate([a, ones], 1), np.concatenate([b, bias[None, :19]]))
-    for floor in (gemm.floor_of("relu", b.dtype), gemm.floor_of(None, b.dtype)):
-        found = product(a, b, added=bias, floor=floor)
-        np.testing.assert_array_equal(found, np.maximum(with_bias, floor))
-    assert (with_bias < 0).any() and (with_bias > 0).any()
+    with_bias *= 6
+    for activation, within in (("relu", (0, np.inf)), ("relu6", (0, 6)), (None, (-np.inf, np.inf))):
+        found = product(a * 6, b, added=bias * 6, bounds=gemm.bounds_of(activation, b.dtype))
+        np.testing.assert_allclose(found, np.clip(with_bias, *within), rtol=1e-5, atol=1e-5)
+    assert (with_bias < 0).any() and (with_bias > 6).any()
+    a[3, 2] = np.nan
+    found = product(a, b, added=bias, bounds=gemm.bounds_of("relu6", b.dtype))
+    assert np.isnan(found[3]).all() and not np.isnan(found[:3]).any()
 
 
 def test_nothing_is_written_beyond_the_last_column_and_row():

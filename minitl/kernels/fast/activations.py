@@ -16,8 +16,6 @@ from minitl.kernels.machine.compiling import compiled
 from minitl.kernels.machine.memory import empty
 from minitl.kernels.machine.threads import over_rows
 
-# Between which numbers activations hold theirs.
-BOUNDS = {None: (-np.inf, -np.inf), "relu": (0, -np.inf), "relu6": (0, -6)}  # least, minus largest
 COST = 4  # numbers of a plain pass that take as long as one exponential
 # Below, exp(-x) is infinity, and sigmoid 0; and the least exponent that counts.
 LOWEST, LEAST = np.array([-88.8], np.float32), np.array([-87.0], np.float32)

@@ -10,6 +10,7 @@ from types import ModuleType
 
 from minitl.kernels import current_kernels, twin
 from minitl.kernels.fast import few_channels, im2col, one_by_one, winograd
+from minitl.kernels.fast.activations import relu6
 from minitl.kernels.fast.pointwise import add_onto
 from minitl.kernels.fast.pooling import max_pool2d
 from minitl.kernels.geometry import Geometry, sliding
@@ -43,7 +44,10 @@ def choose(
 def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=False, precise=False):
     way = choose(len(x), geometry, *kernel.shape[2:])
     precise = precise or (recorded and current_kernels() == "precise")
-    return way.conv2d(x, kernel, bias, geometry, activation, cache, recorded, precise)
+    later = activation == "relu6" and way not in (one_by_one, few_channels)  # whose products end so
+    own = None if later else activation
+    y = way.conv2d(x, kernel, bias, geometry, own, cache, recorded, precise)
+    return relu6(y, y) if later else y
 
 
 @twin

@@ -14,11 +14,13 @@ per channel or few channels, goes the plain way (`_walk`), forward and back.
 import numpy as np
 
 from minitl.kernels import TWINS, twin
-from minitl.kernels.fast.activations import BOUNDS, sigmoid
+from minitl.kernels.fast.activations import sigmoid
+from minitl.kernels.fast.gemm import bounds_of
 from minitl.kernels.machine import simd
 from minitl.kernels.machine.compiling import compiled, inner
 from minitl.kernels.machine.memory import empty
-from minitl.kernels.machine.threads import over_rows
+from minitl.kernels.machine.team import share, together
+from minitl.kernels.machine.threads import cut_rows, over_rows
 
 FORWARD, TO_INPUT, TO_KERNEL = 0, 1, 2
 
@@ -36,9 +38,9 @@ def depthwise_conv2d(x, kernel, geometry, bias=None, activation=None):
         return y if activation is None else TWINS[activation](y)
     y = empty(shape, x.dtype)
     shift = np.zeros(c, x.dtype) if bias is None else bias
-    bounds = np.array(BOUNDS.get(activation, BOUNDS[None]), x.dtype)
-    given = x, kernel.reshape(-1), shift, bounds, soft, geometry, y
-    over_rows(lambda *part: _vectors(*given, *part), lines, y.size * window // max(1, lines))
+    given = x, kernel.reshape(-1), shift, bounds_of(activation, x.dtype), soft, geometry, y
+    ranges = cut_rows(lines, y.size * window // max(1, lines))
+    together(_all_lines, *given, np.array(ranges, np.int64).reshape(-1, 2))
     return y
 
 
@@ -116,8 +118,7 @@ def _finish(y, at, a, b, bounds, soft):
 def _activated(value, bounds, soft):
     if soft is not None:
         return value * sigmoid(value)
-    value = simd.maximum(value, simd.broadcast(bounds, 0))
-    return 0.0 - simd.maximum(0.0 - value, simd.broadcast(bounds, 1))
+    return simd.within(value, simd.broadcast(bounds, 0), simd.broadcast(bounds, 1))
 
 
 @inner
@@ -133,13 +134,18 @@ def _taps(geometry, c, top, start, taps):
 
 
 @compiled
-def _vectors(x, kernel, shift, bounds, soft, geometry, y, first, last):
-    """Some lines of y (N, OH, OW, C), M being 1 and C at least two vectors. Four places and two
-    vectors at a time, where the four windows lie within a row. The last vectors of channels begin
-    earlier where C is no multiple, and compute some once more."""
+def _all_lines(x, kernel, shift, bounds, soft, geometry, y, ranges, board):
+    share(_vectors, (x, kernel, shift, bounds, soft, geometry, y, ranges), len(ranges), board)
+
+
+@inner
+def _vectors(x, kernel, shift, bounds, soft, geometry, y, ranges, job, _):
+    """The lines ranges[job] of y (N, OH, OW, C), M being 1 and C at least two vectors. Four places
+    and two vectors at a time, where the four windows lie within a row. The last vectors of channels
+    begin earlier where C is no multiple, and compute some once more."""
     (_, height, width, c), (oh, ow), step = x.shape, geometry.out_size, simd.lanes(x)
     kw, (sh, sw), (pad, _, left, _) = geometry.window[1], geometry.strides, geometry.pads
-    x, y, aside = x.reshape(-1), y.reshape(-1), sw * c
+    x, y, aside, (first, last) = x.reshape(-1), y.reshape(-1), sw * c, ranges[job]
     inner_first, inner_end = -(-left // sw), (width - kw + left) // sw + 1
     within, border = np.empty((2, geometry.window[0] * kw, 2), np.int64)
     for line in range(first, last):

@@ -18,8 +18,9 @@ import numpy as np
 from minitl.kernels.fast import gemm
 from minitl.kernels.geometry import Geometry
 from minitl.kernels.machine.compiling import compiled, inner
-from minitl.kernels.machine.memory import empty, scratch, scratch_arrays
+from minitl.kernels.machine.memory import empty, scratch_arrays
 from minitl.kernels.machine.simd import lanes
+from minitl.kernels.machine.team import share, together
 from minitl.kernels.machine.threads import (
     FEWEST_PRODUCTS,
     PARTS,
@@ -27,25 +28,23 @@ from minitl.kernels.machine.threads import (
     cut,
     cut_falling,
     share_out,
+    thread_count,
 )
 
 BLOCK = 2**16  # numbers of y or g in a block: they stay in the cache while panel after panel passes
 
 
 def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=False, precise=False):
-    """`reference.conv2d`; `cache` and `recorded` are not used."""
+    """`reference.conv2d`; keeps the packed kernel in `cache`, and does not use `recorded`."""
     filters, dtype = kernel.shape[3], np.dtype(np.float64) if precise else x.dtype
-    panels = gemm.pack(kernel.reshape(-1, filters).astype(dtype))
-    shift, floor = gemm.shift_of(bias, filters, dtype), gemm.floor_of(activation, dtype)
+    panels = gemm.packed(kernel.reshape(-1, filters), dtype, cache)
+    shift, bounds = gemm.shift_of(bias, filters, dtype), gemm.bounds_of(activation, dtype)
     y = empty((x.shape[0], *geometry.out_size, filters), x.dtype)
     lines, size = _block(geometry, x.shape[3], filters)
     ranges = cut_falling(x.shape[0] * geometry.out_size[0], lines)
-
-    def job(index: int) -> None:
-        image = scratch(size, dtype)
-        _convolve_lines(x, panels, shift, floor, geometry, *ranges[index], lines, image, y)
-
-    share_out(job, len(ranges))
+    (images,) = scratch_arrays(dtype, (thread_count(), size))
+    jobs = np.array(ranges, np.int64).reshape(-1, 2)
+    together(_convolve, x, panels, shift, bounds, geometry, lines, jobs, images, y)
     return y
 
 
@@ -114,8 +113,15 @@ _row_length = inner(row_length)  # Python calls the other: what is not kept, eac
 
 
 @compiled
-def _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image, y):
-    """y for the lines first ... last-1; `image` is memory for rows of the padded image."""
+def _convolve(x, panels, shift, bounds, geometry, lines, jobs, images, y, board):
+    given = x, panels, shift, bounds, geometry, lines, jobs, images, y
+    share(_convolve_lines, given, len(jobs), board)
+
+
+@inner
+def _convolve_lines(x, panels, shift, bounds, geometry, lines, jobs, images, y, job, who):
+    """y for the lines jobs[job]; `images` are memory for rows of the padded image."""
+    (first, last), image = jobs[job], images[who]
     ow, kh, (sh, sw) = geometry.out_size[1], geometry.window[0], geometry.strides
     channels, filters, out = x.shape[3], y.shape[3], y.reshape(-1)
     row, line = _row_length(geometry, channels), first
@@ -127,7 +133,7 @@ def _convolve_lines(x, panels, shift, floor, geometry, first, last, lines, image
                 places[i * ow + j] = i * sh * row + j * sw * channels
         piece = out[line * ow * filters : (line + count) * ow * filters]
         windows = gemm.Rows(image, places, None, kh, row)
-        gemm.multiply(windows, panels, 0, shift, 0, floor, piece, filters)
+        gemm.multiply(windows, panels, 0, shift, 0, bounds, piece, filters)
         line += count
 
 
@@ -139,10 +145,14 @@ def _pad(x, line, lines, geometry, image):
     count = min(lines, oh - first)
     for i in range((count - 1) * geometry.strides[0] + geometry.window[0]):
         h = first * geometry.strides[0] + i - geometry.pads[0]
-        for j in range(row // channels):
-            w = j - geometry.pads[2]
-            seen = 0 <= h < height and 0 <= w < width
-            for c in range(channels):
-                image[at + c] = x[n, h, w, c] if seen else 0
-            at += channels
+        begin = end = 0  # of the numbers that are pixels
+        if 0 <= h < height:
+            begin = min(row, geometry.pads[2] * channels)
+            end = min(row, begin + width * channels)
+        image[at : at + begin] = 0
+        image[at + end : at + row] = 0
+        pixels = x[n, h].reshape(-1)
+        for j in range(end - begin):
+            image[at + begin + j] = pixels[j]
+        at += row
     return count

@@ -28,6 +28,7 @@ from minitl.kernels.machine.compiling import inner
 
 ROWS = simd.TILE_ROWS  # of a tile
 PARTIAL = 64  # products in a partial sum
+BOUNDS = {None: (-np.inf, np.inf), "relu": (0, np.inf), "relu6": (0, 6)}  # of y
 SHALLOW = 48  # depth of products that wait for C most
 
 
@@ -83,9 +84,19 @@ def pack(b: Array) -> Array:
     return np.ascontiguousarray(panels.reshape(depth, -1, width).swapaxes(0, 1))
 
 
-def floor_of(activation: str | None, dtype: np.dtype) -> Array:
-    """The `floor` of a product that is this activation, None or 'relu'."""
-    return np.array([0 if activation == "relu" else -np.inf], dtype)
+def packed(b: Array, dtype: np.dtype, cache: dict | None) -> Array:
+    """`pack` of B in this precision, kept in the cache of the kernel that it comes from."""
+    key = ("panels", dtype)
+    if cache is None:
+        return pack(b.astype(dtype, copy=False))
+    if key not in cache:
+        cache[key] = pack(b.astype(dtype, copy=False))
+    return cache[key]
+
+
+def bounds_of(activation: str | None, dtype: np.dtype) -> Array:
+    """The `bounds` of a product that is this activation, None, 'relu' or 'relu6'."""
+    return np.array(BOUNDS.get(activation, BOUNDS[None]), dtype)
 
 
 def shift_of(bias: Array | None, columns: int, dtype: np.dtype) -> Array:
@@ -123,7 +134,7 @@ def tile(a, places, first, depth, b, at, ahead, pace):
 
 
 @simd.inlined
-def rows_by_panel(a, r, places, b, panel, added, added_step, residual, floor, out):
+def rows_by_panel(a, r, places, b, panel, added, added_step, residual, bounds, out):
     """One tile of C, from row r on; `places` are its rows in A. `residual` is an array like C that
     is added too, or has no element, or None; the others as in `multiply`."""
     count, width, left = len(places), 2 * simd.lanes(b), panel.left
@@ -157,8 +168,8 @@ def rows_by_panel(a, r, places, b, panel, added, added_step, residual, floor, ou
                 for j in range(min(width, columns - left)):
                     out.kept[i * width + j] = residual[(r + i) * columns + left + j]
             sums = simd.tile_sum(simd.load_tile(out.kept, 0, width, places), sums)
-    if floor is not None:
-        sums = simd.tile_maximum(sums, simd.broadcast(floor, 0))
+    if bounds is not None:
+        sums = simd.tile_within(sums, simd.broadcast(bounds, 0), simd.broadcast(bounds, 1))
     if whole:
         simd.store_tile(c, r * columns + left, columns, sums)
     else:
@@ -169,13 +180,13 @@ def rows_by_panel(a, r, places, b, panel, added, added_step, residual, floor, ou
 
 
 @inner
-def multiply(a, panels, following, added, added_step, floor, c, columns):
-    """C = max(A @ B + added, floor), on one core.
+def multiply(a, panels, following, added, added_step, bounds, c, columns):
+    """C = A @ B + added, held within bounds, on one core.
 
     A is `Rows`. B comes packed: panels (count, runs * depth, width); the panel that will be wanted
     after the last one is `following` elements from the first. C is flat, rows of `columns`
     elements; so is `added`, with rows added_step apart (0: the same for all, such as a bias), and
-    readable up to full tiles; `floor` is an array of one element (0 for ReLU). Either may be None.
+    readable up to full tiles; `bounds` is of two elements, see `bounds_of`. Either may be None.
     The bits of C do not depend on how a product is cut: partial sums begin at the same products.
     """
     count, depth, width = panels.shape
@@ -192,11 +203,11 @@ def multiply(a, panels, following, added, added_step, floor, c, columns):
         while r + ROWS <= len(rows):
             places = simd.full_tile(rows, r)
             panel = Panel(at, run, p * width, ahead, pace)
-            rows_by_panel(a, r, places, b, panel, added, added_step, None, floor, out)
+            rows_by_panel(a, r, places, b, panel, added, added_step, None, bounds, out)
             ahead += depth * pace
             r += ROWS
         for rest in range(r, len(rows), simd.SHORT_ROWS):
             places = simd.short_tile(rows, rest)
             panel = Panel(at, run, p * width, ahead, pace)
-            rows_by_panel(a, rest, places, b, panel, added, added_step, None, floor, out)
+            rows_by_panel(a, rest, places, b, panel, added, added_step, None, bounds, out)
             ahead += depth * pace

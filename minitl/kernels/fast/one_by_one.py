@@ -3,9 +3,9 @@
 Every place of an image is a row of C numbers, and the convolution is rows @ kernel: half of the
 work of ResNet50, nine tenths of MobileNetV2's. Nothing is copied for it, not even with strides,
 where every other place is a row: `gemm.py` takes rows wherever they begin. Bias, a sum with what
-another branch computed, and ReLU are applied to each tile while it is in registers.
+another branch computed, and ReLU (up to 6) are applied to each tile while it is in registers.
 
-    y[place, f] = max(bias[f] + added[place, f] + sum over c of x[place, c] * kernel[c, f], floor)
+    y[place, f] = activation(bias[f] + added[place, f] + sum over c of x[place, c] * kernel[c, f])
 
 The work is cut into blocks of places, or, where these are fewer than the filters, into panels of
 filters: whichever is longer, so that less of the other is read twice. Within a block, some panels
@@ -48,12 +48,12 @@ def conv2d(
     if precise:
         return in_float64(conv2d, x, kernel, bias, geometry, activation)
     filters = kernel.shape[3]
-    panels = _packed(kernel, cache)
-    shift, floor = gemm.shift_of(bias, filters, x.dtype), gemm.floor_of(activation, x.dtype)
+    panels = gemm.packed(kernel.reshape(kernel.shape[2:]), x.dtype, cache)
+    shift, bounds = gemm.shift_of(bias, filters, x.dtype), gemm.bounds_of(activation, x.dtype)
     y = empty((len(x), *geometry.out_size, filters), x.dtype)
     more = y[:0] if added is None else added
     step, jobs = _plan(y.size // filters, len(panels), filters % gemm.panel_width(x.dtype) == 0)
-    given = x, geometry, step, jobs, panels, shift, more.reshape(-1), floor, y.reshape(-1), filters
+    given = x, geometry, step, jobs, panels, shift, more.reshape(-1), bounds, y.reshape(-1), filters
     together(_multiply, *given)
     return y
 
@@ -73,28 +73,18 @@ def _plan(places, panels, whole):
     return step, np.array(jobs, np.int64).reshape(-1, 4)
 
 
-def _packed(kernel, cache):
-    """The kernel in panels, kept in the cache."""
-    if cache is not None and "panels" in cache:
-        return cache["panels"]
-    panels = gemm.pack(kernel.reshape(kernel.shape[2:]))
-    if cache is not None:
-        cache["panels"] = panels
-    return panels
-
-
 @compiled
-def _multiply(x, geometry, step, jobs, panels, shift, added, floor, y, columns, board):
+def _multiply(x, geometry, step, jobs, panels, shift, added, bounds, y, columns, board):
     """All of y, flat, rows of `columns`."""
-    given = x, geometry, step, jobs, panels, shift, added, floor, y, columns
+    given = x, geometry, step, jobs, panels, shift, added, bounds, y, columns
     share(_multiply_rows, given, len(jobs), board)
 
 
 @inner
-def _multiply_rows(x, geometry, step, jobs, all_panels, shifts, more, floor, flat, columns, job, _):
+def _multiply_rows(x, geometry, step, jobs, kernel, shifts, more, bounds, flat, columns, job, _):
     """y for the places and panels of one job, `step` places at a time."""
     first, last, a, b = jobs[job]
-    panels, left = all_panels[a:b], a * all_panels.shape[2]
+    panels, left = kernel[a:b], a * kernel.shape[2]
     y, added, shift = flat[left:], more[left:], shifts[left:]
     (oh, ow), (sh, sw) = geometry.out_size, geometry.strides
     (_, height, width, channels), values = x.shape, x.reshape(-1)
@@ -105,12 +95,12 @@ def _multiply_rows(x, geometry, step, jobs, all_panels, shifts, more, floor, fla
             line, j = divmod(start + i, ow)
             starts[i] = ((line // oh * height + line % oh * sh) * width + j * sw) * channels
         a, out = gemm.Rows(values, starts[:count], None, 1, 0), gemm.Product(y[at:], columns, kept)
-        _multiply_block(a, panels, shift, added[at:], floor, out)
+        _multiply_block(a, panels, shift, added[at:], bounds, out)
 
 
 @inner
-def _multiply_block(a, panels, shift, added, floor, out):
-    """max(A @ B + shift + added, floor), a group of panels after the other, tile after tile."""
+def _multiply_block(a, panels, shift, added, bounds, out):
+    """A @ B + shift + added, within bounds, a group of panels after the other, tile after tile."""
     (count, depth, width), b, rows = panels.shape, panels.reshape(-1), len(a.starts)
     group = max(1, GROUP // (depth * width * b.itemsize))
     for first in range(0, count, group):
@@ -119,10 +109,10 @@ def _multiply_block(a, panels, shift, added, floor, out):
             places = simd.full_tile(a.starts, r)
             for p in range(first, last):
                 panel = gemm.Panel(p * depth * width, depth, p * width, 0, 0)
-                gemm.rows_by_panel(a, r, places, b, panel, shift, 0, added, floor, out)
+                gemm.rows_by_panel(a, r, places, b, panel, shift, 0, added, bounds, out)
             r += gemm.ROWS
         for rest in range(r, rows, simd.SHORT_ROWS):
             places = simd.short_tile(a.starts, rest)
             for p in range(first, last):
                 panel = gemm.Panel(p * depth * width, depth, p * width, 0, 0)
-                gemm.rows_by_panel(a, rest, places, b, panel, shift, 0, added, floor, out)
+                gemm.rows_by_panel(a, rest, places, b, panel, shift, 0, added, bounds, out)

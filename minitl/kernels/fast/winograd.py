@@ -51,17 +51,20 @@ decide as float64 does (`precise`), u, v and m can be float64: x is widened wher
 loads it, y is rounded where it is stored.
 """
 
+import itertools
 from functools import lru_cache
 from math import isqrt
+from typing import NamedTuple
 
 import numpy as np
 
 from minitl.kernels.fast import gemm
 from minitl.kernels.fast import winograd_tiles as tiles
-from minitl.kernels.geometry import Geometry, Pair
+from minitl.kernels.geometry import Array, Geometry, Pair
 from minitl.kernels.machine import simd
-from minitl.kernels.machine.compiling import compiled
+from minitl.kernels.machine.compiling import compiled, inner
 from minitl.kernels.machine.memory import empty, scratch_arrays
+from minitl.kernels.machine.team import share, together
 from minitl.kernels.machine.threads import cut, cut_at_most, cut_falling, share_out, thread_count
 
 # With 2 MB of second cache per core, 48 to 108 tiles of 4 at a time differ by less than 5 per cent,
@@ -75,11 +78,28 @@ FEW_FILTERS = 256 * 256  # channels * filters at most, of such
 PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
 
 
+class Plan(NamedTuple):
+    """Of a convolution: jobs (n, 4), a range of `blocks` and one of `slices`; blocks (b, 2), ranges
+    of tiles; slices (s, 2), ranges of the panels of filters."""
+
+    jobs: Array
+    blocks: Array
+    slices: Array
+
+
 @compiled
-def _correlate_blocks(x, tiling, blocks, u, slices, bias, floor, side, y, memory):
-    """y for some blocks of tiles and, slice after slice, for the panels in `slices`; a block goes
-    all the way at once, so that nothing but x, u and y passes through memory."""
-    (planes, _, channels, width), (v, m, work, strip) = u.shape, memory
+def _correlate_all(x, tiling, plan, u, bias, floor, side, y, memory, board):
+    given = x, tiling, plan, u, bias, floor, side, y, memory
+    share(_correlate_blocks, given, len(plan.jobs), board)
+
+
+@inner
+def _correlate_blocks(x, tiling, plan, u, bias, floor, side, y, memory, job, who):
+    """y for some blocks of tiles and, slice after slice, for some panels; a block goes all the way
+    at once, so that nothing but x, u and y passes through memory."""
+    (planes, _, channels, width), (a, b, c, d) = u.shape, plan.jobs[job]
+    blocks, slices = plan.blocks[a:b], plan.slices[c:d]
+    v, m, work, strip = memory[0][who], memory[1][who], memory[2][who], memory[3][who]
     padded = -(-channels // simd.lanes(u)) * simd.lanes(u)
     for start, stop in blocks:
         places, starts = tiles.in_order(tiling, start, stop)
@@ -213,24 +233,19 @@ def conv2d_kernel_gradient(x, g, geometry):
 
 def _correlate(x, u, bias, activation, geometry, filters, pool=1):
     """The convolution with transformed filters u, bias, activation, and 2x2 maxima if pool=2."""
-    tiling, jobs, shapes = _plan(len(x), geometry, u.shape, thread_count())
-    (oh, ow), floor = geometry.out_size, gemm.floor_of(activation, u.dtype)
+    tiling, plan, shapes = _plan(len(x), geometry, u.shape, thread_count())
+    (oh, ow), floor = geometry.out_size, gemm.bounds_of(activation, u.dtype)[:1]
     y = empty((len(x), oh // pool, ow // pool, filters), x.dtype)
     side, shift = tiling.size // pool, gemm.shift_of(bias, filters, u.dtype)
-
-    def job(index: int) -> None:
-        blocks, slices = jobs[index]
-        memory = scratch_arrays(u.dtype, *shapes)
-        _correlate_blocks(x, tiling, blocks, u, slices, shift, floor, side, y, memory)
-
-    share_out(job, len(jobs))
+    memory = scratch_arrays(u.dtype, *((thread_count(), *shape) for shape in shapes))
+    together(_correlate_all, x, tiling, plan, u, shift, floor, side, y, memory)
     return y
 
 
 @lru_cache(1024)
 def _plan(images, geometry, u_shape, threads):
-    """The tiling; jobs: blocks of tiles and slices of panels, ranges (n, 2); the shapes of a job's
-    memory. Made once for each shape, because all cores wait while Python makes it."""
+    """The tiling, the jobs, the shapes of a job's memory. Made once for each shape, because all
+    cores wait while Python makes it."""
     planes, panels, channels, width = u_shape
     tiling, count = _tiling(images, geometry, isqrt(planes) - 2)
     # Every block reads all filters; where there are few tiles, the filters are shared out instead.
@@ -241,14 +256,16 @@ def _plan(images, geometry, u_shape, threads):
         cut(stop - start, -(-(stop - start) * width // FILTERS), start)
         for start, stop in cut(panels, -(-threads // max(1, len(blocks))))
     ]
-    ranges = [np.array(blocks[first:last]) for first, last in cut_falling(len(blocks))]
     step = max((stop - start for start, stop in blocks), default=0)
     padded = gemm.round_up(channels, width // 2)
     columns = width * max((b - a for slices in groups for a, b in slices), default=0)
     v, m = (planes, _plane(step * padded)), (planes, _plane(step * columns))
     work, strip = (tiles.WORK_MEMORY * width // 2,), (tiles.STRIP_MEMORY * padded,)
-    jobs = [(some, slices) for slices in map(np.array, groups) for some in ranges]
-    return tiling, jobs, (v, m, work, strip)
+    ends = list(itertools.accumulate(map(len, groups), initial=0))
+    jobs = [(*some, *few) for few in itertools.pairwise(ends) for some in cut_falling(len(blocks))]
+    arrays = (np.array(a, np.int64) for a in (jobs, blocks, [*itertools.chain(*groups)]))
+    plan = Plan(*(a.reshape(len(a), k) for a, k in zip(arrays, (4, 2, 2), strict=True)))
+    return tiling, plan, (v, m, work, strip)
 
 
 def _transformed(kernel, dtype, size, cache, turned, lasting):

@@ -123,6 +123,11 @@ class Code(NamedTuple):
         """b where a < b, else a."""
         return self.builder.select(self.builder.fcmp_ordered("<", a, b), b, a)
 
+    def held(self, a: Any, low: Any, high: Any) -> Any:
+        """low where a < low, high where high < a, else a."""
+        a = self.larger(a, low)
+        return self.builder.select(self.builder.fcmp_ordered("<", high, a), high, a)
+
 
 def instruction(result: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: what compiled code may call, from the function that writes LLVM code for it.
@@ -204,6 +209,14 @@ def broadcast(code, array, index):
 def maximum(code, a, b):
     """Lane by lane, b where a < b, else a; so a NaN in a stays."""
     return code.larger(a.value, b.value)
+
+
+@instruction(
+    lambda a, low, high: a, lambda a, low, high: np.where(high < a, high, np.where(a < low, low, a))
+)
+def within(code, a, low, high):
+    """Lane by lane, low where a < low, high where high < a, else a; so a NaN in a stays."""
+    return code.held(a.value, low.value, high.value)
 
 
 @instruction(lambda a, b: a, np.maximum)
@@ -378,10 +391,13 @@ def tile_sum(code, tile, other):
     return code.joined(tile.type, [code.builder.fadd(a, b) for a, b in pairs])
 
 
-@instruction(lambda tile, floor: tile, lambda tile, floor: [maximum(one, floor) for one in tile])
-def tile_maximum(code, tile, floor):
-    """`maximum` of each vector of a tile and `floor`."""
-    return code.joined(tile.type, [code.larger(one, floor.value) for one in code.parts(tile)])
+@instruction(
+    lambda tile, low, high: tile, lambda tile, low, high: [within(one, low, high) for one in tile]
+)
+def tile_within(code, tile, low, high):
+    """`within` of each vector of a tile."""
+    parts = code.parts(tile)
+    return code.joined(tile.type, [code.held(one, low.value, high.value) for one in parts])
 
 
 def linear(matrix):

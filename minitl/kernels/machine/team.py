@@ -8,17 +8,20 @@ all are done. `who` numbers the threads, from 0, the caller: for memory of their
 
 The board is an array through which the threads speak to each other, without locks:
 
-    NEXT     which work it is (upper half), and its next index (lower half): who exchanges that for
+    NEXT     which work it is (upper bits), and its next index (lower bits): who exchanges that for
              the one after it, has the index
     WHAT     address of machine code that calls the job; WITH, of what it is given
     COUNT    of indices; DONE: of those that have ended
+    CALLED   the work that is about to come; 0 between kernels
 
-A helper watches NEXT for a while, then sleeps until `together` wakes it. Only who has taken an index
-reads WHAT and WITH: until it says DONE they cannot change. Several threads of the user's may call
-kernels at once; one of them has the team, and the others work alone.
+A helper watches NEXT for a while, then sleeps until `together` wakes it. (One that is just falling
+asleep when it is called would miss a whole kernel: so it looks at CALLED once more.) Only who has
+taken an index reads WHAT and WITH: until it says DONE they cannot change. Several threads of the
+user's may call kernels at once; one of them has the team, and the others work alone.
 """
 
 import atexit
+import contextlib
 import os
 import platform
 import threading
@@ -31,14 +34,14 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from minitl.kernels.geometry import Array
 from minitl.kernels.machine import threads
 from minitl.kernels.machine.compiling import compiled, inner
 from minitl.kernels.machine.simd import PLAIN, instruction
 
-NEXT, WHAT, WITH, COUNT, DONE, SIZE = 0, 8, 9, 10, 16, 24  # 8 numbers are a line of the cache
-INDEX = 2**32 - 1  # the lower half of NEXT
-PATIENCE = 2e-4  # seconds that a helper watches: Python takes about a third from kernel to kernel
+NEXT, WHAT, WITH, COUNT, DONE, CALLED = 0, 8, 9, 10, 16, 24  # 8 numbers are a line of the cache
+SIZE = 32  # of a board; on a longer one the cycles that each job took are noted behind
+BITS = 24  # of an index in NEXT
+PATIENCE = 5e-4  # seconds that a helper watches; Python takes less from one kernel to the next
 BYTES, NUMBER = ir.IntType(8).as_pointer(), ir.IntType(64)
 ENTRY = ir.FunctionType(ir.VoidType(), [BYTES, NUMBER, NUMBER])
 PAUSES = {"x86_64": "llvm.x86.sse2.pause", "AMD64": "llvm.x86.sse2.pause"}
@@ -80,10 +83,22 @@ def pause(code):
         code.builder.call(cgutils.get_or_insert_function(code.builder.module, kind, name), [])
 
 
+@instruction(lambda: types.intp, time.perf_counter_ns)
+def cycles(code):
+    """A clock of the processor."""
+    kind = ir.FunctionType(NUMBER, [])
+    clock = code.builder.module.declare_intrinsic("llvm.readcyclecounter", fnty=kind)
+    return code.builder.call(clock, [])
+
+
 @instruction(lambda job, given: types.UniTuple(types.intp, 2), lambda job, given: (0, 0))
 def addresses(code, job, given):
     """Of code that calls job(*given, index, who), and of memory where `given` is."""
-    context, builder, kinds = code.context, code.builder, (*given.type.types, types.intp, types.intp)
+    context, builder, kinds = (
+        code.context,
+        code.builder,
+        (*given.type.types, types.intp, types.intp),
+    )
     job.type.dispatcher.compile(kinds)
     made, kind = job.type.dispatcher.overloads[kinds], code.kind(given.type)
     context.add_linking_libs([made.library])
@@ -108,6 +123,12 @@ def enter(code, what, given, index, who):
     code.builder.call(entry, [memory, index.value, who.value])
 
 
+@compiled
+def now():
+    """The clock by which jobs are noted."""
+    return cycles()
+
+
 # --- Working --------------------------------------------------------------------------------------
 
 
@@ -116,11 +137,14 @@ def _take_part(board, work, who):
     """Do what is left of it."""
     while True:
         place = fetch(board, NEXT)
-        index = place & INDEX
-        if place >> 32 != work or index >= board[COUNT]:
+        index = place & (2**BITS - 1)
+        if place >> BITS != work or index >= board[COUNT]:
             return
         if exchange(board, NEXT, place, place + 1):
+            begun = cycles() if len(board) > SIZE else 0
             enter(board[WHAT], board[WITH], index, who)
+            if len(board) > SIZE:
+                board[SIZE + index] = cycles() - begun
             increase(board, DONE)
 
 
@@ -128,8 +152,8 @@ def _take_part(board, work, who):
 def _share(job, given, count, board):
     board[WHAT], board[WITH] = addresses(job, given)
     board[COUNT], board[DONE] = count, 0
-    work = (fetch(board, NEXT) >> 32) + 1
-    publish(board, NEXT, work << 32)
+    work = (fetch(board, NEXT) >> BITS) + 1
+    publish(board, NEXT, work << BITS)
     _take_part(board, work, 0)
     while fetch(board, DONE) < count:
         pause()
@@ -147,8 +171,8 @@ share = _one_by_one if PLAIN else _share
 def _serve(board, work, who, patience):
     """Help with all works after that number, until none comes for so long; the last one's."""
     left = patience
-    while left > 0:
-        new = fetch(board, NEXT) >> 32
+    while left > 0 or fetch(board, CALLED) > work:
+        new = fetch(board, NEXT) >> BITS
         if new != work:
             _take_part(board, new, who)
             work, left = new, patience
@@ -166,7 +190,6 @@ class Team:
     def __init__(self, size: int):
         self.size, self.ended = size, False
         self.board, self.sleeping = np.zeros(SIZE, np.int64), []  # type: ignore[var-annotated]
-        begin = time.perf_counter()
         _serve(np.zeros(SIZE, np.int64), 0, 0, 1)  # compiled, or loaded
         begin = time.perf_counter()
         _serve(np.zeros(SIZE, np.int64), 0, 0, 1000)
@@ -184,11 +207,14 @@ class Team:
         while not self.ended:
             work = _serve(self.board, work, who, self.patience)
             self.sleeping.append(alarm)
+            if self.board[CALLED] > work:
+                self.wake()
             alarm.acquire()
 
     def wake(self) -> None:
-        while self.sleeping:
-            self.sleeping.pop().release()
+        with contextlib.suppress(IndexError):  # another one may have taken the last
+            while self.sleeping:
+                self.sleeping.pop().release()
 
     def end(self) -> None:
         self.ended = True
@@ -210,11 +236,14 @@ def together(kernel: Callable[..., Any], *arguments: Any) -> Any:
         return kernel(*arguments, np.zeros(SIZE, np.int64))
     try:
         if _team is None or _team.size != size:
-            if _team is not None:
-                _team.end()
+            _end()
             _team = Team(size)
+        board = _team.board
+        board[CALLED] = (board[NEXT] >> BITS) + 1
         _team.wake()
-        return kernel(*arguments, _team.board)
+        result = kernel(*arguments, board)
+        board[CALLED] = 0
+        return result
     finally:
         _taken.release()
 
