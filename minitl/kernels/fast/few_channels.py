@@ -44,7 +44,7 @@ def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=Fals
     ranges = cut_falling(x.shape[0] * geometry.out_size[0], lines)
     (images,) = scratch_arrays(dtype, (thread_count(), size))
     jobs = np.array(ranges, np.int64).reshape(-1, 2)
-    together(_convolve, x, panels, shift, bounds, geometry, lines, jobs, images, y)
+    together(_convolve, x, panels, (shift, bounds), geometry, lines, jobs, images, y)
     return y
 
 
@@ -113,15 +113,15 @@ _row_length = inner(row_length)  # Python calls the other: what is not kept, eac
 
 
 @compiled
-def _convolve(x, panels, shift, bounds, geometry, lines, jobs, images, y, board):
-    given = x, panels, shift, bounds, geometry, lines, jobs, images, y
+def _convolve(x, panels, end, geometry, lines, jobs, images, y, board):
+    given = x, panels, end, geometry, lines, jobs, images, y
     share(_convolve_lines, given, len(jobs), board)
 
 
 @inner
-def _convolve_lines(x, panels, shift, bounds, geometry, lines, jobs, images, y, job, who):
+def _convolve_lines(x, panels, end, geometry, lines, jobs, images, y, job, who):
     """y for the lines jobs[job]; `images` are memory for rows of the padded image."""
-    (first, last), image = jobs[job], images[who]
+    (first, last), image, (shift, bounds) = jobs[job], images[who], end
     ow, kh, (sh, sw) = geometry.out_size[1], geometry.window[0], geometry.strides
     channels, filters, out = x.shape[3], y.shape[3], y.reshape(-1)
     row, line = _row_length(geometry, channels), first

@@ -52,9 +52,9 @@ def conv2d(
     shift, bounds = gemm.shift_of(bias, filters, x.dtype), gemm.bounds_of(activation, x.dtype)
     y = empty((len(x), *geometry.out_size, filters), x.dtype)
     more = y[:0] if added is None else added
-    step, jobs = _plan(y.size // filters, len(panels), filters % gemm.panel_width(x.dtype) == 0)
-    given = x, geometry, step, jobs, panels, shift, more.reshape(-1), bounds, y.reshape(-1), filters
-    together(_multiply, *given)
+    plan = _plan(y.size // filters, len(panels), filters % gemm.panel_width(x.dtype) == 0)
+    end = shift, more.reshape(-1), bounds
+    together(_multiply, x, geometry, plan, panels, end, y.reshape(-1), filters)
     return y
 
 
@@ -74,16 +74,15 @@ def _plan(places, panels, whole):
 
 
 @compiled
-def _multiply(x, geometry, step, jobs, panels, shift, added, bounds, y, columns, board):
-    """All of y, flat, rows of `columns`."""
-    given = x, geometry, step, jobs, panels, shift, added, bounds, y, columns
-    share(_multiply_rows, given, len(jobs), board)
+def _multiply(x, geometry, plan, panels, end, y, columns, board):
+    """All of y, flat, rows of `columns`; `end` is what comes after the products."""
+    share(_multiply_rows, (x, geometry, plan, panels, end, y, columns), len(plan[1]), board)
 
 
 @inner
-def _multiply_rows(x, geometry, step, jobs, kernel, shifts, more, bounds, flat, columns, job, _):
+def _multiply_rows(x, geometry, plan, kernel, end, flat, columns, job, _):
     """y for the places and panels of one job, `step` places at a time."""
-    first, last, a, b = jobs[job]
+    step, (first, last, a, b), (shifts, more, bounds) = plan[0], plan[1][job], end
     panels, left = kernel[a:b], a * kernel.shape[2]
     y, added, shift = flat[left:], more[left:], shifts[left:]
     (oh, ow), (sh, sw) = geometry.out_size, geometry.strides

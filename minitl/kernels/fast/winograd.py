@@ -88,17 +88,17 @@ class Plan(NamedTuple):
 
 
 @compiled
-def _correlate_all(x, tiling, plan, u, bias, floor, side, y, memory, board):
-    given = x, tiling, plan, u, bias, floor, side, y, memory
+def _correlate_all(x, tiling, plan, u, end, side, y, memory, board):
+    given = x, tiling, plan, u, end, side, y, memory
     share(_correlate_blocks, given, len(plan.jobs), board)
 
 
 @inner
-def _correlate_blocks(x, tiling, plan, u, bias, floor, side, y, memory, job, who):
+def _correlate_blocks(x, tiling, plan, u, end, side, y, memory, job, who):
     """y for some blocks of tiles and, slice after slice, for some panels; a block goes all the way
     at once, so that nothing but x, u and y passes through memory."""
     (planes, _, channels, width), (a, b, c, d) = u.shape, plan.jobs[job]
-    blocks, slices = plan.blocks[a:b], plan.slices[c:d]
+    blocks, slices, (bias, floor) = plan.blocks[a:b], plan.slices[c:d], end
     v, m, work, strip = memory[0][who], memory[1][who], memory[2][who], memory[3][who]
     padded = -(-channels // simd.lanes(u)) * simd.lanes(u)
     for start, stop in blocks:
@@ -238,7 +238,7 @@ def _correlate(x, u, bias, activation, geometry, filters, pool=1):
     y = empty((len(x), oh // pool, ow // pool, filters), x.dtype)
     side, shift = tiling.size // pool, gemm.shift_of(bias, filters, u.dtype)
     memory = scratch_arrays(u.dtype, *((thread_count(), *shape) for shape in shapes))
-    together(_correlate_all, x, tiling, plan, u, shift, floor, side, y, memory)
+    together(_correlate_all, x, tiling, plan, u, (shift, floor), side, y, memory)
     return y
 
 
