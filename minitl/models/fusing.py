@@ -32,7 +32,7 @@ from minitl import kernels, ops
 from minitl.autograd import Array, Tensor, recording
 from minitl.kernels.geometry import Geometry, sliding
 from minitl.layers.activation import Activation, ReLU
-from minitl.layers.base import Call, around
+from minitl.layers.base import Call, Layer, around
 from minitl.layers.convolution import Conv2D, MaxPooling2D
 from minitl.layers.merging import Add
 from minitl.layers.normalization import BatchNormalization
@@ -118,14 +118,17 @@ class Step:
         self.calls, self.outputs = calls, calls[-1].outputs
         made = {id(t) for call in calls for t in call.outputs}
         self.inputs = [t for call in calls for t in call.inputs if id(t) not in made]
+        self.known: tuple[int, Any, list[Any]] = (-1, None, [])  # for which `Layer.changes`
 
     def run(self, arguments: list[Any], training: bool | None, rng: Any) -> Any:
         """At once, if nobody will ask for a gradient and no average is moved; else one by one."""
         told = around.get()[0] if training is None else training
         modes = [told if call.training is None else call.training for call in self.calls]
-        weights = [v for call in self.calls for v in call.layer.own_weights]
+        changes, layers, weights = self.known
+        if changes != Layer.changes:
+            layers, weights = roles(self.calls), [v for c in self.calls for v in c.layer.own_weights]
+            self.known = Layer.changes, layers, weights
         if not recording(*arguments, *weights) and not any(map(_moves, self.calls, modes)):
-            layers = roles(self.calls)
             y = layers and at_once(layers, *arguments)
             if y is not None:
                 return Tensor(y)
