@@ -126,7 +126,10 @@ class Step:
         modes = [told if call.training is None else call.training for call in self.calls]
         changes, layers, weights = self.known
         if changes != Layer.changes:
-            layers, weights = roles(self.calls), [v for c in self.calls for v in c.layer.own_weights]
+            layers, weights = (
+                roles(self.calls),
+                [v for c in self.calls for v in c.layer.own_weights],
+            )
             self.known = Layer.changes, layers, weights
         if not recording(*arguments, *weights) and not any(map(_moves, self.calls, modes)):
             y = layers and at_once(layers, *arguments)

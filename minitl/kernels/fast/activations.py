@@ -12,9 +12,10 @@ from minitl.kernels import twin
 from minitl.kernels.fast.pointwise import where_within
 from minitl.kernels.geometry import Array
 from minitl.kernels.machine import simd
-from minitl.kernels.machine.compiling import compiled
+from minitl.kernels.machine.compiling import compiled, inner
 from minitl.kernels.machine.memory import empty
-from minitl.kernels.machine.threads import over_rows
+from minitl.kernels.machine.team import share, together
+from minitl.kernels.machine.threads import cut_rows, over_rows
 
 COST = 4  # numbers of a plain pass that take as long as one exponential
 # Below, exp(-x) is infinity, and sigmoid 0; and the least exponent that counts.
@@ -44,12 +45,8 @@ def silu(x, out=None):
     step = simd.VECTOR_BYTES // 4
     whole = x.size % step == 0  # else the last vector computes some numbers twice
     y = empty(x.shape, x.dtype) if out is None or not whole else out
-    source, target = x.reshape(-1), y.reshape(-1)
-
-    def part(first, last):
-        _silu(source, target, first * step, min(last * step, x.size))
-
-    over_rows(part, -(-x.size // step), step * COST)
+    ranges = np.array(cut_rows(-(-x.size // step), step * COST), np.int64)
+    together(_silu_all, x.reshape(-1), y.reshape(-1), ranges)
     return y
 
 
@@ -80,9 +77,14 @@ def sigmoid(x):
 
 
 @compiled
-def _silu(x, y, first, last):
-    step = simd.lanes(x)
-    for i in range(first, last, step):
+def _silu_all(x, y, ranges, board):
+    share(_silu, (x, y, ranges), len(ranges), board)
+
+
+@inner
+def _silu(x, y, ranges, job, _):
+    step, (first, last) = simd.lanes(x), ranges[job]
+    for i in range(first * step, min(last * step, len(x)), step):
         # The last vector begins earlier, and computes some numbers of the one before once more.
         at = min(i, len(x) - step)
         value = simd.load(x, at)
