@@ -175,7 +175,8 @@ class Layer(naming.Configurable, metaclass=LayerType):
     forget_losses: ClassVar[Any] = None  # what `add_loss` added to an earlier call
     with_masks: ClassVar[Any] = None  # `call`, where masks are looked for: sequences/masking.py
     _sealed = False
-    changes: ClassVar[int] = 0  # how often an attribute of a layer was set
+    changes: ClassVar[int] = 0  # how often a layer has got other layers inside
+    settings: ClassVar[int] = 0  # how often any attribute of a layer was set
     _known_inside: tuple[int, list[Layer]] = (-1, [])
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -206,7 +207,9 @@ class Layer(naming.Configurable, metaclass=LayerType):
         if name == "activation" and self._sealed and not self.users:
             value = naming.part("own layers").activation(value)  # as the constructor takes it
         object.__setattr__(self, name, value)
-        Layer.changes += 1
+        Layer.settings += 1
+        if isinstance(value, (Layer, list)):
+            Layer.changes += 1
         if isinstance(value, Layer) or (self.users and not isinstance(value, (int, float, str))):
             naming.part("own layers").track(self, name, value)
 
