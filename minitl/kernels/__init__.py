@@ -119,10 +119,9 @@ adam_update = switching(reference.adam_update)
 all_finite = switching(reference.all_finite)
 
 
-# So little work, beside the layers before them, that the formulas are fast enough: no twins.
 softmax = switching(reference.softmax)
-softmax_gradient = switching(reference.softmax_gradient)
 softmax_cross_entropy = switching(reference.softmax_cross_entropy)
+softmax_gradient = switching(reference.softmax_gradient)  # the formula is fast enough: no twin
 
 # These twins need no Numba, which making a model must not wait for.
 empty = switching(reference.empty, "minitl.kernels.machine.memory")

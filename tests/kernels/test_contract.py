@@ -78,9 +78,7 @@ SUMS = {  # over the batch, and which output that is
 NO_ARRAY = {"sgd_update", "adam_update", "all_finite", "on_one_core"}  # comes out of these
 WHERE_ARRAYS_COME_FROM = {"empty", "copy", "zeros_like"}  # see test_memory.py
 FORMULAS_ONLY = {  # which are fast enough, or seldom asked for
-    "softmax",
     "softmax_gradient",
-    "softmax_cross_entropy",
     "affine_transform_gradient",
     "adjust_tone_gradient",
 }

@@ -32,6 +32,7 @@ FEW = 6 * simd.TILE_ROWS  # rows: 72 with AVX-512, 36 with AVX2
 CHUNK = 64  # lines of the kernel that a panel holds at a time
 WIDE = 32  # panels in a job
 DEEP = 2048  # lines of the kernel in a job, at most
+ALONE = 2**18  # products, up to which OpenBLAS takes one thread of itself (interface/gemm.c)
 LINES = 384  # of the kernel, or of its gradient, in a job of a gradient
 
 
@@ -71,6 +72,8 @@ def product(a: Array, b: Array) -> Array:
     """a (rows, depth) @ b (depth, columns) by BLAS, in tiles that do not depend on the threads."""
     (rows, depth), columns = a.shape, b.shape[1]
     c = empty((rows, columns), a.dtype)
+    if rows * depth * columns <= ALONE:
+        return np.matmul(a, b, out=c)
     tiles = cut_product(rows, 1, depth, columns, longest=max(1, rows))
 
     def tile(index: int) -> None:
