@@ -24,9 +24,10 @@ from minitl.kernels.fast import gemm
 from minitl.kernels.fast.pointwise import add_bias
 from minitl.kernels.geometry import Array
 from minitl.kernels.machine import simd
-from minitl.kernels.machine.compiling import compiled
+from minitl.kernels.machine.compiling import compiled, inner
 from minitl.kernels.machine.memory import empty, scratch
-from minitl.kernels.machine.threads import PARTS, cut, cut_at_most, cut_product, share_out
+from minitl.kernels.machine.team import share, together
+from minitl.kernels.machine.threads import PARTS, added_up, cut, cut_at_most, cut_product, share_out
 
 FEW = 6 * simd.TILE_ROWS  # rows: 72 with AVX-512, 36 with AVX2
 CHUNK = 64  # lines of the kernel that a panel holds at a time
@@ -74,6 +75,8 @@ def product(a: Array, b: Array) -> Array:
     c = empty((rows, columns), a.dtype)
     if rows * depth * columns <= ALONE:
         return np.matmul(a, b, out=c)
+    if rows == 1 and a.dtype == b.dtype and b.flags.c_contiguous:
+        return _one_row(np.ascontiguousarray(a[0]), b)
     tiles = cut_product(rows, 1, depth, columns, longest=max(1, rows))
 
     def tile(index: int) -> None:
@@ -82,6 +85,35 @@ def product(a: Array, b: Array) -> Array:
 
     share_out(tile, len(tiles), multiplies=True)
     return c
+
+
+def _one_row(x: Array, kernel: Array) -> Array:
+    """x (D,) @ kernel (D, m), (1, m): each number of the kernel is read once, so its lines are
+    shared out, and pass as they lie in memory."""
+    ranges = np.array(cut(len(x), PARTS), np.int64)
+    sums = empty((len(ranges), kernel.shape[1]), x.dtype)
+    together(_add_lines, x, kernel, ranges, sums)
+    return added_up(sums)[np.newaxis]
+
+
+@compiled
+def _add_lines(x, kernel, ranges, sums, board):
+    share(_add_some_lines, (x, kernel, ranges, sums), len(ranges), board)
+
+
+@inner
+def _add_some_lines(x, kernel, ranges, sums, job, _):
+    """sums[job] = x @ kernel for the lines ranges[job], four at a time."""
+    (first, last), total = ranges[job], sums[job]
+    total[:] = 0
+    for k in range(first, last - 3, 4):
+        a, b, c, d = x[k], x[k + 1], x[k + 2], x[k + 3]
+        for j in range(len(total)):
+            near = a * kernel[k, j] + b * kernel[k + 1, j]
+            total[j] += near + (c * kernel[k + 2, j] + d * kernel[k + 3, j])
+    for k in range(last - (last - first) % 4, last):
+        for j in range(len(total)):
+            total[j] += x[k] * kernel[k, j]
 
 
 def row_by_row(x: Array, kernel: Array) -> Array:
