@@ -176,7 +176,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
     with_masks: ClassVar[Any] = None  # `call`, where masks are looked for: sequences/masking.py
     _sealed = False
     changes: ClassVar[int] = 0  # how often a layer has got other layers inside
-    settings: ClassVar[int] = 0  # how often any attribute of a layer was set
+    times_set: ClassVar[int] = 0  # how often any attribute of a layer was set
     _known_inside: tuple[int, list[Layer]] = (-1, [])
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -207,7 +207,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         if name == "activation" and self._sealed and not self.users:
             value = naming.part("own layers").activation(value)  # as the constructor takes it
         object.__setattr__(self, name, value)
-        Layer.settings += 1
+        Layer.times_set += 1
         if isinstance(value, (Layer, list)):
             Layer.changes += 1
         if isinstance(value, Layer) or (self.users and not isinstance(value, (int, float, str))):

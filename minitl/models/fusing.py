@@ -118,19 +118,19 @@ class Step:
         self.calls, self.outputs = calls, calls[-1].outputs
         made = {id(t) for call in calls for t in call.outputs}
         self.inputs = [t for call in calls for t in call.inputs if id(t) not in made]
-        self.known: tuple[int, Any, list[Any]] = (-1, None, [])  # at which `Layer.settings`
+        self.known: tuple[int, Any, list[Any]] = (-1, None, [])  # at which `Layer.times_set`
 
     def run(self, arguments: list[Any], training: bool | None, rng: Any) -> Any:
         """At once, if nobody will ask for a gradient and no average is moved; else one by one."""
         told = around.get()[0] if training is None else training
         modes = [told if call.training is None else call.training for call in self.calls]
-        settings, layers, weights = self.known
-        if settings != Layer.settings:
+        times, layers, weights = self.known
+        if times != Layer.times_set:
             layers, weights = (
                 roles(self.calls),
                 [v for c in self.calls for v in c.layer.own_weights],
             )
-            self.known = Layer.settings, layers, weights
+            self.known = Layer.times_set, layers, weights
         if not recording(*arguments, *weights) and not any(map(_moves, self.calls, modes)):
             y = layers and at_once(layers, *arguments)
             if y is not None:

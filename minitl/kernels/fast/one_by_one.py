@@ -91,6 +91,9 @@ def _multiply_rows(x, geometry, plan, kernel, end, flat, columns, job, _):
     for start in range(first, last, step):
         count, at = min(step, last - start), start * columns
         for i in range(count):
+            if sh == sw == 1:  # without the divisions, which would take a tenth of the time
+                starts[i] = (start + i) * channels
+                continue
             line, j = divmod(start + i, ow)
             starts[i] = ((line // oh * height + line % oh * sh) * width + j * sw) * channels
         a, out = gemm.Rows(values, starts[:count], None, 1, 0), gemm.Product(y[at:], columns, kept)
