@@ -168,6 +168,18 @@ def data():
     return x, np.eye(3, dtype="float32")[np.arange(N) % 3], np.arange(N) % 3
 
 
+class Composite(layers.Layer):
+    """Of a user's: its layers are built by its first call."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.second = layers.Dense(2), layers.Conv2D(2, 3)
+        self.own = self.add_weight("own", (2,), "ones")
+
+    def call(self, x):
+        return self.second(self.first(x)) * self.own
+
+
 class World:
     """What the calls work on, made anew whenever a call was accepted."""
 
@@ -213,6 +225,11 @@ class World:
         found["add"] = layers.Add(name="b1_conv")
         found["norm"] = layers.BatchNormalization(name="b1_conv")
         found["Normalization"] = layers.Normalization(name="b1_conv")
+        found["deferred"] = minitl.Sequential([layers.Conv2D(2, 3), layers.Dense(2)], name="b1_conv")
+        found["deferred"].compile("sgd", "mse")
+        found["composite"] = Composite(name="b1_conv")
+        found["steps"] = layers.TimeDistributed(Composite(), name="b1_conv")
+        found["both"] = layers.Bidirectional(layers.LSTM(2), name="b1_conv")
         for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
             Path("pictures", name).parent.mkdir(parents=True, exist_ok=True)
             minitl.utils.save_img(f"pictures/{name}", self.x[0])
@@ -250,7 +267,9 @@ def _told(each):
     state = [v.storage for v in getattr(each, "weights", ())]
     with contextlib.suppress(Exception):
         state.append(state_of(each, skip=("model", "params", "layer")))
-    return [getattr(each, "name", ""), getattr(each, "built", None), state]
+    inside = each.inside() if isinstance(each, layers.Layer) else []
+    built = [(x.built, len(x.own_weights), len(x.symbolic_calls)) for x in inside]
+    return [getattr(each, "name", ""), built, state]
 
 
 def good_values(w):

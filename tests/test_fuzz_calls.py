@@ -44,3 +44,65 @@ def test_methods_tell_of_their_arguments_too(call, said):
     with pytest.raises((TypeError, ValueError), match=re.escape(said)):
         call()
     assert minitl.config.random_state().bit_generator.state == before
+
+
+STEPS = np.zeros((2, 3, 6, 6, 3), "f4")
+
+
+def first_calls():
+    """A layer that is not built, a call that it refuses, and one that it takes."""
+    numbers = np.full((2, 5), 3.0, "f4")
+    yield lambda: layers.Embedding(5, 2), lambda b: b(numbers * 9), lambda b: b(numbers)
+    yield lambda: layers.Add(), lambda b: b([X, X[:, :2]]), lambda b: b([X, X])
+    yield lambda: layers.Dense(2), lambda b: b(layers.Input((None,))), lambda b: b(X)
+    yield lambda: layers.BatchNormalization(), lambda b: b(X[:0], training=True), lambda b: b(X)
+    yield fuzz_calls.Composite, lambda b: b(numbers), lambda b: b(X)
+    yield (
+        fuzz_calls.Composite,
+        lambda b: b(layers.Input((5,))),
+        lambda b: b(layers.Input((6, 6, 3))),
+    )
+    within = lambda: layers.TimeDistributed(fuzz_calls.Composite())  # noqa: E731
+    yield within, lambda b: b(STEPS[:, :, 0]), lambda b: b(STEPS)
+    chain = lambda: minitl.Sequential([layers.Dense(3), layers.Conv2D(2, 3)])  # noqa: E731
+    yield chain, lambda b: b(numbers), lambda b: b(X)
+    yield (
+        lambda: minitl.Sequential([chain(), layers.Dense(2)]),
+        lambda b: b(numbers),
+        lambda b: b(X),
+    )
+    late = lambda: minitl.Sequential([layers.Embedding(5, 3), layers.Flatten()])  # noqa: E731
+    yield late, lambda b: b.predict(numbers * 9, verbose=0), lambda b: b.predict(numbers, verbose=0)
+
+    def trained(model, y):
+        model.compile("sgd", "mse")
+        model.fit(X, y, verbose=0)
+
+    yield chain, lambda b: trained(b, X[:2]), lambda b: trained(b, np.zeros((6, 6, 6, 2)))
+
+
+@pytest.mark.parametrize("make, wrong, right", [*first_calls()])
+def test_a_refused_first_call_has_built_nothing(make, wrong, right):
+    """Neither it nor what is inside it; nor has it drawn from the seeds."""
+
+    def told():
+        state = [(x.built, len(x.own_weights), len(x.symbolic_calls)) for x in layer.inside()]
+        return state, minitl.config.random_state().bit_generator.state
+
+    layer = make()
+    before = told()
+    with pytest.raises((TypeError, ValueError)):
+        wrong(layer)
+    assert told() == before
+    right(layer)
+    built = told()[0]
+    with pytest.raises((TypeError, ValueError)):
+        wrong(layer)
+    assert told()[0] == built  # what is there stays
+
+
+def test_one_hot_takes_no_more_than_it_gives():
+    assert minitl.ops.one_hot(np.zeros(0), 10**9).shape == (0, 10**9)
+    found = minitl.ops.one_hot([[0, 2], [-1, 3]], 3, axis=0).numpy()
+    assert found[:, 0].tolist() == [[1, 0], [0, 0], [0, 1]]
+    assert not found[:, 1].any()  # those outside have none

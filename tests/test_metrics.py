@@ -190,7 +190,11 @@ def test_a_metric_that_is_a_loss():
         (lambda: metrics.get("acuracy"), ValueError, "unknown metric 'acuracy'. Did you mean 'acc"),
         (lambda: metrics.get(3), ValueError, "not a metric: 3"),
         (lambda: metrics.F1Score("mean"), ValueError, "average must be .*, got 'mean'"),
-        (lambda: metrics.AUC(curve="roc"), ValueError, "curve must be 'ROC' or 'PR', got 'roc'"),
+        (
+            lambda: metrics.AUC(curve="roc"),
+            ValueError,
+            "curve must be one of 'ROC', 'PR', got 'roc'",
+        ),
         (lambda: metrics.AUC(1), ValueError, "num_thresholds must be at least 2"),
         (lambda: metrics.Precision(thresholds=[0.1, 2]), ValueError, r"thresholds are in \[0, 1\]"),
         (lambda: metrics.Precision(treshold=1), TypeError, "no argument 'treshold'.*'thresholds'"),

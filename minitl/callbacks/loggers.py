@@ -89,6 +89,8 @@ class CSVLogger(Callback):
         self.epoch: int | None = None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.file is None or self.file.closed:
+            raise RuntimeError("CSVLogger takes an epoch between on_train_begin and on_train_end")
         logs, self.epoch = logs or {}, epoch
         if self.keys is None:
             self.keys = sorted(logs)

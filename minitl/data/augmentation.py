@@ -144,7 +144,7 @@ def augmentation_layers(
         if not 0 <= value <= most or value == np.inf:
             raise ValueError(f"{name} must be {allowed}, got {value:g}")
     made = [
-        flip and kinds.RandomFlip("horizontal_and_vertical" if flip == "both" else flip),
+        flip and kinds.RandomFlip(*() if flip == "both" else (flip,)),
         turn and kinds.RandomTurn(),
         rotate and kinds.RandomRotation(rotate / 360, **images),
         zoom and kinds.RandomZoom(zoom, **images),

@@ -56,7 +56,11 @@ class PictureError(OSError):
 
 def shown(path: Source) -> str:
     """The name of a file for messages, without commands to the terminal."""
-    return "the image" if isinstance(path, io.BytesIO) else visible(os.fsdecode(path))
+    return (
+        "the image"
+        if isinstance(path, io.BytesIO)
+        else visible(os.fsdecode(path)) or "'' (no path)"
+    )
 
 
 def regular_file(path: Any) -> BinaryIO:

@@ -16,7 +16,7 @@ pixels, 0-255: see `minitl.data.augment`.
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -77,6 +77,7 @@ class Augmentation(RandomLayer, input_rank=4):
         return x
 
 
+Flips: TypeAlias = Literal["horizontal", "vertical", "horizontal_and_vertical"]
 Range: TypeAlias = Annotated[Any, "a finite number or 2 values (each a finite number)"]
 
 
@@ -174,11 +175,8 @@ class RandomFlip(Geometric):
     is equally likely. (Keras 3 draws once for both directions there.)
     """
 
-    def __init__(self, mode: str = "horizontal_and_vertical", *args: Any, **kwargs: Any):
+    def __init__(self, mode: Flips = "horizontal_and_vertical", *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if mode not in ("horizontal", "vertical", "horizontal_and_vertical"):
-            known = "'horizontal', 'vertical' or 'horizontal_and_vertical'"
-            raise ValueError(f"mode is {known}; got {mode!r}")
         self.mode = mode
 
     def linear(self, seeds: Array) -> Array:

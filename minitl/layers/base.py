@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterable, Set
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -29,6 +31,8 @@ Shape = tuple[int | None, ...]
 Rng = np.random.Generator | None
 # What the call around the present one was told: its layers get it where nobody says otherwise.
 around: ContextVar[tuple[bool | None, Rng]] = ContextVar("around", default=(None, None))
+# When each layer was built, and what there was before: its weights, penalties, the seeds' state.
+ticks, unbuilt = itertools.count(), WeakKeyDictionary[Any, tuple[int, list[Any], list[Any], Any]]()
 REGULARIZERS = naming.Registry("minitl.regularizers")  # which registers its own
 
 
@@ -132,11 +136,13 @@ def _building(build: Callable[..., Any]) -> Callable[..., Any]:
             return
         if layer.built:
             return
+        begun, state = next(ticks), config.random_state().bit_generator.state
+        unbuilt[layer] = begun, layer.own_weights[:], layer.regularized[:], state
         object.__setattr__(layer, "_sealed", False)  # build may declare attributes
         try:
             build(layer, *given, **named)
         except BaseException:
-            layer.unbuild()
+            layer.undo_builds(begun)
             raise
         finally:
             object.__setattr__(layer, "_sealed", True)
@@ -231,13 +237,10 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     def largest_step(self, input_shapes: Any) -> int:
         """The numbers that one call reads and writes, for one sample, where it is most."""
-        if hasattr(input_shapes, "flat"):  # of a call that has a form
-            found, input_shapes = self.compute_output_shape(input_shapes), input_shapes.flat
-        else:
-            several = len(input_shapes) > 1
-            found = self.compute_output_shape(input_shapes if several else input_shapes[0])
-        shapes = [*input_shapes, *listed(found)]
-        return sum(math.prod(n or 1 for n in shape[1:]) for shape in shapes)
+        flat = getattr(input_shapes, "flat", input_shapes)  # of a call that has a form
+        several = len(flat) > 1 or flat is not input_shapes
+        found = self.compute_output_shape(input_shapes if several else flat[0])
+        return sum(math.prod(n or 1 for n in shape[1:]) for shape in [*flat, *listed(found)])
 
     supports_masking = False  # True where Keras's layer hands a mask on
     compute_mask = naming.elsewhere("own layers", "compute_mask")
@@ -300,8 +303,6 @@ class Layer(naming.Configurable, metaclass=LayerType):
 
     def sublayers(self) -> Iterable[Layer]:
         """Layers inside this one: those that are attributes, or in lists and dicts that are."""
-        if not self.holding:
-            return ()
         held = naming.leaves([getattr(self, n, None) for n in self.holding], Layer)
         return {id(layer): layer for layer in held}.values()
 
@@ -326,6 +327,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         """The layer itself where it is nothing but a graph of layers: a Model is one."""
         return None
 
+    undo_builds = naming.elsewhere("own layers", "undo_builds")  # of a call that was refused
     # Whether a call gives the same for the same input for as long as a training lasts.
     fixed = naming.elsewhere("own layers", "fixed")
 
@@ -359,24 +361,28 @@ class Layer(naming.Configurable, metaclass=LayerType):
         self, x: Any = None, *more: Any, training: bool | None = None, rng: Rng = None, **named: Any
     ) -> Any:
         """Compute on arrays or Tensors, or extend a graph from symbolic tensors."""
-        if x is None and "inputs" in named:
-            x = named.pop("inputs")
-        if more and isinstance(more[0], bool):
-            training, more = more[0], more[1:]
-        if more or named or isinstance(x, dict):
-            form = naming.part("own layers").form_of(self, (x, *more), named)
-            return form.start(self, training, rng)
-        several = isinstance(x, (list, tuple))
-        inputs = list(x) if several else [x]
-        if SymbolicTensor in map(type, inputs):
-            symbolic = [isinstance(t, SymbolicTensor) for t in inputs]
-            if not all(symbolic):
-                naming.refuse_foreign(inputs[symbolic.index(False)], str(self))
-                raise TypeError(f"{self.name!r} was called on symbolic tensors and arrays at once")
-            return self.connect(Call(self, inputs, training, several))
-        tensors = [self.as_input(t) for t in inputs]
-        self.prepare([t.shape for t in tensors] if several else tensors[0].shape)
-        return self.run_call((tensors if several else tensors[0],), {}, training, rng)
+        begun = next(ticks)
+        try:
+            if more and isinstance(more[0], bool):
+                training, more = more[0], more[1:]
+            if more or named or isinstance(x, dict):
+                form = naming.part("own layers").form_of(self, (x, *more), named)
+                return form.start(self, training, rng)
+            several = isinstance(x, (list, tuple))
+            inputs = list(x) if several else [x]
+            if SymbolicTensor in map(type, inputs):
+                for t in inputs:
+                    if not isinstance(t, SymbolicTensor):
+                        naming.refuse_foreign(t, str(self))
+                        both = "was called on symbolic tensors and arrays at once"
+                        raise TypeError(f"{self.name!r} {both}")
+                return self.connect(Call(self, inputs, training, several))
+            tensors = [self.as_input(t) for t in inputs]
+            self.prepare([t.shape for t in tensors] if several else tensors[0].shape)
+            return self.run_call((tensors if several else tensors[0],), {}, training, rng)
+        except BaseException:  # what was refused has built nothing
+            self.undo_builds(begun)
+            raise
 
     def run_call(self, args: tuple[Any, ...], named: Any, training: bool | None, rng: Rng) -> Any:
         """`call`, told what it wants to know; layers inside it are told the same."""
@@ -426,9 +432,9 @@ class Layer(naming.Configurable, metaclass=LayerType):
             raise ValueError(f"{self} was built for inputs whose last axis is {last}")
 
     def unbuild(self) -> None:
-        """Forget the weights: the next call builds anew. For shapes that turned out not to fit."""
-        self.own_weights.clear()
-        self.regularized.clear()
+        """As before `build`: the next call builds anew."""
+        _, self.own_weights[:], self.regularized[:], state = unbuilt.pop(self)
+        config.random_state().bit_generator.state = state
         self.symbolic_calls.clear()
         self.built, self._channels = False, None
 

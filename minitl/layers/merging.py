@@ -13,6 +13,7 @@ from minitl import ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape
 from minitl.layers.sequences.masking import merged, of_several, ones_outside, spread_mask
+from minitl.naming import told
 
 
 class _Several(Layer, several_inputs=True, supports_masking=True):
@@ -130,11 +131,13 @@ class Concatenate(_Several):
         return np.concatenate(spread, self.axis).any(axis=-1)
 
 
+@told
 def add(inputs: Any, **kwargs: Any) -> Any:
     """`Add()(inputs)`."""
     return Add(**kwargs)(inputs)
 
 
+@told
 def concatenate(inputs: Any, axis: int = -1, **kwargs: Any) -> Any:
     """`Concatenate(axis)(inputs)`."""
     return Concatenate(axis, **kwargs)(inputs)

@@ -133,6 +133,8 @@ class BatchNormalization(LayerNormalization, idle_settings=frozenset({"renorm_mo
         gamma = self.gamma if self.scale else Tensor(np.ones(c, x.dtype))
         beta = self.beta if self.center else Tensor(np.zeros(c, x.dtype))
         if training and self.trainable:
+            if not x.storage.size:
+                raise ValueError(f"{self} has no samples to take a mean of: shape {given.shape}")
             if mask is None:
                 y, mean, variance = ops.batch_norm(x, gamma, beta, self.epsilon)
             else:  # the mean and variance of what counts, by channel

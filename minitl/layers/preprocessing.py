@@ -4,7 +4,7 @@
 learns its mean and variance from data, by `adapt`, before training.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -74,13 +74,11 @@ class Resizing(_Sized):
         self,
         height: Count,
         width: Count,
-        interpolation: str = "bilinear",
+        interpolation: Literal["bilinear", "nearest"] = "bilinear",
         crop_to_aspect_ratio: bool = False,
         **kwargs: Any,
     ):
         super().__init__(height, width, **kwargs)
-        if interpolation not in ("bilinear", "nearest"):
-            raise ValueError(f"interpolation is 'bilinear' or 'nearest', got {interpolation!r}")
         self.interpolation, self.crop_to_aspect_ratio = interpolation, crop_to_aspect_ratio
 
     def sized(self, x: Tensor) -> Tensor:

@@ -84,16 +84,6 @@ class Dropout(_Disturbing):
 class SpatialDropout1D(_Disturbing, input_rank=3):
     """Dropout of whole features of a sequence (N, T, C): what lies side by side says the same."""
 
-    def __init__(
-        self,
-        rate: Fraction,
-        seed: Natural | None = None,
-        name: str | None = None,
-        dtype: str | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(rate, seed, name=name, dtype=dtype, **kwargs)
-
     def disturbed(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         one = Tensor(np.ones((x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]), x.dtype))
         return x * ops.dropout(one, self.rate, rng)

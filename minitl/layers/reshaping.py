@@ -5,7 +5,7 @@ Rows, sequences and images are reshaped, padded, cropped and repeated; Flatten i
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -86,13 +86,11 @@ class RepeatVector(Layer, input_rank=2):
         return (input_shape[0], self.n, input_shape[1])
 
 
-def _sides(value: Any, what: str) -> tuple[Pair, Pair]:
+def _sides(value: Any) -> tuple[Pair, Pair]:
     """n, (rows, columns) or ((top, bottom), (left, right)) as the last of these."""
     both = (value, value) if isinstance(value, int) else tuple(value)
-    found = [(n, n) if isinstance(n, int) else tuple(n) for n in both]
-    if len(found) != 2 or any(len(side) != 2 or min(side) < 0 for side in found):
-        raise ValueError(f"{what} must be n, (n, n) or ((n, n), (n, n)), got {value!r}")
-    return found[0], found[1]
+    rows, columns = ((n, n) if isinstance(n, int) else tuple(n) for n in both)
+    return rows, columns
 
 
 class ZeroPadding2D(Layer, input_rank=4):
@@ -104,7 +102,7 @@ class ZeroPadding2D(Layer, input_rank=4):
     def __init__(self, padding: Margins = (1, 1), data_format: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         channels_last(data_format)
-        self.padding = _sides(padding, "padding")
+        self.padding = _sides(padding)
 
     def call(self, x: Tensor) -> Tensor:
         return ops.zero_pad2d(x, (*self.padding[0], *self.padding[1]))
@@ -122,7 +120,7 @@ class Cropping2D(Layer, input_rank=4):
     ):
         super().__init__(**kwargs)
         channels_last(data_format)
-        self.cropping = _sides(cropping, "cropping")
+        self.cropping = _sides(cropping)
 
     def call(self, x: Tensor) -> Tensor:
         _, h, w, _ = self.compute_output_shape(x.shape)
@@ -145,13 +143,11 @@ class UpSampling2D(Layer, input_rank=4):
         self,
         size: Sides = (2, 2),
         data_format: str | None = None,
-        interpolation: str = "nearest",
+        interpolation: Literal["nearest"] = "nearest",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         channels_last(data_format)
-        if interpolation != "nearest":
-            raise ValueError(f"minitl's UpSampling2D has 'nearest' only, got {interpolation!r}")
         self.size, self.interpolation = pair(size, "size"), interpolation
 
     def call(self, x: Tensor) -> Tensor:

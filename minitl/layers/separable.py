@@ -60,27 +60,18 @@ class DepthwiseConv2D(Weighted, input_rank=4):
 
     def get_config(self) -> dict[str, Any]:
         """Without the arguments of `Weighted` that have other names here."""
-        return {
-            k: v
-            for k, v in super().get_config().items()
-            if not k.startswith("kernel_in") and k != "kernel_regularizer"
-        }
+        others = ("kernel_initializer", "kernel_regularizer")
+        return {k: v for k, v in super().get_config().items() if k not in others}
+
+    def made(self, name: str, shape: Shape, of: str) -> Any:
+        """A weight, with the initializer and the penalty of depthwise or pointwise kernels."""
+        start, penalty = getattr(self, f"{of}_initializer"), getattr(self, f"{of}_regularizer")
+        return self.add_weight(name, shape, start, regularizer=penalty)
 
     def build(self, input_shape: Shape) -> None:
-        c = _channels_of(self, input_shape)
-        self.kernel = self.add_weight(
-            "kernel",
-            (*self.kernel_size, c, self.depth_multiplier),
-            self.depthwise_initializer,
-            regularizer=self.depthwise_regularizer,
-        )
-        if self.use_bias:
-            self.bias = self.add_weight(
-                "bias",
-                (c * self.depth_multiplier,),
-                self.bias_initializer,
-                regularizer=self.bias_regularizer,
-            )
+        c, m = _channels_of(self, input_shape), self.depth_multiplier
+        self.kernel = self.made("kernel", (*self.kernel_size, c, m), "depthwise")
+        self.bias = self.made("bias", (c * m,), "bias") if self.use_bias else None
 
     def call(self, x: Tensor) -> Tensor:
         y = self.by_channel(x)
@@ -130,24 +121,10 @@ class SeparableConv2D(DepthwiseConv2D):
         self.pointwise_regularizer = regularizer(pointwise_regularizer)
 
     def build(self, input_shape: Shape) -> None:
-        c = _channels_of(self, input_shape)
-        m = self.depth_multiplier
-        self.kernel = self.add_weight(
-            "depthwise_kernel",
-            (*self.kernel_size, c, m),
-            self.depthwise_initializer,
-            regularizer=self.depthwise_regularizer,
-        )
-        self.pointwise_kernel = self.add_weight(
-            "pointwise_kernel",
-            (1, 1, c * m, self.filters),
-            self.pointwise_initializer,
-            regularizer=self.pointwise_regularizer,
-        )
-        if self.use_bias:
-            self.bias = self.add_weight(
-                "bias", (self.filters,), self.bias_initializer, regularizer=self.bias_regularizer
-            )
+        c, m, f = _channels_of(self, input_shape), self.depth_multiplier, self.filters
+        self.kernel = self.made("depthwise_kernel", (*self.kernel_size, c, m), "depthwise")
+        self.pointwise_kernel = self.made("pointwise_kernel", (1, 1, c * m, f), "pointwise")
+        self.bias = self.made("bias", (f,), "bias") if self.use_bias else None
 
     def call(self, x: Tensor) -> Tensor:
         return self.activation(ops.conv2d(self.by_channel(x), self.pointwise_kernel, self.bias))

@@ -23,7 +23,7 @@ import numpy as np
 from minitl import activations, initializers
 from minitl.autograd import Tensor, Variable, as_tensor, no_grad, record
 from minitl.layers.added_losses import add_loss  # noqa: F401
-from minitl.layers.base import Call, Layer, SymbolicTensor
+from minitl.layers.base import Call, Layer, SymbolicTensor, unbuilt
 from minitl.layers.sequences.masking import begin, compute_mask, put  # noqa: F401
 from minitl.naming import (
     complain_about_unknown,
@@ -146,6 +146,13 @@ def set_weights(layer: Any, weights: Sequence[np.ndarray]) -> None:
         raise ValueError(f"set_weights: the arrays do not fit {layer.name!r}:\n{found}")
     for v, a in zip(mine, arrays, strict=True):
         v.assign(a)
+
+
+def undo_builds(layer: Any, begun: int) -> None:
+    """Forget what `build` has made since `begun`, of the layer and of those inside it."""
+    made = [each for each in layer.inside() if unbuilt.get(each, (-1,))[0] >= begun]
+    for each in sorted(made, key=lambda each: -unbuilt[each][0]):
+        each.unbuild()
 
 
 def fixed(layer: Any, training: bool) -> bool:

@@ -4,7 +4,7 @@
 reads. Names, arguments and formulae are Keras's.
 """
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -72,6 +72,9 @@ class RecallAtPrecision(_Best, under=PRECISION, of=SENSITIVITY):
         super().__init__(*args, **kwargs)
 
 
+Aggregation: TypeAlias = Literal["uniform_average", "variance_weighted_average", None]
+
+
 class R2Score(Metric):
     """1 - sum (t - y)^2 / sum (t - mean t)^2 per output, for y and t (N, m).
 
@@ -81,13 +84,10 @@ class R2Score(Metric):
 
     def __init__(
         self,
-        class_aggregation: str | None = "uniform_average",
+        class_aggregation: Aggregation = "uniform_average",
         num_regressors: Natural = 0,
         name: str | None = "r2_score",
     ):
-        if class_aggregation not in (None, "uniform_average", "variance_weighted_average"):
-            known = "None, 'uniform_average' or 'variance_weighted_average'"
-            raise ValueError(f"class_aggregation is {known}, got {class_aggregation!r}")
         self.class_aggregation, self.num_regressors = class_aggregation, num_regressors
         super().__init__(name)
 

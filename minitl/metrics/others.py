@@ -6,7 +6,7 @@ once, is in `minitl.judging.evaluation`.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -68,10 +68,6 @@ class _OfLoss(LossMetric):
         super().__init__(self.loss_type(), name or snake_case(type(self).__name__))
 
 
-class MeanSquaredError(_OfLoss, loss_type=losses.MeanSquaredError):
-    """The mean of (t - y)^2."""
-
-
 class RootMeanSquaredError(_OfLoss, loss_type=losses.MeanSquaredError):
     """The root of the mean of (t - y)^2, in the targets' own unit."""
 
@@ -82,12 +78,9 @@ class RootMeanSquaredError(_OfLoss, loss_type=losses.MeanSquaredError):
         return super().result() ** 0.5
 
 
-class MeanAbsoluteError(_OfLoss, loss_type=losses.MeanAbsoluteError):
-    """The mean of |t - y|."""
-
-
 AS_LOSSES = "CategoricalHinge Hinge KLDivergence MeanAbsolutePercentageError Poisson SquaredHinge"
-for _name in [*AS_LOSSES.split(), "MeanSquaredLogarithmicError"]:
+AS_LOSSES += " MeanSquaredLogarithmicError MeanSquaredError MeanAbsoluteError"
+for _name in AS_LOSSES.split():
     said = {"__module__": __name__, "__doc__": "The loss of that name, as a metric."}
     globals()[_name] = type(_name, (_OfLoss,), said | {"loss_type": getattr(losses, _name)})
 
@@ -189,20 +182,14 @@ class Counts(Metric):
         return float(found[0]) if len(found) == 1 else found
 
 
-class TruePositives(Counts, of=("true_positives",)):
-    """How many positives were found."""
-
-
-class TrueNegatives(Counts, of=("true_negatives",)):
-    """How many negatives were left alone."""
-
-
-class FalsePositives(Counts, of=("false_positives",)):
-    """How many negatives were taken for positives."""
-
-
-class FalseNegatives(Counts, of=("false_negatives",)):
-    """How many positives were missed."""
+for _what, _doc in {
+    "TruePositives": "How many positives were found.",
+    "TrueNegatives": "How many negatives were left alone.",
+    "FalsePositives": "How many negatives were taken for positives.",
+    "FalseNegatives": "How many positives were missed.",
+}.items():
+    counted: dict[str, Any] = {"__module__": __name__, "__doc__": _doc, "of": (snake_case(_what),)}
+    globals()[_what] = type(_what, (Counts,), counted)
 
 
 class _Retrieval(Counts):
@@ -231,6 +218,9 @@ class Recall(_Retrieval, of=("true_positives", "false_negatives")):
     """TP / (TP + FN): how many of the positives were found."""
 
 
+Averages: TypeAlias = Literal["macro", "micro", "weighted", None]
+
+
 class FBetaScore(Metric):
     """(1 + beta^2) P R / (beta^2 P + R) for each class, of precision P and recall R.
 
@@ -241,14 +231,11 @@ class FBetaScore(Metric):
 
     def __init__(
         self,
-        average: str | None = None,
+        average: Averages = None,
         beta: Positive = 1.0,
         threshold: float | None = None,
         name: str | None = "fbeta_score",
     ):
-        if average not in (None, "macro", "micro", "weighted"):
-            known = "None, 'macro', 'micro' or 'weighted'"
-            raise ValueError(f"average must be {known}, got {average!r}")
         if not isinstance(beta, float):
             raise ValueError(f"beta must be a float, 1.0 say, got {beta!r}")
         if threshold is not None and not (isinstance(threshold, float) and 0 < threshold <= 1):
@@ -291,7 +278,7 @@ class F1Score(FBetaScore):
     """2 P R / (P + R) for each class, the harmonic mean of the two. Arguments as for FBetaScore."""
 
     def __init__(
-        self, average: str | None = None, threshold: float | None = None, name: str | None = None
+        self, average: Averages = None, threshold: float | None = None, name: str | None = None
     ):
         super().__init__(average, 1.0, threshold, name)
 
@@ -309,8 +296,8 @@ class AUC(Metric):
     def __init__(
         self,
         num_thresholds: Count = 200,
-        curve: str = "ROC",
-        summation_method: str = "interpolation",
+        curve: Literal["ROC", "PR"] = "ROC",
+        summation_method: Literal["interpolation", "minoring", "majoring"] = "interpolation",
         *,
         name: str | None = None,
         thresholds: Any = None,
@@ -319,11 +306,6 @@ class AUC(Metric):
         label_weights: Any = None,
         from_logits: bool = False,
     ):
-        if curve not in ("ROC", "PR"):
-            raise ValueError(f"curve must be 'ROC' or 'PR', got {curve!r}")
-        if summation_method not in ("interpolation", "minoring", "majoring"):
-            known = "'interpolation', 'minoring' or 'majoring'"
-            raise ValueError(f"summation_method must be {known}, got {summation_method!r}")
         if num_thresholds < 2:
             raise ValueError(f"num_thresholds must be at least 2, got {num_thresholds}")
         self.levels: Any = None  # None: evenly spaced
@@ -417,5 +399,6 @@ class AUC(Metric):
 
 
 ours = public_names(__name__).values()
-TABLE.register(*(c for c in ours if c is not Sum), mse=MeanSquaredError, mae=MeanAbsoluteError)
+TABLE.register(*(c for c in ours if c is not Sum))
+TABLE |= {a: TABLE[b] for a, b in (("mse", "mean_squared_error"), ("mae", "mean_absolute_error"))}
 TABLE.update({name: loss for name, loss in losses.TABLE.items() if name not in TABLE})

@@ -22,7 +22,8 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_arg
 import numpy as np
 
 from minitl import config
-from minitl.naming import Configurable, check_arguments, check_keywords, refuse_foreign
+from minitl.layers.base import Layer, ticks
+from minitl.naming import Configurable, check_arguments, check_keywords, leaves, refuse_foreign
 
 
 class ArgumentError(TypeError, ValueError):
@@ -181,12 +182,17 @@ class Rules:
     def begin(self, what: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Before the call: its arguments are checked. Returned is what `fail` takes."""
         self.check(what, args, kwargs)
-        return config.random_state().bit_generator.state if self.cls else None
+        return config.random_state().bit_generator.state if self.cls else next(ticks)
 
     def fail(self, error: Exception, what: str, args: Any, kwargs: Any, begun: Any) -> NoReturn:
-        """After a call that failed: `tell`. A constructor that fails has drawn no seed."""
-        if begun is not None:
+        """After a call that failed: `tell`. A constructor that fails has drawn no seed, and what is
+        told of arguments before a step of training was done has built no model."""
+        if self.cls:
             config.random_state().bit_generator.state = begun
+        elif isinstance(error, (TypeError, ValueError)):
+            for model in leaves(args[:1], Layer):
+                if not getattr(vars(model).get("optimizer"), "iterations", 0):
+                    model.undo_builds(begun)
         tell(error, what, self.given(args, kwargs))
 
     def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

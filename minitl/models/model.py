@@ -125,6 +125,10 @@ class Model(Layer):
         self.dtype = self.outputs[0].dtype
         self.built = True
 
+    def unbuild(self) -> None:
+        super().unbuild()
+        self.inputs, self.outputs = [], []
+
     def call(
         self, x: Any, training: bool | None = None, rng: np.random.Generator | None = None
     ) -> Any:

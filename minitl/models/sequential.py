@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from minitl.layers.base import Layer, SymbolicTensor
+from minitl.layers.base import Layer, SymbolicTensor, ticks
 from minitl.layers.core import Input, InputLayer
 from minitl.models.batches import check_shape
 from minitl.models.model import Model
-from minitl.naming import refuse_foreign, unique_name
+from minitl.naming import refuse_foreign, told, unique_name
 
 
 class Sequential(Model):
@@ -23,15 +23,13 @@ class Sequential(Model):
     def __init__(
         self, layers: Sequence[Any] | None = None, trainable: bool = True, name: str | None = None
     ):
-        Layer.__init__(self, name=name)
+        Layer.__init__(self, name=name, trainable=trainable)
         self.start_empty()
         self._chain: list[Layer] = []
         self._path: list[SymbolicTensor] = []  # the input, then the output of each layer
         for layer in layers or []:
             self._append(layer)
         self._connect_chain()
-        if not trainable:
-            self.trainable = False
 
     def add(self, layer: Any) -> None:
         """Append a layer."""
@@ -84,16 +82,15 @@ class Sequential(Model):
             return
         if input_shape is None:
             raise ValueError(f"{self.name!r} needs an input shape: start it with an Input")
-        fresh = [layer for layer in self._chain if not layer.built]
         path = [Input(tuple(input_shape)[1:], dtype=self._chain[0].dtype)]
-        try:
-            for layer in self._chain:
-                path.append(layer(path[-1]))
-        except BaseException:  # the next shape may fit
-            for layer in fresh:
-                layer.unbuild()
-            raise
+        for layer in self._chain:
+            path.append(layer(path[-1]))
         self._path = path
+        self._connect_chain()
+
+    def unbuild(self) -> None:
+        super().unbuild()
+        self._path = []
         self._connect_chain()
 
     # The layers, without the input, as in Keras.
@@ -113,11 +110,16 @@ class Sequential(Model):
         if isinstance(x, dict) or (isinstance(x, list) and hasattr(x[0], "shape")):
             several = "several: call its layers one by one, or make a Model of inputs by name"
             raise TypeError(f"a Sequential has one input, {self.name!r} was given {several}")
-        if not self._path and self._chain:
-            self.build(x.shape if hasattr(x, "shape") else np.shape(x))
-        if not self.outputs:
-            raise ValueError(f"the Sequential {self.name!r} has no layers yet")
-        return super().__call__(x, *more, **named)
+        begun = next(ticks)
+        try:
+            if not self._path and self._chain:
+                self.build(x.shape if hasattr(x, "shape") else np.shape(x))
+            if not self.outputs:
+                raise ValueError(f"the Sequential {self.name!r} has no layers yet")
+            return super().__call__(x, *more, **named)
+        except BaseException:
+            self.undo_builds(begun)
+            raise
 
 
 _build = Sequential.build
@@ -134,4 +136,4 @@ def build(model: Sequential, input_shape: Any = None) -> None:
     _build(model, input_shape)
 
 
-Sequential.build = build  # type: ignore[method-assign, assignment]
+Sequential.build = told(build)  # type: ignore[method-assign, assignment]

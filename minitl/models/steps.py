@@ -289,7 +289,7 @@ class GradientTape:
     here anyway, so `tape.gradient(loss, variables)` is `backward(loss, variables)`."""
 
     def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True):
-        if persistent:
+        if persistent is not False:
             once = "a record is used up by the first gradient"
             raise ValueError(f"minitl's GradientTape is not persistent: {once}; compute again")
 

@@ -250,7 +250,9 @@ def full_like(x: Any, fill_value: Any, dtype: Any = None) -> Tensor:
 def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None) -> Tensor:
     """Integers (...) as rows (..., num_classes) with a 1 each; those outside have none."""
     labels = np.asarray(x).astype(np.int64)
-    hot = (labels[..., None] == np.arange(num_classes)).astype(dtype or config.floatx())
+    hot = np.zeros((*labels.shape, num_classes), dtype or config.floatx())
+    known = np.nonzero((labels >= 0) & (labels < num_classes))
+    hot[(*known, labels[known])] = 1
     return Tensor(np.moveaxis(hot, -1, axis))
 
 

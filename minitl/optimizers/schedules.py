@@ -85,7 +85,7 @@ class PiecewiseConstantDecay(LearningRateSchedule):
 
     def __call__(self, step: int) -> float:
         ends = (*self.boundaries, math.inf)
-        return next(v for end, v in zip(ends, self.values, strict=True) if step <= end)
+        return next((v for end, v in zip(ends, self.values, strict=True) if step <= end), math.nan)
 
 
 class CosineDecay(LearningRateSchedule):

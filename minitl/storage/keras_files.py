@@ -35,7 +35,7 @@ from typing import IO, Any
 import numpy as np
 
 from minitl.naming import nearest
-from minitl.storage.atomic import replacing
+from minitl.storage.atomic import hdf5_file, replacing
 from minitl.storage.door import SPARE, Bounded, open_regular
 from minitl.storage.hdf5_reader import SIGNATURE, File, Hdf5Error, Object
 from minitl.storage.keras_weights import Inventory, WeightFileError
@@ -355,9 +355,7 @@ def write_archive(path: Target, places: Places, config: str) -> None:
 
 
 def _write(path: Target, groups: Sequence[Group]) -> None:
-    import h5py
-
-    with replacing(path) as part, h5py.File(part, "w") as file:
+    with replacing(path) as part, hdf5_file(part) as file:
         for name, attributes, arrays in groups:
             group = file.require_group(name)  # 'a' may be there already, because of 'a/b'
             group.attrs.update(attributes)

@@ -21,7 +21,7 @@ import numpy as np
 
 from minitl.models.arguments import guard
 from minitl.storage import hdf5_reader
-from minitl.storage.atomic import locked, replacing, visible
+from minitl.storage.atomic import hdf5_file, locked, replacing, visible
 from minitl.storage.digests import SIZE
 from minitl.storage.door import open_regular, read_json
 
@@ -122,7 +122,7 @@ class FeatureFile(contextlib.AbstractContextManager["FeatureFile"]):
 
         with replacing(self.path) as part:
             # 'latest' has checksums in all of HDF5's own structures.
-            with h5py.File(part, "w", libver="latest") as file:
+            with hdf5_file(part, libver="latest") as file:
                 file.attrs["format"] = np.bytes_(FORMAT)
                 # Of fixed length, else they lie in a heap, which has no checksum.
                 file.attrs["key"] = np.bytes_(json.dumps(self.key))

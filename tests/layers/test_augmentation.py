@@ -354,7 +354,7 @@ def test_noise_of_any_rank():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: layers.RandomFlip("both"), "mode is 'horizontal'.* got 'both'"),
+        (lambda: layers.RandomFlip("both"), "mode must be one of 'horizontal'.* got 'both'"),
         (lambda: layers.RandomRotation(1.5), "factor is a number f from -1 to 1.* got 1.5"),
         (lambda: layers.RandomRotation("x"), "got 'x'"),
         (

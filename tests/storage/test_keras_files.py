@@ -4,6 +4,8 @@ import itertools
 import os
 import random
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 
@@ -151,6 +153,26 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, good, monkeypatch):
         write_weights(good, inventory(1))
     assert good.read_bytes() == before
     assert os.listdir(tmp_path) == ["good.h5"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process")
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", "m.weights.h5"])
+@pytest.mark.parametrize("room", [0, 100, 3000, 9000, 12000])
+def test_a_disk_that_is_full_is_told_and_nothing_crashes(tmp_path, name, room):
+    """HDF5's library ends the process with SIGSEGV where it is told that a write has failed."""
+    program = """
+import resource, sys, minitl
+model = minitl.Sequential([minitl.Input((5,)), minitl.layers.Dense(500)])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    (model.save_weights if "weights" in sys.argv[1] else model.save)(sys.argv[1])
+except OSError as error:
+    print(error.strerror)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / name), str(room)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "File too large\n", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_written_is_told_at_once(tmp_path):

@@ -90,9 +90,6 @@ class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
         self.kernel_regularizer = regularizer(kernel_regularizer)
         self.recurrent_regularizer = regularizer(recurrent_regularizer)
         self.bias_regularizer = regularizer(bias_regularizer)
-        for what, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"{what} must be in [0, 1), got {rate}")
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
         if stateful:
             what = "minitl's recurrent layers start every batch from a state of zeros"

@@ -6,7 +6,7 @@ wrapper, and its description stands within the wrapper's, as Keras writes it.
 
 from collections.abc import Iterable
 from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
 from minitl import ops
 from minitl.autograd import Tensor, is_recording
@@ -67,8 +67,6 @@ class TimeDistributed(_Wrapper):
     def __init__(self, layer: Layer, *, dtype: str | None = None, **kwargs: Any):
         super().__init__(dtype=dtype or layer.dtype, **kwargs)
         self.layer = layer
-        if not self.trainable:
-            layer.trainable = False
 
     def build(self, input_shape: Shape) -> None:
         self._frame_shapes(input_shape)
@@ -138,15 +136,12 @@ class Bidirectional(_Wrapper, inner=("forward_layer", "backward_layer")):
     def __init__(
         self,
         layer: Recurrent,
-        merge_mode: str | None = "concat",
+        merge_mode: Literal["concat", "sum", "mul", "ave"] | None = "concat",
         *,
         backward_layer: Recurrent | None = None,
         dtype: str | None = None,
         **kwargs: Any,
     ):
-        if merge_mode not in MERGING:
-            known = ", ".join(map(repr, MERGING))
-            raise ValueError(f"merge_mode must be one of {known}, got {merge_mode!r}")
         super().__init__(dtype=dtype or layer.dtype, **kwargs)
         self.merge_mode = merge_mode
         self.forward_layer = _again(layer, "forward_", layer.go_backwards)
@@ -158,8 +153,6 @@ class Bidirectional(_Wrapper, inner=("forward_layer", "backward_layer")):
             raise ValueError("Bidirectional needs two layers of which one has go_backwards=True")
         for each in (self.forward_layer, self.backward_layer):
             each.zeros_where_masked = each.return_sequences  # as in Keras
-        if not self.trainable:
-            self.trainable = False  # of the layers inside, too
 
     @property
     def layer(self) -> Any:
