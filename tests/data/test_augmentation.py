@@ -149,7 +149,7 @@ def test_numbers_are_not_negative():
         ({"zoom": -0.1}, "zoom must be from 0 to 1, got -0.1"),
         ({"noise": -1}, "noise must be at least 0, got -1"),
         ({"shift": float("nan")}, "shift must be a finite number, got nan"),
-        ({"flip": "up"}, "mode is 'horizontal', 'vertical'"),
+        ({"flip": "up"}, "mode must be one of 'horizontal', 'vertical'"),
     ],
 )
 def test_words_out_of_range(settings, message):
