@@ -374,8 +374,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
                 for t in inputs:
                     if not isinstance(t, SymbolicTensor):
                         naming.refuse_foreign(t, str(self))
-                        both = "was called on symbolic tensors and arrays at once"
-                        raise TypeError(f"{self.name!r} {both}")
+                        raise TypeError(f"{self} was called on symbolic tensors and arrays at once")
                 return self.connect(Call(self, inputs, training, several))
             tensors = [self.as_input(t) for t in inputs]
             self.prepare([t.shape for t in tensors] if several else tensors[0].shape)
@@ -412,8 +411,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
     def prepare(self, shape: Any) -> None:
         """Check the input's shape, and build on the first call."""
         if isinstance(shape, dict):
-            self.build(shape)
-            return
+            return self.build(shape)
         single = not isinstance(shape, list)
         if single is self.several_inputs:
             expected = "a list of inputs" if self.several_inputs else "one input"
