@@ -5,19 +5,10 @@ in that order, do the main job alone: VGG16's weights from HDF5, F of the frozen
 head, block5 unfrozen. Everything else stands around them and is imported when it is asked for.
 """
 
-from minitl import (
-    applications,
-    autograd,
-    config,
-    initializers,
-    kernels,
-    layers,
-    losses,
-    metrics,
-    models,
-    ops,
-    optimizers,
-)
+from minitl import applications, autograd, config, initializers, kernels, layers, losses
+
+# isort: split
+from minitl import metrics, models, ops, optimizers
 from minitl.autograd import Tensor, Variable, backward, no_grad
 from minitl.kernels import use_kernels
 from minitl.layers import Input, Layer

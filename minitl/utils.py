@@ -25,17 +25,9 @@ from minitl.storage.settings import (
 __getattr__ = attributes_of(__name__)
 
 __all__ = ["PyDataset", "Sequence", "array_to_img", "clear_session", "custom_object_scope"]
-__all__ += ["get_custom_objects", "image_dataset_from_directory", "img_to_array"]
-__all__ += ["register_keras_serializable"]
-__all__ += [
-    "load_img",
-    "normalize",
-    "pad_sequences",
-    "save_img",
-    "set_random_seed",
-    "to_categorical",
-]
-
+__all__ += ["get_custom_objects", "image_dataset_from_directory", "img_to_array", "load_img"]
+__all__ += ["normalize", "pad_sequences", "register_keras_serializable", "save_img"]
+__all__ += ["set_random_seed", "to_categorical"]
 Sequence = PyDataset  # Keras 2's name
 
 

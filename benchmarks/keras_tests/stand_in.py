@@ -443,7 +443,8 @@ def look_for(module: str, name: str) -> Any:
                 places.append(place)
                 if place is not getattr(minitl, parts[0]):
                     places.append(getattr(minitl, parts[0]))
-        places += [minitl, minitl.utils]
+        if not parts or not is_place(f"{module}.{name}"):  # `minitl.relu` is no module of layers
+            places += [minitl, minitl.utils]
     first: BaseException | None = None
     refusal: BaseException | None = None
     for place in places:

@@ -23,8 +23,9 @@ from minitl.autograd import Tensor
 from minitl.initializers import VarianceScaling
 from minitl.layers import SymbolicTensor
 from minitl.models import Model
-from minitl.naming import Count
+from minitl.naming import Count, attributes_of
 
+__getattr__ = attributes_of(__name__, {})
 __all__ = ["EfficientNetB0", "decode_predictions", "preprocess_input"]
 
 # Table 1: (window, blocks, filters, expansion, stride of the first) of stages 2 to 8.

@@ -114,17 +114,15 @@ _RESNET_PAPER = "K. He, X. Zhang, S. Ren and J. Sun, Deep Residual Learning for 
 _RESNET_PAPER += "CVPR 2016, arXiv:1512.03385"
 _MOBILE_PAPER = "M. Sandler, A. Howard, M. Zhu, A. Zhmoginov and L.-C. Chen, MobileNetV2: Inverted "
 _MOBILE_PAPER += "Residuals and Linear Bottlenecks, CVPR 2018, arXiv:1801.04381"
-_EFFICIENT_PAPER = "M. Tan and Q. V. Le, EfficientNet: Rethinking Model Scaling for Convolutional "
-_EFFICIENT_PAPER += "Neural Networks, ICML 2019, arXiv:1905.11946"
+_B0_PAPER = "M. Tan and Q. V. Le, EfficientNet: Rethinking Model Scaling for Convolutional "
+_B0_PAPER += "Neural Networks, ICML 2019, arXiv:1905.11946"
 _OXFORD = "Visual Geometry Group, University of Oxford"
 NETWORKS = {
     "vgg16": Network("VGG16", "CC BY 4.0", _OXFORD, _VGG_PAPER, 71.268, 90.050),
     "vgg19": Network("VGG19", "CC BY 4.0", _OXFORD, _VGG_PAPER, 71.256, 89.988),
     "resnet50": Network("ResNet50", "MIT", "Kaiming He et al.", _RESNET_PAPER, 74.928, 92.060),
     "mobilenet_v2": Network("MobileNetV2", "Apache 2.0", "Google", _MOBILE_PAPER, 71.3, 90.1),
-    "efficientnet_b0": Network(
-        "EfficientNetB0", "Apache 2.0", "Google", _EFFICIENT_PAPER, 77.1, 93.3
-    ),
+    "efficientnet_b0": Network("EfficientNetB0", "Apache 2.0", "Google", _B0_PAPER, 77.1, 93.3),
 }
 
 HOST = "https://storage.googleapis.com"

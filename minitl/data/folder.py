@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minitl.data import images
-from minitl.data.pipeline import Steps
+from minitl.data.pipeline import Steps, told
 from minitl.models.arguments import guard
 from minitl.storage.atomic import progress_bar
 from minitl.storage.state import fingerprint
@@ -121,7 +121,7 @@ class ImageDataset(Steps):
             y = self._targets(batch)
             if self.batch_size is None:
                 x, y = x[0], None if y is None else y[0]
-            yield x if y is None else (x, y)
+            yield told(x if y is None else (x, y))
 
     def arrays(self, verbose: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
         """Read everything: x (N, H, W, C) float32 and y, or None, in the order of `file_paths`.

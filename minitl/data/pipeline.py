@@ -20,6 +20,20 @@ from minitl.models.arguments import guard
 __all__ = ["Dataset", "PyDataset"]
 
 
+class Numbers(np.ndarray):
+    """What data sets yield: arrays that know what scripts for TensorFlow ask, `x[0].numpy()`."""
+
+    def numpy(self) -> np.ndarray:
+        return np.asarray(self)
+
+
+def told(value: Any) -> Any:
+    """The arrays of a batch as `Numbers`."""
+    if type(value) in (tuple, list):
+        return type(value)(map(told, value))
+    return value.view(Numbers) if type(value) is np.ndarray else value
+
+
 class Steps:
     """The methods; a class beside it is walked over by `__iter__`."""
 
@@ -171,7 +185,7 @@ class Dataset(Steps):
         return cls(generator)
 
     def __iter__(self) -> Iterator[Any]:
-        return self._walk()
+        return map(told, self._walk())
 
     def __len__(self) -> int:
         if self._known is None:

@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
+from minitl import config
 from minitl.autograd import Array
+from minitl.data.pipeline import Dataset
 from minitl.models.batches import Batch, make_arrays
 from minitl.storage.state import Changes, restore, state_of
 
@@ -48,6 +52,8 @@ class StreamData:
         self.reweigh: Callable[[Batch], Batch] = lambda batch: batch
         self.changes: Changes | None = None  # of the source, once somebody follows them
         self.begun: dict[str, Any] = {}  # those at the start of the epoch
+
+    shuffle = False  # of arrays: what `fit` says, which sets it
 
     def __len__(self) -> int:
         return self.length or 0
@@ -137,3 +143,18 @@ class StreamData:
         while self.iterator is not None and self.taken < state["taken"]:
             next(self.iterator, None)
             self.taken += 1
+
+
+def in_steps(arrays: Any, steps: int) -> StreamData:
+    """Arrays, of which an epoch takes `steps` batches and the next goes on where it was; a walk
+    over all of them is in an order of its own where `fit` shuffles."""
+
+    def walk() -> Iterator[Any]:
+        order = None
+        if stream.shuffle:
+            order = np.random.default_rng(config.next_seed()).permutation(arrays.samples)
+        for batch in arrays.batches(order):
+            yield batch.x, batch.y or None, batch.weight
+
+    stream = StreamData(Dataset(walk, len(arrays)), steps)
+    return stream

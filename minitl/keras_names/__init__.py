@@ -1,71 +1,55 @@
 """Names that Keras has: what stands elsewhere here, and what is not there, with the reason.
 
 Asked when a name is not found (`naming.attributes_of`). A name that Keras has is never answered by
-a bare AttributeError: it is another place's (`ELSEWHERE`), or the reason why it is not there is an
-error, with what to do instead (`not_here.txt`).
+a bare AttributeError: it is another place's (`elsewhere.txt`), or the reason why it is not there is
+an error, with what to do instead (`not_here.txt`).
 """
 
 import importlib
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minitl.initializers import TABLE as INITIALIZERS
 from minitl.keras_names.attributes import attribute, refuse_foreign
-from minitl.keras_names.reasons import not_here
+from minitl.keras_names.reasons import elsewhere, not_here
 from minitl.layers.base import REGULARIZERS, Layer
-from minitl.naming import complain_about_unknown, snake_case
+from minitl.naming import complain_about_unknown, look_up, part, snake_case
 
 __all__ = ["answer", "attribute", "not_here", "refuse_foreign"]
 
-# {package: {names: the module that has them}}. A star: any name of that module; an equals sign: the
-# name that it has there, and a dot the module.
-ELSEWHERE = {
-    "": {"Initializer": "initializers", "Loss": "losses", "Metric": "metrics"}
-    | {"Optimizer": "optimizers"},
-    "layers": {"Convolution2D=Conv2D": "layers"},
-    "ops": {
-        "swish=silu hard_swish=hard_silu": "activations",
-        "*": "activations",
-        "categorical_crossentropy sparse_categorical_crossentropy": "losses.others",
-        "image=ops linalg=ops nn=ops numpy=ops": "",
-        "random=.": "random",
-    },
-    "config": {"backend epsilon image_data_format": "keras_names.clones"},
-    "models": {"clone_model": "keras_names.clones", "save_model": "storage.keras_models"},
-    "utils": {  # which is minitl.saving as well
-        "load_model load_weights save_model save_weights": "storage.keras_models",
-        "CustomObjectScope=custom_object_scope": "utils",
-    },
-    "activations": {"swish=silu hard_swish=hard_silu": "activations"},
-    "metrics": {
-        "binary_crossentropy binary_focal_crossentropy categorical_crossentropy hinge huber "
-        "categorical_focal_crossentropy categorical_hinge kl_divergence log_cosh "
-        "mean_absolute_error mean_absolute_percentage_error mean_squared_error poisson "
-        "mean_squared_logarithmic_error sparse_categorical_crossentropy squared_hinge": (
-            "losses.others"
-        )
-    },
-}
 
-
-def _elsewhere(room: str, name: str) -> Any:
-    """What Keras's name stands for where it has another place, or another name, here; or None."""
-    if room in ("initializers", "regularizers"):  # Keras has their short names as well
-        table: Any = REGULARIZERS if room == "regularizers" else INITIALIZERS
-        if name in {snake_case(name), "l1_l2"} and name not in table:
-            importlib.import_module(f"minitl.{room}.others" if room[0] == "i" else f"minitl.{room}")
-        return table.get(name) or table.get(snake_case(name.removesuffix("Initializer")))
-    for names, module in ELSEWHERE.get(room, {}).items():
-        there = dict(each.partition("=")[::2] for each in names.split())
-        if name in there or "*" in there:
+def _elsewhere(room: str, name: str) -> list[Any]:
+    """What Keras's name stands for where it has another place, or another name, here; or []."""
+    if name == "deserialize" and room:
+        return [partial(_deserialize, room)]
+    for package, module, names in elsewhere():
+        there = dict(each.partition("=")[::2] for each in names)
+        if package == room and (name in there or "*" in there) and not name.startswith("_"):
             place = importlib.import_module(f"minitl.{module}".strip("."))
             known = there.get(name) or name
-            found = place if known == "." else vars(place).get(known)
-            if found is not None and not name.startswith("_"):
-                return found
-    return None
+            if known == "." or hasattr(place, known):
+                return [place if known == "." else getattr(place, known)]
+    if room not in ("initializers", "regularizers"):
+        return []
+    table: Any = REGULARIZERS if room == "regularizers" else INITIALIZERS
+    if name in {snake_case(name), "l1_l2"} and name not in table:  # Keras has short names as well
+        importlib.import_module(f"minitl.{room}.others" if room[0] == "i" else f"minitl.{room}")
+    found = table.get(name) or table.get(snake_case(name.removesuffix("Initializer")))
+    return [found] if found else []
+
+
+def _deserialize(room: str, config: Any, custom_objects: Any = None) -> Any:
+    """What `serialize` of the same package, or Keras's, has written down."""
+    with part("settings").custom_object_scope(custom_objects or {}):
+        if room == "layers":
+            return part("files").layer_from(config["class_name"], config["config"])
+        package = importlib.import_module(f"minitl.{room.partition('.')[0]}")
+        if room == "optimizers.schedules":
+            return look_up(config, package.SCHEDULES, "schedule")
+        return package.get(config)
 
 
 def without_idle_arguments(
@@ -96,9 +80,8 @@ def answer(package: str, name: str, error: str) -> Any:
     """What stands elsewhere. Raises NotImplementedError, with the reason, for what Keras has and
     minitl has not, and AttributeError for what neither has."""
     room = package.removeprefix("minitl").lstrip(".")
-    found = _elsewhere(room, name)
-    if found is not None:
-        return found
+    if found := _elsewhere(room, name):
+        return found[0]
     reason = not_here().get((room, name))
     if reason is None:
         raise AttributeError(error)

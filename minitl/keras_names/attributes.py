@@ -37,9 +37,7 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 # And for a model that has a graph.
 OF_MODELS: dict[str, Callable[[Any], Any]] = {
     "input": lambda model: model.inputs[0] if model.one_input else list(model.inputs),
-    "input_shape": lambda model: (
-        model.inputs[0].shape if model.one_input else [t.shape for t in model.inputs]
-    ),
+    "input_shape": lambda m: m.inputs[0].shape if m.one_input else [t.shape for t in m.inputs],
     "output": lambda model: model.packed(list(model.outputs)),
     "output_shape": lambda model: model.packed([t.shape for t in model.outputs]),
 }

@@ -1,10 +1,11 @@
-"""Why names of Keras's are not there: `not_here.txt`, read once.
+"""Why names of Keras's are not there, and where others are: two files, each read once.
 
-A paragraph of it holds for names of a package, or for attributes of a kind of object: `Layer`
-(models among them), `Optimizer`, `Metric`, `Loss`.
+A paragraph of `not_here.txt` holds for names of a package, or for attributes of a kind of object:
+`Layer` (models among them), `Optimizer`, `Metric`, `Loss`.
 """
 
 import functools
+import re
 from pathlib import Path
 
 
@@ -20,3 +21,11 @@ def not_here() -> dict[tuple[str, str], str]:
             head, _, reason = line.partition(": ")
             packages = [each.strip(".") for each in head.split()]
     return found
+
+
+@functools.cache
+def elsewhere() -> list[tuple[str, str, list[str]]]:
+    """(package, module, names) of each line of `elsewhere.txt`."""
+    text = (Path(__file__).parent / "elsewhere.txt").read_text("utf-8")
+    found = re.findall(r"^(\S+) (\S+): (.*)", text, re.M)
+    return [(a.strip("."), b.strip("."), names.split()) for a, b, names in found]

@@ -25,6 +25,7 @@ from minitl.autograd import Array, Tensor, as_tensor
 from minitl.kernels.images import FILL_MODES
 from minitl.layers.base import Rng, Shape
 from minitl.layers.core import channels_last
+from minitl.layers.preprocessing import resized, widest
 from minitl.layers.regularization import RandomLayer, choose, draw
 from minitl.naming import Count, Natural, NotNegative
 
@@ -330,15 +331,7 @@ class RandomCrop(Geometric):
         return self.height, self.width
 
     def outside_training(self, x: Tensor) -> Tensor:
-        n, h, w, _ = x.shape
-        rows = max(1, min(h, w * self.height // self.width))
-        columns = max(1, min(w, h * self.width // self.height))
-        top, left = (h - rows) // 2, (w - columns) // 2
-        part = ops.getitem(x, np.s_[:, top : top + rows, left : left + columns])
-        # Pixel centres lie at i + 1/2, in the part as in the window.
-        scale = np.array([rows / self.height, columns / self.width])
-        matrices = np.tile(np.column_stack([np.diag(scale), (scale - 1) / 2]), (n, 1, 1))
-        return ops.affine_transform(part, matrices, (self.height, self.width), "bilinear")
+        return resized(widest(x, self.height, self.width), self.height, self.width)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-3], self.height, self.width, input_shape[-1])

@@ -141,15 +141,14 @@ class Weighted(Layer):
         self.kernel: Any = None
         self.bias: Any = None
 
-    def add_kernel(self, shape: tuple[int, ...]) -> None:
-        """Make the kernel (..., m), and b (m,) if there is one."""
+    def add_kernel(self, shape: tuple[int, ...], outputs: int | None = None) -> None:
+        """Make the kernel (..., m), and b (m,) if there is one; `outputs`: m, if not the last."""
         self.kernel = self.add_weight(
             "kernel", shape, self.kernel_initializer, regularizer=self.kernel_regularizer
         )
         if self.use_bias:
-            self.bias = self.add_weight(
-                "bias", shape[-1:], self.bias_initializer, regularizer=self.bias_regularizer
-            )
+            shape, penalty = (outputs or shape[-1],), self.bias_regularizer
+            self.bias = self.add_weight("bias", shape, self.bias_initializer, regularizer=penalty)
 
     @property
     def fused(self) -> str | None:

@@ -131,10 +131,17 @@ class Concatenate(_Several):
         return np.concatenate(spread, self.axis).any(axis=-1)
 
 
-@told
-def add(inputs: Any, **kwargs: Any) -> Any:
-    """`Add()(inputs)`."""
-    return Add(**kwargs)(inputs)
+def _function_of(layer: Any) -> Any:
+    def function(inputs: Any, **kwargs: Any) -> Any:
+        return layer(**kwargs)(inputs)
+
+    function.__name__ = function.__qualname__ = layer.__name__.lower()
+    function.__doc__ = f"`{layer.__name__}()(inputs)`."
+    return told(function)
+
+
+add, average, maximum = _function_of(Add), _function_of(Average), _function_of(Maximum)
+minimum, multiply, subtract = map(_function_of, (Minimum, Multiply, Subtract))
 
 
 @told

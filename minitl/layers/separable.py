@@ -1,4 +1,4 @@
-"""Convolutions channel by channel, and over sequences: Depthwise-, SeparableConv2D, Conv1D.
+"""Convolutions channel by channel, over sequences, and back to larger images (Conv2DTranspose).
 
 A separable convolution looks at places by channel and then mixes channels at each place, with far
 fewer weights than Conv2D: MobileNet's and Xception's. Conv1D is Conv2D on an image of one column.
@@ -10,13 +10,14 @@ from typing import Any
 from minitl import initializers, ops
 from minitl.autograd import Tensor
 from minitl.layers.base import Layer, Shape, regularizer
-from minitl.layers.convolution import pair, slide_shape, valid_or_same
+from minitl.layers.convolution import Conv2D, pair, slide_shape, valid_or_same
 from minitl.layers.core import Weighted, channels_last
 from minitl.layers.pooling import positive
 from minitl.naming import Count, Named, Sides
+from minitl.ops.images import enlarged
 
-__all__ = ["Conv1D", "Convolution1D", "DepthwiseConv2D", "SeparableConv2D"]
-__all__ += ["SeparableConvolution2D"]
+__all__ = ["Conv1D", "Conv2DTranspose", "Convolution1D", "Convolution2DTranspose"]
+__all__ += ["DepthwiseConv2D", "SeparableConv2D", "SeparableConvolution2D"]
 
 
 def _channels_of(layer: Layer, input_shape: Shape) -> int:
@@ -48,15 +49,15 @@ class DepthwiseConv2D(Weighted, input_rank=4):
         bias_regularizer: Named | None = None,
         **kwargs: Any,
     ):
-        given = {"bias_initializer": bias_initializer, "bias_regularizer": bias_regularizer}
-        super().__init__(activation, use_bias, **given, **kwargs)
+        starts = (depthwise_initializer, bias_initializer, depthwise_regularizer, bias_regularizer)
+        super().__init__(activation, use_bias, *starts, **kwargs)
         channels_last(data_format)
         self.dilation_rate = pair(dilation_rate, "dilation_rate")
         self.kernel_size, self.strides = pair(kernel_size, "kernel_size"), pair(strides, "strides")
         self.padding = valid_or_same(padding)
         self.depth_multiplier = positive(depth_multiplier, "depth_multiplier")
-        self.depthwise_initializer = initializers.get(depthwise_initializer)
-        self.depthwise_regularizer = regularizer(depthwise_regularizer)
+        self.depthwise_initializer = self.kernel_initializer
+        self.depthwise_regularizer = self.kernel_regularizer
 
     def get_config(self) -> dict[str, Any]:
         """Without the arguments of `Weighted` that have other names here."""
@@ -137,6 +138,34 @@ class SeparableConv2D(DepthwiseConv2D):
         return math.prod(n or 1 for n in places) * (math.prod(self.kernel_size) + self.filters)
 
 
+class Conv2DTranspose(Conv2D):
+    """Conv2D the other way round, to larger images: (N, H, W, C) -> (N, OH, OW, F).
+
+    See `ops.conv2d_transpose`; the kernel is (KH, KW, F, C). With padding 'same' an image becomes
+    `strides` times as large. The arguments are those of Conv2D, without gaps and groups.
+    """
+
+    def get_config(self) -> dict[str, Any]:
+        return {name: value for name, value in super().get_config().items() if name != "groups"}
+
+    def build(self, input_shape: Shape) -> None:
+        if (self.groups, self.dilation_rate) != (1, (1, 1)):
+            raise ValueError(f"{self} takes groups and dilation_rate of 1 only")
+        c = _channels_of(self, input_shape)
+        self.add_kernel((*self.kernel_size, self.filters, c), self.filters)
+
+    def call(self, x: Tensor) -> Tensor:
+        y = ops.conv2d_transpose(x, self.kernel, self.strides, self.padding)
+        return self.activation(y if self.bias is None else y + self.bias)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        how = (self.kernel_size, self.strides, self.padding)
+        return (input_shape[0], *enlarged(input_shape[1:3], *how), self.filters)
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        return math.prod(n or 1 for n in (*input_shape[1:], *self.kernel_size, self.filters))
+
+
 class Conv1D(Weighted, input_rank=3):
     """Slides F filters of K steps over sequences (N, T, C): y (N, OT, F); kernel (K, C, F).
 
@@ -193,3 +222,4 @@ class Conv1D(Weighted, input_rank=3):
 
 
 Convolution1D, SeparableConvolution2D = Conv1D, SeparableConv2D
+Convolution2DTranspose = Conv2DTranspose

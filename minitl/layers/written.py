@@ -20,19 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from minitl import activations, initializers
+from minitl import activations, initializers, naming
 from minitl.autograd import Tensor, Variable, as_tensor, no_grad, record
 from minitl.layers.added_losses import add_loss  # noqa: F401
 from minitl.layers.base import Call, Layer, SymbolicTensor, unbuilt
 from minitl.layers.sequences.masking import begin, compute_mask, put  # noqa: F401
-from minitl.naming import (
-    complain_about_unknown,
-    did_you_mean,
-    elsewhere,
-    leaves,
-    nearest,
-    refuse_foreign,
-)
+from minitl.naming import complain_about_unknown, did_you_mean, leaves, nearest, refuse_foreign
 from minitl.ops.elementwise import cast  # noqa: F401
 
 __all__: list[str] = []
@@ -53,7 +46,7 @@ def describe_call(cls: Any) -> None:
     for method in {"build", "compute_output_shape"} & vars(cls).keys():
         setattr(cls, method, _by_argument(vars(cls)[method]))
     if "compute_output_shape" not in vars(cls):
-        cls.compute_output_shape = elsewhere("own layers", "output_shape")
+        cls.compute_output_shape = naming.elsewhere("own layers", "output_shape")
 
 
 def _by_argument(method: Any) -> Any:

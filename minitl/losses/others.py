@@ -12,15 +12,7 @@ import numpy as np
 
 from minitl import losses, ops
 from minitl.autograd import Array, Tensor, record
-from minitl.losses import (
-    EPSILON,
-    TABLE,
-    Loss,
-    Reduction,
-    logits_beneath,
-    softmax_losses,
-    targets_like,
-)
+from minitl.losses import EPSILON, TABLE, Loss, Reduction, targets_like
 from minitl.naming import NotNegative, Positive, Share, public_names, snake_case
 from minitl.ops import arrays
 
@@ -60,9 +52,9 @@ class CategoricalCrossentropy(_OfProbabilities):
 
     def call(self, y_true: Array, y_pred: Tensor) -> Tensor:
         targets = self.targets(y_true, y_pred, 1 / y_pred.shape[-1])
-        logits = logits_beneath(y_pred, "softmax", self.from_logits)
+        logits = losses.logits_beneath(y_pred, "softmax", self.from_logits)
         if logits is not None:
-            return softmax_losses(logits, targets)
+            return losses.softmax_losses(logits, targets)
         p = y_pred / ops.sum(y_pred, axis=-1, keepdims=True)
         return -ops.sum(ops.log(ops.clip(p, EPSILON, 1 - EPSILON)) * targets, axis=-1)
 

@@ -130,6 +130,19 @@ def check_finite(a: Array, what: str) -> None:
             raise ValueError(f"{what} has NaN or infinite numbers, first in sample {i}")
 
 
+def fitted(value: Any, expected: tuple[int | None, ...], name: str) -> Any:
+    """`value`, with a last axis of 1 added or taken away where that is what a model's input says;
+    ValueError where it does not fit."""
+    shape, rank = value.shape, len(value.shape)
+    if (rank + 1, 1) == (len(expected), expected[-1]) or (rank - 1, 1) == (
+        len(expected),
+        shape[-1],
+    ):
+        value = value.reshape((*shape, 1) if rank < len(expected) else shape[:-1])
+    check_shape(value.shape, expected, name)
+    return value
+
+
 def check_shape(shape: tuple[int, ...], expected: tuple[int | None, ...], name: str) -> None:
     """Raise ValueError unless an array of `shape` can enter a model that expects `expected`."""
     if len(shape) == len(expected) and all(

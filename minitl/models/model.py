@@ -19,7 +19,7 @@ from minitl import naming, optimizers
 from minitl.layers.base import Layer, SymbolicTensor
 from minitl.layers.core import InputLayer
 from minitl.models import prediction
-from minitl.models.batches import check_shape
+from minitl.models.batches import fitted
 from minitl.models.callbacks import Callback, CallbackList, History
 from minitl.models.graph import Graph, graph_between
 from minitl.models.training import Compiled, Training, measure
@@ -132,13 +132,13 @@ class Model(Layer):
     def call(
         self, x: Any, training: bool | None = None, rng: np.random.Generator | None = None
     ) -> Any:
-        given = x if isinstance(x, list) else [x]
+        given = list(x) if isinstance(x, list) else [x]
         if not self.inputs:
             raise NotImplementedError(f"{type(self).__name__} does not define call")
         if len(given) != len(self.inputs):
             raise ValueError(f"{self.name!r} has {len(self.inputs)} inputs, got {len(given)}")
-        for tensor, value in zip(self.inputs, given, strict=True):
-            check_shape(value.shape, tensor.shape, self.name)
+        for i, tensor in enumerate(self.inputs):
+            given[i] = fitted(given[i], tensor.shape, self.name)
         pairs = zip(self.input_layers, given, strict=True)
         entered = [layer.call(layer.as_input(value)) for layer, value in pairs]
         del given, x  # else they would live as long as the graph runs

@@ -12,7 +12,7 @@ import numpy as np
 
 from minitl.autograd import Array, Tensor, no_grad
 from minitl.layers.base import listed
-from minitl.models.batches import ArrayData, Batch, check_shape, is_stream, make_arrays
+from minitl.models.batches import ArrayData, Batch, fitted, is_stream, make_arrays
 from minitl.models.callbacks import CallbackList
 from minitl.naming import part
 
@@ -30,7 +30,9 @@ def predict(model: Any, source: Any, verbose: Any, callbacks: Any) -> Any:
     with no_grad():
         recalled = recall(model, source)
         of = part("steps").predicted if "predict_step" in model.own_steps else outputs_of
+        heard = run.hears("predict_batch")
         for step, batch in enumerate(with_bar(recalled, "predict", verbose not in (0, False))):
+            begun = at
             run.on_predict_batch_begin(step, {})
             for piece in pieces(model, batch):
                 for i, out in enumerate(of(model, piece, training=False)):
@@ -38,7 +40,8 @@ def predict(model: Any, source: Any, verbose: Any, callbacks: Any) -> Any:
                         results.append(np.empty((source.samples or 0, *out.shape[1:]), out.dtype))
                     _write_rows(results[i], at, out.storage, piece.size)
                 at += piece.size
-            run.on_predict_batch_end(step, {})
+            seen = [each[begun:at].copy() for each in results] if heard else []
+            run.on_predict_batch_end(step, {"outputs": model.packed(seen)} if seen else {})
     run.on_predict_end({})
     for each in results:
         each.resize((at, *each.shape[1:]), refcheck=False)
@@ -140,14 +143,13 @@ def source_of(
         names = model.input_names, model.output_names
         stream.names, stream.check = names, check if need_y else None
         return stream
-    if steps is not None:
-        raise ValueError("steps are for iterables of batches; for arrays give batch_size")
     if need_y and y is None and needs_y(model):
         raise ValueError("y is missing: the loss needs it (and x is no iterable of batches)")
     model.build_for(x)
     arrays = make_arrays(x, y, sample_weight, model.input_names, model.output_names)
     check_batch(model, arrays)
-    return ArrayData(*arrays[:3], int(batch_size or 32))
+    source = ArrayData(*arrays[:3], int(batch_size or 32))
+    return source if steps is None else part("streams").in_steps(source, steps)
 
 
 def needs_y(model: Any) -> bool:
@@ -162,8 +164,8 @@ def check_batch(model: Any, batch: Batch) -> None:
     if len(batch.x) != len(model.inputs):
         has = f"{model.name!r} has {len(model.inputs)} inputs {model.input_names}"
         raise ValueError(f"{has}, got {len(batch.x)}")
-    for a, symbolic in zip(batch.x, model.inputs, strict=True):
-        check_shape(a.shape, symbolic.shape, model.name)
+    for i, symbolic in enumerate(model.inputs):
+        batch.x[i] = fitted(batch.x[i], symbolic.shape, model.name)
     if not batch.y or model.own_steps:
         return
     if len(batch.y) != len(model.outputs):

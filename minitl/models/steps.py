@@ -300,10 +300,17 @@ class GradientTape:
 
     def watch(self, tensor: Tensor) -> None:
         """Gradients by this Tensor will be asked for."""
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"watch takes a Tensor: ops.convert_to_tensor(x), got {type(tensor)}")
         tensor.__init__(tensor.storage, requires_grad=True)  # type: ignore[misc]
 
     def gradient(self, target: Tensor, sources: Any, output_gradients: Any = None) -> Any:
-        """dL/d(source) for each of the sources, as arrays."""
+        """dL/d(source) for each of the sources, as arrays; L is the target, or its sum."""
         single = isinstance(sources, Tensor)
-        found = backward(target, [sources] if single else sources, output_gradients)
+        sources = [sources] if single else sources
+        if not all(source.requires_grad for source in sources):
+            frozen = "no gradient leads to it: what made it is frozen, and its inputs not watched"
+            raise ValueError(f"{frozen}. Thaw the layers before it, or tape.watch the input first")
+        ones = np.ones_like(target.storage)
+        found = backward(target, sources, ones if output_gradients is None else output_gradients)
         return found[0] if single else found

@@ -254,7 +254,8 @@ class Training:
         validation_freq: int = 1,
     ):
         self.model, self.source, self.held_out = model, source, held_out
-        source.goes_on = True  # a stream, within its walk, where an epoch is a part of one
+        # A stream goes on within its walk, where an epoch is a part of one.
+        source.goes_on, source.shuffle = True, shuffle
         self.epochs, self.first_epoch = epochs, initial_epoch
         self.shuffle, self.validation_freq = bool(shuffle), int(validation_freq)
         self.seed = config.next_seed()

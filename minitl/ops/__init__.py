@@ -333,4 +333,9 @@ for _name, _elsewhere in {"pow": "power", "getitem": "getitem", "abs": "absolute
     setattr(Tensor, f"__{_name}__", lambda *given, f=_elsewhere: __getattr__(f)(*given))
 for _function in (*_BINARY.values(), matmul, negative, sum, mean, reshape, log, clip):
     globals()[_function.__name__] = symbolic_too(_function)
-Tensor.__neg__, Tensor.sum, Tensor.mean, Tensor.reshape = negative, sum, mean, reshape
+Tensor.__neg__, Tensor.reshape = negative, reshape
+for _function in (sum, mean):  # NumPy's `np.sum(tensor)` calls the method, with `out=None`
+    _reduce = lambda x, axis=None, keepdims=False, dtype=None, out=None, f=_function: f(  # noqa: E731
+        x if dtype is None else part("own layers").cast(x, dtype), axis, keepdims
+    )
+    setattr(Tensor, _function.__name__, _reduce)

@@ -12,8 +12,8 @@ import numpy as np
 
 from minitl import config, ops
 from minitl.autograd import Array, Tensor, as_tensor, record
-from minitl.ops import clip, divide, log, together
-from minitl.ops.arrays import absolute, sigmoid_cross_entropy
+from minitl.ops import clip, log, together
+from minitl.ops.arrays import sigmoid_cross_entropy
 from minitl.ops.symbols import all_symbolic_too
 
 
@@ -156,21 +156,6 @@ def power(x: Any, exponent: Any) -> Tensor:
     return record("power", y, (x, vjp), (e, lambda g: g * y * np.log(np.where(a > 0, a, 1))))
 
 
-def abs(x: Any) -> Tensor:
-    """y = |x|."""
-    return absolute(x)
-
-
-def copy(x: Any) -> Tensor:
-    """y = x."""
-    return as_tensor(x)
-
-
-def true_divide(x1: Any, x2: Any) -> Tensor:
-    """y = x1 / x2, with broadcasting."""
-    return divide(x1, x2)
-
-
 def minimum(x1: Any, x2: Any) -> Tensor:
     """y = the smaller of x1 and x2, with broadcasting. Of equals, x1 gets the gradient."""
     a, b = together(x1, x2)
@@ -196,19 +181,12 @@ def _told(name: str, as_keras: str | None = None) -> Any:
     return function
 
 
-equal, not_equal, less = _told("equal"), _told("not_equal"), _told("less")
-less_equal, greater = _told("less_equal"), _told("greater")
-greater_equal, isclose = _told("greater_equal"), _told("isclose")
-logical_and, logical_or = _told("logical_and"), _told("logical_or")
-logical_not, logical_xor = _told("logical_not"), _told("logical_xor")
-isnan, isinf, isfinite = _told("isnan"), _told("isinf"), _told("isfinite")
-sign, floor, ceil, round = _told("sign"), _told("floor"), _told("ceil"), _told("round")
-mod, floor_divide = _told("mod"), _told("floor_divide")
-any, all = _told("any"), _told("all")
-argmax, argmin = _told("argmax", "int32"), _told("argmin", "int32")
-argsort, searchsorted = _told("argsort", "int32"), _told("searchsorted", "int32")
-bincount, count_nonzero = _told("bincount", "int32"), _told("count_nonzero", "int32")
-isin, digitize, histogram = _told("isin"), _told("digitize", "int32"), _told("histogram")
+TOLD = "equal not_equal less less_equal greater greater_equal isclose logical_and logical_or"
+TOLD += " logical_not logical_xor isnan isinf isfinite sign floor ceil round mod floor_divide"
+for _name in f"{TOLD} any all isin histogram".split():
+    globals()[_name] = _told(_name)
+PLACES = "argmax argmin argsort searchsorted bincount count_nonzero digitize"
+globals().update({name: _told(name, "int32") for name in PLACES.split()})
 
 
 def _made(name: str) -> Any:

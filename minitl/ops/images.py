@@ -60,6 +60,33 @@ def conv2d_wide(
     return y if bias is None else y + bias
 
 
+def conv2d_transpose(x: Any, kernel: Any, strides: Pair = (1, 1), padding: str = "valid") -> Tensor:
+    """The adjoint of `conv2d`: x (N, H, W, C) is spread as a gradient of its output would be.
+
+        y[n, i*SH + kh - top, j*SW + kw - left, f] += sum over c of x[n, i, j, c] k[kh, kw, f, c]
+
+    kernel (KH, KW, F, C) -> y (N, OH, OW, F), OH = H SH, and KH - SH more where that is positive
+    and padding 'valid'. A convolution is linear: dx is `conv2d` of g, and dkernel that of g and x.
+    """
+    x, kernel = as_tensor(x), as_tensor(kernel)
+    fits = x.ndim == kernel.ndim == 4 and x.shape[3] == kernel.shape[3]
+    require(fits, "conv2d_transpose", "images (N, H, W, C) and kernel (KH, KW, F, C)", x, kernel)
+    window: Any = kernel.shape[:2]
+    size: Any = enlarged(x.shape[1:3], window, strides, padding)
+    how, a, k = sliding(size, window, strides, padding), x.storage, kernel.storage
+    dx = (x, lambda g: kernels.conv2d(g, k, None, how))
+    dk = (kernel, lambda g: kernels.conv2d_kernel_gradient(g, a, how))
+    return record("conv2d_transpose", kernels.conv2d_input_gradient(a, k, how), dx, dk)
+
+
+def enlarged(size: Any, window: Pair, strides: Pair, padding: str) -> tuple[Any, ...]:
+    """The size (OH, OW) of what `conv2d_transpose` gives; None stays unknown."""
+    more = [
+        max(w - s, 0) if padding == "valid" else 0 for w, s in zip(window, strides, strict=True)
+    ]
+    return tuple(n and n * s + m for n, s, m in zip(size, strides, more, strict=True))
+
+
 def depthwise_conv2d(x: Any, kernel: Any, strides: Pair, padding: str = "valid") -> Tensor:
     """Every channel by filters of its own: x (N, H, W, C), kernel (KH, KW, C, M) -> (..., C * M).
 

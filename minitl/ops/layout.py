@@ -228,11 +228,6 @@ def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
 amin = min
 
 
-def amax(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """`max`, by NumPy's other name."""
-    return arrays.max(x, axis, keepdims)
-
-
 def prod(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """y = product of x over `axis`."""
     x = convert_to_tensor(x)

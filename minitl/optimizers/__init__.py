@@ -15,23 +15,12 @@ import numpy as np
 
 from minitl import kernels, naming
 from minitl.autograd import Array, Variable
-from minitl.naming import (
-    Configurable,
-    Fraction,
-    NotNegative,
-    Positive,
-    Registry,
-    Share,
-    attributes_of,
-    look_up,
-    part,
-    snake_case,
-)
+from minitl.naming import Configurable, Fraction, NotNegative, Positive, Registry, Share, part
 
 if TYPE_CHECKING:
     from minitl.optimizers.others import *
 
-__getattr__ = attributes_of(__name__)
+__getattr__ = naming.attributes_of(__name__)
 
 SCHEDULES = Registry(f"{__name__}.schedules")  # which fills it
 Rate: TypeAlias = NotNegative | Callable[..., float] | str | dict[str, Any]
@@ -67,7 +56,10 @@ class Optimizer(Configurable):
             raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
         self._rate, self.weight_decay = learning_rate, weight_decay
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
-        self.name, self._steps = name or naming.unique_name(snake_case(type(self).__name__)), 0
+        self.name, self._steps = (
+            name or naming.unique_name(naming.snake_case(type(self).__name__)),
+            0,
+        )
         self.states: dict[Variable, dict[str, Array]] = {}  # of the weights that have moved
 
     @property
@@ -138,7 +130,7 @@ class Optimizer(Configurable):
 
 def _rate_of(value: Any) -> Any:
     numeric = hasattr(value, "__float__")
-    rate = value if numeric else look_up(value, SCHEDULES, "learning rate schedule")
+    rate = value if numeric else naming.look_up(value, SCHEDULES, "learning rate schedule")
     if callable(rate):
         return part("settings").of_steps(rate)
     if not 0 <= (rate := float(rate)) < np.inf:
@@ -237,7 +229,7 @@ TABLE = Registry(__name__, SGD, Adam)
 
 def get(identifier: Any) -> Optimizer:
     """An optimizer from its name, class, configuration or itself."""
-    optimizer = look_up(identifier, TABLE, "optimizer")
+    optimizer = naming.look_up(identifier, TABLE, "optimizer")
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"not an optimizer: {identifier!r}")
     return optimizer

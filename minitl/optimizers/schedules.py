@@ -7,18 +7,11 @@ optimizer takes any such function as its learning_rate; only those here can be s
 import math
 from collections.abc import Sequence
 
-from minitl.naming import (
-    Configurable,
-    Count,
-    Natural,
-    NotNegative,
-    Positive,
-    attributes_of,
-    with_fields,
-)
+from minitl import naming
+from minitl.naming import Configurable, Count, Natural, NotNegative, Positive, with_fields
 from minitl.optimizers import SCHEDULES
 
-__getattr__ = attributes_of(__name__)
+__getattr__ = naming.attributes_of(__name__)
 
 
 class LearningRateSchedule(Configurable):

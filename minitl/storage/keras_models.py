@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl import initializers
+from minitl import initializers, losses, metrics
 from minitl.autograd import Array, Variable
 from minitl.kernels.machine import memory
 from minitl.layers.base import Layer
@@ -35,7 +35,7 @@ from minitl.storage.keras_config import describe as describe  # for `naming.part
 from minitl.storage.keras_config import from_json as from_json
 from minitl.storage.keras_config import model_from_config as model_from_config
 from minitl.storage.keras_config import model_of_class as model_of_class
-from minitl.storage.settings import custom_object_scope, serialize
+from minitl.storage.settings import CUSTOM, custom_object_scope, serialize
 from minitl.storage.weight_matching import numbered, plan
 
 # Layers that a published file calls otherwise (Keras reads by order): ResNet50's top.
@@ -193,9 +193,8 @@ def _held(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, str, lis
         for each in value.values() if isinstance(value, dict) else value:
             name = snake_case(class_name(each)) if isinstance(each, Layer) else "container"
             if each is not value and isinstance(each, (Layer, list, tuple, dict)):
-                yield from _held(
-                    each, f"{path}/{name}{f'_{taken[name]}' * (taken[name] > 0)}", seen
-                )
+                number = f"_{taken[name]}" * (taken[name] > 0)
+                yield from _held(each, f"{path}/{name}{number}", seen)
                 taken[name] += 1
 
 
@@ -295,7 +294,15 @@ def _compile_settings(settings: Any) -> dict[str, Any]:
     found = {name: settings[name] for name in known if settings.get(name) is not None}
     if "optimizer_config" in settings:
         found["optimizer"] = settings["optimizer_config"]
-    return found
+
+    def named(value: Any) -> Any:  # functions of the user's, which metrics look for later
+        if isinstance(value, list):
+            return [named(each) for each in value]
+        if isinstance(value, dict) and value.get("class_name") == "function":  # of Keras's
+            value = value["config"]
+        return CUSTOM.get(value, value) if isinstance(value, str) else value
+
+    return {name: value if name == "optimizer" else named(value) for name, value in found.items()}
 
 
 def reduced(model: Model) -> Any:
@@ -378,7 +385,8 @@ def _notes(model: Model) -> str:
     compiled = None
     if model.compiled is not None:
         try:  # the optimizer as it is now: its rate may have been set
-            compiled = serialize(model.compiled.settings | {"optimizer": model.optimizer})
+            given = model.compiled.settings | {"optimizer": model.optimizer}
+            compiled = serialize(given, {*losses.TABLE, *metrics.TABLE})
         except ValueError as error:
             text = f"what compile was given is not saved, as {error}: compile the loaded model"
             warnings.warn(text, UserWarning, stacklevel=4)

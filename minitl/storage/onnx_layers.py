@@ -436,9 +436,7 @@ TABLE: dict[type, Callable[[OnnxGraph, Any, str], str]] = {
     # 0: as many samples as there are
     k.Reshape: lambda g, layer, x: g.node("Reshape", x, [0, *layer.target_shape]),
     k.Permute: lambda g, layer, x: g.node("Transpose", x, perm=[0, *layer.dims]),
-    k.RepeatVector: lambda g, layer, x: g.node(
-        "Expand", g.node("Unsqueeze", x, [1]), [1, layer.n, 1]
-    ),
+    k.RepeatVector: lambda g, a, x: g.node("Expand", g.node("Unsqueeze", x, [1]), [1, a.n, 1]),
     k.Rescaling: lambda g, layer, x: g.node(
         "Add", g.node("Mul", x, np.float64(layer.scale)), np.float64(layer.offset)
     ),
@@ -450,15 +448,11 @@ writes(*TABLE)(lambda g, layer, x: TABLE[type(layer)](g, layer, g.last(x)))
 # Layers that keep the axes as they stand.
 IN_PLACE: dict[type, Callable[[OnnxGraph, Any, Value], Value]] = {
     k.Activation: lambda g, layer, x: activated(g, layer, layer.activation, x),
-    k.Softmax: lambda g, layer, x: x._replace(
-        name=g.node("Softmax", x.name, axis=x.axis(layer.axis))
-    ),
+    k.Softmax: lambda g, a, x: x._replace(name=g.node("Softmax", x.name, axis=x.axis(a.axis))),
     k.LeakyReLU: lambda g, layer, x: x._replace(
         name=g.node("LeakyRelu", x.name, alpha=float(layer.negative_slope))
     ),
     k.ELU: lambda g, layer, x: x._replace(name=g.node("Elu", x.name, alpha=float(layer.alpha))),
-    k.UpSampling2D: lambda g, layer, x: scaled(
-        g, g.first(x), "nearest", [float(n) for n in layer.size], x
-    ),
+    k.UpSampling2D: lambda g, a, x: scaled(g, g.first(x), "nearest", [*map(float, a.size)], x),
 }
 WRITERS.update(IN_PLACE)

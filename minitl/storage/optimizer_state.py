@@ -7,6 +7,7 @@ list under `optimizer/vars` (`.weights.h5`, `.keras`) or `optimizer_weights` (`.
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,8 @@ def for_keras(compiled: dict[str, Any], by_class: bool = False) -> dict[str, Any
         if isinstance(value, (list, tuple)):
             return [placed(each, module, find) for each in value]
         if isinstance(value, str) and find is not None and value not in ("accuracy", "acc"):
-            value = serialize(find(value))
+            with suppress(ValueError):  # of a function of the user's
+                value = serialize(find(value))
         if not isinstance(value, dict):
             return value
         described = "class_name" in value

@@ -58,7 +58,8 @@ def settings_of(thing: Any, skip: Iterable[str] = ()) -> dict[str, Any]:
     plain = [n for n, p in known.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     names = [n for n in plain[1:] if n not in skip]
     lost = [n for n in names if not hasattr(thing, n) and n not in ("name", "trainable", "dtype")]
-    if lost and getattr(thing, "users", False):  # a layer of the user's
+    own = [c for c in type(thing).__mro__ if not c.__module__.startswith("minitl.")]
+    if lost and getattr(thing, "users", False) and all("get_config" not in vars(c) for c in own):
         keep = f"keep it as self.{lost[0]}, or define get_config"
         cannot = f"the argument {lost[0]!r} of {type(thing).__name__} is not to be found again"
         raise ValueError(f"{cannot}: {keep}")
@@ -75,23 +76,26 @@ def made_of_config(cls: type, config: Mapping[str, Any]) -> Any:
     return cls(**without_idle(config, known, cls.__name__, idle))
 
 
-def serialize(value: Any) -> Any:
-    """`value` as JSON can hold it and `look_up` understands it: functions of minitl by name.
+def serialize(value: Any, taken: Any = None) -> Any:
+    """`value` as JSON can hold it and `look_up` understands it: functions of minitl by name, and
+    the user's own where names that are `taken` are given, which theirs must not be.
 
     >>> serialize((1, None, len))
     Traceback (most recent call last):
     ValueError: <built-in function len> is no part of minitl and cannot be saved by name
     """
     if isinstance(value, (list, tuple)):
-        return [serialize(v) for v in value]
+        return [serialize(v, taken) for v in value]
     if isinstance(value, dict):
-        return {key: serialize(v) for key, v in value.items()}
+        return {key: serialize(v, taken) for key, v in value.items()}
     if isinstance(value, Configurable):
         return {"class_name": type(value).__name__, "config": value.get_config()}
     if callable(value):
         if value in CUSTOM.values():
             return next(name for name, each in CUSTOM.items() if each is value)
-        if not str(getattr(value, "__module__", "")).startswith("minitl."):
+        name = getattr(value, "__name__", "")
+        known = str(getattr(value, "__module__", "")).startswith("minitl.")
+        if not known and (taken is None or name in taken or not name.isidentifier()):
             raise ValueError(f"{value!r} is no part of minitl and cannot be saved by name")
         return value.__name__
     return value.tolist() if hasattr(value, "tolist") else value  # NumPy's numbers as Python's

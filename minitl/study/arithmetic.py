@@ -324,18 +324,20 @@ def kernel(name: str, cases: Any, outputs: dict[str, str], **more: Any) -> Part:
 
 
 OF_A_CONVOLUTION = windows("x", "kernel", "bias", "geometry")
+_given, _found = windows("g", "kernel", "geometry"), {"y": "", "da": "", "db": ""}
+_how: Any = {"slopes": {"da": _slope_a, "db": _slope_b}, "source": ops.multiply}
+_multiply = Part("multiply", multiply, normal(*PAIR_CASES), _found, gradients_too, **_how)
+_how = {"slopes": {"dx": _slope_input}}
+_input_gradient = kernel("conv2d_input_gradient", _given, {"dx": "N H W C"}, **_how)
+_given, _how = windows("x", "g", "geometry"), {"slopes": {"dkernel": _slope_kernel}}
+_kernel_gradient = kernel("conv2d_kernel_gradient", _given, {"dkernel": "KH KW C F"}, **_how)
+_found, _how = {"columns": "N*OH*OW KH*KW*C"}, {"source": "kernels/fast/im2col.py conv2d"}
+_im2col = Part("im2col", columns, windows("x", "geometry"), _found, **_how)
+_found = {"y": "N OH OW F", "compiled": ""}
+_how = {"source": "kernels/fast/few_channels.py conv2d"}
+_correlate = Part("correlate", correlate, in_windows, _found, compiled, **_how)
 PARTS: dict[int, tuple[Part, ...]] = {
-    1: (
-        Part(
-            "multiply",
-            multiply,
-            normal(*PAIR_CASES),
-            {"y": "", "da": "", "db": ""},
-            gradients_too,
-            slopes={"da": _slope_a, "db": _slope_b},
-            source=ops.multiply,
-        ),
-    ),
+    1: (_multiply,),
     2: (Part("backward", autograd.backward, normal(*TAPE_CASES), {"da": "", "db": ""}, on_tape),),
     3: (kernel("softmax_cross_entropy", probabilities, {"losses": "N", "p": "N m"}),),
     4: (
@@ -345,45 +347,14 @@ PARTS: dict[int, tuple[Part, ...]] = {
         kernel("bias_gradient", normal(*G_CASES), {"db": "F"}),
     ),
     5: (kernel("conv2d", OF_A_CONVOLUTION, {"y": "N OH OW F"}),),
-    6: (
-        kernel(
-            "conv2d_input_gradient",
-            windows("g", "kernel", "geometry"),
-            {"dx": "N H W C"},
-            slopes={"dx": _slope_input},
-        ),
-    ),
-    7: (
-        kernel(
-            "conv2d_kernel_gradient",
-            windows("x", "g", "geometry"),
-            {"dkernel": "KH KW C F"},
-            slopes={"dkernel": _slope_kernel},
-        ),
-    ),
-    8: (
-        Part(
-            "im2col",
-            columns,
-            windows("x", "geometry"),
-            {"columns": "N*OH*OW KH*KW*C"},
-            source="kernels/fast/im2col.py conv2d",
-        ),
-    ),
+    6: (_input_gradient,),
+    7: (_kernel_gradient,),
+    8: (_im2col,),
     9: (
         kernel("max_pool2d_with_winners", pooled, {"y": "N OH OW C", "winners": "N OH OW C"}),
         kernel("max_pool2d_gradient", won, {"dx": "N H W C"}),
     ),
-    10: (
-        Part(
-            "correlate",
-            correlate,
-            in_windows,
-            {"y": "N OH OW F", "compiled": ""},
-            compiled,
-            source="kernels/fast/few_channels.py conv2d",
-        ),
-    ),
+    10: (_correlate,),
     11: (of_winograd(1, "terms[i, k, o] is the factor of d[i] * g[k] in y[o]"),),
     12: (of_winograd(2, "terms[4*i + j, 3*k + l, 2*a + b]: of d[i, j] * g[k, l] in y[a, b]"),),
 }

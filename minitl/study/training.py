@@ -16,6 +16,7 @@ from minitl.applications import vgg16
 from minitl.autograd import Tensor
 from minitl.kernels import reference
 from minitl.metrics import others
+from minitl.naming import snake_case
 from minitl.ops.arrays import sigmoid, tanh
 from minitl.ops.recurrence import LSTMWalk
 from minitl.storage import keras_weights
@@ -163,13 +164,9 @@ def in_batches(made: list[Any], x: Array, batch_size: int) -> Array:
 
 
 def images(rng: Rng) -> Iterator[Case]:
-    for n, size, kinds in (
-        (4, 2, CHAINS[0][:4]),
-        (5, 2, CHAINS[0][:5]),
-        (3, 8, CHAINS[6][:3]),
-        (1, 1, ("conv",)),
-        (6, 4, CHAINS[3][:3]),
-    ):
+    kinds_of = CHAINS[0][:4], CHAINS[0][:5], CHAINS[6][:3], ("conv",), CHAINS[3][:3]
+    sizes = (4, 2), (5, 2), (3, 8), (1, 1), (6, 4)
+    for (n, size), kinds in zip(sizes, kinds_of, strict=True):
         x = rng.standard_normal((n, 8, 8, 3)).astype(np.float32)
         yield "", {"layers": chain(*kinds), "images": x, "batch_size": size}
 
@@ -201,14 +198,9 @@ def heads(*names: str) -> Callable[[Rng], Iterator[Case]]:
 
 
 def judged(rng: Rng) -> Iterator[Case]:
-    for n, m, label in (
-        (4, 2, ""),
-        (9, 3, ""),
-        (30, 5, ""),
-        (12, 4, "a class that nobody is"),
-        (12, 4, "a class that is never predicted"),
-        (3, 3, ""),
-    ):
+    sizes = (4, 2), (9, 3), (30, 5), (12, 4), (12, 4), (3, 3)
+    labels_of = "", "", "", "a class that nobody is", "a class that is never predicted", ""
+    for (n, m), label in zip(sizes, labels_of, strict=True):
         labels, p = rng.integers(0, m, n), rng.dirichlet(np.ones(m), n)
         if label.endswith("is"):
             labels = rng.integers(0, m - 1, n)
@@ -306,122 +298,46 @@ def base(rng: Rng) -> Iterator[Case]:
             yield start, {"names": BASE, "start": start, "decay": decay}
 
 
-PARTS: dict[int, tuple[Part, ...]] = {
-    13: tuple(
-        Part(name, drawn_by(kind), of_shapes, VALUES, spread, source=kind, tolerance=0.03)
-        for name, kind in (
-            ("glorot_uniform", initializers.GlorotUniform),
-            ("he_uniform", initializers.HeUniform),
-        )
-    ),
-    14: (
-        Part(
-            "sgd_update",
-            reference.sgd_update,
-            moving,
-            {"new_w": "", "new_velocity": ""},
-            steps,
-            changes=("w", "velocity"),
-        ),
-    ),
-    15: (
-        Part(
-            "adam_update",
-            adam_update,
-            of_adam,
-            {"new_w": "", "new_m": "", "new_v": ""},
-            adam_steps,
-            changes=("w",),
-            source=optimizers.Adam.update,
-        ),
-    ),
-    16: (
-        Part(
-            "read_weights", keras_weights.read, weight_files, {"names": "", "arrays": ""}, from_file
-        ),
-    ),
-    17: (
-        Part(
-            "build",
-            lambda shape: vgg16.VGG16(False, None, None, shape),
-            shapes,
-            {"names": "", "outputs": "", "weights": "", "activations": ""},
-            looked_at,
-            source=vgg16.VGG16,
-        ),
-    ),
-    18: (
-        Part("cut", frozen_count, cuts, {"count": ""}, source=cut.find_cut),
-        Part(
-            "features",
-            in_batches,
-            images,
-            {"F": "N D"},
-            source=features.extract_features,
-            tolerance=1e-5,
-        ),
-    ),
-    19: (
-        Part(
-            "head",
-            head,
-            heads("kernel", "bias", "F", "targets", "l2"),
-            {"loss": "", "dkernel": "D m", "dbias": "m"},
-            source=optimum.head_loss,
-        ),
-        Part(
-            "solve",
-            lambda f, targets, l2: optimum.solve_head(f, targets, l2)[:2],
-            heads("F", "targets", "l2"),
-            {"kernel": "D m", "bias": "m"},
-            at_optimum,
-            source=optimum.solve_head,
-            tolerance=1e-3,
-        ),
-    ),
-    20: (
-        Part(
-            "accuracy",
-            metric(metrics.CategoricalAccuracy),
-            judged,
-            {"share": ""},
-            source=metrics.CategoricalAccuracy,
-        ),
-        Part(
-            "f1",
-            metric(others.F1Score),
-            judged,
-            {"f1": "m"},
-            source=others.FBetaScore,
-            tolerance=1e-6,
-        ),
-    ),
-    21: (
-        Part(
-            "unfreeze",
-            unfreeze,
-            base,
-            {"learns": "", "rates": ""},
-            after_unfreezing,
-            meaning=dict.fromkeys(("learns", "rates"), f"of the layers {', '.join(BASE)}"),
-            source=stages.fine_tune,
-        ),
-    ),
-    22: (
-        Part(
-            "lstm_step",
-            lstm_step,
-            lstm_cases,
-            {
-                "h": "N U",
-                "c": "N U",
-                "dz": "N 4U",
-                "dh_before": "N U",
-                "dc_before": "N U",
-                "dR": "U 4U",
-            },
-            one_step,
-            source=LSTMWalk,
-        ),
-    ),
-}
+PARTS: dict[int, tuple[Part, ...]] = {}
+
+
+def part(stage: int, *given: Any, **more: Any) -> None:
+    """One more function for a stage."""
+    PARTS[stage] = (*PARTS.get(stage, ()), Part(*given, **more))
+
+
+def named(*results: str) -> dict[str, str]:
+    """Results of which the axes have no names."""
+    return dict.fromkeys(results, "")
+
+
+for _kind in (initializers.GlorotUniform, initializers.HeUniform):
+    how: Any = {"source": _kind, "tolerance": 0.03}
+    part(13, snake_case(_kind.__name__), drawn_by(_kind), of_shapes, VALUES, spread, **how)
+new, how = named("new_w", "new_velocity"), {"changes": ("w", "velocity")}
+part(14, "sgd_update", reference.sgd_update, moving, new, steps, **how)
+new, how = named("new_w", "new_m", "new_v"), {"changes": ("w",), "source": optimizers.Adam.update}
+part(15, "adam_update", adam_update, of_adam, new, adam_steps, **how)
+part(16, "read_weights", keras_weights.read, weight_files, named("names", "arrays"), from_file)
+seen = named("names", "outputs", "weights", "activations")
+vgg = vgg16.VGG16
+part(17, "build", lambda shape: vgg(False, None, None, shape), shapes, seen, looked_at, source=vgg)
+part(18, "cut", frozen_count, cuts, named("count"), source=cut.find_cut)
+how = {"source": features.extract_features, "tolerance": 1e-5}
+part(18, "features", in_batches, images, {"F": "N D"}, **how)
+found = {"loss": "", "dkernel": "D m", "dbias": "m"}
+given = heads("kernel", "bias", "F", "targets", "l2")
+part(19, "head", head, given, found, source=optimum.head_loss)
+found, given = {"kernel": "D m", "bias": "m"}, heads("F", "targets", "l2")
+how = {"source": optimum.solve_head, "tolerance": 1e-3}
+solved: Any = lambda f, targets, l2: optimum.solve_head(f, targets, l2)[:2]  # noqa: E731
+part(19, "solve", solved, given, found, at_optimum, **how)
+right: Any = metrics.CategoricalAccuracy
+part(20, "accuracy", metric(right), judged, named("share"), source=right)
+how = {"source": others.FBetaScore, "tolerance": 1e-6}
+part(20, "f1", metric(others.F1Score), judged, {"f1": "m"}, **how)
+found, of_layers = named("learns", "rates"), f"of the layers {', '.join(BASE)}"
+how = {"meaning": dict.fromkeys(found, of_layers), "source": stages.fine_tune}
+part(21, "unfreeze", unfreeze, base, found, after_unfreezing, **how)
+found = {"h": "N U", "c": "N U", "dz": "N 4U", "dh_before": "N U", "dc_before": "N U"}
+part(22, "lstm_step", lstm_step, lstm_cases, found | {"dR": "U 4U"}, one_step, source=LSTMWalk)

@@ -18,16 +18,14 @@ from minitl.models.arguments import guard
 from minitl.transfer.choosing import Weights
 from minitl.transfer.optimum import Head
 
+OF_B0 = ("block4a_expand_activation", "block6a_expand_activation", "top_activation")
 # From below upwards: edges and textures, parts, objects.
 LEVELS = {
     "vgg16": ("block3_pool", "block4_pool", "block5_pool"),
     "vgg19": ("block3_pool", "block4_pool", "block5_pool"),
     "resnet50": ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
     "mobilenet_v2": ("block_6_expand_relu", "block_13_expand_relu", "out_relu"),
-    "efficientnet_b0": (
-        *("block4a_expand_activation", "block6a_expand_activation"),
-        "top_activation",
-    ),
+    "efficientnet_b0": OF_B0,
 }
 POOLS = {"avg": GlobalAveragePooling2D, "max": GlobalMaxPooling2D, "flat": Flatten}
 POOLING = ("auto", "avg", "max", "avg+max", "flat")

@@ -53,6 +53,11 @@ ALLOWED = {
         for name in ("DepthwiseConv2D", "SeparableConv2D", "SeparableConvolution2D")
         for what in ("initializer", "regularizer")
     },
+    **{
+        (f"layers.{name}", what): "those of Conv2D; its others do nothing unless None, or 1"
+        for name in ("Conv2DTranspose", "Convolution2DTranspose")
+        for what in ("*",)
+    },
     ("layers.LSTM", "zero_output_for_mask"): "among Keras's **kwargs",
     ("layers.GRU", "zero_output_for_mask"): "among Keras's **kwargs",
     ("Model.save", "include_optimizer"): "among Keras's **kwargs",
@@ -92,6 +97,7 @@ LACKING = {
     "sparse ragged tensor input_tensor optional": "an input is an array",
     "use_ema ema_momentum ema_overwrite_frequency": "averages of weights",
     "gradient_accumulation_steps": "a step is a batch",
+    "output_padding": "Conv2DTranspose has the size that Keras takes by itself",
     "antialias fill_mode fill_value pad_to_aspect_ratio": "Resizing crops, or stretches",
     "from_sorted_ids": "of a top-k accuracy of indices",
     "input_axes output_axes": "of initializers; a kernel's inputs stand before its outputs",

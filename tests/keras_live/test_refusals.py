@@ -45,10 +45,6 @@ REFUSED = {
     "other optimizers": (lambda k: k.optimizers.get("ftrl"), "unknown optimizer"),
     "other losses": (lambda k: k.losses.get("ctc"), "unknown loss"),
     "NaN in the data": (lambda k: fit(k, BAD, Y), "NaN"),
-    "steps of arrays": (
-        lambda k: fit(k, X, Y, steps_per_epoch=1),
-        "steps are for iterables of batches",
-    ),
     "an input under another name": (
         lambda k: k.Model({"a": (x := k.Input((2,), name="b"))}, k.layers.Dense(1)(x)),
         "'a' has the name 'b'",

@@ -46,6 +46,11 @@ CASES: dict[str, list[tuple]] = {
         (lambda: layers.DepthwiseConv2D(3, bias_initializer="random_normal"), IMAGES),
         (lambda: layers.DepthwiseConv2D(2, 2, "same", 2, activation="tanh"), IMAGES),
     ],
+    "Conv2DTranspose": [
+        (lambda: layers.Conv2DTranspose(2, 3, bias_initializer="random_normal"), IMAGES),
+        (lambda: layers.Conv2DTranspose(2, (2, 3), (3, 2), activation="tanh"), IMAGES),
+        (lambda: layers.Conv2DTranspose(4, 3, 2, "same", use_bias=False), IMAGES),
+    ],
     "SeparableConv2D": [(lambda: layers.SeparableConv2D(2, 3, depth_multiplier=2), IMAGES)],
     "Conv1D": [
         (lambda: layers.Conv1D(2, 3, padding="causal"), STEPS),

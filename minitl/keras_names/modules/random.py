@@ -10,9 +10,10 @@ import numpy as np
 
 from minitl import config, initializers, ops
 from minitl.layers import written
-from minitl.naming import attributes_of
+from minitl.layers.regularization import Dropout
+from minitl.naming import Fraction, attributes_of
 
-__all__ = ["SeedGenerator", "normal", "randint", "uniform"]
+__all__ = ["SeedGenerator", "dropout", "normal", "randint", "truncated_normal", "uniform"]
 
 __getattr__ = attributes_of("minitl.random", {})
 
@@ -29,12 +30,22 @@ class SeedGenerator:
         return int(self._numbers.integers(2**31))
 
 
+def _seed(seed: Any) -> int:
+    """The number that is meant; what draws in a layer of the user's is not kept."""
+    seed = seed.next() if isinstance(seed, SeedGenerator) else seed
+    written.drawn.set(written.drawn.get() + 1)
+    return config.next_seed() if seed is None else int(seed)
+
+
+def dropout(inputs: Any, rate: Fraction, noise_shape: Any = None, seed: Any = None) -> Any:
+    """What the layer Dropout does in training."""
+    layer = Dropout(rate, noise_shape, _seed(seed))
+    return layer(inputs, training=True, rng=layer.generator(None))
+
+
 def _drawn(kind: str, low: Any, high: Any, shape: Any, dtype: Any, seed: Any) -> Any:
     """What an initializer draws of this shape."""
-    seed = seed.next() if isinstance(seed, SeedGenerator) else seed
-    written.drawn.set(written.drawn.get() + 1)  # what draws in a layer of the user's is not kept
-    seed = config.next_seed() if seed is None else int(seed)
-    draw = getattr(initializers, kind)(float(low), float(high), seed)
+    draw = getattr(initializers, kind)(float(low), float(high), _seed(seed))
     return ops.convert_to_tensor(draw(tuple(shape), dtype or config.floatx()))
 
 
@@ -43,6 +54,13 @@ def normal(
 ) -> Any:
     """Normal numbers."""
     return _drawn("RandomNormal", mean, stddev, shape, dtype, seed)
+
+
+def truncated_normal(
+    shape: Any, mean: float = 0.0, stddev: float = 1.0, dtype: Any = None, seed: Any = None
+) -> Any:
+    """Normal numbers, none farther from the mean than two deviations."""
+    return _drawn("TruncatedNormal", mean, stddev, shape, dtype, seed)
 
 
 def uniform(

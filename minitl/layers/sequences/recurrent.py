@@ -116,7 +116,8 @@ class Recurrent(RandomLayer, input_rank=3, supports_masking=True):
         **others: Any,
     ) -> Any:
         if others.pop("initial_state", None) is not None:
-            raise TypeError(f"{self} takes no 'initial_state': it starts from a state of zeros")
+            zeros = f"{self} takes no 'initial_state': it starts from a state of zeros"
+            raise TypeError(f"{zeros}. Let each step see that state: RepeatVector, Concatenate")
         others = {name: value for name, value in others.items() if value is not None}
         return super().__call__(x, *more, training=training, rng=rng, **others)
 
