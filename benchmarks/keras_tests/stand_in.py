@@ -456,8 +456,7 @@ def look_for(module: str, name: str) -> Any:
             refusal = refusal or error
     if refusal is not None:
         return Absent(name, refusal)
-    assert first is not None
-    return Absent(name, first)
+    return Absent(name, first or AttributeError(f"{module}.{name}"))
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
