@@ -20,17 +20,16 @@ def add_to(commands: Any) -> None:
         action = add_command(actions, run)
         numbers = list(texts.all_texts())
         action.add_argument("stage", metavar="STAGE", type=int, choices=numbers, help="1 to 23")
-        _add_folder(action)
-        if run in (start, hint):
-            option(action, "--language", None, "of the text", "en", choices=("en", "zh"))
+        _add_folder(action, argparse.SUPPRESS)  # what stands before the action holds
+        if run is not solution:
+            option(action, "--language", None, "of what is told", "en", choices=("en", "zh"))
         if run is check:
             flag(action, "--no-network", "leave out the real network, which takes up to a minute")
-        elif run is hint:
-            flag(action, "--again", "all those that were given, from the first")
 
 
-def _add_folder(parser: Any) -> None:
-    option(parser, "--dir", "DIR", "where the learner's files are", "study", type=Path)
+def _add_folder(parser: Any, default: Any = Path("study")) -> None:
+    text = "where the learner's files are (default: study)"
+    parser.add_argument("--dir", metavar="DIR", help=text, type=Path, default=default)
 
 
 def show(arguments: argparse.Namespace) -> None:
@@ -58,23 +57,21 @@ def start(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Check a stage, then run the real network with it."""
-    if not process.check_file(arguments.dir, arguments.stage, not arguments.no_network):
+    stage, language = arguments.stage, arguments.language
+    if not process.check_file(arguments.dir, stage, not arguments.no_network, language):
         sys.stdout.flush()
         sys.exit(1)
-    print(f"stage {arguments.stage} is done")
+    print(texts.said(f"stage {stage} is done", language))
 
 
 def hint(arguments: argparse.Namespace) -> None:
     """Give the next hint of a stage; after the last one they begin anew."""
     hints = texts.all_texts(arguments.language)[arguments.stage].hints
     kept = arguments.dir / ".hints" / str(arguments.stage)
-    given = int(kept.read_text()) if kept.exists() else 0
-    first, last = (0, given) if arguments.again else (given % len(hints), given % len(hints) + 1)
-    for number in range(first, min(last, len(hints))):
-        print(f"{number + 1} of {len(hints)}: {hints[number]}")
-    if not arguments.again:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(str(last))
+    number = int(kept.read_text()) % len(hints) if kept.exists() else 0
+    print(f"{number + 1} of {len(hints)}: {hints[number]}")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(str(number + 1))
 
 
 def solution(arguments: argparse.Namespace) -> None:

@@ -6,4 +6,5 @@ from pathlib import Path
 from minitl.study.process import inside
 
 if __name__ == "__main__":  # the reference in docs/ imports every file
-    sys.exit(inside(int(sys.argv[1]), Path(sys.argv[2]), "--only-checks" not in sys.argv))
+    number, folder, language = sys.argv[1:4]
+    sys.exit(inside(int(number), Path(folder), "--only-checks" not in sys.argv, language))

@@ -14,7 +14,7 @@ from minitl import autograd, ops
 from minitl.autograd import Tensor
 from minitl.kernels import reference
 from minitl.kernels.geometry import Geometry, sliding
-from minitl.study.results import Array, Case, Part
+from minitl.study.results import Array, Case, Part, WrongNumber
 
 Rng = np.random.Generator
 
@@ -69,9 +69,13 @@ def normal(*shapes: dict[str, Any]) -> Callable[[Rng], Iterator[Case]]:
 
     def cases(rng: Rng) -> Iterator[Case]:
         for case in shapes:
-            named = {n: v for n, v in case.items() if n != "label"}
-            drawn = {n: rng.standard_normal(v) if type(v) is tuple else v for n, v in named.items()}
-            yield case.get("label", ""), drawn
+            given = dict(case)
+            label = given.pop("label", "")
+            kind = np.float32 if label == "float32" else np.float64
+            for name, value in case.items():
+                if type(value) is tuple:
+                    given[name] = rng.standard_normal(value).astype(kind)
+            yield label, given
 
     return cases
 
@@ -87,13 +91,22 @@ def multiply(a: Array, b: Array) -> tuple[Array, Callable[[Array], Any]]:
 
 def gradients_too(function: Any, *, g: Array, **given: Any) -> tuple[Any, ...]:
     """y of a function that returns (y, gradient), and what gradient(g) gives."""
-    y, gradient = function(*given.values())
-    return y, *gradient(g)
+    found = function(*given.values())
+    if not isinstance(found, tuple):
+        raise WrongNumber("one result, expected y and a function `gradient`")
+    return found[0], *found[-1](g)
 
 
 def on_tape(function: Any, tape: Callable[..., Tensor], a: Array, b: Array) -> tuple[Any, ...]:
     inputs = [Tensor(a, requires_grad=True), Tensor(b, requires_grad=True)]
-    return tuple(function(tape(*inputs), inputs))
+    if tape is TAPES[FROM_RESULT]:
+        inputs[0] = inputs[0] * 1.0
+    y: Any = tape(*inputs)
+    node, edges = y.node, y.node.edges
+    found = tuple(function(y, inputs))
+    if function is not autograd.backward and (y.node is not node or node.edges is not edges):
+        raise WrongNumber("the gradients, but y.node is not what it was: do not change tensors")
+    return found
 
 
 def repeated(step: Callable[[Tensor], Tensor], times: int) -> Callable[..., Tensor]:
@@ -111,6 +124,7 @@ def _diamond(a: Tensor, b: Tensor) -> Tensor:
     return (d * c + d).sum()
 
 
+FROM_RESULT = "a is no leaf, but a result itself"
 TAPES: dict[str, Callable[..., Tensor]] = {
     "y = sum of a * b": lambda a, b: (a * b).sum(),
     "a is used twice: a + a": lambda a, b: (a + a + b).sum(),
@@ -118,7 +132,10 @@ TAPES: dict[str, Callable[..., Tensor]] = {
     "a result is used by several": _diamond,
     "y does not depend on b": lambda a, b: (a * 3.0).sum(),
     "constants take part": lambda a, b: (a * np.ones((3, 4)) - b / 2.0).sum(),
-    "twenty-five doublings, x + x": repeated(lambda x: 0.5 * (x + x), 25),
+    FROM_RESULT: lambda a, b: (a * b + a).sum(),
+    "25 doublings: 2^25 ways, if what is not complete is passed on": repeated(
+        lambda x: 0.5 * (x + x), 25
+    ),
     "a chain of 3,000 steps": repeated(lambda x: x + 0.001, 3000),
 }
 
@@ -131,10 +148,13 @@ def probabilities(rng: Rng) -> Iterator[Case]:
         (5, 10, 3, ""),
         (2, 4, 1000, "logits of 1,000"),
         (3, 4, -1000, "logits of -1,000"),
+        (3, 4, 1, "rows that are 1,000 apart"),
         (3, 5, 1, "float32"),
     ):
         logits = rng.standard_normal((n, m))
         logits = logits * size if size > 0 else logits + size
+        if "apart" in label:
+            logits += 1000 * np.arange(n)[:, np.newaxis]
         targets = np.eye(m)[rng.integers(0, m, n)]
         if label == "soft targets":
             targets = rng.dirichlet(np.ones(m), n)
@@ -254,13 +274,16 @@ PAIR_CASES = [{"a": a, "b": b, "g": np.broadcast_shapes(a, b)} for a, b in PAIRS
 TAPE_CASES = [{"label": n, "tape": t, "a": (3, 4), "b": (3, 4)} for n, t in TAPES.items()]
 DENSE_CASES = [
     {"x": (n, d), "kernel": (d, m), "bias": None if n == 5 else (m,), "g": (n, m)}
+    | {"label": "float32" * (n == 6)}
     for n, d, m in DENSE
 ]
-G_CASES = [{"g": shape} for shape in ((3, 3), (4, 2), (2, 3, 4, 5), (1, 6), (2, 1, 5, 3))]
+G_SHAPES = ((3, 3), (4, 2), (2, 3, 4, 5), (1, 6), (2, 1, 5, 3))
+G_CASES: list[dict[str, Any]] = [{"g": shape} for shape in G_SHAPES]
+G_CASES += [{"g": (4, 3), "label": "float32"}]
 
 
 def of_dense(*names: str) -> Callable[[Rng], Iterator[Case]]:
-    return normal(*({name: case[name] for name in names} for case in DENSE_CASES))
+    return normal(*({name: case[name] for name in (*names, "label")} for case in DENSE_CASES))
 
 
 def of_winograd(axes: int, meaning: str) -> Part:
@@ -302,35 +325,15 @@ def won(rng: Rng) -> Iterator[Case]:
         yield label, {"g": g, "winners": winners, "geometry": given["geometry"]}
 
 
-def _slope_a(s: Array, a: Array, b: Array, g: Array) -> float:
-    return np.vdot(g, (a + s) * b)
-
-
-def _slope_b(s: Array, a: Array, b: Array, g: Array) -> float:
-    return np.vdot(g, a * (b + s))
-
-
-def _slope_input(s: Array, g: Array, kernel: Array, geometry: Geometry) -> float:
-    return np.vdot(g, reference.conv2d(s, kernel, None, geometry))
-
-
-def _slope_kernel(s: Array, x: Array, g: Array, geometry: Geometry) -> float:
-    return np.vdot(g, reference.conv2d(x, s, None, geometry))
-
-
 def kernel(name: str, cases: Any, outputs: dict[str, str], **more: Any) -> Part:
     """A part that is a kernel of minitl's, with its name and arguments."""
     return Part(name, getattr(reference, name), cases, outputs, **more)
 
 
 OF_A_CONVOLUTION = windows("x", "kernel", "bias", "geometry")
-_given, _found = windows("g", "kernel", "geometry"), {"y": "", "da": "", "db": ""}
-_how: Any = {"slopes": {"da": _slope_a, "db": _slope_b}, "source": ops.multiply}
+_found = {"y": "", "da": "", "db": ""}
+_how: Any = {"source": ops.multiply}
 _multiply = Part("multiply", multiply, normal(*PAIR_CASES), _found, gradients_too, **_how)
-_how = {"slopes": {"dx": _slope_input}}
-_input_gradient = kernel("conv2d_input_gradient", _given, {"dx": "N H W C"}, **_how)
-_given, _how = windows("x", "g", "geometry"), {"slopes": {"dkernel": _slope_kernel}}
-_kernel_gradient = kernel("conv2d_kernel_gradient", _given, {"dkernel": "KH KW C F"}, **_how)
 _found, _how = {"columns": "N*OH*OW KH*KW*C"}, {"source": "kernels/fast/im2col.py conv2d"}
 _im2col = Part("im2col", columns, windows("x", "geometry"), _found, **_how)
 _found = {"y": "N OH OW F", "compiled": ""}
@@ -347,8 +350,8 @@ PARTS: dict[int, tuple[Part, ...]] = {
         kernel("bias_gradient", normal(*G_CASES), {"db": "F"}),
     ),
     5: (kernel("conv2d", OF_A_CONVOLUTION, {"y": "N OH OW F"}),),
-    6: (_input_gradient,),
-    7: (_kernel_gradient,),
+    6: (kernel("conv2d_input_gradient", windows("g", "kernel", "geometry"), {"dx": "N H W C"}),),
+    7: (kernel("conv2d_kernel_gradient", windows("x", "g", "geometry"), {"dkernel": "KH KW C F"}),),
     8: (_im2col,),
     9: (
         kernel("max_pool2d_with_winners", pooled, {"y": "N OH OW C", "winners": "N OH OW C"}),

@@ -316,9 +316,9 @@ def _agree(what: str, mine: Any, right: Any, most: float = 1e-3) -> Iterator[str
         raise ArithmeticError("that is more than rounding")
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+def _timed(work: Callable[..., Any], *given: Any) -> tuple[Any, float]:
     started = time.perf_counter()
-    return work(), time.perf_counter() - started
+    return work(*given), time.perf_counter() - started
 
 
 def _gate(names: Names, base: Any, x: Array, labels: Array) -> Iterator[str]:
@@ -335,9 +335,7 @@ def _tape(names: Names, base: Any, x: Array, labels: Array) -> Iterator[str]:
     model, found = whole_model(base), []
     for walk in (autograd.backward, names["backward"]):
         y = losses.SparseCategoricalCrossentropy()(labels[6:10], model(x[6:10]))
-        started = time.perf_counter()
-        gradients = walk(y, model.trainable_weights)
-        found.append((gradients, time.perf_counter() - started))
+        found.append(_timed(walk, y, model.trainable_weights))
     (right, fast), (mine, slow) = found
     what = f"gradients of VGG16's {len(right)} weights by your walk over its tape"
     yield from _agree(what, mine, right)
@@ -427,7 +425,7 @@ def _of_head(names: Names, base: Any, x: Array, labels: Array) -> Iterator[str]:
     right = solve_head(f, labels, 0.01)
     loss = head_loss(f, labels, kernel, bias, 0.01)
     yield f"L(W, b) on F of VGG16 {f.shape}: yours {loss:.8f}, the optimum {right.loss:.8f}"
-    yield from _agree("it", loss, right.loss)
+    yield from _agree("the loss", loss, right.loss)
 
 
 def _counted(names: Names, base: Any, x: Array, labels: Array) -> Iterator[str]:
@@ -436,7 +434,7 @@ def _counted(names: Names, base: Any, x: Array, labels: Array) -> Iterator[str]:
     mine = float(names["accuracy"](labels, p)), np.asarray(names["f1"](labels, p))
     yield f"accuracy {mine[0]:.3f}, F1 {mine[1].round(3)} of VGG16's predictions"
     right = np.mean(p.argmax(1) == labels), others.F1Score()(labels, p)
-    yield from _agree("both", mine, right)
+    yield from _agree("accuracy and F1", mine, right)
 
 
 def _tuned(names: Names, base: Any, x: Array, labels: Array) -> Iterator[str]:

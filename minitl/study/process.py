@@ -18,15 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from minitl.storage.atomic import writing
 from minitl.study import arithmetic, network, training
 from minitl.study.checks import check, told
 from minitl.study.results import Part
-from minitl.study.texts import Text, all_texts
+from minitl.study.texts import Text, all_texts, said
 
 PARTS = arithmetic.PARTS | training.PARTS
 # Seconds of computing. In the network kernels may have to be compiled first; `network.SECONDS`
 # bounds what a learner's slow function takes of it.
-FOR_CHECKS, FOR_NETWORK = 60, 240
+FOR_CHECKS, FOR_NETWORK = 30, 240
 LONGEST = 600  # seconds by the clock, for what does not even compute
 
 
@@ -41,11 +42,16 @@ def file_of(folder: Path, text: Text) -> Path:
 
 def done(folder: Path) -> dict[int, bool]:
     """The stages whose check has passed, and whether their files are still what they were."""
-    texts = all_texts()
+    texts, kept = all_texts(), _kept(folder)
+    return {int(n): _digest(file_of(folder, texts[int(n)])) == d for n, d in kept.items()}
+
+
+def _kept(folder: Path) -> dict[str, str]:
+    """What `done.json` holds: stages and the digests of their files."""
     try:
         kept = json.loads((folder / "done.json").read_text("utf-8"))
-        return {int(n): _digest(file_of(folder, texts[int(n)])) == d for n, d in kept.items()}
-    except (OSError, ValueError, LookupError, AttributeError):
+        return {n: d for n, d in kept.items() if int(n) in all_texts()}
+    except (OSError, ValueError, AttributeError):
         return {}
 
 
@@ -53,12 +59,12 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
-def check_file(folder: Path, number: int, run_network: bool = True) -> bool:
+def check_file(folder: Path, number: int, run_network: bool = True, language: str = "en") -> bool:
     """Check a stage's file in a process of its own; whether all is right."""
     path = file_of(folder, all_texts()[number])
     if number in PARTS and not path.exists():
         raise FileNotFoundError(f"{path} is not there: `minitl study start {number}` writes it")
-    command = [sys.executable, "-m", "minitl.study", str(number), str(folder)]
+    command = [sys.executable, "-m", "minitl.study", str(number), str(folder), language]
     sys.stdout.flush()
     process = subprocess.Popen([*command, *["--only-checks"] * (not run_network)])
     try:
@@ -70,15 +76,18 @@ def check_file(folder: Path, number: int, run_network: bool = True) -> bool:
         process.kill()
         process.wait()
     if code == 0:
-        place = folder / "done.json"
-        kept = json.loads(place.read_text("utf-8")) if done(folder) else {}
-        place.write_text(json.dumps(kept | {str(number): _digest(path)}), "utf-8")
+        with writing(folder / "done.json") as file:  # whole: other checks may read it
+            json.dump(_kept(folder) | {str(number): _digest(path)}, file)
     return code == 0
 
 
-def inside(number: int, folder: Path, run_network: bool = True) -> int:
+def inside(number: int, folder: Path, run_network: bool = True, language: str = "en") -> int:
     """Check the functions, then run the network; print what is found; 0 when all is right."""
     text = all_texts()[number]
+
+    def say(line: str, mark: str = "") -> None:
+        print(mark + said(line, language).replace("\n", "\n" + " " * len(mark)), flush=True)
+
     try:
         _limit(FOR_CHECKS)
         names = _everything(folder) if number not in PARTS else load(file_of(folder, text))
@@ -86,20 +95,20 @@ def inside(number: int, folder: Path, run_network: bool = True) -> int:
         for part in PARTS.get(number, ()):
             with np.errstate(all="ignore"):
                 found = check(part, names, text.examples(part.name), text.symptoms)
-            print(f"{part.name}: {'WRONG' if found else 'right'}", flush=True)
+            say(f"{part.name}: {'WRONG' if found else 'right'}")
             for finding in found:
-                print("  - " + finding.replace("\n", "\n    "), flush=True)
+                say(finding, "  - ")
             wrong = wrong or bool(found)
         if wrong or not run_network:
             return int(wrong)
         _limit(FOR_NETWORK)
         for line in network.judge(number, names):
-            print(line, flush=True)
+            say(line)
     except OutOfTime as error:
-        print(f"stopped: {told(error)}")
+        say(" ".join([f"stopped: {told(error)}", *getattr(error, "__notes__", ())]))
         return 1
     except (Exception, SystemExit) as error:
-        print(f"wrong: {told(error)}")
+        say(f"wrong: {told(error)}")
         return 1
     finally:
         _limit(0)

@@ -43,8 +43,6 @@ class Part:
         outputs: the names of the results, each with those of its axes: {'y': 'N OH OW F'}.
         call: makes the results of a function and the arguments.
         changes: arguments that the function is to change.
-        slopes: for a result that is a gradient, the loss as a function of a step from where the
-            gradient is taken, and of the arguments: their slope must be the gradient.
         meaning: what a number of a result tells: there a wrong number is a symptom.
         source: the function to read, or 'file name' if its file is slow to import; else `right`.
         tolerance: relative to the largest number, in float64.
@@ -56,7 +54,6 @@ class Part:
     outputs: dict[str, str]
     call: Callable[..., Any] = plainly
     changes: tuple[str, ...] = ()
-    slopes: dict[str, Callable[..., Any]] = field(default_factory=dict)
     meaning: dict[str, str] = field(default_factory=dict)
     source: Any = None
     tolerance: float = 1e-9

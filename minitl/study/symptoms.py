@@ -26,27 +26,24 @@ def symptoms_of(
         return []
     wrong = [run for run, fit in zip(runs, fits, strict=True) if not fit]
     what = f"{name} of {part.name} is wrong in {len(wrong)} of {len(runs)} random cases"
-    found = [
-        *_versions(part, name, runs, known),
-        *_nothing(name, wrong),
-        *_turned(name, wrong, part.tolerance),
-        *_ignored(part, name, wrong, function),
-        *_where(runs, fits),
-        *_entries(part, name, wrong),
-    ]
-    first = f"{what}; {_example(name, wrong[0], part.tolerance)}"
+    found = list(_versions(part, name, runs, known))
+    if not found:  # what is known for certain needs no guesses beside it
+        found = [*_nothing(name, wrong), *_turned(name, wrong, part.tolerance)]
+        found = [*(found or _ignored(part, name, runs, function)), *_where(runs, fits)]
+    found += _entries(part, name, wrong)
+    first = f"{what}; {_example(name, wrong[0])}"
     if name in part.meaning:
         return [Finding(f"{first}: {part.meaning[name]}")]
     return [Finding.plain(first), *dict.fromkeys(found)]
 
 
-def _example(name: str, run: Run, tolerance: float) -> str:
+def _example(name: str, run: Run) -> str:
     right, found = run.right[name], run.found[name]
     if not isinstance(right, Array) or right.dtype.kind not in "fiub":
         return f"expected {right!r:.300}, got {found!r:.300}"
     gap = np.abs(np.asarray(found, np.float64) - right)
-    bad = ~(gap <= tolerance * np.abs(right[np.isfinite(right)]).max(initial=1e-30))
-    at = tuple(int(i[0]) for i in np.nonzero(np.atleast_1d(bad)))[: right.ndim]
+    worst = np.unravel_index(np.argmax(np.where(np.isnan(gap), np.inf, gap)), gap.shape)
+    at = tuple(map(int, worst))
     return f"{name}{list(at)} should be {right[at]:.6g} and is {found[at]:.6g}, for example"
 
 
@@ -95,13 +92,14 @@ def _nothing(name: str, wrong: list[Run]) -> Iterator[Finding]:
 def _turned(name: str, wrong: list[Run], tolerance: float) -> Iterator[Finding]:
     """The right result with another sign, order or direction of axes, factor, summand."""
     pairs = [(np.asarray(run.found[name]), np.asarray(run.right[name])) for run in wrong]
-    if any(r.dtype.kind not in "fi" or f.dtype.kind not in "fi" for f, r in pairs):
+    kinds = {array.dtype.kind for pair in pairs for array in pair}
+    if not kinds <= {"f", "i"} or not all(np.isfinite(f).all() for f, _ in pairs):
         return
     wide = tolerance * 10
     if all(same(f, -r, wide) for f, r in pairs):
         yield Finding(f"{name} has the wrong sign")
         return
-    ndim = pairs[0][1].ndim
+    ndim = pairs[0][1].ndim if len({r.ndim for _, r in pairs}) == 1 else 0
     for order in list(itertools.permutations(range(ndim)))[1:] if ndim <= 4 else []:
         if all(same(f, r.transpose(order), wide) for f, r in pairs):
             yield Finding(f"{name} is right but for the order of its axes, {order}: transposed")
@@ -123,6 +121,8 @@ def _factor(name: str, ratios: list[float], wrong: list[Run]) -> str:
         return f"{name} is {ratios[0]:.4g} times what it should be: a factor too many or too few"
     for key, value in wrong[0].given.items():
         for axis in range(np.ndim(value) if isinstance(value, Array) else 0):
+            if not all(np.ndim(run.given[key]) > axis for run in wrong):
+                break
             sizes = np.array([run.given[key].shape[axis] for run in wrong])
             for text, factor in (("divided", 1 / sizes), ("multiplied", sizes)):
                 if np.allclose(ratios, factor):
@@ -133,12 +133,12 @@ def _factor(name: str, ratios: list[float], wrong: list[Run]) -> str:
 
 
 def _ignored(
-    part: Part, name: str, wrong: list[Run], function: Callable[..., Any]
+    part: Part, name: str, runs: list[Run], function: Callable[..., Any]
 ) -> Iterator[Finding]:
     """Arguments that the right result depends on, and the learner's does not."""
-    for key in wrong[0].given:
+    for key in runs[0].given:
         idle = []
-        for run in wrong[:4]:
+        for run in runs:
             value = run.given[key]
             if not isinstance(value, Array) or value.dtype.kind != "f":
                 continue
@@ -165,10 +165,8 @@ def features(run: Run) -> dict[str, Any]:
         if isinstance(value, Geometry):
             found["strides are (1, 1)"] = value.strides == (1, 1)
             found["there is no padding"] = not any(value.pads)
-            found["padding is the same on all sides"] = len(set(value.pads)) == 1
-            found["the window is square"] = value.window[0] == value.window[1]
+            found["padding is as wide at both ends"] = value.pads[::2] == value.pads[1::2]
             found["the window is 1 x 1"] = value.window == (1, 1)
-            found["the image is square"] = value.size[0] == value.size[1]
             found["windows do not overlap"] = all(
                 s >= w for s, w in zip(value.strides, value.window, strict=True)
             )
@@ -176,38 +174,30 @@ def features(run: Run) -> dict[str, Any]:
             for axis, size in enumerate(value.shape):
                 found[f"{key}.shape[{axis}] is 1"] = size == 1
                 found[f"{key}.shape[{axis}] is even"] = size % 2 == 0
-            found[f"{key} has {value.ndim} axes"] = True
+                found[f"{key}.shape[{axis}] is odd"] = size % 2 == 1
+            found[f"{key} has {value.ndim} axes"] = value.ndim != 1
         else:
             found[f"{key} is None"] = value is None
-            if isinstance(value, (int, float)):
-                found[f"{key} is 0"] = value == 0
-                found[f"{key} is 1"] = value == 1
-    if run.label:
-        found[run.label] = True
-    return found
+    label = {f"of '{run.label}'": True} if run.label else {}
+    return label | {f"where {key}": holds for key, holds in found.items()}
 
 
 def _where(runs: list[Run], fits: list[bool]) -> Iterator[Finding]:
     """What the cases that are right have, and those that are wrong have not, or the reverse."""
     told = [features(run) for run in runs]
-    wrong = len(fits) - sum(fits)
-    for key in dict.fromkeys(key for each in told for key in each) if any(fits) else ():
-        holds = [bool(each.get(key)) for each in told]
-        if holds == fits:
-            yield Finding(f"it is right in all {sum(fits)} cases where {key}, and in no other")
-            return
-        if holds == [not fit for fit in fits]:
-            yield Finding(f"it is wrong in all {wrong} cases where {key}, and in no other")
-            return
-    for key in dict.fromkeys(key for each in told for key in each) if any(fits) else ():
-        holds = [bool(each.get(key)) for each in told]
-        for state, word in ((True, ""), (False, "not ")):
-            inside = [fit for hold, fit in zip(holds, fits, strict=True) if hold is state]
-            if len(inside) > 2 and all(inside):
-                yield Finding(
-                    f"it is right in all {len(inside)} cases where {word}{key}; it fails in others"
-                )
+    keys = dict.fromkeys(key for each in told for key in each) if any(fits) else {}
+    holds = {key: [bool(each.get(key)) for each in told] for key in keys}
+    for key, held in holds.items():
+        for word, wanted in (("right", fits), ("wrong", [not fit for fit in fits])):
+            if held == wanted:
+                cases = f"all {sum(held)} cases" if sum(held) > 1 else "the one case"
+                yield Finding(f"it is {word} in {cases} {key}, and in no other")
                 return
+    for key, held in holds.items():
+        inside = [fit for hold, fit in zip(held, fits, strict=True) if hold]
+        if len(inside) > 2 and all(inside):
+            yield Finding(f"it is right in all {len(inside)} cases {key}; it fails in others")
+            return
 
 
 def _entries(part: Part, name: str, wrong: list[Run]) -> Iterator[Finding]:

@@ -6,6 +6,8 @@ The first line is the title; then come sections. What each is for:
     ## File        Python: signatures, docstrings with an example to check by hand, no solution
     ## Hints       a list, given one after the other
     ## Symptoms    a list of `result = wrong version`: what is told to whose result equals that
+
+`NN-name.zh.md` has task and hints in Chinese, `messages.zh.md` what checks say (`said`).
 """
 
 import ast
@@ -78,3 +80,23 @@ def all_texts(language: str = "en") -> dict[int, Text]:
                 other, sections=texts[other.number].sections | other.sections
             )
     return texts
+
+
+def said(text: str, language: str = "en") -> str:
+    """What a check says, in another language; as it is where there is no translation."""
+    for pattern, other in _messages(language):
+        if found := pattern.fullmatch(text):
+            return other.format(**{n: said(v, language) for n, v in found.groupdict().items()})
+    return text
+
+
+@functools.cache
+def _messages(language: str) -> list[tuple[re.Pattern[str], str]]:
+    path = FOLDER / f"messages.{language}.md"
+    text = path.read_text("utf-8") if path.exists() else ""
+    found = []
+    for row in re.findall(r"(?m)^- (.*?) => (.*)$", text):
+        english, other = (part.replace("\\n", "\n") for part in row)
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(english))
+        found.append((re.compile(pattern, re.S), other))
+    return found

@@ -283,13 +283,11 @@ def of_adam(rng: Rng) -> Iterator[Case]:
 
 
 def shapes(rng: Rng) -> Iterator[Case]:
-    for shape in ((32, 32, 3), (64, 96, 3)):
-        yield "", {"shape": shape}
+    yield from (("", {"shape": shape}) for shape in ((32, 32, 3), (64, 96, 3)))
 
 
 def cuts(rng: Rng) -> Iterator[Case]:
-    for kinds in CHAINS:
-        yield " ".join(kinds), {"layers": chain(*kinds)}
+    yield from ((" ".join(kinds), {"layers": chain(*kinds)}) for kinds in CHAINS)
 
 
 def base(rng: Rng) -> Iterator[Case]:
@@ -320,8 +318,9 @@ new, how = named("new_w", "new_m", "new_v"), {"changes": ("w",), "source": optim
 part(15, "adam_update", adam_update, of_adam, new, adam_steps, **how)
 part(16, "read_weights", keras_weights.read, weight_files, named("names", "arrays"), from_file)
 seen = named("names", "outputs", "weights", "activations")
-vgg = vgg16.VGG16
-part(17, "build", lambda shape: vgg(False, None, None, shape), shapes, seen, looked_at, source=vgg)
+vgg, how = vgg16.VGG16, {"source": vgg16.VGG16}
+built: Any = lambda shape: vgg(False, None, None, shape)  # noqa: E731
+part(17, "build", built, shapes, seen, looked_at, **how)
 part(18, "cut", frozen_count, cuts, named("count"), source=cut.find_cut)
 how = {"source": features.extract_features, "tolerance": 1e-5}
 part(18, "features", in_batches, images, {"F": "N D"}, **how)

@@ -4,6 +4,7 @@ The solutions in `solutions/` are written as a learner would. `mutants.py` makes
 """
 
 import linecache
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +19,15 @@ from minitl.study import all_texts, arithmetic, training
 from minitl.study.checks import check
 from minitl.study.results import Run, copied, same
 from minitl.study.symptoms import versions
+from minitl.study.texts import said
 from tests.study.mutants import mutants
 
 SOLUTIONS = {int(p.name[1:3]): p for p in sorted(Path(__file__).parent.glob("solutions/s*.py"))}
 PARTS = arithmetic.PARTS | training.PARTS
 WRONG = 20  # per stage
+ONLY_LEAVES = """    kept = {id(tensor) for tensor in inputs if tensor.node is None}
+    gradients = {key: g for key, g in gradients.items() if key in kept}
+    found = []"""
 
 
 class Endless(BaseException):
@@ -152,3 +157,60 @@ def test_listed_symptoms_are_wrong_versions(number):
                 )
             )
         assert any(found), (version, told)
+
+
+@pytest.mark.parametrize(
+    "number, right, wrong, told",
+    [
+        (1, ".sum(", ".mean(", "da is a mean over the places"),
+        (1, "return y, gradient", "return gradient", "expected y and a function `gradient`"),
+        (2, "    found = []", ONLY_LEAVES, "'a is no leaf, but a result itself'"),
+        (2, "    return found", "    y.node = None\n    return found", "do not change tensors"),
+        (3, ".max(axis=1, keepdims=True)", ".max()", "it must be each row's own"),
+        (4, "y = x @ kernel", "y = x.astype(np.float64) @ kernel", "y has dtype float64, expected"),
+        (4, "g @ kernel.T", "g @ kernel.reshape(kernel.shape[::-1])", "reshape is not kernel.T"),
+        (5, "    return y", "    return np.maximum(y, 0)", "numbers below zero have become 0"),
+        (5, "(top, bottom), (left, right)", "(0, top + bottom), (0, left + right)", "on each side"),
+        (5, "+= bias", "+= 2 * bias", "the bias is added twice"),
+        (
+            5,
+            "return y",
+            "return y + (0 if bias is None else y**2)",
+            "all 3 cases where bias is None",
+        ),
+    ],
+)
+def test_mistakes_of_students_are_told_what_they_are(number, right, wrong, told):
+    source = SOLUTIONS[number].read_text()
+    assert right in source
+    found = found_in(number, "import numpy as np\n" + source.replace(right, wrong))
+    assert any(told in finding for finding in found), found
+
+
+def test_what_is_told_is_true_of_all_cases():
+    """No argument is said to be idle where the numbers are not finite, or only some cases wrong."""
+    shift = " - logits.max(axis=1, keepdims=True)"
+    found = found_in(3, SOLUTIONS[3].read_text().replace(shift, ""))
+    assert any("is not finite" in finding for finding in found)
+    assert not any("depend" in finding or "added" in finding for finding in found), found
+
+
+def test_an_example_shows_the_number_that_is_most_wrong():
+    changed = "    y[0, 0, 0, 0] += 1e-3\n    y[-1, -1, -1, -1] += 9\n    return y"
+    found = found_in(5, SOLUTIONS[5].read_text().replace("    return y", changed))
+    told = next(finding for finding in found if "random cases" in finding)
+    right, wrong = map(float, re.findall(r"be (\S+) and is (\S+), for", told)[0])
+    assert abs(wrong - right) > 8
+
+
+def test_all_that_is_told_can_be_had_in_chinese():
+    for text in all_texts().values():
+        for _, _, told in text.symptoms:
+            assert said(told, "zh") != told
+    for number, right, wrong in (
+        (4, "x.T @ g", "x @ g"),
+        (5, "+= bias", "-= bias"),
+        (3, "-(", "("),
+    ):
+        for finding in found_in(number, SOLUTIONS[number].read_text().replace(right, wrong)):
+            assert re.search("[\u4e00-\u9fff]", said(finding, "zh")), finding

@@ -75,6 +75,10 @@ def test_a_check_says_what_is_wrong_and_keeps_what_is_right(tmp_path, capfd):
     shutil.copy(SOLUTIONS[4], path)
     assert study("check", 4, "--dir", tmp_path, "--no-network") == 0
     assert process.done(tmp_path) == {4: True}
+    (tmp_path / "done.json").write_text("")  # whatever became of it
+    assert study("--dir", tmp_path, "check", 4, "--no-network", "--language", "zh") == 0
+    assert "第 4 关完成" in capfd.readouterr().out  # the folder holds before the action, too
+    assert process.done(tmp_path) == {4: True}
     path.write_text(path.read_text() + "\n# changed\n")
     assert process.done(tmp_path) == {4: False}
 
@@ -97,8 +101,9 @@ def test_hints_come_one_after_the_other(tmp_path, capsys):
     for _ in range(2):
         study("hint", 5, "--dir", tmp_path)
     assert [line[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2"]
-    study("hint", 5, "--dir", tmp_path, "--again")
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    for _ in range(3):
+        study("hint", 5, "--dir", tmp_path)
+    assert [line[0] for line in capsys.readouterr().out.splitlines()] == ["3", "4", "1"]
 
 
 def test_slow_loops_are_bounded_and_the_rest_is_the_formulas():
