@@ -8,6 +8,6 @@
     python -m benchmarks.table results.json         the README's table
 
 `contest.py` is how others are measured: each contender in a process of its own, one at a time, in
-turns, and no time is reported unless all outputs agree. `networks.py` is what they run: VGG16's
+turns, and no time is reported unless all outputs agree. `contenders.py` is what they run: VGG16's
 layers, the published weights, photographs; `peers.py` says it in each runtime's words.
 """

@@ -10,6 +10,7 @@ from benchmarks.common import arguments_parser, run
 
 NAMES = (
     "forward",
+    "networks",
     "layers",
     "training_step",
     "fine_tuning",

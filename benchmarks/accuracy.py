@@ -16,9 +16,17 @@ import numpy as np
 
 from benchmarks import algorithms, peers, training_step
 from benchmarks.common import Options, Report, main
+from benchmarks.contenders import (
+    Array,
+    Network,
+    build,
+    labels,
+    photographs,
+    published_weights,
+    vgg16,
+)
 from benchmarks.contest import Contender, Ready, alone
 from benchmarks.layers import LAYERS
-from benchmarks.networks import Array, Network, build, labels, photographs, published_weights, vgg16
 from benchmarks.peers import PRECISE, predicting
 from minitl import kernels
 from minitl.kernels import reference

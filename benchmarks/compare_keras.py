@@ -24,8 +24,8 @@ import numpy as np
 
 from benchmarks.accuracy import L2, MAX, relative_l2
 from benchmarks.common import Claim, Options, Report, main, number
+from benchmarks.contenders import Array, colour_photographs, photographs
 from benchmarks.contest import alone, calls_for, timed
-from benchmarks.networks import Array, colour_photographs, photographs
 from benchmarks.peers import NEEDS, keras_and_tensorflow
 from minitl.applications import weights as pretrained
 from minitl.applications.vgg16 import MEAN_BGR, preprocess_input

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.common import Options, Report, main
+from benchmarks.contenders import Network, build, labels, photographs, vgg16
 from benchmarks.contest import compete
-from benchmarks.networks import Network, build, labels, photographs, vgg16
 from benchmarks.peers import training
 
 HEADS = {"softmax": (10,), "Dense(1024) + softmax": (1024, 10)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.common import Options, Report, main
+from benchmarks.contenders import Network, build, labels, photographs
 from benchmarks.contest import compete
-from benchmarks.networks import Network, build, labels, photographs
 from benchmarks.peers import training
 
 

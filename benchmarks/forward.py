@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.common import Options, Report, main
+from benchmarks.contenders import photographs, vgg16
 from benchmarks.contest import Contender, contest
-from benchmarks.networks import photographs, vgg16
 from benchmarks.peers import minitl_predicts, predicting
 
 GOALS = {1: {"ONNX Runtime": 0.55}, 8: {"ONNX Runtime": 0.45, "Keras": 0.36}}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.common import Options, Report, main
+from benchmarks.contenders import Array, Network, labels, photographs
 from benchmarks.contest import Contender, Ready, contest
-from benchmarks.networks import Array, Network, labels, photographs
 from benchmarks.peers import NEEDS, compiled, keras_and_tensorflow
 
 

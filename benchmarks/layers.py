@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks import algorithms
 from benchmarks.common import Options, Report, main
+from benchmarks.contenders import published_weights
 from benchmarks.contest import alternate, check_agreement, timer
-from benchmarks.networks import published_weights
 from minitl.kernels.geometry import sliding
 
 # One layer for each shape: its height and width in images of 224x224.

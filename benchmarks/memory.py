@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from benchmarks import training_step
 from benchmarks.common import Options, Report, main
+from benchmarks.contenders import Array, Network, build, labels, photographs, vgg16
 from benchmarks.contest import Contender, alone
-from benchmarks.networks import Array, Network, build, labels, photographs, vgg16
 from benchmarks.peers import predicting, training
 
 FEW = 32

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Options, Report, main
+from benchmarks.contenders import labels, photographs
 from benchmarks.contest import Disagreement
-from benchmarks.networks import labels, photographs
 from benchmarks.peers import NEEDS, keras_and_tensorflow
 
 AGREE = 1e-2  # relative, of each loss of the history

@@ -1,144 +1,194 @@
-"""What the contenders run: VGG16's layers with the published weights, on photographs.
+"""How long do whole networks take, with the largest of them as they are published?
 
-A `Network` says which of VGG16's blocks, what follows them and which blocks are frozen. Every
-runtime is given the very same arrays: the published kernels and biases of the convolutions, and
-dense layers drawn from one seed.
+Each network's layers, with random weights, are the same arrays for all: minitl's own file for
+ONNX Runtime and OpenVINO, weights by name for Keras, and for PyTorch its own operations, call by
+call along minitl's graph. All must agree before a time is reported.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minitl.applications import weights as pretrained
-from minitl.applications.vgg16 import BLOCKS, preprocess_input
-from minitl.storage.keras_files import read_weights
+from benchmarks.common import Options, Report, cores, main
+from benchmarks.contest import Contender, Ready, contest
+from benchmarks.peers import NEEDS, keras_and_tensorflow
 
-Array = np.ndarray
-Weights = dict[str, tuple[Array, Array]]  # layer: kernel, bias
-
-
-@dataclass(frozen=True)
-class Network:
-    """Blocks of VGG16, then a `joint` to rows ('average', 'flatten' or None), then dense layers.
-
-    The dense layers have `units` outputs each: all but the last with ReLU, the last with softmax.
-    """
-
-    input_shape: tuple[int, ...]  # (H, W, C) or (D,)
-    blocks: tuple[int, ...] = ()
-    joint: str | None = None
-    units: tuple[int, ...] = ()
-    frozen: tuple[int, ...] = ()  # blocks
-
-    def convolutions(self, block: int) -> list[tuple[str, int]]:
-        """The names and filters of a block's convolutions."""
-        count, filters = BLOCKS[block - 1]
-        return [(f"block{block}_conv{i}", filters) for i in range(1, count + 1)]
+NETWORKS = ("VGG16", "VGG19", "ResNet50", "MobileNetV2", "EfficientNetB0")
+GOALS = {"ResNet50": {1: 0.85, 8: 0.75, 32: 0.75}, "VGG19": {8: 0.4}}
+GOALS["VGG16"] = {1: 0.42, 8: 0.32, 32: 0.30}
+SMALL = dict.fromkeys((1, 8, 32), 1.0)
 
 
-def vgg16(size: int) -> Network:
-    """VGG16 without its top, for images of size x size."""
-    return Network((size, size, 3), (1, 2, 3, 4, 5))
+def measure(options: Options) -> Report:
+    repetitions = options.pick(7, 2)
+    report = Report("networks", (__doc__ or "").splitlines()[0], {"repetitions": repetitions})
+    for name in options.pick(NETWORKS, ("ResNet50", "MobileNetV2")):
+        for batch in options.pick((1, 8, 32), (1,)):
+            given = {"name": name, "batch": batch, "size": options.size}
+            contenders = [Contender("minitl", in_minitl, given)]
+            ways = {"ONNX Runtime": in_onnxruntime, "OpenVINO": in_openvino}
+            ways |= {"Keras": in_keras, "PyTorch": in_torch}
+            contenders += [Contender(peer, way, given, NEEDS[peer]) for peer, way in ways.items()]
+            results, report.missing = contest(contenders, repetitions, tolerance=1e-4)
+            case = f"{name}, batch {batch}"
+            for result in results:
+                times = [seconds / batch * 1e3 for seconds in result.seconds]
+                report.add(case, result.name, "ms/image", times, result.note)
+            medians = {r.name: float(np.median(r.seconds)) for r in results if r.name != "minitl"}
+            goal = GOALS.get(name, SMALL).get(batch)
+            report.compare(case, "minitl", min(medians, key=medians.__getitem__), goal=goal)
+    return report
 
 
-def published_weights() -> Weights:
-    """VGG16's convolutions: kernel (3, 3, C, F) and bias (F,) by layer."""
-    layers = read_weights(pretrained.fetch("vgg16", include_top=False)).layers
-    return {name: (arrays[0][1], arrays[1][1]) for name, arrays in layers if arrays}
+def network(package: Any, name: str, size: int) -> Any:
+    """A network of minitl's or Keras's, with its top unless that would be most of its weights."""
+    top = not name.startswith("VGG")
+    found = getattr(package.applications, name)
+    return found(weights=None, include_top=top, input_shape=(size, size, 3))
 
 
-def weights_of(network: Network, seed: int = 0) -> Weights:
-    """Kernel and bias of every layer of a network, in order.
+def prepared(name: str, batch: int, size: int) -> tuple[Any, np.ndarray]:
+    """minitl's network, drawn from one seed, and a batch of images."""
+    import minitl
 
-    Dense kernels are Glorot's, the last one a tenth of it: features of VGG16 are large, and a loss
-    that starts in the flat part of the softmax would hide differences.
-    """
-    found: Weights = {}
-    published = published_weights() if network.blocks else {}
-    height, width, channels = (*network.input_shape, 0, 0)[:3]
-    for block in network.blocks:
-        for name, filters in network.convolutions(block):
-            found[name] = published[name]
-            channels = filters
-        height, width = height // 2, width // 2
-    if len(network.input_shape) == 1:
-        inputs = network.input_shape[0]
-    else:
-        inputs = channels if network.joint == "average" else height * width * channels
-    rng = np.random.default_rng(seed)
-    for i, units in enumerate(network.units, start=1):
-        bound = np.sqrt(6 / (inputs + units)) / (10 if i == len(network.units) else 1)
-        kernel = rng.uniform(-bound, bound, (inputs, units)).astype(np.float32)
-        found[f"dense{i}"] = kernel, np.zeros(units, np.float32)
-        inputs = units
-    return found
+    minitl.utils.set_random_seed(0)
+    images = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
+    return network(minitl, name, size), images
 
 
-def build(package: Any, network: Network) -> Any:
-    """The network as a model of `package`: minitl or keras, the same words in both."""
-    layers = package.layers
-    x = inputs = layers.Input(network.input_shape)
-    for block in network.blocks:
-        for name, filters in network.convolutions(block):
-            trainable = block not in network.frozen
-            x = layers.Conv2D(
-                filters, 3, padding="same", activation="relu", name=name, trainable=trainable
-            )(x)
-        x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
-    if network.joint == "flatten":
-        x = layers.Flatten(name="flatten")(x)
-    if network.joint == "average":
-        x = layers.GlobalAveragePooling2D(name="average")(x)
-    for i, units in enumerate(network.units, start=1):
-        activation = "softmax" if i == len(network.units) else "relu"
-        x = layers.Dense(units, activation=activation, name=f"dense{i}")(x)
-    model = package.models.Model(inputs, x)
-    for name, weights in weights_of(network).items():
-        model.get_layer(name).set_weights(weights)
-    return model
+def in_minitl(name: str, batch: int, size: int) -> Ready:
+    model, x = prepared(name, batch, size)
+    return Ready(lambda: model.predict(x, batch_size=batch, verbose=0))
 
 
-# --- Data ----------------------------------------------------------------------------------------
+def exported(name: str, batch: int, size: int) -> tuple[bytes, np.ndarray]:
+    model, x = prepared(name, batch, size)
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(Path(folder) / "model.onnx", format="onnx")
+        return (Path(folder) / "model.onnx").read_bytes(), x
 
 
-@cache
-def photographs(count: int, size: int, seed: int = 0) -> Array:
-    """Photographs as VGG16 takes them: (count, size, size, 3) float32, BGR, mean subtracted.
+def in_onnxruntime(name: str, batch: int, size: int) -> Ready:
+    import onnxruntime
 
-    Solar cells (the extra `demo`); else pieces of scikit-learn's two photographs.
-    """
-    from minitl.data import resize_images, to_rgb
-
-    try:
-        from minitl.data import elpv
-
-        cells = elpv.load_data()[0]
-        order = np.random.default_rng(seed).permutation(len(cells))
-        chosen = to_rgb(cells[order[:count]])
-    except ImportError:
-        chosen = colour_photographs(count, seed)
-    return preprocess_input(resize_images(chosen, (size, size), "bilinear"))
+    file, x = exported(name, batch, size)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    given = {session.get_inputs()[0].name: x}
+    return Ready(lambda: session.run(None, given)[0])
 
 
-def colour_photographs(count: int, seed: int = 0) -> Array:
-    """Pieces of scikit-learn's two photographs (extra `test`): (count, 300, 300, 3) uint8, RGB."""
-    from sklearn.datasets import load_sample_images
+def in_openvino(name: str, batch: int, size: int) -> Ready:
+    import openvino
 
-    rng = np.random.default_rng(seed)
-    pieces = []
-    for i in range(count):
-        image = load_sample_images().images[i % 2]  # (427, 640, 3)
-        top, left = rng.integers(127), rng.integers(340)
-        pieces.append(image[top : top + 300, left : left + 300])
-    return np.stack(pieces)
+    file, x = exported(name, batch, size)
+    core = openvino.Core()
+    model = core.read_model(file)
+    model.reshape([batch, size, size, 3])
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings["INFERENCE_NUM_THREADS"] = str(cores())
+    compiled = core.compile_model(model, "CPU", settings)
+    return Ready(lambda: compiled([x])[0])
 
 
-def labels(count: int, classes: int = 10, seed: int = 0) -> Array:
-    """One-hot labels (count, classes), drawn from a seed."""
-    return np.eye(classes, dtype=np.float32)[
-        np.random.default_rng(seed).integers(classes, size=count)
-    ]
+def in_keras(name: str, batch: int, size: int) -> Ready:
+    keras, tensorflow = keras_and_tensorflow()
+    model, x = prepared(name, batch, size)
+    theirs = network(keras, name, size)
+    for layer in model.layers:
+        if layer.weights and not theirs.get_layer(layer.name).get_weights():
+            raise RuntimeError(f"Keras's {layer.name} has no weights")
+        theirs.get_layer(layer.name).set_weights(layer.get_weights())
+    function = tensorflow.function(lambda images: theirs(images, training=False))
+    images = tensorflow.constant(x)
+    return Ready(lambda: function(images).numpy(), "tf.function")
+
+
+def in_torch(name: str, batch: int, size: int) -> Ready:
+    import torch
+
+    model, x = prepared(name, batch, size)
+    steps = [torch_call(call) for call in model.graph.calls]
+    images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    given, wanted = id(model.inputs[0]), id(model.outputs[0])
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            values: dict[int, Any] = {given: images}
+            for reads, writes, function in steps:
+                values[writes] = function(*[values[key] for key in reads])
+            y = values[wanted]
+            return (y if y.ndim == 2 else y.permute(0, 2, 3, 1)).numpy()
+
+    return Ready(run, "channels last")
+
+
+def torch_call(call: Any) -> tuple[list[int], int, Any]:
+    """What a call reads, what it writes, and PyTorch's function for its layer."""
+    return [id(t) for t in call.inputs], id(call.outputs[0]), torch_layer(call.layer)
+
+
+def torch_layer(layer: Any) -> Any:
+    import torch
+    import torch.nn.functional as F
+
+    kind = type(layer).__name__
+    weights = [torch.from_numpy(np.array(w)) for w in layer.get_weights()]
+    acts = {"relu": F.relu, "silu": F.silu, "softmax": lambda x: x.softmax(-1)}
+    acts |= {"sigmoid": torch.sigmoid, "linear": lambda x: x}
+    act = acts[getattr(getattr(layer, "activation", None), "__name__", "linear")]
+    if kind in ("Conv2D", "DepthwiseConv2D"):
+        kernel, bias = weights[0], weights[1] if layer.use_bias else None
+        groups = kernel.shape[2] if kind == "DepthwiseConv2D" else 1
+        order = (2, 3, 0, 1) if groups > 1 else (3, 2, 0, 1)
+        kernel = kernel.permute(*order).contiguous(memory_format=torch.channels_last)
+        pad = [k // 2 if layer.padding == "same" else 0 for k in layer.kernel_size]
+        if layer.padding == "same" and layer.strides != (1, 1) and layer.kernel_size != (1, 1):
+            return lambda x: act(
+                F.conv2d(_around(x, layer), kernel, bias, layer.strides, 0, 1, groups)
+            )
+        return lambda x: act(F.conv2d(x, kernel, bias, layer.strides, pad, 1, groups))
+    if kind == "BatchNormalization":
+        gamma, beta, mean, variance = weights
+        return lambda x: F.batch_norm(x, mean, variance, gamma, beta, False, 0.0, layer.epsilon)
+    if kind == "Normalization":
+        both = (np.array(a, np.float32).reshape(-1, 1, 1) for a in (layer.mean, layer.variance))
+        mean, variance = map(torch.from_numpy, both)
+        return lambda x: (x - mean) / variance.sqrt()
+    if kind == "Dense":
+        return lambda x: act(torch.addmm(weights[1], x, weights[0]))
+    (top, bottom), (left, right) = layer.padding if kind == "ZeroPadding2D" else ((0, 0), (0, 0))
+    return {
+        "ReLU": F.relu6 if getattr(layer, "max_value", None) == 6 else F.relu,
+        "Activation": act,
+        "Add": torch.add,
+        "Multiply": torch.mul,
+        "Dropout": lambda x: x,
+        "Rescaling": lambda x: x * getattr(layer, "scale", 1) + getattr(layer, "offset", 0),
+        "ZeroPadding2D": lambda x: F.pad(x, (left, right, top, bottom)),
+        "MaxPooling2D": lambda x: F.max_pool2d(x, layer.pool_size, layer.strides),
+        "GlobalAveragePooling2D": lambda x: x.mean((2, 3)),
+        "Reshape": lambda x: x.reshape(len(x), -1, 1, 1),
+    }[kind]
+
+
+def _around(x: Any, layer: Any) -> Any:
+    """Zeros as "same" puts them: the odd one at the end."""
+    import torch.nn.functional as F
+
+    sides: list[int] = []
+    for size, kernel, stride in zip(
+        x.shape[:1:-1], layer.kernel_size[::-1], layer.strides[::-1], strict=True
+    ):
+        more = max(0, (-(-size // stride) - 1) * stride + kernel - size)
+        sides += [more // 2, more - more // 2]
+    return F.pad(x, sides)
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks import algorithms
 from benchmarks.common import cores
+from benchmarks.contenders import Array, Network, build, weights_of
 from benchmarks.contest import Contender, Ready, timed
-from benchmarks.networks import Array, Network, build, weights_of
 
 NEEDS = {
     "ONNX Runtime": ("onnxruntime", "onnx"),

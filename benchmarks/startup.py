@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Options, Report, main
+from benchmarks.contenders import photographs
 from benchmarks.contest import alternate
-from benchmarks.networks import photographs
 from benchmarks.peers import NEEDS
 
 # Both print the time of day when they are done, the import also what it alone took.

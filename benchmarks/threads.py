@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks import training_step
 from benchmarks.common import Options, Report, cores, main
+from benchmarks.contenders import labels, photographs, vgg16
 from benchmarks.contest import alternate, check_agreement, timed
-from benchmarks.networks import labels, photographs, vgg16
 from benchmarks.peers import minitl_predicts, minitl_trains
 
 

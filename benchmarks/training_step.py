@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.common import Options, Report, main
+from benchmarks.contenders import Network, labels, photographs
 from benchmarks.contest import Contender, compete
-from benchmarks.networks import Network, labels, photographs
 from benchmarks.peers import PRECISE, minitl_trains, training
 
 
