@@ -104,6 +104,31 @@ def test_which_way():
     assert dense.suits("dkernel", 1, 25088, 1024) and not dense.suits("y", 1, 25088, 1024)
 
 
+@pytest.mark.parametrize(
+    ("n", "d", "m"), [(2, 9, 1), (5, 64, 2), (12, 700, 3), (33, 5001, 10), (72, 4100, 15)]
+)
+def test_a_narrow_kernel_is_read_where_it_lies_and_not_beyond(n, d, m):
+    x, kernel, _ = arrays(n, d, m, np.float32)
+    behind = np.full(d * m + 64, np.nan, np.float32)  # in memory, but no part of the kernel
+    behind[: d * m] = kernel.reshape(-1)
+    lying = behind[: d * m].reshape(d, m)
+    expected, sizes = x.astype(float) @ kernel, abs(x.astype(float)) @ abs(kernel)
+    assert_sum(dense.narrow(x, lying), expected, sizes, d)
+    count = threads.thread_count()
+    found = []
+    for one in (1, 3):
+        threads.set_thread_count(one)
+        found.append(dense.narrow(x, lying))
+    threads.set_thread_count(count)
+    np.testing.assert_array_equal(*found)
+
+
+def test_one_row_by_a_large_kernel():
+    x, kernel, _ = arrays(1, 5003, 130, np.float32)
+    expected, sizes = x.astype(float) @ kernel, abs(x.astype(float)) @ abs(kernel)
+    assert_sum(dense.product(x, kernel), expected, sizes, 5003)
+
+
 def test_mixed_dtypes_are_left_to_numpy():
     x, kernel = np.ones((2, 1024)), np.ones((1024, 1024), np.float32)
     np.testing.assert_array_equal(dense.dense(x, kernel, None), 1024)

@@ -42,6 +42,8 @@ def dense(x, kernel, bias, activation=None):
     few = x.dtype == kernel.dtype and suits("y", len(x), *kernel.shape)
     if rows_apart.get():
         y = row_by_row(x, kernel)
+    elif narrow_suits(x, kernel):
+        y = narrow(x, kernel)
     else:
         y = forward(x, kernel) if few else product(x, kernel)
     add_bias(y, bias, activation, (0, y.shape[0]), (0, y.shape[1]))
@@ -114,6 +116,64 @@ def _add_some_lines(x, kernel, ranges, sums, job, _):
     for k in range(last - (last - first) % 4, last):
         for j in range(len(total)):
             total[j] += x[k] * kernel[k, j]
+
+
+def narrow_suits(x: Array, kernel: Array) -> bool:
+    """Whether a line of the kernel, as of a head for a few classes, fits into one vector, and there
+    are many."""
+    plain = x.dtype == kernel.dtype == np.float32 and kernel.flags.c_contiguous
+    few = 1 < len(x) <= FEW and kernel.shape[1] <= gemm.panel_width(x.dtype) // 2
+    return plain and few and len(x) * kernel.size >= 2**21
+
+
+def narrow(x: Array, kernel: Array) -> Array:
+    """x (N, D) @ kernel (D, m), shared out by D. A panel is not packed, but read where it lies:
+    what follows a line in its vectors gives columns that nobody needs."""
+    (rows, depth), m = x.shape, kernel.shape[1]
+    ranges, width = np.array(cut(depth, PARTS), np.int64), gemm.panel_width(x.dtype)
+    sums = np.zeros((len(ranges), gemm.round_up(rows, gemm.ROWS), width), x.dtype)
+    flat = np.ascontiguousarray(x).reshape(-1), np.arange(rows) * depth, kernel.reshape(-1)
+    together(_narrow, *flat, m, ranges, sums)
+    return np.ascontiguousarray(added_up(sums)[:rows, :m])
+
+
+@compiled
+def _narrow(a, rows, b, m, ranges, sums, board):
+    share(_narrow_part, (a, rows, b, m, ranges, sums), len(ranges), board)
+
+
+@inner
+def _narrow_part(a, rows, b, m, ranges, sums, job, _):
+    """sums[job] += A @ B for the lines ranges[job] of B; the last, after which B ends too soon,
+    are copied."""
+    (first, last), c, width = ranges[job], sums[job].reshape(-1), 2 * simd.lanes(a)
+    whole = min(last, max(first, (len(b) - width) // m + 1))
+    end = np.zeros((last - whole) * m + width, a.dtype)
+    for i in range((last - whole) * m):
+        end[i] = b[whole * m + i]
+    for k in range(first, whole, CHUNK):
+        _add_tiles(a, rows, k, min(CHUNK, whole - k), b, k * m, m, c)
+    for k in range(whole, last, CHUNK):
+        _add_tiles(a, rows, k, min(CHUNK, last - k), end, (k - whole) * m, m, c)
+
+
+@inner
+def _add_tiles(a, rows, k, depth, b, at, m, c):
+    """C += A[:, k : k + depth] @ the lines of B that begin at b[at], m apart."""
+    r, width = 0, 2 * simd.lanes(a)
+    while r + gemm.ROWS <= len(rows):
+        _add_lines_of(a, simd.full_tile(rows, r), k, depth, b, at, m, c, r * width)
+        r += gemm.ROWS
+    for rest in range(r, len(rows), simd.SHORT_ROWS):
+        _add_lines_of(a, simd.short_tile(rows, rest), k, depth, b, at, m, c, rest * width)
+
+
+@njit(forceinline=True)
+def _add_lines_of(a, rows, k, depth, b, at, m, c, place):
+    tile, width = simd.zero_tile(a, rows), 2 * simd.lanes(a)
+    for i in range(depth):
+        tile = simd.multiply_add(tile, a, rows, k + i, b, at + i * m)
+    simd.store_tile(c, place, width, simd.tile_sum(simd.load_tile(c, place, width, rows), tile))
 
 
 def row_by_row(x: Array, kernel: Array) -> Array:

@@ -8,8 +8,9 @@ import numpy as np
 
 from minitl.kernels import twin
 from minitl.kernels.geometry import Array
-from minitl.kernels.machine.compiling import compiled
-from minitl.kernels.machine.threads import FEWEST_NUMBERS, over_rows
+from minitl.kernels.machine.compiling import compiled, inner
+from minitl.kernels.machine.team import alone, share, together
+from minitl.kernels.machine.threads import FEWEST_NUMBERS, cut_rows, over_rows
 
 
 @twin
@@ -22,7 +23,10 @@ def sgd_update(w, g, velocity, rate, momentum=0.0, nesterov=False):
 
 @twin
 def adam_update(w, g, m, v, rate, beta_1, beta_2, epsilon):
-    _in_pieces(_adam, (w, g, m, v), float(rate), 1.0 - beta_1, 1.0 - beta_2, float(epsilon))
+    flat = _flat(w, g, m, v)
+    numbers = float(rate), 1.0 - beta_1, 1.0 - beta_2, float(epsilon)
+    ranges = np.array(cut_rows(w.size, 1), np.int64)
+    (together if len(ranges) > 1 else alone)(_adam, flat, numbers, ranges)
 
 
 @twin
@@ -35,15 +39,20 @@ def all_finite(a):
 
 
 def _in_pieces(step, arrays: tuple[Array, ...], *numbers: float) -> None:
-    """Share out step(*pieces, *numbers), the pieces being parts of equally large arrays. Raises
-    ValueError if one is not C-contiguous: its flat form would be a copy, and the step be lost."""
-    if not all(array.flags.c_contiguous for array in arrays):
-        raise ValueError("an update needs C-contiguous arrays: it writes into them")
-    flat = [array.reshape(-1) for array in arrays]
+    """Share out step(*pieces, *numbers), the pieces being parts of equally large arrays."""
+    flat = _flat(*arrays)
     if flat[0].size < 2 * FEWEST_NUMBERS:
         step(*flat, *numbers)
         return
     over_rows(lambda a, b: step(*[array[a:b] for array in flat], *numbers), flat[0].size)
+
+
+def _flat(*arrays: Array) -> tuple[Array, ...]:
+    """Raises ValueError if one is not C-contiguous: its flat form would be a copy, and the step be
+    lost."""
+    if not all(array.flags.c_contiguous for array in arrays):
+        raise ValueError("an update needs C-contiguous arrays: it writes into them")
+    return tuple([array.reshape(-1) for array in arrays])
 
 
 # The numbers arrive as float64; they are rounded to the dtype of the weights first, as NumPy does,
@@ -70,11 +79,17 @@ def _momentum(w, g, velocity, rate, momentum, nesterov):
 
 
 @compiled
-def _adam(w, g, m, v, rate, share_1, share_2, epsilon):
+def _adam(arrays, numbers, ranges, board):
+    share(_adam_piece, (arrays, numbers, ranges), len(ranges), board)
+
+
+@inner
+def _adam_piece(arrays, numbers, ranges, job, _):
     """share_1 = 1 - beta_1 and share_2 = 1 - beta_2: how much of the new goes into the means."""
+    (w, g, m, v), (rate, share_1, share_2, epsilon), (first, last) = arrays, numbers, ranges[job]
     rate, epsilon = w.dtype.type(rate), w.dtype.type(epsilon)
     share_1, share_2 = w.dtype.type(share_1), w.dtype.type(share_2)
-    for i in range(w.size):
+    for i in range(first, last):
         m[i] += (g[i] - m[i]) * share_1
         v[i] += (g[i] * g[i] - v[i]) * share_2
         w[i] -= rate * m[i] / (np.sqrt(v[i]) + epsilon)

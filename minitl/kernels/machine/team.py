@@ -228,12 +228,17 @@ _team: Team | None = None
 _taken = threading.Lock()
 
 
+def alone(kernel: Callable[..., Any], *arguments: Any) -> Any:
+    """kernel(*arguments, board), by the caller."""
+    return kernel(*arguments, np.zeros(SIZE, np.int64))
+
+
 def together(kernel: Callable[..., Any], *arguments: Any) -> Any:
     """kernel(*arguments, board), with the team if it is free, else alone."""
     global _team
     size = threads.thread_count()
     if PLAIN or size == 1 or not _taken.acquire(blocking=False):
-        return kernel(*arguments, np.zeros(SIZE, np.int64))
+        return alone(kernel, *arguments)
     try:
         if _team is None or _team.size != size:
             _end()
