@@ -14,17 +14,19 @@ from benchmarks.common import number
 
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 RACES = (
-    *("forward", "training_step", "fine_tuning", "mission_script"),
-    *("frozen_base", "dense_head", "optimizer"),
+    *("forward", "networks", "training_step", "fine_tuning", "mission_script"),
+    *("frozen_base", "dense_head", "recurrent", "optimizer"),
 )
 COLUMNS = ("minitl", "ONNX Runtime", "OpenVINO", "Keras", "PyTorch")
 TITLES = {
     "forward": "VGG16 without top, {case}",
+    "networks": "{case}",
     "training_step": "training step, {case}",
     "fine_tuning": "fine-tuning step, {case}",
     "mission_script": "the tutorial's script, {case}",
     "frozen_base": "frozen base, {case}",
     "dense_head": "step of a head on features, {case}",
+    "recurrent": "{case}",
     "optimizer": "{case}, {weights:,} weights",
     "startup": "{case}",
     "memory": "peak memory, {case}",
