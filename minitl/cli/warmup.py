@@ -53,6 +53,10 @@ def warm_up(dtype: str = "float32") -> None:
         model.compile(optimizer, losses.CategoricalCrossentropy())
         model.fit(images, labels, verbose=0)
     model.predict(images, verbose=0)
+    features = layers.Input((2**15,), dtype=dtype, name="features")
+    head = Model(features, layers.Dense(9, **settings)(features))  # few classes, wide features
+    for rows in (8, 1):
+        head.predict(np.zeros((rows, 2**15)), verbose=0)
     Model(x, _residual(x, same)).predict(images, verbose=0)
     for layer in _layers_on_images(settings):  # whose kernels nothing above may have called
         given = Tensor(images.astype(dtype), requires_grad=True)

@@ -107,16 +107,24 @@ class _Scaled(VarianceScaling):
         super().__init__(*self.settings, seed)  # type: ignore
 
 
-for _name, _kind, _variance in (
-    ("GlorotNormal", (1.0, "fan_avg", "truncated_normal"), "2 / (fan_in + fan_out)"),
-    ("HeNormal", (2.0, "fan_in", "truncated_normal"), "2 / fan_in"),
-    ("HeUniform", (2.0, "fan_in", "uniform"), "2 / fan_in"),
-    ("LecunNormal", (1.0, "fan_in", "truncated_normal"), "1 / fan_in"),
-    ("LecunUniform", (1.0, "fan_in", "uniform"), "1 / fan_in"),
-):
-    _doc = f"{_kind[2].replace('_', ' ').capitalize()} with variance {_variance}."
-    said = {"__module__": __name__, "__doc__": _doc, "settings": _kind}
-    globals()[_name] = type(_name, (_Scaled,), said)
+class GlorotNormal(_Scaled, settings=(1.0, "fan_avg", "truncated_normal")):
+    """Truncated normal with variance 2 / (fan_in + fan_out)."""
+
+
+class HeNormal(_Scaled, settings=(2.0, "fan_in", "truncated_normal")):
+    """Truncated normal with variance 2 / fan_in."""
+
+
+class HeUniform(_Scaled, settings=(2.0, "fan_in", "uniform")):
+    """Uniform with variance 2 / fan_in."""
+
+
+class LecunNormal(_Scaled, settings=(1.0, "fan_in", "truncated_normal")):
+    """Truncated normal with variance 1 / fan_in."""
+
+
+class LecunUniform(_Scaled, settings=(1.0, "fan_in", "uniform")):
+    """Uniform with variance 1 / fan_in."""
 
 
 class Orthogonal(Random):

@@ -297,6 +297,8 @@ class Object:
         place, declared, data = self._whole(shape, dtype)
         if place is not None:
             data = self.file.read(place, declared, "arrays")
+        if len(data) < math.prod(shape) * dtype.itemsize:
+            raise Hdf5Error(f"{self.path} is shorter than it says")
         values = np.frombuffer(bytearray(data), dtype, math.prod(shape)).reshape(shape)
         return np.asarray(values, dtype.newbyteorder("="))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from minitl.kernels.fast import dense, im2col, normalization, pointwise, pooling, updates
 from minitl.kernels.geometry import sliding
-from minitl.kernels.machine import threads
+from minitl.kernels.machine import team, threads
 from tests.kernels.cases import WINDOWS, exactly, geometry_of, name, normal, reference
 from tests.tolerances import assert_adjoint, assert_sum, assert_ulps
 
@@ -24,6 +24,8 @@ def way(request, monkeypatch):
             for key, value in vars(module).items():
                 if hasattr(value, "py_func"):
                     monkeypatch.setattr(module, key, value.py_func)
+            if hasattr(module, "share"):
+                monkeypatch.setattr(module, "share", team.in_turn)
     if request.param == "shredded":
         monkeypatch.setattr(im2col, "BLOCK_BYTES", 256)
         monkeypatch.setattr(im2col, "FEWEST_PRODUCTS", 1)

@@ -505,7 +505,6 @@ sparse = "sparse_categorical_crossentropy"
             TypeError,
             r"fit\(\) has no argument 'epoch'.*'epochs'",
         ),
-        (None, {"x": X, "y": Y, "steps_per_epoch": 2}, ValueError, "for arrays give batch_size"),
         (
             None,
             {"x": X, "y": Y, "sample_weight": np.ones(9)},

@@ -19,7 +19,7 @@ FEW = 2**12  # numbers
 def softmax(x):
     if not _few(x):
         return reference.softmax(x)
-    _, e, total = _exponentials(np.ascontiguousarray(x).reshape(-1, x.shape[-1]))
+    _, e, total = exponentials(np.ascontiguousarray(x).reshape(-1, x.shape[-1]))
     return (e / total).reshape(x.shape)
 
 
@@ -27,7 +27,7 @@ def softmax(x):
 def softmax_cross_entropy(logits, targets):
     if not _few(logits):
         return reference.softmax_cross_entropy(logits, targets)
-    shifted, e, total = _exponentials(np.ascontiguousarray(logits))
+    shifted, e, total = exponentials(np.ascontiguousarray(logits))
     log_p = np.where(targets == 0, 0, shifted - np.log(total))
     return -(targets * log_p).sum(axis=-1), e / total
 
@@ -36,12 +36,16 @@ def _few(x) -> bool:
     return x.dtype == np.float32 and x.ndim > 0 and 0 < x.size <= FEW
 
 
-@compiled
-def _exponentials(x):
+def exponentials(x):
     """x - max, their exponentials (N, m), and the sums of these (N, 1): see `_sum_in_lanes`."""
-    (rows, m), full = x.shape, x.shape[1] // 8 * 8
-    shifted, e, total = np.empty_like(x), np.empty_like(x), np.empty((rows, 1), x.dtype)
-    lanes = np.empty(8, x.dtype)
+    made = np.empty_like(x), np.empty_like(x), np.empty((len(x), 1), x.dtype)
+    _exponentials(x, *made)  # which returns nothing: Ctrl-C while arrays are boxed is a SystemError
+    return made
+
+
+@compiled
+def _exponentials(x, shifted, e, total):
+    (rows, m), full, lanes = x.shape, x.shape[1] // 8 * 8, np.empty(8, x.dtype)
     for n in range(rows):
         largest = x[n, 0]
         for j in range(1, m):
@@ -60,4 +64,3 @@ def _exponentials(x):
         for j in range(full, m):
             rest += e[n, j]
         total[n, 0] = rest + lanes[0]
-    return shifted, e, total

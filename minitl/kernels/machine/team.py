@@ -123,12 +123,6 @@ def enter(code, what, given, index, who):
     code.builder.call(entry, [memory, index.value, who.value])
 
 
-@compiled
-def now():
-    """The clock by which jobs are noted."""
-    return cycles()
-
-
 # --- Working --------------------------------------------------------------------------------------
 
 
@@ -159,12 +153,12 @@ def _share(job, given, count, board):
         pause()
 
 
-def _one_by_one(job, given, count, board):
+def in_turn(job, given, count, board):
     for index in range(count):
         job(*given, index, 0)
 
 
-share = _one_by_one if PLAIN else _share
+share = in_turn if PLAIN else _share
 
 
 @compiled
@@ -243,13 +237,12 @@ def together(kernel: Callable[..., Any], *arguments: Any) -> Any:
         if _team is None or _team.size != size:
             _end()
             _team = Team(size)
-        board = _team.board
-        board[CALLED] = (board[NEXT] >> BITS) + 1
+        _team.board[CALLED] = (_team.board[NEXT] >> BITS) + 1
         _team.wake()
-        result = kernel(*arguments, board)
-        board[CALLED] = 0
-        return result
+        return kernel(*arguments, _team.board)
     finally:
+        if _team is not None:  # also after Ctrl-C: helpers would watch for ever
+            _team.board[CALLED] = 0
         _taken.release()
 
 
