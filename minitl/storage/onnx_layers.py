@@ -155,14 +155,14 @@ def _dense(g: OnnxGraph, layer: Any, x: Value) -> Value:
     return activated(g, layer, layer.activation, Value(y, x.shape))
 
 
-@writes(k.Conv2D, k.Conv1D)
+@writes(k.Conv2D, k.Conv1D, k.Conv2DTranspose)
 def _convolution(g: OnnxGraph, layer: Any, x: Value) -> Value:
     def turned(w: np.ndarray) -> np.ndarray:
-        return np.moveaxis(w, (-1, -2), (0, 1))  # HWIO -> OIHW
+        return np.moveaxis(w, (-1, -2), (0, 1))  # HWIO -> OIHW, and a transposed one's HWOI -> IOHW
 
-    bias = there(g, layer.bias)
     how = _sliding(layer) | {"group": layer.groups}
-    y = g.node("Conv", g.first(x), g.weight(layer.kernel, turned), *bias, **how)
+    given = g.first(x), g.weight(layer.kernel, turned), *there(g, layer.bias)
+    y = g.node("ConvTranspose" if "output_padding" in how else "Conv", *given, **how)
     return activated(g, layer, layer.activation, Value(y, x.shape, True))
 
 
@@ -188,6 +188,11 @@ def _sliding(layer: Any) -> dict[str, Any]:
         how["dilations"] = np.atleast_1d(layer.dilation_rate).tolist()
     if layer.padding == "causal":
         return how | {"pads": [(layer.kernel_size - 1) * layer.dilation_rate, 0]}
+    if isinstance(layer, k.Conv2DTranspose):  # windows reach beyond their strides, or leave gaps
+        beyond = np.subtract(layer.kernel_size, layer.strides)
+        cut = beyond.clip(0) if layer.padding == "same" else np.zeros_like(beyond)
+        how["output_padding"] = (-beyond).clip(0).tolist()
+        return how | {"pads": [*(cut // 2).tolist(), *(cut - cut // 2).tolist()]}
     return how | {"auto_pad": {"valid": "VALID", "same": "SAME_UPPER"}[layer.padding]}
 
 
