@@ -196,9 +196,8 @@ def derive(k, f, inputs, rng, **settings):
 
 
 def _plain(shape):
-    if isinstance(shape, list):
-        return [_plain(each) for each in shape]
-    if isinstance(shape, tuple) and shape and isinstance(shape[0], tuple | list):
+    """A tuple, or a list of them; Keras gives either as a list or a tuple."""
+    if shape and isinstance(shape[0], tuple | list):
         return [_plain(each) for each in shape]
     return tuple(shape)
 

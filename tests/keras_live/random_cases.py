@@ -187,6 +187,19 @@ def conv2d(rng, name):
     return layer(rng, name, [shape], settings, smooth=smooth, terms=terms)
 
 
+@entry("layers.Conv2DTranspose")
+def conv2d_transpose(rng, name):
+    """Of images that may be smaller than the window."""
+    (n, _, _, c), settings = window(rng, "kernel_size")
+    function, smooth = activation(rng)
+    settings = {"filters": int(rng.integers(1, 9))} | settings
+    settings |= {"activation": function} if function else {}
+    settings |= sometimes(rng, use_bias=(True, False), kernel_initializer=INITIALIZERS)
+    shape = (n, *sizes(rng, (1, 8), 2), c)
+    terms = int(max(np.prod(shape), 49 * max(c, settings["filters"])))
+    return layer(rng, name, [shape], settings, smooth=smooth, terms=terms)
+
+
 @entry("layers.DepthwiseConv2D", "layers.SeparableConv2D")
 def depthwise(rng, name):
     shape, settings = window(rng, "kernel_size")
@@ -357,6 +370,18 @@ def softmax_layer(rng, name):
 def merging(rng, name):
     count = 2 if name.endswith("Subtract") else int(rng.integers(2, 5))
     return layer(rng, name, [shape_of_rank(rng, 2, 4)] * count, of=maybe_ties(rng))
+
+
+@entry(*(f"layers.{n}" for n in ["average", "maximum", "minimum", "multiply", "subtract"]))
+def merging_function(rng, name):
+    """`layers.average([a, b])` and its like."""
+    count = 2 if name.endswith("subtract") else int(rng.integers(2, 5))
+    inputs = ", ".join([maybe_ties(rng).format(shape=shape_of_rank(rng, 2, 4))] * count)
+    body = f"""
+rng = np.random.default_rng({number(rng)})
+return derive(k, k.{name}, [{inputs}], rng)
+"""
+    return Program(name, body, {"dtype": dtype_of(rng), "terms": 1000})
 
 
 @entry("layers.Concatenate")
