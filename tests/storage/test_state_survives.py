@@ -1,6 +1,7 @@
 """What a training is: the optimizer's steps, moments and rate, in files; and a user's classes."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -156,6 +157,10 @@ class Squared(losses.Loss):
         return ops.mean((y_pred - y_true) ** 2, axis=-1)
 
 
+def distance(y_true, y_pred):  # which no test registers
+    return ops.mean(abs(y_pred - y_true), axis=-1)
+
+
 def own_loss(y_true, y_pred):
     return ops.mean((y_pred - y_true) ** 2, axis=-1)
 
@@ -184,16 +189,47 @@ def test_models_of_the_users(tmp_path, ending):
     np.testing.assert_array_equal(other.predict(X, verbose=0), model.predict(X, verbose=0))
 
 
+@pytest.mark.parametrize("ending", [".h5", ".keras"])
+def test_a_loss_function_of_the_users_is_saved_by_name(tmp_path, ending):
+    model = trained("adam", 0)
+    path = tmp_path / f"m{ending}"
+    model.compile("adam", distance, metrics=[distance])
+    model.fit(X, Y, verbose=0)
+    with warnings.catch_warnings(action="error"):
+        model.save(path)
+    unknown = r"is not compiled \(unknown loss 'distance'.*custom_objects="
+    with pytest.warns(UserWarning, match=unknown):
+        other = load_model(path)
+    assert other.compiled is None
+    np.testing.assert_array_equal(other.predict(X, verbose=0), model.predict(X, verbose=0))
+    with warnings.catch_warnings(action="error"):
+        other = load_model(path, custom_objects={"distance": distance})
+    assert other.loss is distance and other.optimizer.iterations == 1
+    assert other.evaluate(X, Y, verbose=0) == model.evaluate(X, Y, verbose=0)
+    with custom_object_scope({"distance": distance}):
+        assert load_model(path).loss is distance
+
+
+def test_loss_functions_whose_name_says_nothing_or_another_are_not_saved(tmp_path):
+    def mse(y_true, y_pred):
+        return ops.mean(abs(y_pred - y_true))
+
+    model = trained("adam", 0)
+    path = tmp_path / "m.keras"
+    for loss, name in ((mse, "mse"), (lambda a, b: own_loss(a, b), "<lambda>")):
+        model.compile("adam", loss)
+        with pytest.warns(UserWarning, match=rf"{name} .* is no part of minitl .*: compile the l"):
+            model.save(path)
+        assert load_model(path).compiled is None
+
+
 def test_losses_of_the_users(tmp_path):
     model = trained("adam", 0)
     path = tmp_path / "m.keras"
-    model.compile("adam", own_loss)
-    with pytest.warns(UserWarning, match="own_loss .* is no part of minitl .*: compile the loaded"):
-        model.save(path)
     registered = register_keras_serializable()(own_loss)
     model.compile("adam", registered)
     model.save(path)
-    assert load_model(path).loss == "own_loss"
+    assert load_model(path).loss is registered
     model.compile("adam", Squared())
     model.save(path)
     with pytest.warns(UserWarning, match=r"is not compiled \(unknown loss 'Squared'.*custom_obj"):
