@@ -143,7 +143,7 @@ def test_what_docs_say_is_not_there_is_in_the_code_s_list():
         "TensorBoard": "TensorBoard",
         "JAX": "JaxLayer",
         "volumes": "Conv3D",
-        "transposed convolutions": "Conv2DTranspose",
+        "transposed convolutions of sequences": "Conv1DTranspose",
         "attention": "MultiHeadAttention",
         "constraints of weights": "kernel_constraint",
         "activity regularizers": "activity_regularizer",
