@@ -62,10 +62,10 @@ def names_of(source: str, path: str) -> dict:
     return names
 
 
-def found_in(number: int, source: str, seed: int = 0, parts=None) -> list:
+def found_in(number: int, source: str, seed: int = 0, parts=None, seconds: int = 12) -> list:
     text = all_texts()[number]
     try:
-        with within(12), np.errstate(all="ignore"):
+        with within(seconds), np.errstate(all="ignore"):
             names = names_of(source, f"solution_{number}.py")
             return [
                 finding
@@ -115,7 +115,8 @@ def wider(part):
 
 @pytest.mark.parametrize("number", SOLUTIONS)
 def test_a_right_solution_passes(number):
-    assert found_in(number, SOLUTIONS[number].read_text()) == []
+    # minitl's own kernels may have to be compiled for it first
+    assert found_in(number, SOLUTIONS[number].read_text(), seconds=120) == []
 
 
 @pytest.mark.parametrize("number", SOLUTIONS)
