@@ -25,9 +25,9 @@ from minitl.study.results import Part
 from minitl.study.texts import Text, all_texts, said
 
 PARTS = arithmetic.PARTS | training.PARTS
-# Seconds of computing. In the network kernels may have to be compiled first; `network.SECONDS`
+# Seconds of computing. In both kernels may have to be compiled first; `network.SECONDS`
 # bounds what a learner's slow function takes of it.
-FOR_CHECKS, FOR_NETWORK = 30, 240
+FOR_CHECKS, FOR_NETWORK = 60, 240
 LONGEST = 600  # seconds by the clock, for what does not even compute
 
 
