@@ -267,7 +267,7 @@ class Layer(naming.Configurable, metaclass=LayerType):
         if self._sealed and self.built:
             raise ValueError(f"{self} is built: make {name!r} in build or __init__, once")
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if not all(isinstance(n, (int, np.integer)) and 0 <= n < 2**40 for n in shape):
+        if not all(type(n) in (int, np.int64, np.int32) and 0 <= n < 2**40 for n in shape):
             raise ValueError(f"shape must be integers of at least 0, below 2**40, got {shape!r}")
         dtype = dtype or self.dtype
         start = initializer or ("glorot_uniform" if np.dtype(dtype).kind == "f" else "zeros")
