@@ -126,10 +126,8 @@ class Step:
         modes = [told if call.training is None else call.training for call in self.calls]
         times, layers, weights = self.known
         if times != Layer.times_set:
-            layers, weights = (
-                roles(self.calls),
-                [v for c in self.calls for v in c.layer.own_weights],
-            )
+            layers = roles(self.calls)
+            weights = [v for call in self.calls for v in call.layer.own_weights]
             self.known = Layer.times_set, layers, weights
         if not recording(*arguments, *weights) and not any(map(_moves, self.calls, modes)):
             y = layers and at_once(layers, *arguments)

@@ -56,10 +56,8 @@ class Optimizer(Configurable):
             raise ValueError("give only one of clipnorm, clipvalue and global_clipnorm")
         self._rate, self.weight_decay = learning_rate, weight_decay
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
-        self.name, self._steps = (
-            name or naming.unique_name(naming.snake_case(type(self).__name__)),
-            0,
-        )
+        self.name = name or naming.unique_name(naming.snake_case(type(self).__name__))
+        self._steps = 0
         self.states: dict[Variable, dict[str, Array]] = {}  # of the weights that have moved
 
     @property
