@@ -17,9 +17,10 @@ import numpy as np
 from minitl.autograd import Tensor, backward, no_grad
 from minitl.data.images import resize_images
 from minitl.layers import Layer
+from minitl.layers.base import SymbolicTensor
 from minitl.models import Model
 from minitl.models.arguments import guard
-from minitl.models.opened import open_up
+from minitl.models.opened import OpenedGraph, open_up
 from minitl.naming import Count
 from minitl.transfer.stages import find_layers
 
@@ -53,8 +54,8 @@ def grad_cam(
             raise ValueError(f"classes are integers from 0 to {m - 1}, got {classes}")
     whole = open_up(model, [x.shape])
     maps = _maps_of(model, whole, layer)
-    below = whole.between(whole.inputs, [maps])
-    above = whole.between([maps, *whole.inputs], whole.outputs)  # a way may lead past the maps
+    ahead = [maps, *_beside(whole, maps)]
+    below, above = whole.between(whole.inputs, ahead), whole.between(ahead, whole.outputs)
     if above.inputs[:1] != [maps]:
         raise ValueError(f"the output does not depend on {maps.name!r}")
     heats = []
@@ -62,8 +63,10 @@ def grad_cam(
         part = slice(start, start + batch_size)
         images = Tensor(x[part].astype(model.inputs[0].dtype))
         with no_grad():
-            a = Tensor(below.run([images])[0].storage, requires_grad=True)  # (N, h, w, K)
-        y = above.run([a, images][: len(above.inputs)])[0]
+            first, *others = below.run([images][: len(below.inputs)])
+            a = Tensor(first.storage, requires_grad=True)  # (N, h, w, K)
+        given = {id(t): value for t, value in zip(ahead, [a, *others], strict=True)}
+        y = above.run([given[id(t)] for t in above.inputs])[0]
         z = y.origin[1] if y.origin else y  # the logits beneath a softmax or sigmoid
         chosen = y.storage.argmax(axis=1) if classes is None else classes[part]
         unit = np.eye(m, dtype=z.dtype)[chosen]
@@ -72,6 +75,17 @@ def grad_cam(
     heat = resize_images(np.concatenate(heats)[..., np.newaxis], x.shape[1:3])[..., 0]
     top = heat.max(axis=(1, 2), keepdims=True)
     return heat / np.where(top > 0, top, 1)
+
+
+def _beside(whole: OpenedGraph, maps: SymbolicTensor) -> list[SymbolicTensor]:
+    """Values that do not depend on the maps, yet are read where the maps count: of a head that
+    reads several layers, say. Each is there once."""
+    after, read = {id(maps)}, []
+    for call in whole.calls:
+        if any(id(t) in after for t in call.inputs):
+            after.update(id(t) for t in call.outputs)
+            read += call.inputs
+    return list({id(t): t for t in read if id(t) not in after}.values())
 
 
 def _maps_of(model: Model, whole: Any, layer: str | Layer | None) -> Any:

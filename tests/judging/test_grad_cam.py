@@ -9,6 +9,7 @@ from minitl.judging.grad_cam import grad_cam
 from minitl.layers import (
     Add,
     BatchNormalization,
+    Concatenate,
     Conv2D,
     Dense,
     Dropout,
@@ -98,6 +99,27 @@ def test_a_layer_beside_which_there_is_a_shortcut():
     expected = np.maximum((a * kernel.mean(axis=(0, 1))).sum(axis=-1), 0)
     expected /= expected.max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(heat, expected, atol=1e-4)
+
+
+def test_a_head_that_reads_several_layers_lets_each_run_once():
+    ran = []
+
+    class Counted(Conv2D):
+        def call(self, inputs):
+            ran.append(self.name)
+            return super().call(inputs)
+
+    first = Input((8, 8, 3))
+    low = Counted(4, 3, padding="same", activation="relu", name="low")(first)
+    high = Counted(5, 3, padding="same", activation="relu", name="high")(MaxPooling2D(2)(low))
+    pools = [GlobalAveragePooling2D()(low), GlobalAveragePooling2D()(high)]
+    model = Model(first, Dense(2, name="out")(Concatenate()(pools)))
+    ran.clear()
+    heat = grad_cam(model, X, 1, "high")
+    assert ran == ["low", "high"]
+    small = by_hand(Model(first, high), model.get_layer("out").kernel.numpy()[4:], X, 1)
+    large = resize_images(small[..., np.newaxis], (8, 8))[..., 0]
+    np.testing.assert_allclose(heat, large / large.max(axis=(1, 2), keepdims=True), atol=1e-4)
 
 
 def test_nothing_speaks_for_the_class():
