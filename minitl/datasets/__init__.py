@@ -5,6 +5,10 @@ into which it downloads them where the network allows; `sources.py` says how. No
 `imagenet` reads folders named by synsets; the solar cells come from a package (`minitl.data.elpv`).
 """
 
+import sys
+
+from minitl.datasets import mnist
 from minitl.naming import attributes_of
 
 __getattr__ = attributes_of(__name__, {"DataFileError": "minitl.datasets.sources"})
+sys.modules[f"{__name__}.idx"] = mnist  # where scripts of November 2026 look for `read_idx`
