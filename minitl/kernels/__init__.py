@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from minitl.kernels.depthwise import *
     from minitl.kernels.images import *
     from minitl.kernels.normalization import *
+    from minitl.kernels.recurrence import *
     from minitl.kernels.residual import *
 
 P = ParamSpec("P")
@@ -127,16 +128,6 @@ softmax_gradient = switching(reference.softmax_gradient)  # the formula is fast 
 empty = switching(reference.empty, "minitl.kernels.machine.memory")
 copy = switching(reference.copy, "minitl.kernels.machine.memory")
 zeros_like = switching(reference.zeros_like, "minitl.kernels.machine.memory")
-
-
-@switching
-def on_one_core(work: Callable[[], None]) -> None:
-    """Call work(), whose matrix products then use the calling core alone.
-
-    For a loop of small products, each of which needs the one before: shared out, one of 32 x 128 x
-    512 takes two cores 121 us, instead of 56 on one.
-    """
-    work()
 
 
 @functools.cache

@@ -58,7 +58,7 @@ class Walk:
         counting: (T, N, 1) or None: where a step does not count (False), the state stays as it is.
 
     Attributes:
-        h: (T + 1, N, U), the states; h[0] = 0.
+        h: (T + 1, N, U), the states; h[0] = 0. c: the same of an LSTM's memory.
         parts: (T, N, kept, U), what each step computed on the way.
         dz: (T, N, G, U), dL/dz, once `backward` has run.
         dq: the same for what the product with R was added to; here it is dz itself.
@@ -66,6 +66,7 @@ class Walk:
 
     gates: ClassVar[int]
     kept: ClassVar[int]
+    usual: bool = True  # whether there may be a compiled loop for it
     forward: Callable[[], None]  # fills h and parts, step by step
     backward: Callable[[Array], None]  # makes dz and dq of g, for `output`, from the last step on
 
@@ -82,9 +83,15 @@ class Walk:
         self.z, self.kernel, self.masks, self.counting = z, kernel, masks, counting
         self.bias: Any = 0 if bias is None else bias
         self.act, self.s = FORMULAS[activation], FORMULAS[recurrent_activation]
+        self.usual = self.usual and activation is tanh and recurrent_activation is sigmoid
         (self.steps, self.n, _), self.units = z.shape, len(kernel)
-        self.h = np.zeros((self.steps + 1, self.n, self.units), z.dtype)
-        self.parts = np.empty((self.steps, self.n, self.kept, self.units), z.dtype)
+        self.h, self.c = (self._states() if there else z[:0] for there in (True, self.gates == 4))
+        self.parts = kernels.empty((self.steps, self.n, self.kept, self.units), z.dtype)
+
+    def _states(self) -> Array:
+        states = kernels.empty((self.steps + 1, self.n, self.units), self.z.dtype)
+        states[0] = 0
+        return states
 
     def output(self) -> Array:
         return self.h[1:]
@@ -107,7 +114,8 @@ class Walk:
         return _recur_kernel_gradient(self.h[:-1], self.dq, self.masks)
 
     def room_for_dz(self) -> Array:
-        self.dz = self.dq = np.empty((self.steps, self.n, self.gates, self.units), self.z.dtype)
+        shape = self.steps, self.n, self.gates, self.units
+        self.dz = self.dq = kernels.empty(shape, self.z.dtype)
         return self.dz
 
 
@@ -121,11 +129,11 @@ def _operation(
         takes = f"{op} takes z (T, N, {gates}U) and a recurrent kernel (U, {gates}U)"
         raise ValueError(f"{takes}, got {z.shape} and {kernel.shape}")
     walk = kind(z.storage, kernel.storage, None if bias is None else bias.storage, *args, **how)
-    kernels.on_one_core(walk.forward)
+    kernels.walk_forward(walk)
 
     @ops.once
     def back(g: Array) -> Walk:
-        kernels.on_one_core(lambda: walk.backward(g))
+        kernels.walk_backward(walk, g)
         return walk
 
     dz = (z, lambda g: back(g).dz.reshape(z.shape))
@@ -176,7 +184,7 @@ class LSTMWalk(Walk):
 
     def forward(self) -> None:
         h, s, act = self.h, self.s, self.act
-        c = self.c = np.zeros_like(h)
+        c = self.c
         i, f, k, o, shown = (self.parts[:, :, part] for part in range(5))
         for t in range(self.steps):
             before = self.z[t] + _recur(h[t], self.kernel, self.masks)
@@ -231,6 +239,11 @@ class GRUWalk(Walk):
 
     gates, kept = 3, 4  # u, r, k, q_k
 
+    def room_for_dz(self) -> Array:
+        dz = super().room_for_dz()
+        self.dq = kernels.empty(dz.shape, dz.dtype)
+        return dz
+
     def forward(self) -> None:
         h = self.h
         u, r, k, q_k = (self.parts[:, :, part] for part in range(4))
@@ -244,8 +257,7 @@ class GRUWalk(Walk):
             self.stay(t, (h[t + 1], h[t]))
 
     def backward(self, g: Array) -> None:
-        h, s, dz = self.h, self.s, self.room_for_dz()
-        dq = self.dq = np.empty_like(dz)
+        h, s, dz, dq = self.h, self.s, self.room_for_dz(), self.dq
         u, r, k, q_k = (self.parts[:, :, part] for part in range(4))
         # First the factors of dh, for all steps at once.
         dz[:, :, 0] = (h[:-1] - k) * s.slope(u)
@@ -275,7 +287,7 @@ class ResetBeforeWalk(Walk):
         dz_r = p * h[t-1] * s'(r)           dh[t-1] = dh * u + p * r + (dz_u, dz_r) R_ur^T
     """
 
-    gates, kept = 3, 3  # u, r, k
+    gates, kept, usual = 3, 3, False  # u, r, k
 
     def forward(self) -> None:
         h, n, units = self.h, self.n, self.units

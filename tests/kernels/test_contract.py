@@ -17,6 +17,7 @@ from minitl.kernels import current_kernels, use_kernels
 from minitl.kernels.fast import im2col
 from minitl.kernels.geometry import sliding
 from minitl.kernels.machine import threads
+from minitl.ops.recurrence import LSTMWalk
 from tests.kernels.cases import BESIDE, normal, reference
 from tests.layers.test_gradients import CASES as LAYERS
 from tests.layers.test_gradients import arrays, run
@@ -75,7 +76,7 @@ SUMS = {  # over the batch, and which output that is
     "bias_gradient": 0,
     "bias_relu_gradient": 1,
 }
-NO_ARRAY = {"sgd_update", "adam_update", "all_finite", "on_one_core"}  # comes out of these
+NO_ARRAY = {"sgd_update", "adam_update", "all_finite", "walk_forward", "walk_backward"}  # comes out
 WHERE_ARRAYS_COME_FROM = {"empty", "copy", "zeros_like"}  # see test_memory.py
 FORMULAS_ONLY = {  # which are fast enough, or seldom asked for
     "softmax_gradient",
@@ -369,8 +370,10 @@ def no_array(name):
     w = np.ones(3)
     if name == "all_finite":
         return (w,)
-    if name == "on_one_core":
-        return (lambda: None,)
+    if name.startswith("walk"):
+        walk = LSTMWalk(rng.standard_normal((2, 3, 16)), rng.standard_normal((4, 16)), None)
+        walk.forward()
+        return (walk, np.ones((3, 3, 4)))[: 1 + name.endswith("backward")]
     return (w, w, None, 0.1) if name == "sgd_update" else (w, w, w, w, 0.1, 0.9, 0.9, 1.0)
 
 

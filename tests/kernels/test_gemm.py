@@ -207,6 +207,7 @@ def test_what_is_added_comes_last():
 
 PLAIN = """
 import numpy as np
+from minitl import kernels
 from minitl.kernels.fast import gemm
 from minitl.kernels.fast import few_channels
 from minitl.kernels.fast import dense
@@ -231,6 +232,17 @@ pooled = winograd.conv2d_max_pool2d(x, k, None, geometry)
 assert pooled.shape == (1, 5, 4, 2) and abs(pooled - 27).max() < 1e-3, pooled
 assert abs(winograd.conv2d_input_gradient(y, k, geometry)[0, 2:-2, 2:-2] - 486).max() < 0.05
 assert abs(winograd.conv2d_kernel_gradient(x, y, geometry) - 27 * 80).max() < 0.1
+from minitl.autograd import Tensor, backward
+from minitl.ops.recurrence import gru, lstm
+for op, gates in (lstm, 4), (gru, 3):
+    z, kernel = np.ones((2, 5, 16 * gates), np.float32), np.full((16, 16 * gates), 0.1, np.float32)
+    leaves = [Tensor(z, requires_grad=True), Tensor(kernel, requires_grad=True)]
+    y = op(*leaves)
+    found = [y.storage, *backward(y, leaves, np.ones(y.shape, np.float32))]
+    with kernels.use_kernels("reference"):
+        y = op(*leaves)
+        right = [y.storage, *backward(y, leaves, np.ones(y.shape, np.float32))]
+    assert all(np.allclose(a, b, 1e-5, 1e-6) for a, b in zip(found, right)), op
 """
 
 

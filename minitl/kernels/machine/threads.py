@@ -24,7 +24,6 @@ from typing import Any
 import numba
 import numpy as np
 
-from minitl.kernels import twin
 from minitl.kernels.geometry import Array
 
 # As many as cores, or what the environment variable of this name says, as for Numba itself.
@@ -135,9 +134,12 @@ def share_out(part: Callable[[int], None], count: int, multiplies: bool = False)
             future.result()
 
 
-@twin
 def on_one_core(work: Callable[[], None]) -> None:
-    """BLAS gets one thread, and none of ours helps."""
+    """Call work(), whose matrix products then use the calling core alone.
+
+    For a loop of small products, each of which needs the one before: shared out, one of 32 x 128 x
+    512 takes two cores 121 us, instead of 56 on one.
+    """
     share_out(lambda _: work(), 1, multiplies=True)
 
 
