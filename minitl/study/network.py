@@ -333,10 +333,10 @@ def _gate(names: Names, base: Any, x: Array, labels: Array) -> Iterator[str]:
 
 def _tape(names: Names, base: Any, x: Array, labels: Array) -> Iterator[str]:
     model, found = whole_model(base), []
-    for walk in (autograd.backward, names["backward"]):
+    for walk in (autograd.backward, autograd.backward, names["backward"]):  # the first compiles
         y = losses.SparseCategoricalCrossentropy()(labels[6:10], model(x[6:10]))
         found.append(_timed(walk, y, model.trainable_weights))
-    (right, fast), (mine, slow) = found
+    _, (right, fast), (mine, slow) = found
     what = f"gradients of VGG16's {len(right)} weights by your walk over its tape"
     yield from _agree(what, mine, right)
     yield f"{slow / fast:.2f} times as long as minitl's"

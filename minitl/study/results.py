@@ -61,9 +61,10 @@ class Part:
     def results(self, function: Callable[..., Any], arguments: Arguments) -> dict[str, Any]:
         """What a function gives, by the names of the results; ValueError for another number."""
         found = self.call(function, **arguments)
-        found = found if isinstance(found, tuple) else (found,)
+        several = isinstance(found, tuple) or (isinstance(found, list) and len(self.outputs) > 1)
+        found = found if several else (found,)
         if len(found) != len(self.outputs):
-            raise WrongNumber(f"{len(found)} results, expected {', '.join(self.outputs)}")
+            raise WrongNumber(f"returned {len(found)} results, expected {', '.join(self.outputs)}")
         return dict(zip(self.outputs, found, strict=True))
 
 
@@ -79,6 +80,7 @@ class Run:
     given: Arguments
     right: dict[str, Any]
     found: dict[str, Any]
+    kept: dict[str, Any] = field(default_factory=dict)  # copies of what was found
 
 
 def copied(value: Any) -> Any:

@@ -27,18 +27,26 @@ def symptoms_of(
     wrong = [run for run, fit in zip(runs, fits, strict=True) if not fit]
     what = f"{name} of {part.name} is wrong in {len(wrong)} of {len(runs)} random cases"
     found = list(_versions(part, name, runs, known))
+    if name in part.meaning:
+        told = f"{what}; {_example(name, wrong[0])}: {part.meaning[name]}"
+        return [Finding(told), *dict.fromkeys(found)]
     if not found:  # what is known for certain needs no guesses beside it
         found = [*_nothing(name, wrong), *_turned(name, wrong, part.tolerance)]
         found = [*(found or _ignored(part, name, runs, function)), *_where(runs, fits)]
     found += _entries(part, name, wrong)
-    first = f"{what}; {_example(name, wrong[0])}"
-    if name in part.meaning:
-        return [Finding(f"{first}: {part.meaning[name]}")]
-    return [Finding.plain(first), *dict.fromkeys(found)]
+    return [Finding.plain(f"{what}; {_example(name, wrong[0])}"), *dict.fromkeys(found)]
 
 
 def _example(name: str, run: Run) -> str:
     right, found = run.right[name], run.found[name]
+    if isinstance(right, list) and isinstance(found, (list, tuple)) and right and found:
+        pairs = zip(found, right, strict=False)
+        first = next((i for i, (f, r) in enumerate(pairs) if not same(f, r, 1e-6)), None)
+        if first is None:
+            return f"{name} has length {len(found)}, expected {len(right)}"
+        both = right[first], found[first]
+        should, is_ = (f"{v:.6g}" if type(v) is float else f"{v!r:.200}" for v in both)
+        return f"{name}[{first}] should be {should} and is {is_}, for example"
     if not isinstance(right, Array) or right.dtype.kind not in "fiub":
         return f"expected {right!r:.300}, got {found!r:.300}"
     gap = np.abs(np.asarray(found, np.float64) - right)
@@ -79,34 +87,65 @@ def versions(part: Part, version: str, runs: list[Run]) -> list[Any] | None:
     return found
 
 
+def _pairs(name: str, runs: list[Run]) -> Iterator[tuple[Array, Array]]:
+    """What was found and what is right, where both are arrays or numbers of one shape."""
+    for run in runs:
+        found, right = run.found[name], run.right[name]
+        if np.isscalar(right) or (isinstance(right, Array) and np.shape(found) == right.shape):
+            yield np.asarray(found), np.asarray(right)
+
+
 def _nothing(name: str, wrong: list[Run]) -> Iterator[Finding]:
     """Not a number, or all zeros."""
-    arrays = [np.asarray(run.found[name]) for run in wrong]
+    arrays = [found for found, _ in _pairs(name, wrong)]
     if any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in arrays):
         labels = [run.label or "ordinary numbers" for run in wrong]
         yield Finding(f"{name} is not finite for {labels[0]}: something overflows, or divides by 0")
-    elif all(a.dtype.kind in "fi" and not a.any() for a in arrays):
+    elif arrays and all(a.dtype.kind in "fi" and not a.any() for a in arrays):
         yield Finding(f"{name} is all zeros: nothing is written into it")
+
+
+# What may have become of right numbers, each number for itself.
+CHANGED: dict[str, Callable[[Array], Array]] = {
+    "has the wrong sign": np.negative,
+    "is right, but its numbers below zero have become 0": lambda r: np.maximum(r, 0),
+    "is right, but its numbers have lost their signs": np.abs,
+    "is right, but upside down: 1 / x in place of x": lambda r: 1 / r,
+    "is right, but squared": np.square,
+    "is right, but its square root": np.sqrt,
+}
 
 
 def _turned(name: str, wrong: list[Run], tolerance: float) -> Iterator[Finding]:
     """The right result with another sign, order or direction of axes, factor, summand."""
-    pairs = [(np.asarray(run.found[name]), np.asarray(run.right[name])) for run in wrong]
+    pairs = list(_pairs(name, wrong))
     kinds = {array.dtype.kind for pair in pairs for array in pair}
-    if not kinds <= {"f", "i"} or not all(np.isfinite(f).all() for f, _ in pairs):
+    if not pairs or not kinds <= {"f", "i"} or not all(np.isfinite(f).all() for f, _ in pairs):
         return
     wide = tolerance * 10
-    if all(same(f, -r, wide) for f, r in pairs):
-        yield Finding(f"{name} has the wrong sign")
+
+    def all_are(change: Callable[..., Array], *how: Any, exact: float = wide) -> bool:
+        with np.errstate(all="ignore"):
+            return all(same(f, change(r, *how), exact) for f, r in pairs)
+
+    for what, change in CHANGED.items():
+        if all_are(change):
+            yield Finding(f"{name} {what}")
+            return
+    if wide < 1e-6 and all_are(np.asarray, exact=1e-6):
+        yield Finding(f"{name} is right to 6 digits and no more: is something in it float32?")
         return
     ndim = pairs[0][1].ndim if len({r.ndim for _, r in pairs}) == 1 else 0
     for order in list(itertools.permutations(range(ndim)))[1:] if ndim <= 4 else []:
-        if all(same(f, r.transpose(order), wide) for f, r in pairs):
+        if all_are(np.transpose, order):
             yield Finding(f"{name} is right but for the order of its axes, {order}: transposed")
     for count in range(1, min(ndim, 4) + 1):
         for axes in itertools.combinations(range(ndim), count):
-            if all(same(f, np.flip(r, axes), wide) for f, r in pairs):
+            if all_are(np.flip, axes):
                 yield Finding(f"{name} is right but flipped along axes {axes}")
+    for axis, step in itertools.product(range(ndim), (1, -1)):
+        if all_are(np.roll, step, axis):
+            yield Finding(f"{name} is right but moved by one place along axis {axis}")
     with np.errstate(all="ignore"):
         ratios = [np.vdot(r, f) / np.vdot(r, r) for f, r in pairs]
     if all(same(f, c * r, wide) and abs(c) > 1e-6 for c, (f, r) in zip(ratios, pairs, strict=True)):
@@ -205,7 +244,7 @@ def _entries(part: Part, name: str, wrong: list[Run]) -> Iterator[Finding]:
     places: dict[int, set[str]] = {}
     all_bad = []
     for run in wrong:
-        right, found = run.right[name], np.asarray(run.found[name])
+        right, found = run.right[name], run.found[name]
         if not isinstance(right, Array) or right.dtype.kind not in "fiub" or not right.ndim:
             return
         largest = np.abs(right[np.isfinite(right)]).max(initial=1e-30)
@@ -214,8 +253,9 @@ def _entries(part: Part, name: str, wrong: list[Run]) -> Iterator[Finding]:
         for axis, size in enumerate(right.shape):
             at = set(np.nonzero(bad)[axis].tolist())
             ends = "first" if at <= {0} else "last" if at <= {size - 1} else "first and last"
-            fits = size > 2 and at <= {0, size - 1}
-            places.setdefault(axis, set()).add(ends if fits else "small" if size <= 2 else "all")
+            rest = at == set(range(1, size))
+            ends = ends if at <= {0, size - 1} else "rest" if rest else "all"
+            places.setdefault(axis, set()).add(ends if size > 2 else "small")
     names = part.outputs[name].split()
     for axis in (axis for axis, letters in enumerate(names) if letters == "4U"):
         gates = {
@@ -230,4 +270,7 @@ def _entries(part: Part, name: str, wrong: list[Run]) -> Iterator[Finding]:
         if "all" not in seen and seen != {"small"}:
             which = " or ".join(sorted(seen - {"small"}))
             along = names[axis] if axis < len(names) else f"axis {axis}"
+            if which == "rest":
+                yield Finding(f"{name} is right at the first place along {along} alone")
+                continue
             yield Finding(f"{name} is wrong only at the {which} place along {along}: off by one?")

@@ -20,7 +20,7 @@ from minitl.naming import snake_case
 from minitl.ops.arrays import sigmoid, tanh
 from minitl.ops.recurrence import LSTMWalk
 from minitl.storage import keras_weights
-from minitl.study.results import Array, Case, Part
+from minitl.study.results import Array, Case, Part, WrongNumber
 from minitl.transfer import cut, features, optimum, stages
 
 Rng = np.random.Generator
@@ -44,16 +44,23 @@ SHAPES = ((3, 3, 32, 64), (500, 100), (100, 500), (5, 5, 8, 16), (3, 3, 64, 8), 
 VALUES = {name: "" for name in ("shape", "smallest", "largest", "deviation", "same", "again")}
 
 
+def left_alone(function: Any, w: Array, g: Array, *more: Any) -> None:
+    before = g.copy()
+    function(w, g, *more)
+    if not np.array_equal(g, before):
+        raise WrongNumber("changed its argument g, which belongs to the caller")
+
+
 def steps(function: Any, w: Array, g: Array, velocity: Any, **more: Any) -> tuple[Array, ...]:
     for factor in (1.0, -0.5, 2.0):
-        function(w, factor * g, velocity, *more.values())
+        left_alone(function, w, factor * g, velocity, *more.values())
     return w, np.zeros(0) if velocity is None else velocity
 
 
 def adam_steps(function: Any, w: Array, g: Array, **more: Any) -> tuple[Array, ...]:
     m, v = np.zeros_like(w), np.zeros_like(w)
     for t, factor in enumerate((1.0, -0.5, 2.0), start=1):
-        function(w, factor * g, m, v, t, *more.values())
+        left_alone(function, w, factor * g, m, v, t, *more.values())
     return w, m, v
 
 
@@ -75,7 +82,7 @@ def from_file(function: Any, stored: Any, as_bytes: bool) -> tuple[Any, ...]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.h5"
         with h5py.File(path, "w") as file:
-            kept = (lambda names: [n.encode() for n in names]) if as_bytes else list
+            kept = (lambda names: np.array(names, "S")) if as_bytes else list
             file.attrs["layer_names"] = kept([layer for layer, _ in stored])
             for layer, arrays in stored:
                 group = file.create_group(layer)
@@ -84,6 +91,8 @@ def from_file(function: Any, stored: Any, as_bytes: bool) -> tuple[Any, ...]:
                     group[name] = array
         found = [(layer, [(n, np.array(a)) for n, a in arrays]) for layer, arrays in function(path)]
     names = [[layer, *(n for n, _ in arrays)] for layer, arrays in found]
+    if any(isinstance(n, Array) for each in names for n in each):
+        raise WrongNumber("gave an array where a weight's name should stand: (name, array)")
     return names, [a for _, arrays in found for _, a in arrays]
 
 
@@ -213,6 +222,11 @@ def metric(kind: Any) -> Callable[..., Array]:
     return lambda labels, p: np.asarray(kind()(labels, p))
 
 
+def as_array(function: Any, **given: Any) -> Array:
+    """What a function gives; a list of numbers is as good as an array."""
+    return np.asarray(function(*given.values()))
+
+
 def after_unfreezing(function: Any, names: Any, start: str, decay: float) -> tuple[list[Any], ...]:
     made: list[Any] = []
     for name in names:
@@ -232,7 +246,7 @@ def unfreeze(made: list[Any], start: str, decay: float) -> None:
         layer.rate_multiplier = decay ** (1 + blocks.index(block)) if layer.trainable else 1.0
 
 
-BASE = ("block1_a", "block1_b", "block2_a", "block2_bn", "block3_a", "block3_b", "head")
+BASE = ("block1_a", "block2_a", "block3_a", "block3_b", "block4_a", "block4_bn", "block5_a", "head")
 
 
 def lstm_step(z: Array, h: Array, c: Array, kernel: Array) -> tuple[Array, Array, Any]:
@@ -291,7 +305,7 @@ def cuts(rng: Rng) -> Iterator[Case]:
 
 
 def base(rng: Rng) -> Iterator[Case]:
-    for start in ("block3", "block2", "block1"):
+    for start in ("block5", "block4", "block2"):
         for decay in (0.1, 0.5):
             yield start, {"names": BASE, "start": start, "decay": decay}
 
@@ -318,7 +332,8 @@ new, how = named("new_w", "new_m", "new_v"), {"changes": ("w",), "source": optim
 part(15, "adam_update", adam_update, of_adam, new, adam_steps, **how)
 part(16, "read_weights", keras_weights.read, weight_files, named("names", "arrays"), from_file)
 seen = named("names", "outputs", "weights", "activations")
-vgg, how = vgg16.VGG16, {"source": vgg16.VGG16}
+of_layers = "of the layers in their order, after the input"
+vgg, how = vgg16.VGG16, {"source": vgg16.VGG16, "meaning": dict.fromkeys(seen, of_layers)}
 built: Any = lambda shape: vgg(False, None, None, shape)  # noqa: E731
 part(17, "build", built, shapes, seen, looked_at, **how)
 part(18, "cut", frozen_count, cuts, named("count"), source=cut.find_cut)
@@ -334,7 +349,7 @@ part(19, "solve", solved, given, found, at_optimum, **how)
 right: Any = metrics.CategoricalAccuracy
 part(20, "accuracy", metric(right), judged, named("share"), source=right)
 how = {"source": others.FBetaScore, "tolerance": 1e-6}
-part(20, "f1", metric(others.F1Score), judged, {"f1": "m"}, **how)
+part(20, "f1", metric(others.F1Score), judged, {"f1": "m"}, as_array, **how)
 found, of_layers = named("learns", "rates"), f"of the layers {', '.join(BASE)}"
 how = {"meaning": dict.fromkeys(found, of_layers), "source": stages.fine_tune}
 part(21, "unfreeze", unfreeze, base, found, after_unfreezing, **how)

@@ -215,3 +215,91 @@ def test_all_that_is_told_can_be_had_in_chinese():
     ):
         for finding in found_in(number, SOLUTIONS[number].read_text().replace(right, wrong)):
             assert re.search("[\u4e00-\u9fff]", said(finding, "zh")), finding
+
+
+UNUSUAL = {
+    "a list for several results": (
+        1,
+        "def multiply(a, b):\n"
+        "    def fit(g, like):\n"
+        "        g = g.sum(axis=tuple(range(g.ndim - like.ndim)))\n"
+        "        ones = tuple(i for i, n in enumerate(like.shape) if n == 1)\n"
+        "        return g.sum(axis=ones, keepdims=True)\n"
+        "    return [a * b, lambda g: [fit(g * b, a), fit(g * a, b)]]\n",
+    ),
+    "a list of numbers": (
+        20,
+        "import numpy as np\n"
+        "def accuracy(labels, p):\n    return float((p.argmax(1) == labels).mean())\n"
+        "def f1(labels, p):\n"
+        "    q, ks = p.argmax(1), range(p.shape[1])\n"
+        "    both = [sum((q == k) & (labels == k)) for k in ks]\n"
+        "    return [2 * b / max(sum(q == k) + sum(labels == k), 1) for b, k in zip(both, ks)]\n",
+    ),
+    "the base's five blocks by their numbers": (
+        21,
+        "from minitl.layers import BatchNormalization\n"
+        "def unfreeze(layers, start, decay):\n"
+        "    for layer in layers:\n"
+        "        if layer.name.startswith('block'):\n"
+        "            number = int(layer.name[5])\n"
+        "            norm = isinstance(layer, BatchNormalization)\n"
+        "            layer.trainable = number >= int(start[5]) and not norm\n"
+        "            layer.rate_multiplier = decay ** (6 - number) if layer.trainable else 1.0\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", UNUSUAL)
+def test_a_right_solution_passes_whatever_its_form(how):
+    number, source = UNUSUAL[how]
+    assert found_in(number, source) == []
+
+
+@pytest.mark.parametrize(
+    "number, after, told",
+    [
+        # Each is right in its numbers, when it is called once.
+        (5, "KEPT = {}\ndef again(*a):\n    k = str([getattr(v, 'shape', v) for v in a])\n"
+            "    return KEPT.setdefault(k, first(*a))", "wrong when called again"),
+        (7, "KEPT = {}\ndef again(*a):\n    y = first(*a)\n"
+            "    kept = KEPT.setdefault(y.shape, y)\n    kept[...] = y\n    return kept",
+            "an array that its next call writes into"),
+        (14, "def again(w, g, *a):\n    first(w, g, *a)\n    g *= 2", "changed its argument g"),
+        (11, "def again(d, g):\n    y = first(d, g)\n    d[0] = d[0] - d[2]\n    return y",
+            "changed its argument d or g"),
+        (18, "def again(layers):\n    n = first(layers)\n    layers.pop()\n    return n",
+            "changed its argument layers"),
+        (8, "def again(x, geometry):\n    y = first(x, geometry)\n    oh = geometry.out_size[0]\n"
+            "    y[oh * oh * geometry.out_size[1]:] = 0\n    return y", "wrong in 1 of 12"),
+        (16, "def again(path):\n    with h5py.File(path) as file:\n"
+            "        read = file.attrs['layer_names']\n"
+            "        return [(n, w) for n, (_, w) in zip(read, first(path))]", "are bytes"),
+        (6, "def again(*a):\n    return first(*a).astype(np.float32).astype(a[0].dtype)",
+            "is something in it float32?"),
+        (4, "def again(*a):\n    return np.roll(first(*a), 1, 1)", "moved by one place along"),
+        (13, "def again(*a):\n    return abs(first(*a))", "smallest"),
+        (17, "def again(shape):\n    from minitl.layers import ReLU\n    model = first(shape)\n"
+            "    return Model(model.input, ReLU(name='more')(model.output))",
+            "names has length 19, expected 18"),
+    ],
+)  # fmt: skip
+def test_wrong_calls_are_told(number, after, told):
+    """What a solution does beside its numbers; images that get lost; results that are lists."""
+    name = PARTS[number][0].name
+    source = "import numpy as np\n" + SOLUTIONS[number].read_text()
+    found = found_in(number, f"{source}\nfirst = {name}\n{after}\n{name} = again\n")
+    assert any(told in finding for finding in found), found
+
+
+def test_where_a_number_has_a_meaning_known_mistakes_are_told_as_well():
+    source = SOLUTIONS[21].read_text()
+    found = found_in(21, re.sub(r"and not isinstance\(.*?\)", "", source))
+    assert any("BatchNormalization learns" in finding for finding in found), found
+
+
+def test_a_product_with_the_filter_first_is_told():
+    m4 = "(d[1] - d[3]) * g[2]"
+    assert m4 in SOLUTIONS[11].read_text()
+    found = found_in(11, SOLUTIONS[11].read_text().replace(m4, "g[2] * (d[1] - d[3])"))
+    assert any("g's side * d's side" in finding for finding in found), found
