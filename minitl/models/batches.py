@@ -8,12 +8,12 @@ by another source (`transfer/feature_cache.py`). Wrong data are found before a w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minitl import kernels
 from minitl.autograd import Array, Tensor
 
 
@@ -120,12 +120,10 @@ def check_finite(a: Array, what: str) -> None:
     """Raise ValueError when `a` has NaN or infinite numbers, naming the first such sample."""
     if a.dtype.kind != "f" or not isinstance(a, np.ndarray):
         return
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, len(a), 64):  # in pieces: no mask as large as the data
-            part = a[start : start + 64]
-            # A sum is finite unless a number is not (or, rarely, it overflows): one cheap pass.
-            if math.isfinite(np.add.reduce(part, axis=None)) or np.isfinite(part).all():
-                continue
+    rows = max(64, 2**20 * len(a) // max(a.size, 1))  # in pieces: no mask as large as the data
+    for start in range(0, len(a), rows):
+        part = a[start : start + rows]
+        if not kernels.all_finite(part):
             i = start + int(np.argmin(np.isfinite(part).reshape(len(part), -1).all(axis=1)))
             raise ValueError(f"{what} has NaN or infinite numbers, first in sample {i}")
 

@@ -18,7 +18,7 @@ import numpy as np
 from minitl.kernels.fast import dense, gemm, pointwise, updates
 a = np.ones((2, 2), "f4")
 pointwise._add_bias(a, a[0], True, 0, 2, 0, 2)
-updates._sgd(a[0], a[1], 0.1)
+updates.sgd_update(a[0], a[1], None, 0.1)
 rows = gemm.Rows(np.zeros(64, "f4"), np.arange(2), 1, 1, 0)
 dense._lines_by_panels(rows, gemm.pack(a), a.reshape(-1), 2)
 for kernel in (pointwise._add_bias, updates._sgd, dense._lines_by_panels):

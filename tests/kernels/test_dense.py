@@ -123,6 +123,14 @@ def test_a_narrow_kernel_is_read_where_it_lies_and_not_beyond(n, d, m):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.parametrize(("n", "d", "m"), [(2, 64, 1), (5, 65, 2), (33, 5001, 10), (72, 4100, 16)])
+def test_the_gradient_of_a_narrow_kernel(n, d, m):
+    x, _, g = arrays(n, d, m, np.float32)
+    expected, sizes = x.T.astype(float) @ g, abs(x.T.astype(float)) @ abs(g)
+    assert_sum(dense.narrow_kernel_gradient(x, g), expected, sizes, n)
+    assert not dense.narrow_suits(x, np.ones((n, 17), np.float32))
+
+
 def test_one_row_by_a_large_kernel():
     x, kernel, _ = arrays(1, 5003, 130, np.float32)
     expected, sizes = x.astype(float) @ kernel, abs(x.astype(float)) @ abs(kernel)

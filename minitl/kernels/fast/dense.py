@@ -58,6 +58,8 @@ def dense_input_gradient(g, kernel):
 
 @twin
 def dense_kernel_gradient(x, g):
+    if narrow_suits(x, g):
+        return narrow_kernel_gradient(x, g)
     few = x.dtype == g.dtype and suits("dkernel", len(x), x.shape[1], g.shape[1])
     return kernel_gradient(x, g) if few else product(x.T, g)
 
@@ -118,19 +120,19 @@ def _add_some_lines(x, kernel, ranges, sums, job, _):
             total[j] += x[k] * kernel[k, j]
 
 
-def narrow_suits(x: Array, kernel: Array) -> bool:
-    """Whether a line of the kernel, as of a head for a few classes, fits into one vector, and there
-    are many."""
-    plain = x.dtype == kernel.dtype == np.float32 and kernel.flags.c_contiguous
-    few = 1 < len(x) <= FEW and kernel.shape[1] <= gemm.panel_width(x.dtype) // 2
-    return plain and few and len(x) * kernel.size >= 2**21
+def narrow_suits(x: Array, other: Array) -> bool:
+    """Whether a line of the kernel, or of the output's gradient, as of a head for a few classes,
+    fits into one vector, while those of x (N, D) are long."""
+    plain = x.dtype == other.dtype == np.float32 and other.flags.c_contiguous
+    few = 1 < len(x) <= FEW and other.shape[1] <= gemm.panel_width(x.dtype) // 2
+    return plain and few and x.size * other.shape[1] >= 2**21
 
 
 def narrow(x: Array, kernel: Array) -> Array:
-    """x (N, D) @ kernel (D, m), shared out by D. A panel is not packed, but read where it lies:
-    what follows a line in its vectors gives columns that nobody needs."""
+    """x (N, D) @ kernel (D, m), shared out by D. The lines are read where they lie: what
+    follows one in its vector gives columns that nobody needs."""
     (rows, depth), m = x.shape, kernel.shape[1]
-    ranges, width = np.array(cut(depth, PARTS), np.int64), gemm.panel_width(x.dtype)
+    ranges, width = np.array(cut(depth, PARTS), np.int64), simd.VECTOR_BYTES // 4
     sums = np.zeros((len(ranges), gemm.round_up(rows, gemm.ROWS), width), x.dtype)
     flat = np.ascontiguousarray(x).reshape(-1), np.arange(rows) * depth, kernel.reshape(-1)
     together(_narrow, *flat, m, ranges, sums)
@@ -146,7 +148,7 @@ def _narrow(a, rows, b, m, ranges, sums, board):
 def _narrow_part(a, rows, b, m, ranges, sums, job, _):
     """sums[job] += A @ B for the lines ranges[job] of B; the last, after which B ends too soon,
     are copied."""
-    (first, last), c, width = ranges[job], sums[job].reshape(-1), 2 * simd.lanes(a)
+    (first, last), c, width = ranges[job], sums[job].reshape(-1), simd.lanes(a)
     whole = min(last, max(first, (len(b) - width) // m + 1))
     end = np.zeros((last - whole) * m + width, a.dtype)
     for i in range((last - whole) * m):
@@ -160,7 +162,7 @@ def _narrow_part(a, rows, b, m, ranges, sums, job, _):
 @inner
 def _add_tiles(a, rows, k, depth, b, at, m, c):
     """C += A[:, k : k + depth] @ the lines of B that begin at b[at], m apart."""
-    r, width = 0, 2 * simd.lanes(a)
+    r, width = 0, simd.lanes(a)
     while r + gemm.ROWS <= len(rows):
         _add_lines_of(a, simd.full_tile(rows, r), k, depth, b, at, m, c, r * width)
         r += gemm.ROWS
@@ -168,12 +170,55 @@ def _add_tiles(a, rows, k, depth, b, at, m, c):
         _add_lines_of(a, simd.short_tile(rows, rest), k, depth, b, at, m, c, rest * width)
 
 
+def narrow_kernel_gradient(x: Array, g: Array) -> Array:
+    """x.T @ g (D, m), as tiles of g.T @ x, which reads x where it lies; they are turned as they are
+    written."""
+    depth, m = x.shape[1], g.shape[1]
+    dkernel, width = empty((depth, m), x.dtype), gemm.panel_width(x.dtype)
+    ranges = np.array(cut(-(-depth // width), 2 * PARTS), np.int64)
+    flat = np.ascontiguousarray(x).reshape(-1), g.reshape(-1)
+    together(_narrow_gradient, *flat, np.arange(m), depth, ranges, dkernel.reshape(-1))
+    return dkernel
+
+
+@compiled
+def _narrow_gradient(x, g, columns, depth, ranges, dkernel, board):
+    share(_narrow_gradient_part, (x, g, columns, depth, ranges, dkernel), len(ranges), board)
+
+
+@inner
+def _narrow_gradient_part(x, g, columns, depth, ranges, dkernel, job, _):
+    """A tile is some columns of g by 2 vectors of each line of x. The last begins earlier, and
+    computes some numbers of the one before once more."""
+    m, width = len(columns), 2 * simd.lanes(x)
+    tile = np.empty((m + gemm.ROWS) * width, x.dtype)
+    for block in range(ranges[job, 0], ranges[job, 1]):
+        at, r = min(block * width, depth - width), 0
+        while m - r > 2 * simd.SHORT_ROWS:  # a full tile takes less than three short ones
+            _gradient_tile(x, g, simd.full_tile(columns, r), depth, m, at, tile, r * width)
+            r += gemm.ROWS
+        for rest in range(r, m, simd.SHORT_ROWS):
+            short = simd.short_tile(columns, rest)
+            _gradient_tile(x, g, short, depth, m, at, tile, rest * width)
+        for j in range(m):
+            for i in range(width):
+                dkernel[(at + i) * m + j] = tile[j * width + i]
+
+
+@njit(forceinline=True)
+def _gradient_tile(x, g, columns, depth, m, at, tile, place):
+    sums = simd.zero_tile(x, columns)
+    for n in range(len(g) // m):
+        sums = simd.multiply_add(sums, g, columns, n * m, x, n * depth + at)
+    simd.store_tile(tile, place, 2 * simd.lanes(x), sums)
+
+
 @njit(forceinline=True)
 def _add_lines_of(a, rows, k, depth, b, at, m, c, place):
-    tile, width = simd.zero_tile(a, rows), 2 * simd.lanes(a)
+    column = simd.zero_column(a, rows)
     for i in range(depth):
-        tile = simd.multiply_add(tile, a, rows, k + i, b, at + i * m)
-    simd.store_tile(c, place, width, simd.tile_sum(simd.load_tile(c, place, width, rows), tile))
+        column = simd.multiply_add(column, a, rows, k + i, b, at + i * m)
+    simd.add_to(c, place, simd.lanes(a), column, rows)
 
 
 def row_by_row(x: Array, kernel: Array) -> Array:
@@ -250,7 +295,7 @@ def _add_tile(a, rows, k, depth, panel, c, place, step, b, ahead):
         if ahead >= 0:
             simd.prefetch(b, ahead)
             ahead += vector
-    simd.store_tile(c, place, step, simd.tile_sum(simd.load_tile(c, place, step, rows), tile))
+    simd.add_to(c, place, step, tile, rows)
 
 
 @njit

@@ -331,6 +331,15 @@ def _plain_load_tile(array, at, step, rows):
     return [load(array, at + r * step + vector) for r in range(len(rows)) for vector in pair]
 
 
+@instruction(
+    lambda a, rows: types.UniTuple(Vector(a.dtype), rows.count),
+    lambda a, rows: [np.zeros(lanes(a), a.dtype)] * len(rows),
+)
+def zero_column(code, array, rows):
+    """`zero_tile` of one vector in each row."""
+    return ir.Constant(code.kind(types.UniTuple(Vector(array.type.dtype), rows.type.count)), None)
+
+
 @instruction(lambda array, at, step, rows: _tile_of(array, rows), _plain_load_tile)
 def load_tile(code, array, at, step, rows):
     """The tile whose rows begin at elements at, at + step, ... of the array; as many as `rows`."""
@@ -358,22 +367,43 @@ def store_tile(code, array, at, step, tile):
 
 
 def _plain_multiply_add(tile, a, rows, step, b, at):
-    pair = load(b, at), load(b, at + lanes(b))
-    return [one + a[rows[i // 2] + step] * pair[i % 2] for i, one in enumerate(tile)]
+    count = len(tile) // len(rows)
+    line = [load(b, at + i * lanes(b)) for i in range(count)]
+    return [one + a[rows[i // count] + step] * line[i % count] for i, one in enumerate(tile)]
 
 
 @instruction(lambda tile, *others: tile, _plain_multiply_add)
 def multiply_add(code, tile, a, rows, step, b, at):
-    """tile + a column of A times a row of B: a[rows[r] + step] * (2 vectors of b from `at` on)."""
+    """tile + a column of A times a row of B: a[rows[r] + step] * (its vectors of b, from `at`)."""
     builder, vector, parts = code.builder, tile.type.dtype, code.parts(tile)
-    pair = [code.read(vector, b, place) for place in _pair(code, vector, at.value)]
+    count = tile.type.count // rows.type.count
+    line = [code.read(vector, b, place) for place in _pair(code, vector, at.value)[:count]]
     for r, row in enumerate(code.parts(rows)):
         scalar = builder.load(code.address(a, builder.add(row, step.value)))
         left = code.filled(code.kind(vector), scalar)
-        for i, right in enumerate(pair, start=2 * r):
+        for i, right in enumerate(line, start=count * r):
             product = builder.fmul(left, right, flags=MAY_FUSE)
             parts[i] = builder.fadd(parts[i], product, flags=MAY_FUSE)
     return code.joined(tile.type, parts)
+
+
+def _plain_add_to(array, at, step, tile, rows):
+    count = len(tile) // len(rows)
+    for i, one in enumerate(tile):
+        place = at + i // count * step + i % count * len(one)
+        store(array, place, load(array, place) + one)
+
+
+@instruction(_nothing, _plain_add_to)
+def add_to(code, array, at, step, tile, rows):
+    """Add a tile to the one whose rows begin at elements at, at + step, ... of the array."""
+    vector, start, parts = tile.type.dtype, at.value, code.parts(tile)
+    count = tile.type.count // rows.type.count
+    for r in range(rows.type.count):
+        for i, place in enumerate(_pair(code, vector, start)[:count], start=count * r):
+            total = code.builder.fadd(code.read(vector, array, place), parts[i])
+            code.write(array, place, total)
+        start = code.builder.add(start, step.value)
 
 
 @instruction(lambda step: types.intp, lambda step: 1 if step is None else step)
