@@ -8,6 +8,7 @@ Both, `FeatureExtractor` and `SoftmaxHead`, pass its own `check_estimator`. An e
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl.naming import Count
+from minitl.naming import Count, NotNegative, Positive
 from minitl.storage.door import extra
 
 with extra("minitl.sklearn needs scikit-learn 1.6 or newer", "sklearn"):
@@ -28,11 +29,13 @@ from minitl import applications
 from minitl.data.found import open_folder
 from minitl.data.images import resize_images, to_rgb
 from minitl.models import Model
+from minitl.models.arguments import Rules, check_methods
 from minitl.naming import did_you_mean
 from minitl.transfer.features import extract_features, feature_model
 from minitl.transfer.optimum import softmax, solve_head
 
 
+@check_methods
 @dataclass(eq=False, repr=False)
 class FeatureExtractor(
     base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin, base.BaseEstimator
@@ -70,6 +73,7 @@ class FeatureExtractor(
 
     def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
         """Check that the images fit the model; returns self."""
+        _check_settings(self)
         X = self._checked(X, True)
         network, _ = self._network()
         shape = self._images(X[:1], network).shape
@@ -163,6 +167,13 @@ class FeatureExtractor(
         return tags
 
 
+def _check_settings(estimator: Any) -> None:
+    """Of the constructor's arguments, in `fit`, as scikit-learn has it."""
+    made = type(estimator).__init__
+    rules = Rules(made, inspect.signature(made).parameters, None)
+    rules.check(type(estimator).__name__, (), estimator.get_params(deep=False))
+
+
 @functools.lru_cache(maxsize=2)
 def _published(name: str, size: tuple[int, int]) -> Model:
     """A network with its ImageNet weights, one for all estimators: none of them changes it."""
@@ -170,6 +181,7 @@ def _published(name: str, size: tuple[int, int]) -> Model:
     return maker(weights="imagenet", include_top=False, input_shape=(*size, 3))
 
 
+@check_methods
 @dataclass(eq=False, repr=False)
 class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
     """P = softmax(W^T F + b), at the optimum of its loss.
@@ -186,14 +198,15 @@ class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
     After `fit`: `classes_` (m,), `kernel_` W (D, m), `bias_` b (m,), `loss_`, `n_iter_`.
     """
 
-    l2: float = 1e-3
+    l2: NotNegative = 1e-3
     _: KW_ONLY
-    tolerance: float = 1e-10
+    tolerance: Positive = 1e-10
     max_iter: Count = 5000
     class_weight: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxHead:
         """Find W and b for F = X (N, D) and classes y (N,); returns self."""
+        _check_settings(self)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)

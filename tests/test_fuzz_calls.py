@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 import minitl
-from minitl import callbacks, layers, metrics, optimizers
+from minitl import callbacks, data, layers, metrics, optimizers, sklearn
+from minitl.applications import vgg16
+from minitl.judging.sheets import filter_sheet
+from minitl.report import Report
 from tests import fuzz_calls
 
 X = np.zeros((6, 8, 8, 3), "f4")
@@ -36,6 +39,26 @@ def mistaken_calls():
     yield lambda: minitl.Tensor(X).sum(axis="x"), "(in sum(x=Tensor (6, 8, 8, 3) of float32, ax"
     yield lambda: minitl.ops.outer(np.array([None]), 2.0), "(in outer(x1=ndarray (1,) of object"
     yield lambda: minitl.models.clone_model(3), "clone_model: model must be a Model, got 3"
+    yield lambda: metrics.F1Score().update_state(0, np.ndarray), "y_pred=<class 'numpy.ndarray'>"
+    yield lambda: optimizers.PiecewiseConstantDecay(list, [1]), "boundaries must be a list or"
+    yield lambda: minitl.Variable(X).assign([[1], [1, 2]]), "(in Variable.assign(value="
+    yield lambda: minitl.Variable(X[:2]).assign_add(X), "(in Variable.assign_add(value=ndarray ("
+    yield lambda: minitl.GradientTape().gradient(3, []), "gradient: target must be a Tensor"
+    yield lambda: vgg16.preprocess_input(set()), "(in preprocess_input(x=set()))"
+    yield lambda: vgg16.preprocess_input("channels_last", X), "data_format must be a string or"
+    pairs = data.Dataset.from_tensor_slices((X, X))
+    yield lambda: pairs.batch("2"), "batch: batch_size must be a positive integer, got '2'"
+    yield lambda: pairs.shuffle([], seed=["x"]), "shuffle: buffer_size must be a positive integer"
+    yield lambda: pairs.take(1.0), "take: count must be an integer, got 1.0"
+    yield lambda: data.Dataset.from_generator(iter([])), "generator must be a function"
+    yield lambda: data.Dataset.from_tensor_slices((X, X[:2])), "tensors must be of one length"
+    yield lambda: data.ImageDataset(labels=1j), "(in ImageDataset(labels=1j))"
+    yield (
+        lambda: sklearn.SoftmaxHead().fit(X[0, :, :, 0], [1, 2]),
+        "X=ndarray (8, 8) of float32, y=",
+    )
+    yield lambda: sklearn.SoftmaxHead("x").fit(X, X), "SoftmaxHead: l2 must be a finite number of"
+    yield lambda: sklearn.FeatureExtractor(value_range=9).fit(X), "value_range must be 2 values"
 
 
 @pytest.mark.parametrize("call, said", [*mistaken_calls()])
@@ -106,3 +129,38 @@ def test_one_hot_takes_no_more_than_it_gives():
     found = minitl.ops.one_hot([[0, 2], [-1, 3]], 3, axis=0).numpy()
     assert found[:, 0].tolist() == [[1, 0], [0, 0], [0, 1]]
     assert not found[:, 1].any()  # those outside have none
+
+
+def test_sums_take_no_argument_that_numpy_has_not():
+    with pytest.raises(TypeError, match="'f'"):
+        minitl.Tensor(X).sum(f=1)
+
+
+@pytest.mark.parametrize("batches", [[X], [], [(X, X, X, X)], [(X, X[:2])]])
+def test_a_refused_fit_on_a_generator_has_changed_nothing(batches):
+    """What it yields is seen when a seed is drawn and the new history is in its place."""
+    model = minitl.Sequential([layers.Input((8, 8, 3)), layers.Dense(3)])
+    model.compile("sgd", "mse")
+    before = model.fit(X, X, verbose=0)
+    state = minitl.config.random_state().bit_generator.state
+    with pytest.raises((TypeError, ValueError)):
+        model.fit(iter(batches), verbose=0)
+    assert model.history is before
+    assert minitl.config.random_state().bit_generator.state == state
+
+
+def test_a_refused_plot_leaves_no_folder(tmp_path):
+    layer = layers.Conv2D(2, 3)
+    layer(X)
+    with pytest.raises(ValueError, match="'h5' is not supported"):
+        filter_sheet(layer, tmp_path / "a" / "b" / "x.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_takes_up_predictions_whole_or_not_at_all():
+    report = Report("r")
+    with pytest.raises(IndexError):  # names of fewer pictures than there are
+        report.add_predictions([1, 1], [[0.9, 0.1], [0.8, 0.2]], ["a", "b"], ["x"], lambda i: X[0])
+    assert (report.evaluation, report.wrong, report.wrong_count) == (None, [], 0)
+    with pytest.raises(ValueError, match="features must be F"):
+        report.add_map(np.zeros(9), None, ["a"], lambda i: X[0])

@@ -147,6 +147,17 @@ def test_auc_counts_what_is_above_a_threshold():
     assert metrics.AUC(3)(np.array([1, 0]), np.array([0.5, 0.0])) == pytest.approx(0.5)
 
 
+def test_auc_of_scores_that_are_no_numbers():
+    """NaN is above no threshold, as in Keras, whose results these are; bincount got -2^63 of it."""
+    y, p = np.array([0, 1, 1, 0, 1.0]), np.array([0.1, 0.9, np.nan, 0.4, 0.3])
+    assert metrics.AUC()(y, p) == pytest.approx(0.5, abs=1e-6)
+    assert metrics.AUC(thresholds=[0.2, 0.5])(y, p) == pytest.approx(0.5833334, abs=1e-6)
+    assert metrics.AUC(curve="PR")(y, p) == pytest.approx(0.5315117, abs=1e-6)
+    both = np.stack([y, 1 - y], 1), np.stack([p, 1 - p], 1)
+    assert metrics.AUC(multi_label=True)(*both) == pytest.approx(0.5, abs=1e-6)
+    assert metrics.AUC()(y, np.full(5, np.nan)) == 0
+
+
 def test_nothing_found_is_zero():
     nothing = np.zeros((3, 1))
     assert metrics.Precision()(nothing, nothing) == 0

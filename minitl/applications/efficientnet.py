@@ -23,7 +23,7 @@ from minitl.autograd import Tensor
 from minitl.initializers import VarianceScaling
 from minitl.layers import SymbolicTensor
 from minitl.models import Model
-from minitl.naming import Count, attributes_of
+from minitl.naming import Count, attributes_of, check_keywords
 
 __getattr__ = attributes_of(__name__, {})
 __all__ = ["EfficientNetB0", "decode_predictions", "preprocess_input"]
@@ -38,6 +38,7 @@ DROPPED = 0.2  # blocks in training, at the top; the share rises evenly from 0
 DEVIATIONS = (0.229, 0.224, 0.225)
 
 
+@check_keywords
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Images as they are, RGB, 0-255, in float32: the network itself scales them.
 

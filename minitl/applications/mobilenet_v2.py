@@ -30,6 +30,7 @@ ROWS += [(6, 320, 1, 1)]
 ALPHAS, SIZES = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), (96, 128, 160, 192, 224)  # of published weights
 
 
+@check_keywords
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Images as MobileNetV2 was trained on them: y = x / 127.5 - 1, from -1 to 1, RGB.
 

@@ -40,6 +40,7 @@ SMALLEST = 32  # rows and columns: they are halved five times
 MEAN_BGR = (103.939, 116.779, 123.68)
 
 
+@check_keywords
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Images as VGG and ResNet50 were trained on them: BGR, minus the mean of ImageNet.
 
@@ -74,7 +75,7 @@ def rgb_images(x: Any, data_format: str | None) -> tuple[Array, Any]:
     if x.dtype.kind == "f" and x.size and x.min() >= 0 and x.max() <= 1 and x.max() > x.min():
         text = f"preprocess_input expects values from 0 to 255, but these go from {x.min():.3g} to "
         text += f"{x.max():.3g}: were the images divided by 255 already?"
-        warnings.warn(text, UserWarning, stacklevel=3)
+        warnings.warn(text, UserWarning, stacklevel=4)
     return x, np.float64 if x.dtype == np.float64 else np.float32
 
 

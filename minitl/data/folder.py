@@ -21,7 +21,8 @@ import numpy as np
 
 from minitl.data import images
 from minitl.data.pipeline import Steps, told
-from minitl.models.arguments import guard
+from minitl.models.arguments import check_methods, guard
+from minitl.naming import check_arguments
 from minitl.storage.atomic import progress_bar
 from minitl.storage.state import fingerprint
 
@@ -29,6 +30,8 @@ ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 LABEL_MODES = ("int", "categorical", "binary", None)
 
 
+@check_methods
+@check_arguments
 @dataclass(eq=False, repr=False)
 class ImageDataset(Steps):
     """Images on the disk, read and resized a batch at a time.

@@ -15,7 +15,8 @@ import numpy as np
 
 from minitl import config
 from minitl.autograd import Tensor
-from minitl.models.arguments import guard
+from minitl.models.arguments import check_methods, guard
+from minitl.naming import Count, Natural
 
 __all__ = ["Dataset", "PyDataset"]
 
@@ -34,6 +35,7 @@ def told(value: Any) -> Any:
     return value.view(Numbers) if type(value) is np.ndarray else value
 
 
+@check_methods
 class Steps:
     """The methods; a class beside it is walked over by `__iter__`."""
 
@@ -46,11 +48,11 @@ class Steps:
         except TypeError:
             return None
 
-    def map(self, function: Callable[..., Any], **_: Any) -> Any:
-        """What `function` makes of each element: of x, or of (x, y)."""
+    def map(self, map_func: Callable[..., Any], **_: Any) -> Any:
+        """What `map_func` makes of each element: of x, or of (x, y)."""
 
         def one(element: Any) -> Any:
-            made = function(*element) if isinstance(element, tuple) else function(element)
+            made = map_func(*element) if isinstance(element, tuple) else map_func(element)
             return _numbers(made)
 
         return self._then(lambda items: (one(each) for each in items), self._length())
@@ -70,13 +72,13 @@ class Steps:
         length = stop if known is None else min(known, known if stop is None else stop)
         return self._then(lambda items: itertools.islice(items, stop), length)
 
-    def skip(self, count: int) -> Any:
+    def skip(self, count: Natural) -> Any:
         """All but the first `count` elements."""
         known = self._length()
         length = None if known is None else max(known - count, 0)
         return self._then(lambda items: itertools.islice(items, count, None), length)
 
-    def batch(self, batch_size: int, drop_remainder: bool = False, **_: Any) -> Any:
+    def batch(self, batch_size: Count, drop_remainder: bool = False, **_: Any) -> Any:
         """Elements put together, `batch_size` at a time; the last batch may be smaller."""
         known = self._length()
         up = 0 if drop_remainder else batch_size - 1
@@ -99,9 +101,9 @@ class Steps:
 
         return self._then(apart)
 
-    def shuffle(self, buffer_size: int, seed: Any = None, **_: Any) -> Any:
+    def shuffle(self, buffer_size: Count, seed: int | None = None, **_: Any) -> Any:
         """Another order in every walk: each element is drawn from a buffer of `buffer_size`."""
-        start = config.next_seed() if seed is None else int(seed)
+        start = config.next_seed() if seed is None else seed
         walks = itertools.count()
 
         def mixed(items: Iterator[Any]) -> Iterator[Any]:
@@ -164,6 +166,7 @@ class Steps:
         return -2 if known is None else known
 
 
+@check_methods
 class Dataset(Steps):
     """What `walk()` yields, each time that it is iterated over; `length` elements, if known."""
 
@@ -175,6 +178,8 @@ class Dataset(Steps):
         """The samples of arrays, or of a tuple of arrays, one by one."""
         if isinstance(tensors, tuple):
             arrays = [np.asarray(each) for each in tensors]
+            if len({*(lengths := [len(each) for each in arrays])}) != 1:
+                raise ValueError(f"tensors must be of one length, got {lengths}")
             return cls(lambda: zip(*arrays, strict=True), len(arrays[0]))
         array = np.asarray(tensors)
         return cls(lambda: iter(array), len(array))

@@ -70,7 +70,7 @@ def _table(model: Model, layers: list[Layer], expand: bool, line_length: int | N
     columns, rows, totals = parts(model, layers, expand)
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     if line_length:
-        widths[0] += max(0, line_length - sum(widths) - 3 * (len(widths) - 1))
+        widths[0] += max(0, min(line_length, 10_000) - sum(widths) - 3 * (len(widths) - 1))
     aligned = "<<>><<"  # numbers to the right
 
     def line(cells: Sequence[str]) -> str:

@@ -335,13 +335,12 @@ class AUC(Metric):
         self.all_negatives: Any = 0.0
 
     def _above(self, scores: Array) -> Array:
-        """The number of the last threshold that each score is above; -1 where it is above none."""
+        """The number of the last threshold that each score is above; -1 for NaN, above none."""
         if self.levels is not None:
-            return np.searchsorted(self.levels, scores) - 1
-        # Above how many thresholds, less one: 0.5 of three (0, 0.5, 1) is above the first only.
-        return np.maximum(
-            np.ceil(scores * np.float32(self.num_thresholds - 1)).astype(np.int64) - 1, 0
-        )
+            place = np.searchsorted(self.levels, scores) - 1
+        else:  # above how many, less one: 0.5 of three (0, 0.5, 1) is above the first only
+            place = np.maximum(np.ceil(scores * np.float32(self.num_thresholds - 1)) - 1, 0)
+        return np.where(np.isnan(scores), -1, place).astype(np.int64)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         # In float32, as Keras does: which side of a threshold a number falls on must not differ.
@@ -359,7 +358,7 @@ class AUC(Metric):
         # A target between 0 and 1 counts as a part of each side.
         for side in (truth * w, (1 - truth) * w):
             columns = [
-                np.bincount(self._above(scores[:, i]), side[:, i], self.num_thresholds)
+                np.bincount(self._above(scores[:, i]) + 1, side[:, i], self.num_thresholds + 1)[1:]
                 for i in range(labels)
             ]
             counts.append(np.cumsum(np.stack(columns, axis=1)[::-1], axis=0)[::-1])

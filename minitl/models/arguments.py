@@ -59,7 +59,7 @@ def several(*rules: Rule) -> Rule:
         listed = hasattr(value, "__len__") and hasattr(value, "__getitem__")
         if (
             not listed
-            or isinstance(value, (str, bytes, abc.Mapping))
+            or isinstance(value, (str, bytes, abc.Mapping, type))
             or getattr(value, "ndim", 1) == 0
         ):
             return False
@@ -163,7 +163,7 @@ class Rules:
                         found[name] = _read(annotation, space)
         self.rules = {n: rule for n, rule in found.items() if n in known and rule is not ANYTHING}
         kinds = {p.kind for p in known.values()}
-        self.cls, self.known = cls, known
+        self.cls, self.known, self.fits = cls, known, {"x", "epochs"} <= known.keys()
         self.takes_more = inspect.Parameter.VAR_POSITIONAL in kinds
         self.by_place = [n for n, p in known.items() if p.kind <= p.POSITIONAL_OR_KEYWORD]
 
@@ -182,17 +182,22 @@ class Rules:
     def begin(self, what: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Before the call: its arguments are checked. Returned is what `fail` takes."""
         self.check(what, args, kwargs)
-        return config.random_state().bit_generator.state if self.cls else next(ticks)
+        state = config.random_state().bit_generator.state if self.cls or self.fits else None
+        return state if self.cls else (next(ticks), state, self.fits and _past(args[0]))
 
     def fail(self, error: Exception, what: str, args: Any, kwargs: Any, begun: Any) -> NoReturn:
         """After a call that failed: `tell`. A constructor that fails has drawn no seed, and what is
-        told of arguments before a step of training was done has built no model."""
+        told of arguments before a step of training was done has built no model, nor begun a fit."""
         if self.cls:
             config.random_state().bit_generator.state = begun
         elif isinstance(error, (TypeError, ValueError)):
+            tick, state, past = begun
             for model in leaves(args[:1], Layer):
                 if not getattr(vars(model).get("optimizer"), "iterations", 0):
-                    model.undo_builds(begun)
+                    model.undo_builds(tick)
+                if self.fits and past[0] == _past(model)[0]:
+                    config.random_state().bit_generator.state = state
+                    model.history, model.stop_training = past[1:]
         tell(error, what, self.given(args, kwargs))
 
     def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,10 +208,25 @@ class Rules:
         return {**dict(zip(self.by_place, args, strict=False)), **more, **kwargs}
 
 
+def _past(model: Any) -> tuple[int, Any, bool]:
+    """The steps of training that a model has seen, and what the last `fit` left."""
+    return getattr(model.optimizer, "iterations", 0), model.history, model.stop_training
+
+
 @functools.cache
 def door(function: Any) -> Any:
     """The function, with its arguments checked (`naming.check_keywords`)."""
     return function if hasattr(function, "__wrapped__") else check_keywords(function)
+
+
+def check_methods(cls: Any) -> Any:
+    """Decorator: the public methods that a class defines check their arguments."""
+    for name, value in [*vars(cls).items()]:
+        if name[0] != "_" and isinstance(value, types.FunctionType):
+            setattr(cls, name, door(value))
+        elif isinstance(value, classmethod):
+            setattr(cls, name, classmethod(door(value.__func__)))
+    return cls
 
 
 def tell(error: Exception, what: str, given: Mapping[str, Any]) -> NoReturn:
@@ -237,10 +257,13 @@ def failed(
 
 def _is_bare(error: Exception, known: Iterable[str]) -> bool:
     """Whether it names no argument, is no error of minitl's own kind, and not of user's code."""
-    of_ours = type(error).__module__.startswith("minitl") and not hasattr(error, "words")
+    of_ours = type(error).__module__.startswith(("minitl", "sklearn")) and not hasattr(
+        error, "words"
+    )
     if of_ours or set(re.findall(r"\w+", str(error))) & {*known}:
         return False
-    trace, ours = error.__traceback__, ("minitl", "numpy", "PIL", "scipy", "h5py", "matplotlib")
+    trace = error.__traceback__
+    ours = ("minitl", "numpy", "PIL", "scipy", "h5py", "matplotlib", "sklearn")
     while trace is not None:
         name = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
         if name not in (*ours, *sys.stdlib_module_names) or name == "__main__":
@@ -271,7 +294,8 @@ def _read(annotation: Any, space: dict[str, Any]) -> Rule:
 
 def shown(value: Any) -> str:
     """A value as a message can show it: arrays by shape and dtype, the rest in 80 characters."""
-    if hasattr(value, "shape") and hasattr(value, "dtype") and value.shape:
+    arrays = hasattr(value, "shape") and hasattr(value, "dtype")
+    if arrays and not isinstance(value, type) and value.shape:
         return f"{type(value).__name__} {tuple(value.shape)} of {value.dtype}"
     if isinstance(value, (list, tuple)) and any(hasattr(v, "dtype") for v in value[:9]):
         inside = (shown(v) if hasattr(v, "dtype") else repr(v) for v in value[:3])

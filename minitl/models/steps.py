@@ -26,6 +26,7 @@ from minitl.autograd import Array, Tensor, backward
 from minitl.layers.base import around, listed
 from minitl.layers.core import Input
 from minitl.metrics import Mean, Metric
+from minitl.models.arguments import check_methods
 from minitl.models.batches import Batch
 from minitl.models.model import Model
 from minitl.models.training import Compiled, Tally, descend, diverged
@@ -284,6 +285,7 @@ def _numbers(logs: Any, what: str) -> dict[str, Any]:
     return {name: a.item() if a.size == 1 else a for name, a in arrays.items()}
 
 
+@check_methods
 class GradientTape:
     """`with GradientTape() as tape:` as scripts for TensorFlow have it; everything is recorded
     here anyway, so `tape.gradient(loss, variables)` is `backward(loss, variables)`."""

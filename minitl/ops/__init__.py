@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from minitl import config, kernels
-from minitl.autograd import Array, Symbolic, Tensor, Vjp, as_tensor, record, recording
+from minitl.autograd import Array, Symbolic, Tensor, Variable, Vjp, as_tensor, record, recording
 from minitl.kernels.geometry import Geometry, Pair, sliding
-from minitl.naming import Registry, attributes_of, look_up, part
+from minitl.naming import Registry, attributes_of, look_up, part, told
 
 
 def symbolic_too(op: Any) -> Any:
@@ -264,7 +264,7 @@ def conv2d(
     (F,) or None; strides (SH, SW); padding 'valid' or 'same'; activation None or 'relu', fused into
     the kernel. Returns y (N, OH, OW, F). Raises ValueError where shapes do not fit.
     """
-    x = as_tensor(x)
+    x, kernel = as_tensor(x), as_tensor(kernel)
     a, k, b, geometry, cache = _sliding_filters(x, kernel, bias, strides, padding)
     recorded = recording(x, kernel, bias)
     y = kernels.conv2d(a, k, b, geometry, activation, cache, recorded)
@@ -334,8 +334,15 @@ for _name, _elsewhere in {"pow": "power", "getitem": "getitem", "abs": "absolute
 for _function in (*_BINARY.values(), matmul, negative, sum, mean, reshape, log, clip):
     globals()[_function.__name__] = symbolic_too(_function)
 Tensor.__neg__, Tensor.reshape = negative, reshape
-for _function in (sum, mean):  # NumPy's `np.sum(tensor)` calls the method, with `out=None`
-    _reduce = lambda x, axis=None, keepdims=False, dtype=None, out=None, f=_function: f(  # noqa: E731
-        x if dtype is None else part("own layers").cast(x, dtype), axis, keepdims
-    )
-    setattr(Tensor, _function.__name__, _reduce)
+
+
+def _method(reduce: Any) -> Any:
+    def reduced(x, axis=None, keepdims=False, dtype=None, out=None):  # as `np.sum(tensor)` calls it
+        return reduce(x if dtype is None else part("own layers").cast(x, dtype), axis, keepdims)
+
+    return reduced
+
+
+Tensor.sum, Tensor.mean = _method(sum), _method(mean)
+for _name in ("assign", "assign_add", "assign_sub"):
+    setattr(Variable, _name, told(getattr(Variable, _name)))

@@ -108,11 +108,10 @@ class Report:
         """
         p = evaluation.check_probabilities(probabilities)
         truth = evaluation.check_labels(y_true, *p.shape)
-        self.evaluation = evaluation.evaluate_predictions(truth, p, class_names)
+        found = evaluation.evaluate_predictions(truth, p, class_names)
         guess, rows = p.argmax(axis=1), np.arange(len(p))
         wrong = np.flatnonzero(guess != truth)
         wrong = wrong[np.argsort(-p[wrong, guess[wrong]], kind="stable")]
-        self.wrong_count = len(wrong)
         two = np.sort(p, axis=1)[:, -2:]
         unsure = np.argsort(two[:, 1] - two[:, 0], kind="stable")
         unsure = unsure[p[unsure].max(axis=1) < 0.9]
@@ -120,6 +119,7 @@ class Report:
         def said(i: int) -> str:
             return f"{class_names[guess[i]]} {p[i].max():.0%}"
 
+        pictures: tuple[list[Shown], list[Shown]] = [], []
         pixels = _readable(wrong[:WRONG], read)
         heats: Any = [None] * len(pixels)
         if heat is not None and pixels:
@@ -127,12 +127,14 @@ class Report:
         for (i, image), each in zip(pixels.items(), heats, strict=True):
             text = f"said {said(i)}, is {class_names[truth[i]]}"
             over = "" if each is None else data_uri(heated(image, each))
-            self.wrong.append(Shown(data_uri(image), self._name(paths[i]), text, over))
+            pictures[0].append(Shown(data_uri(image), self._name(paths[i]), text, over))
         for i, image in _readable(rows[unsure[:UNSURE]], read).items():
             order = np.argsort(-p[i], kind="stable")[:2]
             text = " or ".join(f"{class_names[c]} {p[i, c]:.0%}" for c in order)
             text += f"; is {class_names[truth[i]]}"
-            self.unsure.append(Shown(data_uri(image, 160), self._name(paths[i]), text))
+            pictures[1].append(Shown(data_uri(image, 160), self._name(paths[i]), text))
+        self.evaluation, self.wrong_count = found, len(wrong)
+        self.wrong, self.unsure = self.wrong + pictures[0], self.unsure + pictures[1]
 
     def add_map(self, features: Any, labels: Any, class_names: Sequence[str], read: Read) -> None:
         """F (N, D) in the plane in which it varies most (PCA), some pictures drawn in their places.
@@ -140,6 +142,8 @@ class Report:
         labels (N,) integers, or None.
         """
         f = np.asarray(features, np.float32)
+        if f.ndim != 2:
+            raise ValueError(f"features must be F (N, D), got {f.shape}")
         if len(f) < 3:
             return
         centred = f - f.mean(axis=0)

@@ -23,6 +23,7 @@ from importlib import resources
 from typing import Any
 
 from minitl.models import Model
+from minitl.models.arguments import door
 from minitl.serve.batching import Batcher, Busy
 from minitl.serve.classifier import Classifier
 from minitl.serve.guard import HEADER_BYTES, LOOPBACK, Guard, Intake, Limits, Refusal, impatient
@@ -36,6 +37,7 @@ PAGES = {
 }
 
 
+@door
 def create_app(
     model: Model,
     about: Mapping[str, Any],

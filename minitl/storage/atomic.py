@@ -40,11 +40,12 @@ FORGOTTEN = 7 * 86400  # seconds after which what another machine has left count
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a fresh path in the same folder; rename it to `path` when the block succeeds. When it
     raises (Ctrl-C included) the new file is removed. The yielded name ends like `path`, because
-    some writers choose their format by it. Missing folders are made. A symbolic link stays one: the
-    file that it points to is replaced."""
+    some writers choose their format by it. Missing folders are made, and those that stay empty go
+    again. A symbolic link stays one: the file that it points to is replaced."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; expected the name of a file to write")
+    missing = [each for each in target.parents if not each.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     _take_away(target.parent, f".{target.stem}")
     part = target.with_name(f".{target.stem}-{_mark()}.part{target.suffix}")
@@ -57,6 +58,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what was made for nothing; what holds a file stays
+            for each in missing:
+                each.rmdir()
     if os.name == "posix":
         folder = os.open(target.parent, os.O_RDONLY)
         try:
