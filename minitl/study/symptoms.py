@@ -32,7 +32,8 @@ def symptoms_of(
         return [Finding(told), *dict.fromkeys(found)]
     if not found:  # what is known for certain needs no guesses beside it
         found = [*_nothing(name, wrong), *_turned(name, wrong, part.tolerance)]
-        found = [*(found or _ignored(part, name, runs, function)), *_where(runs, fits)]
+        found = found or list(_ignored(part, name, runs, function))
+        found += _where(runs, fits, bool(found))
     found += _entries(part, name, wrong)
     return [Finding.plain(f"{what}; {_example(name, wrong[0])}"), *dict.fromkeys(found)]
 
@@ -221,8 +222,10 @@ def features(run: Run) -> dict[str, Any]:
     return label | {f"where {key}": holds for key, holds in found.items()}
 
 
-def _where(runs: list[Run], fits: list[bool]) -> Iterator[Finding]:
-    """What the cases that are right have, and those that are wrong have not, or the reverse."""
+def _where(runs: list[Run], fits: list[bool], known: bool) -> Iterator[Finding]:
+    """What the cases that are right have, and those that are wrong have not, or the reverse.
+
+    What holds for most only may be chance: it is left out where something else is known."""
     told = [features(run) for run in runs]
     keys = dict.fromkeys(key for each in told for key in each) if any(fits) else {}
     holds = {key: [bool(each.get(key)) for each in told] for key in keys}
@@ -232,9 +235,10 @@ def _where(runs: list[Run], fits: list[bool]) -> Iterator[Finding]:
                 cases = f"all {sum(held)} cases" if sum(held) > 1 else "the one case"
                 yield Finding(f"it is {word} in {cases} {key}, and in no other")
                 return
-    for key, held in holds.items():
+    for key, held in holds.items() if not known else ():
         inside = [fit for hold, fit in zip(held, fits, strict=True) if hold]
-        if len(inside) > 2 and all(inside):
+        others = [fit for hold, fit in zip(held, fits, strict=True) if not hold]
+        if len(inside) > 2 and all(inside) and 3 * sum(others) <= len(others):  # no chance
             yield Finding(f"it is right in all {len(inside)} cases {key}; it fails in others")
             return
 

@@ -303,3 +303,17 @@ def test_a_product_with_the_filter_first_is_told():
     assert m4 in SOLUTIONS[11].read_text()
     found = found_in(11, SOLUTIONS[11].read_text().replace(m4, "g[2] * (d[1] - d[3])"))
     assert any("g's side * d's side" in finding for finding in found), found
+
+
+def test_where_the_cause_is_told_no_chance_is_told_beside_it():
+    """Cases of large logits happen to have an even number of classes."""
+    naive = (
+        "import numpy as np\n"
+        "def softmax_cross_entropy(logits, targets):\n"
+        "    e = np.exp(logits)\n"
+        "    p = e / e.sum(axis=1, keepdims=True)\n"
+        "    return -(targets * np.log(p)).sum(axis=1), p\n"
+    )
+    found = found_in(3, naive)
+    assert any("is not finite for logits of 1,000" in finding for finding in found)
+    assert not any("logits.shape" in finding for finding in found), found
