@@ -21,7 +21,7 @@ def warm_up(dtype: str = "float32") -> None:
     settings: Any = {"dtype": dtype}
     same: Any = {"padding": "same", **settings}
     x = h = layers.Input((12, 12, 3), dtype=dtype, name="warm_up")
-    steps = [
+    several = [
         layers.RandomFlip(**settings),
         layers.RandomRotation(0.1, **settings),
         layers.RandomContrast(0.1, (-9, 9), **settings),
@@ -43,7 +43,7 @@ def warm_up(dtype: str = "float32") -> None:
         layers.Dense(1024, activation="relu", **settings),
         layers.Dense(4, activation="softmax", **settings),
     ]
-    for layer in steps:
+    for layer in several:
         h = layer(h)
     model = Model(x, h)
     # 8 images of 12x12 are 72 tiles of 4x4: enough for Winograd's gradients.
@@ -55,8 +55,15 @@ def warm_up(dtype: str = "float32") -> None:
     model.predict(images, verbose=0)
     features = layers.Input((2**15,), dtype=dtype, name="features")
     head = Model(features, layers.Dense(9, **settings)(features))  # few classes, wide features
+    head.compile("adam", "mse")
     for rows in (8, 1):
         head.predict(np.zeros((rows, 2**15)), verbose=0)
+    head.train_on_batch(np.zeros((8, 2**15)), np.zeros((8, 9)))
+    steps = layers.Input((2, 3), dtype=dtype, name="steps")
+    h = layers.GRU(16, **settings)(layers.LSTM(16, return_sequences=True, **settings)(steps))
+    sequences = Model(steps, layers.Dense(4, activation="softmax", **settings)(h))
+    sequences.compile("sgd", losses.CategoricalCrossentropy())
+    sequences.train_on_batch(np.zeros((8, 2, 3)), labels)
     Model(x, _residual(x, same)).predict(images, verbose=0)
     for layer in _layers_on_images(settings):  # whose kernels nothing above may have called
         given = Tensor(images.astype(dtype), requires_grad=True)

@@ -23,13 +23,22 @@ def test_linear_is_the_product_with_the_matrix(matrix, dtype):
     x = np.random.default_rng(1).normal(size=(inputs, 2, lanes)).astype(dtype)
     x[~matrix.any(axis=0)] = np.nan  # is not read
     y = np.full((3 * outputs + 1, lanes), np.nan, dtype)
-    simd.linear(matrix)(x, lanes, 2 * lanes, y, lanes, 3 * lanes)
+    axis = simd.linear({2: -matrix, 0: matrix})
+
+    @simd.inlined
+    def run(key, given, y):
+        axis(key, given, lanes, 2 * lanes, y, lanes, 3 * lanes)
+
+    minus = y.copy()
+    run(5, x, y)  # a key that is not there: the last
+    run(2, x, minus)
 
     expected, used = np.full_like(y, np.nan), matrix.any(axis=1)
     product = matrix @ np.nan_to_num(x[:, 1].astype(np.float64))
     expected[1::3][used] = product[used]
     bound = 8 * np.finfo(dtype).eps * np.max(abs(matrix) @ abs(np.nan_to_num(x[:, 1])))
     np.testing.assert_allclose(y, expected, rtol=0, atol=bound)
+    np.testing.assert_allclose(minus, -expected, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize(

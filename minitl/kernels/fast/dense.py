@@ -17,7 +17,6 @@ Sums of y are made in pieces of 64, added in order, which halves BLAS's error at
 """
 
 import numpy as np
-from numba import njit
 
 from minitl.kernels import rows_apart, twin
 from minitl.kernels.fast import gemm
@@ -205,7 +204,7 @@ def _narrow_gradient_part(x, g, columns, depth, ranges, dkernel, job, _):
                 dkernel[(at + i) * m + j] = tile[j * width + i]
 
 
-@njit(forceinline=True)
+@simd.inlined
 def _gradient_tile(x, g, columns, depth, m, at, tile, place):
     sums = simd.zero_tile(x, columns)
     for n in range(len(g) // m):
@@ -213,7 +212,7 @@ def _gradient_tile(x, g, columns, depth, m, at, tile, place):
     simd.store_tile(tile, place, 2 * simd.lanes(x), sums)
 
 
-@njit(forceinline=True)
+@simd.inlined
 def _add_lines_of(a, rows, k, depth, b, at, m, c, place):
     column = simd.zero_column(a, rows)
     for i in range(depth):
@@ -284,7 +283,7 @@ def _multiply_chunks(a, rows, b, first, last, left, right, c):
                 place += simd.SHORT_ROWS * step
 
 
-@njit(forceinline=True)
+@simd.inlined
 def _add_tile(a, rows, k, depth, panel, c, place, step, b, ahead):
     """A tile of C, at `place`, += A @ panel; meanwhile b from element `ahead` on is sent for."""
     vector = simd.lanes(a)
@@ -298,7 +297,7 @@ def _add_tile(a, rows, k, depth, panel, c, place, step, b, ahead):
     simd.add_to(c, place, step, tile, rows)
 
 
-@njit
+@inner
 def _pack_panel(b, first, depth, columns, left, panel):
     """panel (depth, 2 vectors) = `depth` lines of B, from column `left` on; zeros past the last."""
     vector = simd.lanes(b)

@@ -7,12 +7,11 @@ has a place in the planes, and what lies outside of x counts as zero.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from minitl.kernels.fast.winograd_matrices import POINTS, edge_matrices, winograd_matrices
 from minitl.kernels.geometry import Array
 from minitl.kernels.machine import simd
-from minitl.kernels.machine.compiling import inner
+from minitl.kernels.machine.compiling import inner, part
 from minitl.kernels.machine.memory import ALIGNMENT
 
 STRIP = 32  # places side by side whose tiles are transformed together
@@ -22,43 +21,27 @@ STRIP_MEMORY = 2 * 8 * (STRIP + 2)  # numbers per channel: a strip, and what it 
 WORK_MEMORY = 64 + 64  # vectors: between the two axes, and a tile that is done
 
 # As a part of its caller, a function knows the axis and the size of tiles while it is compiled.
-part = njit(forceinline=True, error_model="numpy")
-
-
-def _one_of(axes: dict[int, Any]) -> Any:
-    """axis(key, ...): axes[key], else the last, acts on vectors along a line of x, `step` apart."""
-    (key, chosen), *others = axes.items()
-    other = _one_of(dict(others)) if others else None
-
-    @simd.inlined
-    def axis(wanted, x, at, step, y, out, out_step):
-        if other is None or wanted == key:
-            chosen(x, at, step, y, out, out_step)
-        else:
-            other(wanted, x, at, step, y, out, out_step)
-
-    return axis
+within = part(forceinline=True, error_model="numpy")
 
 
 def _at_edges(size: int, which: int) -> Any:
     """The axis of tiles of `size`, by how many of their outputs are wanted: A^T (0) or B^T (1)."""
-    counts = range(size, 0, -2)
-    return _one_of({n: simd.linear(edge_matrices(size, n)[which].T) for n in counts})
+    return simd.linear({n: edge_matrices(size, n)[which].T for n in range(size, 0, -2)})
 
 
 _G, _A, _ = winograd_matrices(POINTS[4])
 _LARGE_G, _, _ = winograd_matrices(POINTS[6])
 
+# axis(key, x, at, step, y, out, out_step): a matrix acts on vectors along a line, `step` apart.
 # By how many of a tile's outputs are wanted: A^T m, P -> M, and B^T d, P -> P.
 output_axis, input_axis = _at_edges(4, 0), _at_edges(4, 1)
 large_output_axis, large_input_axis = _at_edges(6, 0), _at_edges(6, 1)
 # By the size of the tiles: G k, 3 -> P; A g, M -> P; G^T u, P -> 3.
-filter_axis = _one_of({4: simd.linear(_G), 6: simd.linear(_LARGE_G)})
-gradient_axis = _one_of({4: simd.linear(_A)})
-kernel_axis = _one_of({4: simd.linear(_G.T)})
+filter_axis = simd.linear({4: _G, 6: _LARGE_G})
+gradient_axis, kernel_axis = simd.linear({4: _A}), simd.linear({4: _G.T})
 
 
-@part
+@within
 def both_axes(axis, key, sizes, x, at, step, y, out, out_step, work):
     """`axis` along each column of a square of vectors in x, then along each row, into y; `sizes`
     are places along a side of it in x and y, and neighbours in a row are a step apart."""
@@ -106,14 +89,14 @@ class Planes(NamedTuple):
     panel_step: int
 
 
-@part
+@within
 def _place(tiling, tile, side):
     """Image, and first row and column in it, of a tile that has side x side places there."""
     line = tile // tiling.columns
     return line // tiling.rows, line % tiling.rows * side, tile % tiling.columns * side
 
 
-@part
+@within
 def _computed(tiling, tile):
     """How many places of a tile are computed, along its columns and along its rows."""
     row, column = tile // tiling.columns % tiling.rows, tile % tiling.columns
@@ -141,7 +124,7 @@ def in_order(tiling, first, last):
     return places, starts
 
 
-@part
+@within
 def tiles_of_plane(tiling, plane, starts):
     """The places of the tiles that have this plane: those at an edge lack some points."""
     points = tiling.size + 2
@@ -171,7 +154,7 @@ def _fetch(x, n, h, w, channels, rows, columns, patch, padded):
                 patch[at : at + padded] = 0
 
 
-@part
+@within
 def _to_planes(axis, size, side, x, tiles, channels, planes, memory):
     """planes = `axis` along both axes of each tile's side x side piece of x, for some channels;
     `size` is the tiling's, but a constant to the compiler.
@@ -236,7 +219,7 @@ def gradient_tiles(g, tiles, filters, planes, strip):
     _to_planes(gradient_axis, 4, 4, g, tiles, filters, planes, strip)
 
 
-@part
+@within
 def _largest_of_four(places, size):
     """Of size x size vectors, the largest of each 2x2, IN PLACE: they are the first ones then."""
     vector = simd.lanes(places)
@@ -249,7 +232,7 @@ def _largest_of_four(places, size):
             simd.store(places, (size // 2 * i + j) * vector, simd.larger(above, below))
 
 
-@part
+@within
 def _from_planes(axis, size, planes, tiles, filters, bias, floor, side, y, work):
     """See `output_tiles`; `axis` is A^T for tiles of `size`, a constant to the compiler.
 

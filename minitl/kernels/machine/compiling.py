@@ -25,6 +25,9 @@ from typing import Any
 import numba
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.registry import CPUDispatcher
 from numba.core.serialize import dumps
 
 PATIENCE = 2.0  # seconds of compiling before something is said
@@ -101,8 +104,67 @@ class _Files(IndexDataCacheFile):
         return None
 
 
-# Decorator of the loops that other loops call, and of which these become a part.
-inner = numba.njit(nogil=True, error_model="numpy")
+class _Part(JITCodeLibrary):
+    """LLVM's code of a function that becomes a part of others: nothing is made of it alone.
+
+    Numba would optimise it, make machine code and a wrapper for Python, and do all of it once more
+    for what it is a part of: half of the time of compiling.
+    """
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        return self
+
+    def set_env(self, name: str, env: Any) -> None:
+        pass
+
+
+class _PartCompiler(Compiler):
+    def __init__(self, typing: Any, target: Any, library: Any, *others: Any):
+        library = _Part(target.codegen(), "part")
+        library.enable_object_caching()
+        super().__init__(typing, target, library, *others)
+
+
+class _PartDispatcher(CPUDispatcher):
+    """Called by Python, it is compiled as a whole after all: by tests, and by who is curious."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        return _alone(self.py_func)(*arguments)
+
+
+@cache
+def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+def part(**settings: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator of the loops that other loops call, and of which these become a part."""
+    settings |= {"pipeline_class": _PartCompiler}
+    settings |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        made: Any = numba.njit(**settings)(function)
+        if isinstance(made, CPUDispatcher):  # with NUMBA_DISABLE_JIT=1 it is the function
+            made.__class__ = _PartDispatcher
+        return made
+
+    return decorate
+
+
+inner = part(nogil=True, error_model="numpy")
 
 
 @cache

@@ -22,15 +22,17 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from llvmlite import binding, ir
-from numba import extending, njit, types
+from numba import extending, types
 from numba.core import cgutils
 from numba.extending import models, overload, register_model
+
+from minitl.kernels.machine.compiling import part
 
 intrinsic: Any = extending.intrinsic
 
 # Inlined, and without counting who holds an array: Numba counts by calls, and before a call all
 # vectors must leave their registers. 3x3 windows of 3 channels, to 64 filters, took twice as long.
-inlined = njit(forceinline=True, _nrt=False)  # type: ignore[call-overload]
+inlined = part(forceinline=True, _nrt=False)
 
 # AVX2 has 32-byte registers, and so many are also a good fit for the 32 half as wide ones of ARM.
 VECTOR_BYTES = 64 if binding.get_host_cpu_features().get("avx512f") else 32
@@ -115,8 +117,8 @@ class Code(NamedTuple):
     def joined(self, type: Any, parts: list[Any]) -> Any:
         """The tuple of these elements."""
         values = ir.Constant(self.kind(type), ir.Undefined)
-        for i, part in enumerate(parts):
-            values = self.builder.insert_value(values, part, i)
+        for i, one in enumerate(parts):
+            values = self.builder.insert_value(values, one, i)
         return values
 
     def larger(self, a: Any, b: Any) -> Any:
@@ -430,16 +432,19 @@ def tile_within(code, tile, low, high):
     return code.joined(tile.type, [code.held(one, low.value, high.value) for one in parts])
 
 
-def linear(matrix):
-    """Compiled code for a constant matrix: f(x, at, step, y, out, out_step) stores the vectors
-    y[out + i*out_step] = sum over j of matrix[i, j] * x[at + j*step], summed in y's precision.
+def linear(matrices):
+    """Compiled code for constant matrices, by a key: f(key, x, at, step, y, out, out_step) stores
+    the vectors y[out + i*out_step] = sum over j of matrices[key][i, j] * x[at + j*step], summed in
+    y's precision. A key that is not there means the last.
 
     What is zero costs nothing: no multiplication, and for a whole row no store, for a whole column
     no load. Two rows or columns that are equal but for signs share their sums, see `steps`.
     """
-    sums, results = steps(matrix)
+    *keys, _ = matrices
+    plans = [(matrix, *steps(matrix)) for matrix in matrices.values()]
 
-    def plain(x, at, step, y, out, out_step):
+    def plain(key, x, at, step, y, out, out_step):
+        matrix = matrices[key if key in keys else [*matrices][-1]]
         rows = [[(j, y.dtype.type(c)) for j, c in enumerate(row) if c] for row in matrix]
         done = [sum(c * load_as(x, at + j * step, y) for j, c in row) for row in rows]
         for i, row in enumerate(rows):
@@ -447,26 +452,35 @@ def linear(matrix):
                 store(y, out + i * out_step, done[i])
 
     @instruction(_nothing, plain)
-    def apply(code, x, at, step, y, out, out_step):
-        vector = Vector(y.type.dtype)
+    def apply(code, key, x, at, step, y, out, out_step):
+        def choose(number):
+            if number == len(keys):
+                write(*plans[number])
+                return
+            wanted = ir.Constant(key.value.type, keys[number])
+            is_it = code.builder.icmp_signed("==", key.value, wanted)
+            with code.builder.if_else(is_it) as (here, elsewhere):
+                with here:
+                    write(*plans[number])
+                with elsewhere:
+                    choose(number + 1)
+
+        def write(matrix, sums, results):
+            vector, values = Vector(y.type.dtype), {}
+            for j in map(int, np.flatnonzero(matrix.any(axis=0))):
+                values[j] = code.read(vector, x, place(at, step, j))
+            for number, terms in enumerate(sums, start=matrix.shape[1]):
+                values[number] = _weighted_sum(code.builder, code.kind(vector), terms, values)
+            for i, number in results.items():
+                code.write(y, place(out, out_step, i), values[number])
 
         def place(start, step, i):
             offset = code.builder.mul(step.value, ir.Constant(step.value.type, i))
             return code.builder.add(start.value, offset)
 
-        values: dict[int, Any] = {}
-        for j in map(int, np.flatnonzero(matrix.any(axis=0))):
-            values[j] = code.read(vector, x, place(at, step, j))
-        for number, terms in enumerate(sums, start=matrix.shape[1]):
-            values[number] = _weighted_sum(code.builder, code.kind(vector), terms, values)
-        for i, number in results.items():
-            code.write(y, place(out, out_step, i), values[number])
+        choose(0)
 
-    @inlined
-    def linear_map(x, at, step, y, out, out_step):
-        apply(x, at, step, y, out, out_step)
-
-    return linear_map
+    return apply
 
 
 def _weighted_sum(builder, kind, terms, values):

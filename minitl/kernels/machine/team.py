@@ -35,7 +35,7 @@ from numba import types
 from numba.core import cgutils
 
 from minitl.kernels.machine import threads
-from minitl.kernels.machine.compiling import compiled, inner
+from minitl.kernels.machine.compiling import compiled, inner, part
 from minitl.kernels.machine.simd import PLAIN, instruction
 
 NEXT, WHAT, WITH, COUNT, DONE, CALLED = 0, 8, 9, 10, 16, 24  # 8 numbers are a line of the cache
@@ -142,7 +142,8 @@ def _take_part(board, work, who):
             increase(board, DONE)
 
 
-@inner
+# Inlined: else the job's address would be passed on, and what has addresses is not kept on disk.
+@part(nogil=True, error_model="numpy", forceinline=True)
 def _share(job, given, count, board):
     board[WHAT], board[WITH] = addresses(job, given)
     board[COUNT], board[DONE] = count, 0
