@@ -111,9 +111,6 @@ class _Part(JITCodeLibrary):
     for what it is a part of: half of the time of compiling.
     """
 
-    def _optimize_functions(self, module: Any) -> None:
-        module.data_layout = self._codegen._data_layout
-
     def _optimize_final_module(self) -> None:
         pass
 
