@@ -35,5 +35,6 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "minitl"
 html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 html_copy_source = False
 html_show_sphinx = False

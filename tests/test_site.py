@@ -112,6 +112,18 @@ def test_the_pages_in_a_browser(site):
         assert page.faults == []
 
 
+def test_a_page_is_no_wider_than_a_telephone(site):
+    """What is wider scrolls for itself; the table of `backward` is there whole."""
+    wide = "document.documentElement.scrollWidth > innerWidth"
+    with browser_page(width=400) as page:
+        for path in (p for p in pages_of(site) if "source" not in p.parts):
+            page.goto(path.as_uri())
+            assert not page.evaluate(wide), path.name
+        page.goto((site / "backward.html").as_uri())
+        box = page.locator("#backward table").bounding_box()
+        assert box["x"] + box["width"] <= 400
+
+
 def test_backward_step_by_step(site):
     with browser_page() as page:
         page.goto((site / "backward.html").as_uri())
