@@ -114,15 +114,18 @@ def weight_files(rng: Rng) -> Iterator[Case]:
 def looked_at(function: Any, shape: Any) -> tuple[list[Any], ...]:
     token = initializers.replacement.set(np.zeros)  # no time is spent on drawing numbers
     try:
-        model = function(shape)
+        model, earlier = function(shape), function(shape)
     finally:
         initializers.replacement.reset(token)
+    if {*model.layers} & {*earlier.layers}:
+        raise WrongNumber("returned layers of an earlier call: each model needs its own")
     inner = [layer for layer in model.layers if not isinstance(layer, layers.InputLayer)]
     return (
         [layer.name for layer in inner],
         [layer.output.shape[1:] for layer in inner],
         [[v.shape for v in layer.weights] for layer in inner],
         [getattr(getattr(layer, "activation", None), "__name__", "none") for layer in inner],
+        [(*getattr(layer, "pool_size", layer.strides), *layer.strides) for layer in inner],
     )
 
 
@@ -331,7 +334,7 @@ part(14, "sgd_update", reference.sgd_update, moving, new, steps, **how)
 new, how = named("new_w", "new_m", "new_v"), {"changes": ("w",), "source": optimizers.Adam.update}
 part(15, "adam_update", adam_update, of_adam, new, adam_steps, **how)
 part(16, "read_weights", keras_weights.read, weight_files, named("names", "arrays"), from_file)
-seen = named("names", "outputs", "weights", "activations")
+seen = named("names", "outputs", "weights", "activations", "windows")
 of_layers = "of the layers in their order, after the input"
 vgg, how = vgg16.VGG16, {"source": vgg16.VGG16, "meaning": dict.fromkeys(seen, of_layers)}
 built: Any = lambda shape: vgg(False, None, None, shape)  # noqa: E731

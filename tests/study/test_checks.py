@@ -279,6 +279,11 @@ def test_a_right_solution_passes_whatever_its_form(how):
             "is something in it float32?"),
         (4, "def again(*a):\n    return np.roll(first(*a), 1, 1)", "moved by one place along"),
         (13, "def again(*a):\n    return abs(first(*a))", "smallest"),
+        (17, "MADE = {}\ndef again(shape):\n    return MADE.setdefault(shape, first(shape))",
+            "layers of an earlier call"),
+        (17, "def again(shape):\n    model = first(shape)\n"
+            "    model.get_layer('block2_pool').pool_size = (1, 1)\n    return model",
+            "windows[5] should be (2, 2, 2, 2) and is (1, 1, 2, 2)"),
         (17, "def again(shape):\n    from minitl.layers import ReLU\n    model = first(shape)\n"
             "    return Model(model.input, ReLU(name='more')(model.output))",
             "names has length 19, expected 18"),
