@@ -12,6 +12,8 @@ import copyreg
 import dis
 import functools
 import hashlib
+import importlib.util
+import io
 import os
 import sys
 import sysconfig
@@ -39,6 +41,18 @@ OUTSIDE |= {"memmap", "read_text", "read_bytes", "read_csv", "read_json", "imrea
 OUTSIDE |= {"urandom", "import_module", "__import__", "eval", "exec", "globals", "locals"}
 OUTSIDE |= {"h5py", "subprocess", "sqlite3", "socket", "requests", "check_output", "Popen", "argv"}
 OUTSIDE |= {"modules", "_getframe", "glob", "iterdir", "listdir", "scandir", "read_parquet", "File"}
+OUTSIDE |= {"configparser", "ConfigParser", "zipfile", "ZipFile", "tarfile", "linecache", "getline"}
+OUTSIDE |= {
+    "popen",
+    "runpy",
+    "run_path",
+    "stat",
+    "getsize",
+    "getmtime",
+    "read_pickle",
+    "read_excel",
+}
+OUTSIDE |= {"now", "today", "utcnow", "localtime", "gethostname"}
 
 
 def digest_of(value: Any, unknown: list[str] | None = None, code_only: bool = False) -> str:
@@ -161,6 +175,10 @@ class _Teller:
                 objects = array.dtype.hasobject
                 inside = self.digest(array.tolist()) if objects else arrays_digest([array])
                 return self.of_class(("array", inside), value)
+        if isinstance(value, np.ufunc) and "(vectorized)" in value.__name__:  # np.frompyfunc's
+            self.unknown.append("a ufunc cannot be told from another")
+        if isinstance(value, io.IOBase) and not isinstance(value, (io.BytesIO, io.StringIO)):
+            self.unknown.append("what an open file holds cannot be told")
         above = type(value).__mro__
         slots = [n for c in above for n in np.ravel(getattr(c, "__slots__", ())).tolist()]
         held = {n: getattr(value, n) for n in slots if n[:2] != "__" and hasattr(value, n)} | held
@@ -219,7 +237,8 @@ class _Teller:
             theirs = [str(getattr(t, "__name__", "")) for t in (here, reached) if not _of_user(t)]
             if name not in known or not _of_user(here):  # of Python, or of a library
                 theirs.append(name)
-            for through in sorted({*attributes, *theirs} & OUTSIDE)[:1]:
+            come = {name} if name not in known and _will_be_imported(name) else set()
+            for through in sorted({*attributes, *theirs} & OUTSIDE | come)[:1]:
                 self.unknown.append(f"{value.__qualname__} reads what `{through}` gives")
         defaults = value.__defaults__, value.__kwdefaults__
         if self.code_only:
@@ -247,6 +266,15 @@ def _of_user(value: Any) -> bool:
     if not file:
         return name == "__main__" or top not in sys.stdlib_module_names
     return "-packages" not in file and not file.startswith(STDLIB)
+
+
+def _will_be_imported(name: str) -> bool:
+    """Whether it is a module of the user's that is not there before the function is called."""
+    with contextlib.suppress(Exception):  # a name that no module can have
+        spec = None if name in sys.modules else importlib.util.find_spec(name)
+        file = str(spec and spec.origin)
+        return os.path.isabs(file) and "-packages" not in file and not file.startswith(STDLIB)
+    return False
 
 
 def _reads(code: types.CodeType) -> set[tuple[str, tuple[str, ...]]]:

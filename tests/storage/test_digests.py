@@ -367,11 +367,24 @@ def test_an_edit_in_another_module_is_seen(edit, monkeypatch, tmp_path):
         ("import sys\n    return x * sys.modules['settings'].LOW", "reads what `modules` gives"),
         ("import sys\n    return x * float(sys.argv[1])", "reads what `argv` gives"),
         ("return settings.given('scale.npy')", "reads what `load` gives"),
+        ("import configparser as c\n    return x * c.ConfigParser()['k']", "reads what `"),
+        ("import zipfile as z\n    return x * z.ZipFile('a').read('k')[0]", "reads what `"),
+        ("import linecache as c\n    return x * float(c.getline('a', 1))", "reads what `"),
+        ("import os\n    return x * float(os.popen('a').read())", "reads what `popen` gives"),
+        ("import runpy\n    return x * runpy.run_path('a.py')['K']", "reads what `run"),
+        ("import datetime as d\n    return x * d.date.today().day", "reads what `today` gives"),
+        ("from to_come import K\n    return x * K", "reads what `to_come` gives"),
+        ("return x * settings.ufunc(1.0)", "a ufunc cannot be told from another"),
+        ("return x * float(settings.file.read())", "an open file holds cannot be told"),
     ],
 )
 def test_what_cannot_be_known_is_said(code, words, monkeypatch, tmp_path):
     unknown = []
     lock = "import _thread\nfrom numpy import load as given\nlock = _thread.allocate_lock()"
+    lock += "\nimport numpy\nufunc = numpy.frompyfunc(lambda v: v * 2, 1, 1)"
+    lock += "\nfile = open(numpy.__file__)"
+    (tmp_path / "to_come.py").write_text("K = 2")
+    monkeypatch.syspath_prepend(tmp_path)
     digest_of(made(code, lock, monkeypatch, tmp_path), unknown)
     assert any(words in reason for reason in unknown)
 
