@@ -35,6 +35,27 @@ def told(value: Any) -> Any:
     return value.view(Numbers) if type(value) is np.ndarray else value
 
 
+class Cardinality(int):
+    """A number of elements, with what scripts for TensorFlow ask of theirs."""
+
+    numpy = int.__int__
+
+
+class Elements:
+    """An iterator with the method that TensorFlow's has, `next`."""
+
+    def __init__(self, items: Iterator[Any]):
+        self._items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def next(self) -> Any:
+        return next(self._items)
+
+    __next__ = next
+
+
 @check_methods
 class Steps:
     """The methods; a class beside it is walked over by `__iter__`."""
@@ -65,7 +86,7 @@ class Steps:
 
         return self._then(lambda items: (each for each in items if keeps(each)))
 
-    def take(self, count: int) -> Any:
+    def take(self, count: Any) -> Any:
         """The first `count` elements; -1 for all."""
         known = self._length()
         stop = None if count < 0 else count
@@ -156,14 +177,20 @@ class Steps:
         """(number, element) of each."""
         return self._then(lambda items: enumerate(items, start), self._length())
 
-    def as_numpy_iterator(self) -> Iterator[Any]:
+    def concatenate(self, dataset: Any) -> Any:
+        """The elements, then those of another data set."""
+        known = [each._length() for each in (self, dataset)]
+        length = None if None in known else sum(known)  # type: ignore[arg-type]
+        return self._then(lambda items: itertools.chain(items, dataset), length)
+
+    def as_numpy_iterator(self) -> "Elements":
         """The elements."""
-        return iter(self)  # type: ignore[call-overload]
+        return Elements(iter(self))  # type: ignore[call-overload]
 
     def cardinality(self) -> int:
         """The number of elements, -2 where nobody knows."""
         known = self._length()
-        return -2 if known is None else known
+        return Cardinality(-2 if known is None else known)
 
 
 @check_methods
@@ -175,14 +202,26 @@ class Dataset(Steps):
 
     @classmethod
     def from_tensor_slices(cls, tensors: Any) -> "Dataset":
-        """The samples of arrays, or of a tuple of arrays, one by one."""
+        """The samples of arrays, of tuples or dicts of arrays, one by one."""
+        if isinstance(tensors, dict):
+            keys = tensors.keys()
+            values = cls.from_tensor_slices(tuple(tensors.values()))
+            return cls(lambda: (dict(zip(keys, v, strict=True)) for v in values), len(values))
         if isinstance(tensors, tuple):
-            arrays = [np.asarray(each) for each in tensors]
-            if len({*(lengths := [len(each) for each in arrays])}) != 1:
+            sets = [cls.from_tensor_slices(each) for each in tensors]
+            if len({*(lengths := [len(each) for each in sets])}) != 1:
                 raise ValueError(f"tensors must be of one length, got {lengths}")
-            return cls(lambda: zip(*arrays, strict=True), len(arrays[0]))
+            return cls.zip(*sets)
         array = np.asarray(tensors)
         return cls(lambda: iter(array), len(array))
+
+    @classmethod
+    def zip(cls, *datasets: Any) -> "Dataset":
+        """Tuples of an element of each, as many as the shortest has."""
+        sets = datasets[0] if len(datasets) == 1 and isinstance(datasets[0], tuple) else datasets
+        known = [each._length() for each in sets]
+        length = None if None in known else min(known)
+        return cls(lambda: zip(*sets, strict=False), length)
 
     @classmethod
     def from_generator(cls, generator: Callable[[], Iterator[Any]], **_: Any) -> "Dataset":

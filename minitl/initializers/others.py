@@ -20,13 +20,15 @@ class Ones(Initializer):
 
 
 class Constant(Initializer):
-    """All numbers equal `value`."""
+    """All numbers equal `value`, or an array of numbers that fits the shape."""
 
-    def __init__(self, value: float = 0.0):
+    def __init__(self, value: Any = 0.0):
+        if not np.isfinite(np.asarray(value, float)).all():
+            raise ValueError(f"value must be finite numbers, got {value!r}")
         self.value = value
 
     def values(self, shape: Shape, dtype: np.dtype) -> Array:
-        return np.full(shape, self.value, dtype)
+        return np.full(shape, np.asarray(self.value), dtype)
 
 
 def _normal(drawn_by: Random, shape: Shape, dtype: np.dtype, truncated: bool = False) -> Array:

@@ -22,12 +22,13 @@ def clone_model(
 ) -> Any:
     """A model of the same layers, made anew of their configurations, with new weights.
 
-    `clone_function` makes the new layer of an old one. Raises ValueError for a model that is not
-    made of layers' calls, and NotImplementedError for other ways to call them.
+    `clone_function` makes the new layer of an old one; the clone begins at `input_tensors`, if
+    there are any, whose shapes may be others. Raises ValueError for a model that is not made of
+    layers' calls, and NotImplementedError for other ways to call them.
     """
     if not hasattr(model, "layers"):
         raise TypeError(f"clone_model: model must be a Model, got {model!r}")
-    if input_tensors is not None or call_function is not None or recursive:
+    if call_function is not None or recursive:
         raise NotImplementedError("clone_model calls the layers as they were: call the clone")
     if model.as_graph() is None:
         raise ValueError(f"{model!r} has a call of its own: make another of its class")
@@ -36,7 +37,8 @@ def clone_model(
     if hasattr(model, "pop"):  # a Sequential
         first = [Input(model.input_shape[1:], dtype=model.inputs[0].dtype)] if model.inputs else []
         return _compiled(type(model)([*first, *made.values()], name=model.name), model)
-    inputs = [Input(t.shape[1:], dtype=t.dtype, name=t.name) for t in model.inputs]
+    fresh = [Input(t.shape[1:], dtype=t.dtype, name=t.name) for t in model.inputs]
+    inputs = fresh if input_tensors is None else listed(input_tensors)
     tensors = {id(t): new for t, new in zip(model.inputs, inputs, strict=True)}
     for call in model.graph.calls:
         given, layer = [tensors[id(t)] for t in call.inputs], made[id(call.layer)]

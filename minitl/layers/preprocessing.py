@@ -50,6 +50,14 @@ def resized(x: Tensor, height: Count, width: Count, interpolation: str = "biline
     return ops.affine_transform(x, matrices, (height, width), interpolation, "nearest")
 
 
+def resize(
+    images: Any, size: Any, interpolation: Any = "bilinear", crop_to_aspect_ratio: bool = False
+) -> Any:
+    """`ops.image.resize`: what the layer Resizing does, to (height, width)."""
+    height, width = size
+    return Resizing(height, width, interpolation, crop_to_aspect_ratio)(images)
+
+
 def middle(x: Tensor, height: Count, width: Count) -> Tensor:
     """The middle of images (N, H, W, C)."""
     top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
@@ -200,8 +208,8 @@ class Normalization(Layer, supports_masking=True):
 
 
 class Lambda(Layer, several_inputs=None):
-    """y = function(x): a function of minitl.ops as a layer. A model with one is not saved, for no
-    code is written into a file: a layer of your own is."""
+    """y = function(x): a function of minitl.ops as a layer. No code is written into a file: a
+    function with a name is found again by `custom_objects`, a lambda is not saved."""
 
     def __init__(
         self,
@@ -212,8 +220,11 @@ class Lambda(Layer, several_inputs=None):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if isinstance(function, str):  # of a file
+            function = part("settings").CUSTOM.get(function, function)
         if not callable(function):
-            raise TypeError(f"Lambda takes a function, got {function!r}")
+            hint = "; a file's is found in custom_objects" if isinstance(function, str) else ""
+            raise TypeError(f"Lambda takes a function, got {function!r}{hint}")
         self.function, self.output_shape, self.mask = function, output_shape, mask
         self.arguments = arguments or {}
 

@@ -61,7 +61,9 @@ class Loss(Configurable):
             raise ValueError(f"the targets have shape {y_true.shape}, but {output}")
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
-        losses = as_tensor(self.call(*comparable(y_true, y_pred)))
+        learned = getattr(y_true, "requires_grad", False)  # targets that weights have made
+        call = __getattr__("by_both")(self, y_true) if learned else self.call
+        losses = as_tensor(call(*comparable(y_true, y_pred)))
         if (weights := self.counted(y_pred, sample_weight, self.reduction)) is not None:
             weights = weight_per_number(weights, losses.shape, losses.dtype)
         losses = losses if weights is None else losses * weights

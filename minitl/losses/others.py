@@ -329,3 +329,43 @@ def get(identifier: Any) -> Any:
     loss = losses.as_loss(identifier)
     short = isinstance(identifier, str) and identifier == identifier.lower()
     return globals().get(snake_case(type(loss).__name__), loss) if short else loss
+
+
+SYMMETRIC = (MeanSquaredError, MeanAbsoluteError, MeanSquaredLogarithmicError, Huber, LogCosh)
+
+
+def by_both(loss: Any, targets: Tensor) -> Any:
+    """`loss.call` where the targets, too, come from weights that learn: a teacher's outputs, say.
+
+    The derivative by y_pred is the loss's own. That by y_true comes with a second term, which has
+    it alone: of a symmetric loss, the loss the other way round; of cross-entropies and
+    KLDivergence, their formula with y_pred held. Raises ValueError for other losses.
+    """
+
+    def second(t: Tensor, y: Array) -> Tensor:
+        if isinstance(loss, SYMMETRIC) or type(loss) in (CosineSimilarity, Dice):
+            return loss.call(y, t)
+        if type(loss) is KLDivergence:
+            t = ops.clip(t, EPSILON, 1)
+            return ops.sum((ops.log(t) - np.log(np.clip(y, EPSILON, 1))) * t, axis=-1)
+        if type(loss) is CategoricalCrossentropy:
+            p = ops.softmax(Tensor(y)).storage if loss.from_logits else y
+            costs = -np.log(np.clip(p / p.sum(-1, keepdims=True), EPSILON, 1 - EPSILON))
+            return ops.sum(t * (costs * (1 - loss.label_smoothing)), axis=-1)
+        if type(loss) is BinaryCrossentropy:
+            p = np.clip(
+                ops.sigmoid(Tensor(y)).storage if loss.from_logits else y, EPSILON, 1 - EPSILON
+            )
+            return ops.mean(t * ((np.log1p(-p) - np.log(p)) * (1 - loss.label_smoothing)), axis=-1)
+        own = f"{loss.name} is differentiated by y_pred alone, and y_true comes from weights"
+        how = "freeze what makes it (trainable = False), or take ops.stop_gradient(y_true)"
+        raise ValueError(f"{own} that learn: {how}")
+
+    def call(y_true: Array, y_pred: Tensor) -> Tensor:
+        t = targets if targets.shape == y_true.shape else ops.reshape(targets, y_true.shape)
+        if hasattr(loss, "function") or not type(loss).__module__.startswith("minitl."):
+            return loss.call(t, y_pred)  # the user's, of minitl.ops
+        added = second(t, y_pred.storage)
+        return loss.call(y_true, y_pred) + (added - added.storage)
+
+    return call

@@ -7,7 +7,7 @@ than averaging the averages of batches) makes a partial last batch count as it s
 Predictions of classes are (N, m) probabilities. Formulae and defaults are Keras's.
 """
 
-from collections.abc import Callable
+# mypy: disable-error-code="override"
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +50,19 @@ class Metric(Configurable):
         return f"<{type(self).__name__} {self.name!r}: {self.result()}>"
 
 
+class Value(float):
+    """What `result` gives: a number, with what scripts for TensorFlow ask of theirs."""
+
+    numpy = float.__float__
+
+
 class Mean(Metric):
     """The weighted mean of numbers: sum w v / sum w."""
 
     def reset_state(self) -> None:
         self.total, self.count = 0.0, 0.0
 
-    def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:
         values = np.asarray(values, np.float64)
         if sample_weight is None:
             self.gather(float(values.sum()), values.size)
@@ -70,7 +76,7 @@ class Mean(Metric):
         self.count += count
 
     def result(self) -> float:
-        return self.total / self.count if self.count else 0.0
+        return Value(self.total / self.count if self.count else 0.0)
 
 
 class MeanPerSample(Mean):
@@ -80,9 +86,7 @@ class MeanPerSample(Mean):
         """The numbers (N, ...)."""
         raise NotImplementedError
 
-    def update_state(  # type: ignore[override]
-        self, y_true: Any, y_pred: Any, sample_weight: Any = None
-    ) -> None:
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         sample_weight = losses.Loss.counted(y_pred, sample_weight)
         y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
         y_true, y_pred = losses.comparable(y_true, y_pred)
@@ -104,8 +108,8 @@ class LossMetric(MeanPerSample):
 class _FunctionMetric(MeanPerSample):
     """A user's function of two arrays (y_true, y_pred) -> values, as a metric."""
 
-    def __init__(self, function: Callable[[Array, Array], Any]):
-        self.values = function  # type: ignore[method-assign, assignment]
+    def __init__(self, function: Any):
+        self.values = function  # type: ignore[method-assign]
         super().__init__(getattr(function, "__name__", "metric"))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from minitl import losses
-from minitl.metrics import TABLE, Metric
+from minitl.metrics import TABLE, Metric, Value
 from minitl.metrics.others import Counts, ratio
 from minitl.naming import Count, Natural, Share, public_names
 
@@ -32,7 +32,7 @@ class _Best(Counts):
         for first, second in (self.under, self.of):
             a, b = getattr(self, first), getattr(self, second)
             rates.append(ratio(a, a + b))
-        return float(np.max(rates[1], initial=0, where=rates[0] >= self.bound))
+        return Value(np.max(rates[1], initial=0, where=rates[0] >= self.bound))
 
 
 SENSITIVITY = ("true_positives", "false_negatives")
@@ -112,9 +112,11 @@ class R2Score(Metric):
         found: Any = scores
         if self.class_aggregation is not None:
             by_spread = self.class_aggregation == "variance_weighted_average"
-            found = float(np.average(scores, weights=spread if by_spread else None))
+            found = Value(np.average(scores, weights=spread if by_spread else None))
         n, p = self.num_samples, self.num_regressors
-        return found if p == 0 or p >= n - 1 else 1 - (1 - found) * (n - 1) / (n - p - 1)
+        if p and p < n - 1:
+            found = 1 - (1 - found) * (n - 1) / (n - p - 1)
+        return Value(found) if isinstance(found, float) else found
 
 
 TABLE.register(*public_names(__name__).values())

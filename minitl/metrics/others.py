@@ -13,7 +13,7 @@ import numpy as np
 from minitl import losses
 from minitl.autograd import Array
 from minitl.losses import EPSILON
-from minitl.metrics import TABLE, LossMetric, Mean, MeanPerSample, Metric, true_labels
+from minitl.metrics import TABLE, LossMetric, Mean, MeanPerSample, Metric, Value, true_labels
 from minitl.naming import Count, Natural, Positive, Share, public_names, snake_case
 from minitl.ops import arrays
 
@@ -22,7 +22,7 @@ class Sum(Mean):
     """The weighted sum of numbers: sum w v."""
 
     def result(self) -> float:
-        return self.total
+        return Value(self.total)
 
 
 class Accuracy(MeanPerSample):
@@ -75,7 +75,7 @@ class RootMeanSquaredError(_OfLoss, loss_type=losses.MeanSquaredError):
         return (y_true.reshape(y_pred.shape) - y_pred) ** 2
 
     def result(self) -> float:
-        return super().result() ** 0.5
+        return Value(super().result() ** 0.5)
 
 
 AS_LOSSES = "CategoricalHinge Hinge KLDivergence MeanAbsolutePercentageError Poisson SquaredHinge"
@@ -179,7 +179,7 @@ class Counts(Metric):
     def result(self) -> Any:
         first, *others = (getattr(self, name) for name in self.of)
         found = ratio(first, first + others[0]) if others else first
-        return float(found[0]) if len(found) == 1 else found
+        return Value(found[0]) if len(found) == 1 else found
 
 
 for _what, _doc in {
@@ -270,8 +270,8 @@ class FBetaScore(Metric):
         precision, recall = tp / (found + tiny), tp / (there + tiny)
         f = (1 + square) * precision * recall / (square * precision + recall + tiny)
         if self.average == "weighted":
-            return float((f * there).sum() / (there.sum() + tiny))
-        return f if self.average is None else float(f.mean())
+            return Value((f * there).sum() / (there.sum() + tiny))
+        return f if self.average is None else Value(f.mean())
 
 
 class F1Score(FBetaScore):
@@ -369,9 +369,9 @@ class AUC(Metric):
     def result(self) -> float:
         areas = self._areas()
         if self.label_weights is None or not self.multi_label:
-            return float(areas.mean())
+            return Value(areas.mean())
         weights = np.asarray(self.label_weights, float)
-        return float((areas * weights).sum() / weights.sum())
+        return Value((areas * weights).sum() / weights.sum())
 
     def _areas(self) -> Array:
         tp, fp = self.positives, self.negatives

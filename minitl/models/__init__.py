@@ -19,6 +19,6 @@ def load_model(filepath: str | Path, custom_objects: Any = None, compile: bool =
     return part("files").load_model(filepath, custom_objects, compile)
 
 
-def model_from_json(json_string: str) -> Model:
+def model_from_json(json_string: str, custom_objects: Any = None) -> Model:
     """The architecture that `Model.to_json` wrote, with fresh weights."""
-    return part("files").from_json(json_string)
+    return part("files").from_json(json_string, custom_objects)

@@ -360,7 +360,7 @@ class Model(Layer):
             print(part("progress").format_logs(logs), flush=True)
         if return_dict:
             return dict(sorted(logs.items()))  # the order of Keras's
-        values = list(logs.values())
+        values = [*logs.values()] if len(self.outputs) < 2 else part("outputs").in_order(self, logs)
         return values if len(values) > 1 else values[0]
 
     train_step = elsewhere("steps", "train_step")

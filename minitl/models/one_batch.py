@@ -12,6 +12,7 @@ from minitl.autograd import Array, no_grad
 from minitl.models.batches import ArrayData, Batch
 from minitl.models.model import Model
 from minitl.models.prediction import outputs_of, source_of
+from minitl.models.several_outputs import in_order
 from minitl.models.steps import tested
 from minitl.models.training import train_step
 from minitl.naming import check_keywords
@@ -73,7 +74,7 @@ def _told(model: Model, batch: Batch, losses: Any, outputs: Any, return_dict: bo
     tally = model.need_compile("this").tally()
     tally.add(losses, outputs, batch)
     logs = tally.logs()
-    values = list(logs.values())
+    values = in_order(model, logs) if len(model.outputs) > 1 else list(logs.values())
     return logs if return_dict else values if len(values) > 1 else values[0]
 
 

@@ -6,6 +6,14 @@ from typing import Any
 from minitl.naming import did_you_mean
 
 
+def in_order(model: Any, logs: dict[str, Any]) -> list[Any]:
+    """Keras's order of what `evaluate` returns: the losses, then the metrics by their names."""
+    losses = sum(loss is not None for loss in model.compiled.losses)
+    first = len(logs) if model.own_steps else 1 + losses * (losses > 1)
+    names = list(logs)
+    return [logs[name] for name in [*names[:first], *sorted(names[first:])]]
+
+
 def per_output(value: Any, what: str, names: Sequence[str]) -> list[Any]:
     """A setting for each of the outputs, which have these names; `what` is said in errors."""
     n = max(len(names), 1)

@@ -52,7 +52,12 @@ def connect_to(model: Any, x: Any) -> None:
         if model.layers:
             model.build(shape)
     elif type(model).call is not Model.call:
-        connect_shape(model, shape)
+        try:
+            connect_shape(model, shape)
+        except ValueError:  # a train_step of its own takes the data apart in its own way
+            made = all(layer.built for layer in model.inside() if layer is not model)
+            if not made or "train_step" not in model.own_steps:
+                raise
     if model.outputs and model.compiled is not None:
         settings = dict(model.compiled.settings)
         metrics = settings.pop("metrics"), settings.pop("weighted_metrics")
@@ -288,12 +293,10 @@ def _numbers(logs: Any, what: str) -> dict[str, Any]:
 @check_methods
 class GradientTape:
     """`with GradientTape() as tape:` as scripts for TensorFlow have it; everything is recorded
-    here anyway, so `tape.gradient(loss, variables)` is `backward(loss, variables)`."""
+    here anyway, so `tape.gradient(loss, variables)` is `backward(loss, variables)`. A record is
+    used up by the first gradient, also of a persistent tape: a second one is refused."""
 
-    def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True):
-        if persistent is not False:
-            once = "a record is used up by the first gradient"
-            raise ValueError(f"minitl's GradientTape is not persistent: {once}; compute again")
+    def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True): ...
 
     def __enter__(self) -> "GradientTape":
         return self

@@ -21,9 +21,11 @@ def convert_to_tensor(x: Any, dtype: Any = None) -> Tensor:
     """x as a Tensor: Python's numbers as float32 or int32, arrays as they are."""
     if isinstance(x, Tensor):
         return x if dtype is None else cast(x, dtype)
-    if isinstance(x, (list, tuple)) and any(isinstance(each, Tensor) for each in x):
+    if isinstance(x, (list, tuple)) and [each for each in x if isinstance(each, Tensor)]:
         x = np.stack([np.asarray(each) for each in x])
     found = np.asarray(x)
+    while isinstance(x, (list, tuple)) and x:
+        x = x[0]
     if dtype is None and not isinstance(x, (np.ndarray, np.generic)):
         default = {"f": config.floatx(), "i": "int32"}
         dtype = default.get(found.dtype.kind)
@@ -228,9 +230,7 @@ def full_like(x: Any, fill_value: Any, dtype: Any = None) -> Tensor:
 def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None) -> Tensor:
     """Integers (...) as rows (..., num_classes) with a 1 each; those outside have none."""
     labels = np.asarray(x).astype(np.int64)
-    hot = np.zeros((*labels.shape, num_classes), dtype or config.floatx())
-    known = np.nonzero((labels >= 0) & (labels < num_classes))
-    hot[(*known, labels[known])] = 1
+    hot = (labels[..., None] == np.arange(num_classes)).astype(dtype or config.floatx())
     return Tensor(np.moveaxis(hot, -1, axis))
 
 

@@ -214,7 +214,8 @@ def triu(x: Any, k: int = 0) -> Tensor:
 
 def meshgrid(*x: Any, indexing: Any = "xy") -> list[Tensor]:
     """NumPy's `meshgrid`."""
-    return [Tensor(each) for each in np.meshgrid(*map(np.asarray, x), indexing=indexing)]
+    found = np.meshgrid(*(np.asarray(each) for each in x), indexing=indexing)
+    return [Tensor(each) for each in found]
 
 
 # --- Many into one --------------------------------------------------------------------------------

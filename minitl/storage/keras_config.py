@@ -28,7 +28,7 @@ from minitl.models.arguments import door
 from minitl.models.model import Model
 from minitl.models.sequential import Sequential
 from minitl.naming import did_you_mean
-from minitl.storage.settings import CUSTOM, settings_of, without_idle
+from minitl.storage.settings import CUSTOM, custom_object_scope, settings_of, without_idle
 
 MOST = 30_000  # layers of a model: some seconds. Published networks have up to 2,000.
 KNOWN = {"name", "trainable", "layers", "input_layers", "output_layers", "dtype"}
@@ -40,8 +40,15 @@ def class_name(layer: Layer) -> str:
     return "Functional" if type(layer) is Model else type(layer).__name__
 
 
-def model_of_class(cls: type, settings: Mapping[str, Any]) -> Layer:
+def model_of_class(
+    cls: type, settings: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+) -> Layer:
     """`Model.from_config`: the model that `get_config` described, also as Keras writes it."""
+    with custom_object_scope(custom_objects or {}):
+        return _model_of_class(cls, settings)
+
+
+def _model_of_class(cls: type, settings: Mapping[str, Any]) -> Layer:
     if cls.__module__.startswith("minitl."):
         return layer_from(cls.__name__, settings)
     if "layers" in settings:
@@ -67,10 +74,11 @@ def to_json(model: Model) -> str:
 
 
 @door
-def from_json(json_string: str) -> Layer:
+def from_json(json_string: str, custom_objects: Mapping[str, Any] | None = None) -> Layer:
     """The model that `to_json` described, with fresh weights."""
     described = json.loads(json_string)
-    return layer_from(described["class_name"], described["config"])
+    with custom_object_scope(custom_objects or {}):
+        return layer_from(described["class_name"], described["config"])
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -131,13 +139,19 @@ def layer_from(kind: str, settings: Mapping[str, Any]) -> Layer:
         return model_from_config(settings)
     if kind in CUSTOM:
         return CUSTOM[kind].from_config(dict(settings))
-    public = {name: getattr(layers, name) for name in layers.__all__}
-    known = {n: v for n, v in public.items() if isinstance(v, type) and issubclass(v, Layer)}
-    if kind not in known:
-        hint = did_you_mean(kind, known)
+    if not is_layer(kind):
+        hint = did_you_mean(kind, [name for name in layers.__all__ if is_layer(name)])
         how = f"If it is yours: load_model(path, custom_objects={{{kind!r}: {kind}}})."
         raise ValueError(f"it uses the layer {kind!r}, which minitl does not have. {hint} {how}")
-    return known[kind].from_config(dict(settings))
+    return getattr(layers, kind).from_config(dict(settings))
+
+
+def is_layer(kind: Any) -> bool:
+    """Whether a class's name is a layer's, or a model's, of minitl's or the user's."""
+    if kind in ("Functional", "Model", "Sequential"):
+        return True
+    found = CUSTOM.get(kind) or (kind in layers.__all__ and getattr(layers, kind))
+    return isinstance(found, type) and issubclass(found, Layer)
 
 
 def model_from_config(settings: Mapping[str, Any], cls: type[Model] = Model) -> Model:

@@ -33,6 +33,7 @@ from minitl.storage.door import read_json
 from minitl.storage.keras_config import class_name, layer_from, to_json
 from minitl.storage.keras_config import describe as describe  # for `naming.part("files")`
 from minitl.storage.keras_config import from_json as from_json
+from minitl.storage.keras_config import is_layer as is_layer
 from minitl.storage.keras_config import model_from_config as model_from_config
 from minitl.storage.keras_config import model_of_class as model_of_class
 from minitl.storage.settings import CUSTOM, custom_object_scope, serialize
@@ -300,6 +301,8 @@ def _compile_settings(settings: Any) -> dict[str, Any]:
             return [named(each) for each in value]
         if isinstance(value, dict) and value.get("class_name") == "function":  # of Keras's
             value = value["config"]
+        if value is found.get("loss") and isinstance(value, dict) and "class_name" in value:
+            return losses.get(value)  # `model.loss` is what it was
         return CUSTOM.get(value, value) if isinstance(value, str) else value
 
     return {name: value if name == "optimizer" else named(value) for name, value in found.items()}
@@ -357,7 +360,9 @@ def _described_well(filepath: str | Path) -> Iterator[None]:
         text = f"{filepath} describes a model of more weights than it holds ({error})"
         raise files.WeightFileError(text) from None
     except ValueError as error:
-        raise files.WeightFileError(f"{filepath}: {error}") from error
+        unknown = str(error).startswith("unknown ") and "custom_objects" not in str(error)
+        remedy = " If it is yours: load_model(path, custom_objects={name: object})."
+        raise files.WeightFileError(f"{filepath}: {error}{remedy * unknown}") from error
     except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         text = f"its description of the model is damaged ({type(error).__name__}: {error})"
         raise files.WeightFileError(f"{filepath}: {text}") from error

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from minitl import activations, initializers
+from minitl.layers.base import REGULARIZERS
 from minitl.naming import Configurable, Registry, constructor_parameters, part
 
 # Classes and functions of the user's that files may name; see `register_keras_serializable`.
@@ -63,7 +65,8 @@ def settings_of(thing: Any, skip: Iterable[str] = ()) -> dict[str, Any]:
         keep = f"keep it as self.{lost[0]}, or define get_config"
         cannot = f"the argument {lost[0]!r} of {type(thing).__name__} is not to be found again"
         raise ValueError(f"{cannot}: {keep}")
-    return {n: serialize(getattr(thing, n)) for n in names if hasattr(thing, n)}
+    taken = {*activations.TABLE, *initializers.TABLE, *REGULARIZERS}
+    return {n: serialize(getattr(thing, n), taken) for n in names if hasattr(thing, n)}
 
 
 def made_of_config(cls: type, config: Mapping[str, Any]) -> Any:
@@ -182,7 +185,7 @@ def layer_configured(cls: type, settings: Mapping[str, Any]) -> Any:
         settings["dtype"] = settings["dtype"]["config"]["name"]
     if not cls.__module__.startswith("minitl."):
         for name, value in settings.items():
-            if isinstance(value, dict) and {"class_name", "config"} <= value.keys():
+            if isinstance(value, dict) and part("files").is_layer(value.get("class_name")):
                 settings[name] = part("files").layer_from(value["class_name"], value["config"])
     known = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     return cls(**without_idle(settings, known, cls.__name__, getattr(cls, "idle_settings", ())))
