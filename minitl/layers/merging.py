@@ -132,19 +132,14 @@ class Concatenate(_Several):
 
 
 def _function_of(layer: Any) -> Any:
-    def function(inputs: Any, **kwargs: Any) -> Any:
-        return layer(**kwargs)(inputs)
+    def function(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        return layer(*args, **kwargs)(inputs)
 
     function.__name__ = function.__qualname__ = layer.__name__.lower()
     function.__doc__ = f"`{layer.__name__}()(inputs)`."
     return told(function)
 
 
-add, average, maximum = _function_of(Add), _function_of(Average), _function_of(Maximum)
-minimum, multiply, subtract = map(_function_of, (Minimum, Multiply, Subtract))
-
-
-@told
-def concatenate(inputs: Any, axis: int = -1, **kwargs: Any) -> Any:
-    """`Concatenate(axis)(inputs)`."""
-    return Concatenate(axis, **kwargs)(inputs)
+add, average, concatenate = map(_function_of, (Add, Average, Concatenate))
+maximum, minimum, multiply = map(_function_of, (Maximum, Minimum, Multiply))
+subtract = _function_of(Subtract)
