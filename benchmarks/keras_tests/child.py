@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.keras_tests import sorting, stand_in
 
-SECONDS = 60
+SECONDS = 240  # of a machine that does other things as well
 
 
 class Slow(BaseException):

@@ -151,7 +151,7 @@ def get(
     metric = look_up(name, TABLE, "metric")
     if isinstance(metric, losses.Loss):
         metric = LossMetric(metric)
-    elif not isinstance(metric, Metric):
+    elif not isinstance(metric, Metric | None):
         metric = _FunctionMetric(metric)
     if isinstance(identifier, str):
         metric.name = identifier

@@ -247,6 +247,10 @@ def test_three_inputs_for_a_train_step_of_ones_own():
     assert (dense.get_weights()[0] != before).any()
 
 
+def test_no_metric_is_none(keras):
+    assert minitl.metrics.get(None) is keras.metrics.get(None) is None
+
+
 def test_generators_of_images_are_refused_in_words():
     with pytest.raises(NotImplementedError, match=r"ImageDataGenerator.*image_dataset_from_dir"):
         from minitl.preprocessing.image import ImageDataGenerator  # noqa: F401
