@@ -86,7 +86,7 @@ class Steps:
 
         return self._then(lambda items: (each for each in items if keeps(each)))
 
-    def take(self, count: Any) -> Any:
+    def take(self, count: int) -> Any:
         """The first `count` elements; -1 for all."""
         known = self._length()
         stop = None if count < 0 else count
