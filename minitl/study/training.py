@@ -111,6 +111,9 @@ def weight_files(rng: Rng) -> Iterator[Case]:
         yield label, {"stored": stored, "as_bytes": as_bytes}
 
 
+WINDOW = ("pool_size", "strides")  # of a layer that has them
+
+
 def looked_at(function: Any, shape: Any) -> tuple[list[Any], ...]:
     token = initializers.replacement.set(np.zeros)  # no time is spent on drawing numbers
     try:
@@ -125,7 +128,7 @@ def looked_at(function: Any, shape: Any) -> tuple[list[Any], ...]:
         [layer.output.shape[1:] for layer in inner],
         [[v.shape for v in layer.weights] for layer in inner],
         [getattr(getattr(layer, "activation", None), "__name__", "none") for layer in inner],
-        [(*getattr(layer, "pool_size", layer.strides), *layer.strides) for layer in inner],
+        [tuple(x for n in WINDOW for x in getattr(layer, n, ())) for layer in inner],
     )
 
 
