@@ -76,11 +76,11 @@ def test_bits_do_not_depend_on_the_number_of_threads(room):
 def test_filters_of_both_kinds_are_kept_side_by_side():
     x, kernel, bias, geometry = make(CASES["winograd"])
     cache = {}
-    usual = winograd.conv2d(x, kernel, bias, geometry, cache=cache, recorded=True)
-    precise = winograd.conv2d(x, kernel, bias, geometry, cache=cache, recorded=True, precise=True)
+    usual = winograd.conv2d(x, kernel, bias, geometry, cache=cache)
+    precise = winograd.conv2d(x, kernel, bias, geometry, cache=cache, precise=True)
     assert len(cache) == 2
     for wanted, expected in ((False, usual), (True, precise)):
-        again = winograd.conv2d(x, kernel, bias, geometry, None, cache, True, wanted)
+        again = winograd.conv2d(x, kernel, bias, geometry, None, cache, False, wanted)
         np.testing.assert_array_equal(again, expected)
 
 
