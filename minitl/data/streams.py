@@ -97,7 +97,7 @@ class StreamData:
             if not 1 <= len(parts) <= 3:
                 what = "a data set yields x, (x, y) or (x, y, sample_weight)"
                 raise ValueError(f"{what}; got a tuple of {len(parts)}")
-            if np.ndim(parts[-1]) > 2 == len(parts) - 1:  # of images, say: a train_step's own
+            if len(parts) == 3 and getattr(parts[2], "ndim", 0) > 2:  # a train_step's own, images
                 parts = (parts,)
             x, y, weight = (*parts, None, None)[:3]
             batch = self.reweigh(make_arrays(x, y, weight, *self.names))

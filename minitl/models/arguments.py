@@ -163,7 +163,7 @@ class Rules:
                         found[name] = _read(annotation, space)
         self.rules = {n: rule for n, rule in found.items() if n in known and rule is not ANYTHING}
         kinds = {p.kind for p in known.values()}
-        self.cls, self.known, self.fits = cls, known, {"x", "epochs"} <= known.keys()
+        self.cls, self.known, self.fits = cls, known, {"self", "x", "epochs"} <= known.keys()
         self.takes_more = inspect.Parameter.VAR_POSITIONAL in kinds
         self.by_place = [n for n, p in known.items() if p.kind <= p.POSITIONAL_OR_KEYWORD]
 

@@ -101,7 +101,7 @@ LACKING = {
     "antialias fill_mode fill_value pad_to_aspect_ratio": "Resizing crops, or stretches",
     "from_sorted_ids": "of a top-k accuracy of indices",
     "input_axes output_axes": "of initializers; a kernel's inputs stand before its outputs",
-    "custom_objects safe_mode": "a file's classes are minitl's, and no code is read from it",
+    "safe_mode": "no code is read from a file",
     "zipped max_shard_size": "a file is one file",
     "format": "images are read by Pillow",
     "weights rebuild add_history add_progbar name": "of Keras's own machinery",
