@@ -28,14 +28,13 @@ with extra("minitl.sklearn needs scikit-learn 1.6 or newer", "sklearn"):
 from minitl import applications
 from minitl.data.found import open_folder
 from minitl.data.images import resize_images, to_rgb
-from minitl.models import Model
-from minitl.models.arguments import Rules, check_methods
+from minitl.models import Model, arguments
 from minitl.naming import did_you_mean
 from minitl.transfer.features import extract_features, feature_model
 from minitl.transfer.optimum import softmax, solve_head
 
 
-@check_methods
+@arguments.check_methods
 @dataclass(eq=False, repr=False)
 class FeatureExtractor(
     base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin, base.BaseEstimator
@@ -170,7 +169,7 @@ class FeatureExtractor(
 def _check_settings(estimator: Any) -> None:
     """Of the constructor's arguments, in `fit`, as scikit-learn has it."""
     made = type(estimator).__init__
-    rules = Rules(made, inspect.signature(made).parameters, None)
+    rules = arguments.Rules(made, inspect.signature(made).parameters, None)
     rules.check(type(estimator).__name__, (), estimator.get_params(deep=False))
 
 
@@ -181,7 +180,7 @@ def _published(name: str, size: tuple[int, int]) -> Model:
     return maker(weights="imagenet", include_top=False, input_shape=(*size, 3))
 
 
-@check_methods
+@arguments.check_methods
 @dataclass(eq=False, repr=False)
 class SoftmaxHead(base.ClassifierMixin, base.BaseEstimator):
     """P = softmax(W^T F + b), at the optimum of its loss.
