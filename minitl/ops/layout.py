@@ -190,7 +190,9 @@ def vstack(xs: Sequence[Any]) -> Tensor:
 
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = None) -> Tensor:
     """x with more numbers around: a constant (0), or its own by one of NumPy's modes."""
-    x = convert_to_tensor(x)
+    x, modes = convert_to_tensor(x), ("constant", "edge", "reflect", "symmetric", "wrap")
+    if mode not in modes:
+        raise ValueError(f"pad: mode is one of {', '.join(modes)}, got {mode!r}")
     if mode != "constant":
         how: Any = mode
         return _moved("pad", x, lambda i: np.pad(i, pad_width, how))

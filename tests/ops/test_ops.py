@@ -597,3 +597,8 @@ T = Tensor
 def test_shapes_that_do_not_fit(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_pad_takes_a_mode_that_there_is():
+    with pytest.raises(ValueError, match=r"^pad: mode is one of constant, edge.*got '\\x1b\[31m'"):
+        ops.pad(np.zeros((2, 2)), 1, "\x1b[31m")
