@@ -164,3 +164,13 @@ def test_a_report_takes_up_predictions_whole_or_not_at_all():
     assert (report.evaluation, report.wrong, report.wrong_count) == (None, [], 0)
     with pytest.raises(ValueError, match="features must be F"):
         report.add_map(np.zeros(9), None, ["a"], lambda i: X[0])
+
+
+def test_pages_and_data_files_say_what_their_arguments_are():
+    page = minitl.report.Report("t")
+    with pytest.raises(ValueError, match=r"write: path must be a string or a path, got None"):
+        page.write(None)
+    with pytest.raises(ValueError, match=r"add_map: read must be a function, got 5"):
+        page.add_map(np.zeros((4, 3)), [0, 1, 0, 1], ["a", "b"], 5)
+    with pytest.raises(ValueError, match=r"read_idx: path must be a string or a path, got 5"):
+        minitl.datasets.mnist.read_idx(5)

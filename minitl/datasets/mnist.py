@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from minitl.datasets.sources import DataFileError, Pair, Place, Source, opened, published
+from minitl.naming import check_keywords
 from minitl.storage.door import PIECE
 
 TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -33,6 +34,7 @@ def load_data(path: Place = None) -> tuple[Pair, Pair]:
     return load_pairs(SOURCE, path)
 
 
+@check_keywords
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """The array in an IDX file, plain or in gzip (told by the contents, not by the name).
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from minitl.judging import evaluation
 from minitl.judging.duplicates import as_pillow
+from minitl.naming import check_keywords
 from minitl.report import charts, tables
 from minitl.storage.atomic import visible, writing
 from minitl.storage.door import extra
@@ -91,6 +92,7 @@ class Report:
         """Learning curves of what `fit` returned, or of [(stage, history), ...]."""
         self.curves = charts.learning_curves(history)
 
+    @check_keywords
     def add_predictions(
         self,
         y_true: Any,
@@ -136,6 +138,7 @@ class Report:
         self.evaluation, self.wrong_count = found, len(wrong)
         self.wrong, self.unsure = self.wrong + pictures[0], self.unsure + pictures[1]
 
+    @check_keywords
     def add_map(self, features: Any, labels: Any, class_names: Sequence[str], read: Read) -> None:
         """F (N, D) in the plane in which it varies most (PCA), some pictures drawn in their places.
 
@@ -190,6 +193,7 @@ class Report:
         }
         return page.render(report=self, **parts)
 
+    @check_keywords
     def write(self, path: str | os.PathLike[str]) -> None:
         """The page as a file, whole or not at all."""
         text = self.html()
