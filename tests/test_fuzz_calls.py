@@ -159,7 +159,7 @@ def test_a_refused_plot_leaves_no_folder(tmp_path):
 
 def test_a_report_takes_up_predictions_whole_or_not_at_all():
     report = Report("r")
-    with pytest.raises(IndexError):  # names of fewer pictures than there are
+    with pytest.raises(ValueError, match="paths must be 2, one for each picture, got 1"):
         report.add_predictions([1, 1], [[0.9, 0.1], [0.8, 0.2]], ["a", "b"], ["x"], lambda i: X[0])
     assert (report.evaluation, report.wrong, report.wrong_count) == (None, [], 0)
     with pytest.raises(ValueError, match="features must be F"):

@@ -110,6 +110,8 @@ class Report:
         """
         p = evaluation.check_probabilities(probabilities)
         truth = evaluation.check_labels(y_true, *p.shape)
+        if len(paths) != len(p):
+            raise ValueError(f"paths must be {len(p)}, one for each picture, got {len(paths)}")
         found = evaluation.evaluate_predictions(truth, p, class_names)
         guess, rows = p.argmax(axis=1), np.arange(len(p))
         wrong = np.flatnonzero(guess != truth)
