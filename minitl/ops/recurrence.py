@@ -85,7 +85,8 @@ class Walk:
         self.act, self.s = FORMULAS[activation], FORMULAS[recurrent_activation]
         self.usual = self.usual and activation is tanh and recurrent_activation is sigmoid
         (self.steps, self.n, _), self.units = z.shape, len(kernel)
-        self.h, self.c = (self._states() if there else z[:0] for there in (True, self.gates == 4))
+        self.h = self._states()
+        self.c = self._states() if self.gates == 4 else z[:0]
         self.parts = kernels.empty((self.steps, self.n, self.kept, self.units), z.dtype)
 
     def _states(self) -> Array:

@@ -171,23 +171,24 @@ def conv2d(x, kernel, bias, geometry, activation=None, cache=None, recorded=Fals
     """`reference.conv2d` for 3x3 windows, stride 1; keeps the transformed filters in `cache`."""
     dtype = np.dtype(np.float64) if precise else x.dtype
     size = 4 if recorded or precise else tile_size(geometry.out_size, *kernel.shape[2:])
-    u = _transformed(kernel, dtype, size, cache, turned=False, lasting=not recorded)
+    u = _transformed(kernel, dtype, size, cache, lasting=not recorded)
     return _correlate(x, u, bias, activation, geometry, kernel.shape[3])
 
 
 def conv2d_max_pool2d(x, kernel, bias, geometry, activation=None, cache=None):
     """`reference.conv2d_max_pool2d`: of a tile, only the maxima are ever written."""
     size = tile_size(geometry.out_size, *kernel.shape[2:])
-    u = _transformed(kernel, x.dtype, size, cache, turned=False, lasting=True)
+    u = _transformed(kernel, x.dtype, size, cache, lasting=True)
     return _correlate(x, u, bias, activation, geometry, kernel.shape[3], pool=2)
 
 
 def conv2d_input_gradient(g, kernel, geometry, cache=None):
-    """`reference.conv2d_input_gradient` for a 3x3 window with stride 1; `cache` as in `conv2d`."""
+    """`reference.conv2d_input_gradient` for a 3x3 window with stride 1. Nothing is kept in `cache`:
+    in training the kernel is another one after each step."""
     pads = tuple(2 - pad for pad in geometry.pads)
     back = geometry._replace(size=geometry.out_size, pads=pads, out_size=geometry.size)
     size = tile_size(back.out_size, *kernel.shape[2:])
-    u = _transformed(kernel, g.dtype, size, cache, turned=True, lasting=False)
+    u = _transformed(kernel, g.dtype, size, turned=True)
     return _correlate(g, u, None, None, back, kernel.shape[2])
 
 
@@ -268,10 +269,10 @@ def _plan(images, geometry, u_shape, threads):
     return tiling, plan, (v, m, work, strip)
 
 
-def _transformed(kernel, dtype, size, cache, turned, lasting):
+def _transformed(kernel, dtype, size, cache=None, lasting=False, turned=False):
     """u (planes, panels, C, width) of the kernel, or of the turned one; kept in the cache if it is
     `lasting`, for many calls, as in predicting. (In training, all layers' would be 470 MB.)"""
-    key = ("winograd", turned, size, dtype)
+    key = ("winograd", size, dtype)
     if cache is not None and key in cache:
         return cache[key]
     filters, channels = kernel.shape[2:] if turned else kernel.shape[:1:-1]
