@@ -351,11 +351,11 @@ def _lines_by_panels(a, panels, c, columns):
     while r + gemm.ROWS <= len(a.starts):
         places = simd.full_tile(a.starts, r)
         for p in range(count):
-            panel = gemm.Panel(p * depth * width, depth, p * width, 0, 0)
+            panel = gemm.Panel(p * depth * width, depth, p * width, b, 0, 0)
             gemm.rows_by_panel(a, r, places, b, panel, None, 0, None, None, out)
         r += gemm.ROWS
     for rest in range(r, len(a.starts), simd.SHORT_ROWS):
         places = simd.short_tile(a.starts, rest)
         for p in range(count):
-            panel = gemm.Panel(p * depth * width, depth, p * width, 0, 0)
+            panel = gemm.Panel(p * depth * width, depth, p * width, b, 0, 0)
             gemm.rows_by_panel(a, rest, places, b, panel, None, 0, None, None, out)

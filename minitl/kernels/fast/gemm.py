@@ -54,7 +54,8 @@ class Panel(NamedTuple):
     at: int  # the element of B's panels where it begins
     depth: int  # products in a run
     left: int  # its first column in C
-    ahead: int  # from this element of B's panels on,
+    soon: Array  # what will be wanted next,
+    ahead: int  # from this element on:
     pace: int  # so many at each step are sent for; 0 for none
 
 
@@ -107,9 +108,9 @@ def shift_of(bias: Array | None, columns: int, dtype: np.dtype) -> Array:
 
 
 @simd.inlined
-def tile(a, places, first, depth, b, at, ahead, pace):
+def tile(a, places, first, depth, b, at, soon, ahead, pace):
     """A @ panel for the rows of one tile, which begin at `places`, from number `first` of their
-    runs on; `at`, `ahead` and `pace` as in `Panel`."""
+    runs on; `at`, `soon`, `ahead` and `pace` as in `Panel`."""
     vector, step, sums = simd.lanes(b), simd.distance(a.step), simd.zero_tile(b, places)
     for run in range(a.runs):
         i = first + run * a.run_step
@@ -119,10 +120,10 @@ def tile(a, places, first, depth, b, at, ahead, pace):
             sums = simd.multiply_add(sums, a.values, places, i + 2 * step, b, at + 4 * vector)
             sums = simd.multiply_add(sums, a.values, places, i + 3 * step, b, at + 6 * vector)
             if pace > 0:
-                simd.prefetch(b, ahead)
-                simd.prefetch(b, ahead + pace)
-                simd.prefetch(b, ahead + 2 * pace)
-                simd.prefetch(b, ahead + 3 * pace)
+                simd.prefetch(soon, ahead)
+                simd.prefetch(soon, ahead + pace)
+                simd.prefetch(soon, ahead + 2 * pace)
+                simd.prefetch(soon, ahead + 3 * pace)
                 ahead += 4 * pace
             i += 4 * step
             at += 8 * vector
@@ -140,17 +141,19 @@ def rows_by_panel(a, r, places, b, panel, added, added_step, residual, bounds, o
     count, width, left = len(places), 2 * simd.lanes(b), panel.left
     c, columns = out.values, out.columns
     # The lines of C are sent for one tile ahead where they are waited for most: by shallow products
-    # and by sums that go on, to which C is added (Winograd's gradients of kernels: 10 per cent).
-    if a.runs * panel.depth <= SHALLOW or added_step > 0:
+    # and sums that go on, to which C is added (Winograd's gradients of kernels: 10 per cent), and 1x1
+    # convolutions, whose maps are large (64 -> 256 channels, with those of `residual`: a third).
+    if residual is not None or a.runs * panel.depth <= SHALLOW or added_step > 0:
         for i in range(count):
-            simd.prefetch(c, (r + ROWS + i) * columns + left)
-            simd.prefetch(c, (r + ROWS + i) * columns + left + simd.lanes(b))
+            soon = (r + ROWS + i) * columns + left
+            simd.prefetch(c, soon)
+            simd.prefetch(c, soon + simd.lanes(b))
     # Rows of several runs have one sum.
     sums, longest = simd.zero_tile(b, places), PARTIAL if a.runs == 1 else max(1, panel.depth)
     for done in range(0, panel.depth, longest):
         part, at = min(longest, panel.depth - done), panel.at + done * width
-        ahead = panel.ahead + done * panel.pace
-        sums = tile(a, places, done * simd.distance(a.step), part, b, at, ahead, panel.pace)
+        first, ahead = done * simd.distance(a.step), panel.ahead + done * panel.pace
+        sums = tile(a, places, first, part, b, at, panel.soon, ahead, panel.pace)
         if done > 0:
             sums = simd.tile_sum(simd.load_tile(out.kept, 0, width, places), sums)
         if done + part < panel.depth:
@@ -160,9 +163,11 @@ def rows_by_panel(a, r, places, b, panel, added, added_step, residual, bounds, o
     whole = left + width <= columns and r + count <= len(a.starts)
     if residual is not None:
         if len(residual) > 0 and whole:
-            sums = simd.tile_sum(
-                simd.load_tile(residual, r * columns + left, columns, places), sums
-            )
+            at = r * columns + left
+            sums = simd.tile_sum(simd.load_tile(residual, at, columns, places), sums)
+            for i in range(count):
+                simd.prefetch(residual, at + (ROWS + i) * columns)
+                simd.prefetch(residual, at + (ROWS + i) * columns + simd.lanes(b))
         elif len(residual) > 0:
             for i in range(min(count, len(a.starts) - r)):
                 for j in range(min(width, columns - left)):
@@ -202,12 +207,12 @@ def multiply(a, panels, following, added, added_step, bounds, c, columns):
         ahead, r = following if last else at + depth * width, 0
         while r + ROWS <= len(rows):
             places = simd.full_tile(rows, r)
-            panel = Panel(at, run, p * width, ahead, pace)
+            panel = Panel(at, run, p * width, b, ahead, pace)
             rows_by_panel(a, r, places, b, panel, added, added_step, None, bounds, out)
             ahead += depth * pace
             r += ROWS
         for rest in range(r, len(rows), simd.SHORT_ROWS):
             places = simd.short_tile(rows, rest)
-            panel = Panel(at, run, p * width, ahead, pace)
+            panel = Panel(at, run, p * width, b, ahead, pace)
             rows_by_panel(a, rest, places, b, panel, added, added_step, None, bounds, out)
             ahead += depth * pace
