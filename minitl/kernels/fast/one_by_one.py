@@ -66,7 +66,9 @@ def conv2d(
     plan = _plan(y.size // filters, len(panels), filters % width == 0, min(step, BLOCK))
     threads = thread_count() if crowded else 0
     (held,) = scratch_arrays(x.dtype, (threads, plan[0] * (channels + GAP)))
-    end = shift, more.reshape(-1), bounds
+    by_rows = x.nbytes >= LARGE and geometry.strides == (1, 1) and not crowded
+    soon, pace = (x.reshape(-1), gemm.ROWS) if by_rows else (panels.reshape(-1), 0)
+    end = shift, more.reshape(-1), bounds, soon, pace
     together(_multiply, x, geometry, plan, panels, end, y.reshape(-1), filters, held)
     return y
 
@@ -88,7 +90,8 @@ def _plan(places, panels, whole, step):
 
 @compiled
 def _multiply(x, geometry, plan, panels, end, y, columns, held, board):
-    """All of y, flat, rows of `columns`; `end` is what comes after the products."""
+    """All of y, flat, rows of `columns`; `end` is what comes after the products,
+    and what is sent for meanwhile: the next places, or the next panels."""
     given = x, geometry, plan, panels, end, y, columns, held
     share(_multiply_rows, given, len(plan[1]), board)
 
@@ -96,13 +99,13 @@ def _multiply(x, geometry, plan, panels, end, y, columns, held, board):
 @inner
 def _multiply_rows(x, geometry, plan, kernel, end, flat, columns, held, job, who):
     """y for the places and panels of one job, `step` places at a time."""
-    step, (first, last, a, b), (shifts, more, bounds) = plan[0], plan[1][job], end
+    step, (first, last, a, b), (shifts, more, bounds, soon, pace) = plan[0], plan[1][job], end
     panels, left = kernel[a:b], a * kernel.shape[2]
     y, added, shift = flat[left:], more[left:], shifts[left:]
     (oh, ow), (sh, sw) = geometry.out_size, geometry.strides
     (_, height, width, channels), values = x.shape, x.reshape(-1)
     starts, kept = np.empty(step, np.int64), np.empty(gemm.ROWS * panels.shape[2], y.dtype)
-    pace = gemm.ROWS if sh == sw == 1 and x.size * x.itemsize >= LARGE else 0
+    sent = soon, a * kernel[0].size, pace
     for start in range(first, last, step):
         count, at = min(step, last - start), start * columns
         for i in range(count):
@@ -113,34 +116,45 @@ def _multiply_rows(x, geometry, plan, kernel, end, flat, columns, held, job, who
             starts[i] = ((line // oh * height + line % oh * sh) * width + j * sw) * channels
         out = gemm.Product(y[at:], columns, kept)
         if len(held) == 0:
-            a = gemm.Rows(values, starts[:count], None, 1, 0)
-            _multiply_block(a, panels, shift, added[at:], bounds, out, pace)
+            rows = gemm.Rows(values, starts[:count], None, 1, 0)
+            _multiply_block(rows, panels, shift, added[at:], bounds, out, sent)
             continue
         for i in range(count):
             for k in range(0, channels, simd.lanes(x)):
                 simd.store(held[who], i * (channels + GAP) + k, simd.load(values, starts[i] + k))
             starts[i] = i * (channels + GAP)
-        a = gemm.Rows(held[who], starts[:count], None, 1, 0)
-        _multiply_block(a, panels, shift, added[at:], bounds, out, 0)
+        rows = gemm.Rows(held[who], starts[:count], None, 1, 0)
+        _multiply_block(rows, panels, shift, added[at:], bounds, out, sent)
 
 
 @inner
-def _multiply_block(a, panels, shift, added, bounds, out, pace):
-    """A @ B + shift + added, within bounds, a group of panels after the other, tile after tile; of
-    the next tile's rows so many numbers are sent for at each step of the first panel."""
+def _multiply_block(a, panels, shift, added, bounds, out, sent):
+    """A @ B + shift + added, within bounds, a group of panels after the other, tile after tile.
+
+    `sent` are numbers that are sent for meanwhile, where these panels begin among them, and a pace:
+    so many at each step of the first panel, of the next tile's rows; or 0: of the next group.
+    """
     (count, depth, width), b, rows = panels.shape, panels.reshape(-1), len(a.starts)
-    group = max(1, GROUP // (depth * width * b.itemsize))
+    (soon, here, by_rows), group = sent, max(1, GROUP // (depth * width * b.itemsize))
+    tiles = rows // gemm.ROWS + -(-(rows % gemm.ROWS) // simd.SHORT_ROWS)
+    evenly = min(simd.lanes(b), -(-width // max(1, tiles)))
     for first in range(0, count, group):
         last, r = min(first + group, count), 0
+        ahead = here + last * depth * width
         while r + gemm.ROWS <= rows:
-            places, soon = simd.full_tile(a.starts, r), a.starts[min(r + gemm.ROWS, rows - 1)]
+            places = simd.full_tile(a.starts, r)
             for p in range(first, last):
-                sent = pace if p == 0 else 0
-                panel = gemm.Panel(p * depth * width, depth, p * width, a.values, soon, sent)
+                pace = evenly if last < count else 0
+                if by_rows > 0:
+                    ahead, pace = a.starts[min(r + gemm.ROWS, rows - 1)], by_rows if p == 0 else 0
+                panel = gemm.Panel(p * depth * width, depth, p * width, soon, ahead, pace)
                 gemm.rows_by_panel(a, r, places, b, panel, shift, 0, added, bounds, out)
+                ahead += depth * pace
             r += gemm.ROWS
         for rest in range(r, rows, simd.SHORT_ROWS):
             places = simd.short_tile(a.starts, rest)
             for p in range(first, last):
-                panel = gemm.Panel(p * depth * width, depth, p * width, a.values, 0, 0)
+                pace = evenly if last < count and by_rows == 0 else 0
+                panel = gemm.Panel(p * depth * width, depth, p * width, soon, ahead, pace)
                 gemm.rows_by_panel(a, rest, places, b, panel, shift, 0, added, bounds, out)
+                ahead += depth * pace
