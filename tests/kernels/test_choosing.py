@@ -118,6 +118,11 @@ PLACES = [  # N, H, W, C, F, stride
     (1, 3, 9, 70, 100, (1, 3)),  # which do not come out even
     (3, 20, 21, 2100, 8, 1),  # a panel larger than a group, and several blocks
     (0, 4, 4, 8, 8, 1),
+    (3, 9, 9, 1024, 40, 1),  # rows that crowd the first cache, in several blocks
+    (2, 5, 5, 512, 48, 2),  # by their distance
+    (1, 5, 5, 4096, 96, 1),  # and cut into panels
+    (1, 2, 2050, 3, 8, (1, 1024)),  # so far apart, but not made of vectors
+    (4, 60, 70, 70, 80, 1),  # maps of which the next places are sent for
 ]
 
 
