@@ -141,8 +141,8 @@ def rows_by_panel(a, r, places, b, panel, added, added_step, residual, bounds, o
     count, width, left = len(places), 2 * simd.lanes(b), panel.left
     c, columns = out.values, out.columns
     # The lines of C are sent for one tile ahead where they are waited for most: by shallow products
-    # and sums that go on, to which C is added (Winograd's gradients of kernels: 10 per cent), and 1x1
-    # convolutions, whose maps are large (64 -> 256 channels, with those of `residual`: a third).
+    # and sums that go on, to which C is added (Winograd's gradients of kernels: 10 per cent), and
+    # by 1x1 convolutions, whose maps are large (64 -> 256 channels, with `residual`'s: a third).
     if residual is not None or a.runs * panel.depth <= SHALLOW or added_step > 0:
         for i in range(count):
             soon = (r + ROWS + i) * columns + left
