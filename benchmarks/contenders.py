@@ -2,11 +2,13 @@
 
 A `Network` says which of VGG16's blocks, what follows them and which blocks are frozen. Every
 runtime is given the very same arrays: the published kernels and biases of the convolutions, and
-dense layers drawn from one seed.
+dense layers drawn from one seed. In the blocks' place there may be another network, drawn from one
+seed as a whole.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +20,7 @@ from minitl.applications.vgg16 import BLOCKS, preprocess_input
 from minitl.storage.keras_files import read_weights
 
 Array = np.ndarray
-Weights = dict[str, tuple[Array, Array]]  # layer: kernel, bias
+Weights = dict[str, Sequence[Array]]  # layer: kernel, bias, or what a normalization has
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Network:
     """Blocks of VGG16, then a `joint` to rows ('average', 'flatten' or None), then dense layers.
 
     The dense layers have `units` outputs each: all but the last with ReLU, the last with softmax.
+    `whole` is the name of a network that stands in the blocks' place ('ResNet50'), without its top
+    and with normalizations that are frozen: they work with fixed averages.
     """
 
     input_shape: tuple[int, ...]  # (H, W, C) or (D,)
@@ -33,6 +37,7 @@ class Network:
     joint: str | None = None
     units: tuple[int, ...] = ()
     frozen: tuple[int, ...] = ()  # blocks
+    whole: str = ""
 
     def convolutions(self, block: int) -> list[tuple[str, int]]:
         """The names and filters of a block's convolutions."""
@@ -65,6 +70,13 @@ def weights_of(network: Network, seed: int = 0) -> Weights:
             found[name] = published[name]
             channels = filters
         height, width = height // 2, width // 2
+    if network.whole:
+        import minitl
+
+        minitl.utils.set_random_seed(seed)
+        base = whole(minitl, network)
+        found = {layer.name: layer.get_weights() for layer in base.layers if layer.weights}
+        channels = base.output.shape[-1]
     if len(network.input_shape) == 1:
         inputs = network.input_shape[0]
     else:
@@ -81,7 +93,11 @@ def weights_of(network: Network, seed: int = 0) -> Weights:
 def build(package: Any, network: Network) -> Any:
     """The network as a model of `package`: minitl or keras, the same words in both."""
     layers = package.layers
-    x = inputs = layers.Input(network.input_shape)
+    if network.whole:
+        base = whole(package, network)
+        x, inputs = base.output, base.input
+    else:
+        x = inputs = layers.Input(network.input_shape)
     for block in network.blocks:
         for name, filters in network.convolutions(block):
             trainable = block not in network.frozen
@@ -100,6 +116,16 @@ def build(package: Any, network: Network) -> Any:
     for name, weights in weights_of(network).items():
         model.get_layer(name).set_weights(weights)
     return model
+
+
+def whole(package: Any, network: Network) -> Any:
+    """The network that stands in the blocks' place."""
+    base = getattr(package.applications, network.whole)(
+        weights=None, include_top=False, input_shape=network.input_shape
+    )
+    for layer in base.layers:
+        layer.trainable = type(layer).__name__ != "BatchNormalization"
+    return base
 
 
 # --- Data ----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.common import Options, Report, cores, main
 from benchmarks.contest import Contender, Ready, contest
 from benchmarks.peers import NEEDS, keras_and_tensorflow
+from benchmarks.torch_graph import TorchGraph
 
 NETWORKS = ("VGG16", "VGG19", "ResNet50", "MobileNetV2", "EfficientNetB0")
 GOALS = {"ResNet50": {1: 0.85, 8: 0.75, 32: 0.75}, "VGG19": {8: 0.4}}
@@ -113,81 +114,15 @@ def in_torch(name: str, batch: int, size: int) -> Ready:
     import torch
 
     model, x = prepared(name, batch, size)
-    steps = [torch_call(call) for call in model.graph.calls]
+    walk = TorchGraph(model)
     images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    given, wanted = id(model.inputs[0]), id(model.outputs[0])
 
     def run() -> np.ndarray:
         with torch.inference_mode():
-            values: dict[int, Any] = {given: images}
-            for reads, writes, function in steps:
-                values[writes] = function(*[values[key] for key in reads])
-            y = values[wanted]
+            y = walk(images)
             return (y if y.ndim == 2 else y.permute(0, 2, 3, 1)).numpy()
 
     return Ready(run, "channels last")
-
-
-def torch_call(call: Any) -> tuple[list[int], int, Any]:
-    """What a call reads, what it writes, and PyTorch's function for its layer."""
-    return [id(t) for t in call.inputs], id(call.outputs[0]), torch_layer(call.layer)
-
-
-def torch_layer(layer: Any) -> Any:
-    import torch
-    import torch.nn.functional as F
-
-    kind = type(layer).__name__
-    weights = [torch.from_numpy(np.array(w)) for w in layer.get_weights()]
-    acts = {"relu": F.relu, "silu": F.silu, "softmax": lambda x: x.softmax(-1)}
-    acts |= {"sigmoid": torch.sigmoid, "linear": lambda x: x}
-    act = acts[getattr(getattr(layer, "activation", None), "__name__", "linear")]
-    if kind in ("Conv2D", "DepthwiseConv2D"):
-        kernel, bias = weights[0], weights[1] if layer.use_bias else None
-        groups = kernel.shape[2] if kind == "DepthwiseConv2D" else 1
-        order = (2, 3, 0, 1) if groups > 1 else (3, 2, 0, 1)
-        kernel = kernel.permute(*order).contiguous(memory_format=torch.channels_last)
-        pad = [k // 2 if layer.padding == "same" else 0 for k in layer.kernel_size]
-        if layer.padding == "same" and layer.strides != (1, 1) and layer.kernel_size != (1, 1):
-            return lambda x: act(
-                F.conv2d(_around(x, layer), kernel, bias, layer.strides, 0, 1, groups)
-            )
-        return lambda x: act(F.conv2d(x, kernel, bias, layer.strides, pad, 1, groups))
-    if kind == "BatchNormalization":
-        gamma, beta, mean, variance = weights
-        return lambda x: F.batch_norm(x, mean, variance, gamma, beta, False, 0.0, layer.epsilon)
-    if kind == "Normalization":
-        both = (np.array(a, np.float32).reshape(-1, 1, 1) for a in (layer.mean, layer.variance))
-        mean, variance = map(torch.from_numpy, both)
-        return lambda x: (x - mean) / variance.sqrt()
-    if kind == "Dense":
-        return lambda x: act(torch.addmm(weights[1], x, weights[0]))
-    (top, bottom), (left, right) = layer.padding if kind == "ZeroPadding2D" else ((0, 0), (0, 0))
-    return {
-        "ReLU": F.relu6 if getattr(layer, "max_value", None) == 6 else F.relu,
-        "Activation": act,
-        "Add": torch.add,
-        "Multiply": torch.mul,
-        "Dropout": lambda x: x,
-        "Rescaling": lambda x: x * getattr(layer, "scale", 1) + getattr(layer, "offset", 0),
-        "ZeroPadding2D": lambda x: F.pad(x, (left, right, top, bottom)),
-        "MaxPooling2D": lambda x: F.max_pool2d(x, layer.pool_size, layer.strides),
-        "GlobalAveragePooling2D": lambda x: x.mean((2, 3)),
-        "Reshape": lambda x: x.reshape(len(x), -1, 1, 1),
-    }[kind]
-
-
-def _around(x: Any, layer: Any) -> Any:
-    """Zeros as "same" puts them: the odd one at the end."""
-    import torch.nn.functional as F
-
-    sides: list[int] = []
-    for size, kernel, stride in zip(
-        x.shape[:1:-1], layer.kernel_size[::-1], layer.strides[::-1], strict=True
-    ):
-        more = max(0, (-(-size // stride) - 1) * stride + kernel - size)
-        sides += [more // 2, more - more // 2]
-    return F.pad(x, sides)
 
 
 if __name__ == "__main__":

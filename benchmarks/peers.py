@@ -8,6 +8,7 @@ faster. All get the same arrays; what a runtime wants in another layout is conve
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from benchmarks import algorithms
 from benchmarks.common import cores
 from benchmarks.contenders import Array, Network, build, weights_of
 from benchmarks.contest import Contender, Ready, timed
+from benchmarks.torch_graph import TorchGraph
 
 NEEDS = {
     "ONNX Runtime": ("onnxruntime", "onnx"),
@@ -163,22 +165,31 @@ def keras_trains(network: Network, x: Array, y: Array, optimizer: str, rate: flo
 def compiled(package: Any, network: Network, optimizer: str, rate: float, **settings: Any) -> Any:
     """The network in minitl or Keras, ready to be trained."""
     model = build(package, network)
-    optimizers = {"sgd": package.optimizers.SGD, "adam": package.optimizers.Adam}
-    model.compile(optimizers[optimizer](rate), "categorical_crossentropy", **settings)
+    optimizers = package.optimizers
+    ways = {"sgd": optimizers.SGD, "adam": optimizers.Adam}
+    ways["momentum"] = functools.partial(optimizers.SGD, momentum=0.9)
+    model.compile(ways[optimizer](rate), "categorical_crossentropy", **settings)
     return model
 
 
 def torch_trains(network: Network, x: Array, y: Array, optimizer: str, rate: float) -> Ready:
     import torch
 
-    model = _torch_model(network).train()
+    import minitl
+
+    if network.whole:
+        torch.set_num_threads(cores())
+        model: Any = TorchGraph(build(minitl, network), learns=True)
+    else:
+        model = _torch_model(network).train()
     images, targets = _torch_images(x), torch.from_numpy(y)
     learning = [p for p in model.parameters() if p.requires_grad]
     step: Any
-    if optimizer == "sgd":
-        step = torch.optim.SGD(learning, rate, fused=True)
-    else:
+    if optimizer == "adam":
         step = torch.optim.Adam(learning, rate, fused=True)
+    else:
+        momentum = 0.9 if optimizer == "momentum" else 0.0
+        step = torch.optim.SGD(learning, rate, momentum, fused=True)
 
     steps = itertools.count(1)
 

@@ -19,6 +19,10 @@ BatchNormalization outside of training scales and shifts every channel, and so d
 with s = sqrt(variance + epsilon). The folded arrays are kept with the kernel until one of the
 weights that they come from is written; the weights themselves stay as they are, for training and
 for files. `summary(fused=True)` lists the steps; after `use_kernels("reference")` there are none.
+
+Where gradients are asked for, a Conv2D is still computed with a BatchNormalization that is not
+training, the sum and the activation: what lies between is not needed, for the gradients of the
+folded arrays are turned into those of the weights.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minitl import kernels, ops
-from minitl.autograd import Array, Tensor, recording
+from minitl.autograd import Array, Tensor, record, recording
 from minitl.kernels.geometry import Geometry, sliding
 from minitl.layers.activation import Activation, ReLU
 from minitl.layers.base import Call, Layer, around
@@ -121,7 +125,7 @@ class Step:
         self.known: tuple[int, Any, list[Any]] = (-1, None, [])  # at which `Layer.times_set`
 
     def run(self, arguments: list[Any], training: bool | None, rng: Any) -> Any:
-        """At once, if nobody will ask for a gradient and no average is moved; else one by one."""
+        """At once, if that can be and no average is moved; else one by one."""
         told = around.get()[0] if training is None else training
         modes = [told if call.training is None else call.training for call in self.calls]
         times, layers, weights = self.known
@@ -129,10 +133,10 @@ class Step:
             layers = roles(self.calls)
             weights = [v for call in self.calls for v in call.layer.own_weights]
             self.known = Layer.times_set, layers, weights
-        if not recording(*arguments, *weights) and not any(map(_moves, self.calls, modes)):
-            y = layers and at_once(layers, *arguments)
+        if layers and not any(map(_moves, self.calls, modes)):
+            y = at_once(layers, recording(*arguments, *weights), *arguments)
             if y is not None:
-                return Tensor(y)
+                return y
         values = {id(t): value for t, value in zip(self.inputs, arguments, strict=True)}
         arguments.clear()
         for call, mode in zip(self.calls, modes, strict=True):
@@ -147,36 +151,75 @@ def _moves(call: Call, training: bool | None) -> bool:
     return bool(training) and type(layer) is BatchNormalization and layer.trainable
 
 
-def at_once(layers: dict[str, Any], x: Tensor, *added: Tensor) -> Array | None:
+def at_once(layers: dict[str, Any], recorded: bool, x: Tensor, *added: Tensor) -> Tensor | None:
     """What a step's layers, by their roles, make of x; None where x has another shape or dtype than
-    they take, about which they can say more themselves."""
+    they take, about which they can say more themselves, and where `with_record` gives None."""
     layer, a = layers["filter"], x.storage
     if any(t.dtype != layer.dtype for t in (x, *added)) or a.ndim != 4:
         return None
     layer.prepare(x.shape)
     geometry = _with_margin(layers.get("pad"), layer.kernel_size, layer, a)
+    if added and added[0].shape != (len(a), *geometry.out_size, layer.filters):
+        return None
+    if recorded:
+        return with_record(layers, geometry, x, *added)
     weights = Weights.of(layer, layers.get("norm"))
     name = _activation(layers.get("relu"))
     pool = layers.get("pool")
     # Of a Conv2D's kernel; the others are a pass more.
     own = name if name == "relu" or (name == "relu6" and not added and pool is None) else None
     given = (a, weights.kernel, weights.bias, geometry, own)
-    if added and added[0].shape != (len(a), *geometry.out_size, layer.filters):
-        return None
     if type(layer) is DepthwiseConv2D:
         own = name  # whose kernel does them all
         y = kernels.depthwise_conv2d(a, weights.kernel, geometry, weights.bias, own)
     elif added:
         y = kernels.conv2d_onto(added[0].storage, *given, weights.cache)
     elif pool and "margin" not in layers and _halves(pool, layer) and own == name:
-        return kernels.conv2d_max_pool2d(*given, weights.cache)
+        return Tensor(kernels.conv2d_max_pool2d(*given, weights.cache))
     else:
         y = kernels.conv2d(*given, weights.cache)
     if own != name:
         y = kernels.relu6(y, y) if name == "relu6" else kernels.silu(y, y)
+    if pool is not None:
+        y = kernels.max_pool2d(y, _with_margin(layers.get("margin"), pool.pool_size, pool, y))
+    return Tensor(y)
+
+
+def with_record(
+    layers: dict[str, Any], geometry: Geometry, x: Tensor, *added: Tensor
+) -> Tensor | None:
+    """The same where gradients will be asked for. None where nothing would be saved, and where the
+    kernels are `precise`, of which none adds another branch."""
+    layer, norm, pool = layers["filter"], layers.get("norm"), layers.get("pool")
+    alone = norm is None or (added and layer.kernel_size != (1, 1))
+    if type(layer) is not Conv2D or alone or kernels.current_kernels() == "precise":
+        return None
+    (kernel, bias), name = folded(layer, norm), _activation(layers.get("relu"))
+    a, k, own = x.storage, kernel.storage, None if name == "silu" else name
+    if added:
+        y = kernels.conv2d_onto(added[0].storage, a, k, bias.storage, geometry, own)
+    else:
+        y = kernels.conv2d(a, k, bias.storage, geometry, own, None, True)
+
+    @ops.once
+    def both(g: Array) -> tuple[Array, Any]:
+        if own == "relu" and bias.requires_grad:
+            return kernels.bias_relu_gradient(g, y)
+        if own is not None:  # whose gradient comes from y alone
+            g = (kernels.relu_gradient if own == "relu" else kernels.relu6_gradient)(g, y)
+        return g, kernels.bias_gradient(g) if bias.requires_grad else None
+
+    dx = (x, lambda g: kernels.conv2d_input_gradient(g, k, geometry))
+    dk = (kernel, lambda g: kernels.conv2d_kernel_gradient(a, g, geometry))
+    sides = [(t, lambda g: both(g)[0]) for t in (record("conv2d", y, dx, dk), *added)]
+    out = record(own or "conv2d", y, *sides, (bias, lambda g: both(g)[1]))
+    out = ops.silu(out) if name == "silu" else out
     if pool is None:
-        return y
-    return kernels.max_pool2d(y, _with_margin(layers.get("margin"), pool.pool_size, pool, y))
+        return out
+    slid = _with_margin(layers.get("margin"), pool.pool_size, pool, out.storage)
+    most, winners = kernels.max_pool2d_with_winners(out.storage, slid)
+    back = (out, lambda g: kernels.max_pool2d_gradient(g, winners, slid))
+    return record("max_pool2d", most, back)
 
 
 def _halves(pool: Any, layer: Any) -> bool:
@@ -212,7 +255,8 @@ class Weights(NamedTuple):
         made_of = (norm.epsilon, *others, *(getattr(v, "version", 0) for v in others))
         known = cache.get(("folded", id(norm)))
         if known is None or not all(map(_same, known.made_of, made_of)):
-            known = cls(*folded(kernel, bias, norm), {}, made_of)
+            made = [t.storage for t in folded(layer, norm)]
+            known = cls(made[0], made[1], {}, made_of)
             cache["folded", id(norm)] = known
         return known
 
@@ -221,15 +265,31 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or (isinstance(a, (int, float)) and a == b)
 
 
-def folded(kernel: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
-    """The kernel and bias that do what these and then the layer `norm` do outside of training;
-    computed in float64, rounded once."""
+def folded(layer: Any, norm: Any) -> tuple[Tensor, Tensor]:
+    """The kernel and bias that do what the convolution `layer` and then `norm` do outside of
+    training; they lead to the weights: with r = 1 / sqrt(variance + epsilon),
+
+        kernel' = kernel gamma r                      bias' = (bias - mean) gamma r + beta
+        dgamma = r (sum of dkernel' kernel) + r (bias - mean) dbias'
+    """
+    kernel, dtype = layer.kernel, layer.kernel.dtype
     mean, variance = (v.storage.astype(float) for v in (norm.moving_mean, norm.moving_variance))
-    scale = (1 if norm.gamma is None else norm.gamma.storage) / np.sqrt(variance + norm.epsilon)
-    shift = ((0 if bias is None else bias) - mean) * scale
-    shift = shift if norm.beta is None else shift + norm.beta.storage
-    wide = kernel.reshape(*kernel.shape[:2], -1, len(scale)) * scale  # depthwise: (KH, KW, 1, C M)
-    return wide.reshape(kernel.shape).astype(kernel.dtype), shift.astype(kernel.dtype)
+    r, gamma = 1 / np.sqrt(variance + norm.epsilon), norm.gamma
+    scale = r if gamma is None else r * gamma.storage
+    centred = (0 if layer.bias is None else layer.bias.storage) - mean
+    shift = centred * scale + (0 if norm.beta is None else norm.beta.storage)
+
+    def scaled(k: Array) -> Array:  # depthwise: (KH, KW, 1, C M)
+        flat, none = k.reshape(-1, len(scale)), np.zeros(len(scale), dtype)
+        return kernels.scale_shift(flat, scale.astype(dtype), none).reshape(k.shape)
+
+    def dgamma(g: Array) -> Array:
+        return (np.einsum("hwcf,hwcf->f", g, kernel.storage, dtype=float) * r).astype(dtype)
+
+    of_bias = (gamma, lambda g: (g * centred * r).astype(dtype))
+    ends = (layer.bias, lambda g: (g * scale).astype(dtype)), of_bias, (norm.beta, lambda g: g)
+    k = record("fold", scaled(kernel.storage), (kernel, scaled), (gamma, dgamma))
+    return k, record("fold", shift.astype(dtype), *ends)
 
 
 def steps(graph: Graph) -> list[Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minitl.kernels.fast import few_channels, im2col, one_by_one, winograd
+from minitl.kernels.fast import convolution, few_channels, im2col, one_by_one, winograd
 from minitl.kernels.fast.convolution import choose
 from minitl.kernels.geometry import sliding
 from tests.kernels.cases import WINDOWS, geometry_of, name, normal, reference
@@ -29,6 +29,8 @@ def test_winograd_is_for_3x3_with_stride_1_only():
     assert chosen(8, 56, 64, 64, window=1) == one_by_one
     assert chosen(8, 56, 64, 64, window=1, stride=2) == one_by_one
     assert chosen(8, 56, 64, 64, window=1, gradient="kernel") == im2col
+    assert chosen(8, 56, 64, 64, window=1, gradient="input") == one_by_one
+    assert chosen(8, 56, 64, 64, window=1, stride=2, gradient="input") == im2col
     assert chosen(8, 56, 64, 64, window=5) == im2col
     assert chosen(8, 56, 64, 64, stride=2) == im2col
     assert chosen(8, 224, 3, 64, window=7, stride=2) == few_channels
@@ -51,13 +53,13 @@ def test_what_is_chosen_is_right(case, channels, filters):
     x = normal(rng, (images, *geometry.size, channels))
     kernel = normal(rng, (*geometry.window, channels, filters))
     g = normal(rng, (images, *geometry.out_size, filters))
-    for gradient, function, arguments in (
-        (None, "conv2d", (x, kernel, None)),
-        ("input", "conv2d_input_gradient", (g, kernel)),
-        ("kernel", "conv2d_kernel_gradient", (x, g)),
+    for function, arguments in (
+        ("conv2d", (x, kernel, None)),
+        ("conv2d_input_gradient", (g, kernel)),
+        ("conv2d_kernel_gradient", (x, g)),
     ):
-        way = choose(images, geometry, channels, filters, gradient)
-        actual, expected = (getattr(w, function)(*arguments, geometry) for w in (way, reference))
+        both = convolution, reference
+        actual, expected = (getattr(way, function)(*arguments, geometry) for way in both)
         np.testing.assert_allclose(actual, expected, atol=1e-11)
 
 

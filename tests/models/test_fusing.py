@@ -221,7 +221,7 @@ def test_training_goes_layer_by_layer(monkeypatch):
 
 
 def test_gradients_pass_a_frozen_model():
-    """Its weights need none, but the images do: layer by layer."""
+    """Its weights need none, but the images do."""
     model = residual()
     model.trainable = False
     x = Tensor(IMAGES, requires_grad=True)
@@ -231,6 +231,52 @@ def test_gradients_pass_a_frozen_model():
     model.predict(IMAGES, verbose=0)
     found = model(IMAGES, training=True).numpy()  # frozen: as outside of training, so at once
     np.testing.assert_array_equal(found, model.predict(IMAGES, verbose=0))
+
+
+LEARNING = {
+    "all": lambda name: True,
+    "convolutions": lambda name: "bn" not in name,
+    "normalizations": lambda name: "bn" in name,
+    "a2 and what is below": lambda name: name in ("a2", "stem"),
+}
+
+
+@pytest.mark.parametrize("relu", ["relu", "relu6", "silu", "tanh"])
+@pytest.mark.parametrize("learning", LEARNING)
+def test_gradients_at_once_are_those_one_by_one(learning, relu, float64, monkeypatch):
+    """Of all weights that learn, and of the images, where normalizations work by their averages."""
+    model = residual(lambda name: layers.Activation(relu, name=name))
+    for layer in model.layers:
+        layer.trainable = LEARNING[learning](layer.name)
+    calls, found = [], []
+    of_folded = fusing.folded
+    monkeypatch.setattr(fusing, "folded", lambda *a: calls.append(a) or of_folded(*a))
+    x = Tensor(IMAGES.astype("d"), requires_grad=True)
+    for steps in (None, model.graph.calls):
+        model.graph.together = steps
+        y = model(x, training=False)
+        weights = [x, *model.trainable_weights]
+        cotangent = np.random.default_rng(1).standard_normal(y.shape)
+        found.append([y.numpy(), *backward(y, weights, cotangent)])
+    assert len(calls) == 6
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * abs(b).max())
+        assert b.any()
+
+
+def test_training_keeps_one_array_for_each_step():
+    """What a convolution makes before its normalization, and the sum before ReLU, are not kept."""
+    model = residual()
+    for layer in model.layers:
+        layer.trainable = "bn" not in layer.name
+    node, ops_met = model(IMAGES, training=True), set()
+    stack = [node]
+    while stack:
+        tensor = stack.pop()
+        if tensor.node is not None:
+            ops_met.add(tensor.node.op)
+            stack += [source for source, _ in tensor.node.edges]
+    assert ops_met - {"mean", "reshape"} == {"relu", "conv2d", "fold", "max_pool2d"}
 
 
 def test_settings_that_are_changed_afterwards():

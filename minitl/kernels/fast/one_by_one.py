@@ -37,7 +37,6 @@ GROUP = 2**17  # bytes of panels in the cache; with 2**14, or 2**18, some layers
 CROWDED = 4096  # bytes from row to row, or a multiple: their numbers get into each other's way
 HELD = 2**19  # bytes of such rows that are copied at a time, each
 GAP = 16  # numbers farther apart than they are long
-PARTIAL = 256  # products in a partial sum; with 64, which Winograd needs, 3 per cent slower
 LARGE = 2**22  # bytes of maps from which on they are sent for
 
 
@@ -115,7 +114,7 @@ def _multiply_rows(x, geometry, plan, kernel, end, flat, columns, held, job, who
                 continue
             line, j = divmod(start + i, ow)
             starts[i] = ((line // oh * height + line % oh * sh) * width + j * sw) * channels
-        out = gemm.Product(y[at:], columns, kept, PARTIAL)
+        out = gemm.Product(y[at:], columns, kept)
         if len(held) == 0:
             rows = gemm.Rows(values, starts[:count], None, 1, 0)
             _multiply_block(rows, panels, shift, added[at:], bounds, out, sent)
