@@ -33,7 +33,7 @@ from minitl.kernels.machine.threads import PARTS, cut, cut_falling, thread_count
 from minitl.kernels.reference import in_float64
 
 BLOCK = 384  # places, at most; a multiple of a tile's rows
-GROUP = 2**17  # bytes of panels in the cache; with 2**14, or 2**18, some layers are slower
+GROUP = 2**18  # bytes of panels that stay in the second cache; with 2**14 some layers are slower
 CROWDED = 4096  # bytes from row to row, or a multiple: their numbers get into each other's way
 HELD = 2**19  # bytes of such rows that are copied at a time, each
 GAP = 16  # numbers farther apart than they are long
