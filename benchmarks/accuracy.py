@@ -27,7 +27,8 @@ from benchmarks.contenders import (
 )
 from benchmarks.contest import Contender, Ready, alone
 from benchmarks.layers import LAYERS
-from benchmarks.peers import PRECISE, predicting
+from benchmarks.networks import NETWORKS
+from benchmarks.peers import NEEDS, PRECISE, keras_and_tensorflow, predicting
 from minitl import kernels
 from minitl.kernels import reference
 from minitl.kernels.geometry import Geometry, sliding
@@ -42,6 +43,7 @@ PUBLISHED = {
     "block5_conv1": {"published, direct": 3.4e-4, "published, F(4x4)": 1.1e-3},
 }
 MAX, L2 = "max error / max value", "relative L2"
+OF_IMAGES = ("mean", "variance", "count")  # weights of Normalization, which Keras adapts
 GOAL = 5e-6
 ROUNDING = float(np.finfo(np.float32).eps) / 2  # of 1, at most
 
@@ -52,6 +54,7 @@ def measure(options: Options) -> Report:
     report = Report("accuracy", (__doc__ or "").splitlines()[0], told)
     _features(report, photographs(images, options.size))
     _gradients(report, photographs(batch, options.size), labels(batch))
+    _networks(report, photographs(options.pick(4, 1), options.size))
     weights = published_weights()
     for layer, published in PUBLISHED.items():
         size = 8 if options.quick else LAYERS[layer]
@@ -94,6 +97,52 @@ def _block_outputs(x: Array, dtype: str, algorithm: str | None) -> list[Array]:
 def found_by(contender: Contender) -> Any:
     ready: Ready = contender.prepare(**contender.settings)
     return ready.run()
+
+
+# --- Whole networks ------------------------------------------------------------------------------
+
+
+def _networks(report: Report, x: Array) -> None:
+    """Features of networks drawn from one seed: minitl's float32, and Keras's, against float64."""
+    for name in NETWORKS:
+        with kernels.use_kernels("reference"):
+            exact = features_of(name, x, "float64")
+        _add(report, name, "minitl", features_of(name, x, "float32"), exact)
+        if Contender("Keras", peers.keras_predicts, needs=NEEDS["Keras"]).installed:
+            found, _ = alone(features_of, name=name, x=x, dtype="float32", keras=True)
+            _add(report, name, "Keras", found, exact)
+        for measure_name in (MAX, L2):
+            report.compare(f"{name}, {measure_name}", "minitl", "Keras", goal=2)
+
+
+def features_of(name: str, x: Array, dtype: str, keras: bool = False) -> Array:
+    """What a network without its top makes of x. Its normalizations have averages and scales that
+    are drawn too: with zeros and ones the numbers of a deep network die away."""
+    import minitl
+
+    def made(package: Any) -> Any:
+        settings = {"weights": None, "include_top": False, "input_shape": x.shape[1:]}
+        return getattr(package.applications, name)(**settings)
+
+    minitl.utils.set_random_seed(0)
+    rng, drawn = np.random.default_rng(0), made(minitl)
+    x = x if name == "EfficientNetB0" else x / 128  # it does so itself
+    learned = [v for layer in drawn.layers for v in layer.weights if v.name not in OF_IMAGES]
+    for v in (v for v in learned if len(v.shape) == 1):
+        spread = v.name in ("gamma", "moving_variance")
+        v.assign(rng.uniform(0.5, 1.5, v.shape) if spread else rng.normal(0, 0.1, v.shape))
+    if keras:
+        model = made(keras_and_tensorflow()[0])
+        for layer in drawn.layers:
+            model.get_layer(layer.name).set_weights(layer.get_weights())
+        return np.asarray(model(x, training=False))
+    minitl.config.set_floatx(dtype)
+    try:
+        model = made(minitl)
+    finally:
+        minitl.config.set_floatx("float32")
+    model.set_weights(drawn.get_weights())
+    return model.predict(x.astype(dtype), verbose=0)
 
 
 # --- Gradients -----------------------------------------------------------------------------------

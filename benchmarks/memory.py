@@ -1,4 +1,4 @@
-"""How much memory does a process need to predict with VGG16, and to train it?
+"""How much memory does a process need to predict with VGG16, and to train it, or ResNet50?
 
 The peak of the whole process, Python and libraries included. Every measurement has a process of
 its own.
@@ -38,6 +38,11 @@ def measure(options: Options) -> Report:
     if len(x) < batch:
         x = photographs(batch, options.size)
     _peaks(report, case, training(training_step.network_of(options.size), x, y, "sgd", 1e-5))
+    report.compare(case, "minitl", "PyTorch", goal=1)
+    case = f"training step of ResNet50, batch {batch}"
+    resnet50 = training_step.resnet50(options.size)
+    _peaks(report, case, training(resnet50, x / 128, y, "momentum", 1e-3))
+    report.compare(case, "minitl", "PyTorch")
     return report
 
 
