@@ -78,7 +78,7 @@ PARTS = {
     "clipping": "minitl.optimizers.clipping",  # gradients within a bound
     "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
-    "fusing": "minitl.models.fusing",  # which calls of a graph are computed at once
+    "chains": "minitl.models.chains",  # what of a graph runs at once
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
     "networks": "minitl.applications.common",  # unusual arguments; the images that a file expects
     "onnx": "minitl.storage.onnx_layers",  # Model.export

@@ -31,7 +31,7 @@ R = TypeVar("R")
 KERNELS = ("reference", "fast", "direct", "precise")
 Functions = dict[str, Callable[..., Any]]
 # Of each thread its own: one of KERNELS, and the functions of the user's own by their names.
-_current: ContextVar[tuple[str, Functions]] = ContextVar("kernels", default=("fast", {}))
+chosen: ContextVar[tuple[str, Functions]] = ContextVar("kernels", default=("fast", {}))
 # Whether a row of a product may have other last bits beside other rows, which takes less time.
 rows_apart = ContextVar("rows_apart", default=False)
 TWINS: Functions = {}  # filled as the files of `fast/` are imported
@@ -39,7 +39,7 @@ TWINS: Functions = {}  # filled as the files of `fast/` are imported
 
 def current_kernels() -> str:
     """Which kernels run now, in this thread: one of KERNELS."""
-    return _current.get()[0]
+    return chosen.get()[0]
 
 
 class use_kernels:
@@ -66,16 +66,16 @@ class use_kernels:
     def __init__(self, which: str | None = None, **functions: Callable[..., Any]) -> None:
         if which not in (None, *KERNELS):
             raise ValueError(f"kernels are {', '.join(map(repr, KERNELS))}, got {which!r}")
-        self._before = before, own = _current.get()
+        self._before = before, own = chosen.get()
         if functions:
             functions = importlib.import_module("minitl.kernels.own").fitted(functions)
-        _current.set((which or before, functions if which else own | functions))
+        chosen.set((which or before, functions if which else own | functions))
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *error: object) -> None:
-        _current.set(self._before)
+        chosen.set(self._before)
 
 
 def twin(function: Callable[P, R]) -> Callable[P, R]:
@@ -90,7 +90,7 @@ def switching(formula: Callable[P, R], room: str = "minitl.kernels.fast") -> Cal
 
     @functools.wraps(formula)
     def kernel(*args: P.args, **kwargs: P.kwargs) -> R:
-        which, own = _current.get()
+        which, own = chosen.get()
         if which == "reference" or name in own:
             return own.get(name, formula)(*args, **kwargs)
         if name not in TWINS:

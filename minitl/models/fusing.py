@@ -35,6 +35,7 @@ import numpy as np
 from minitl import kernels, ops
 from minitl.autograd import Array, Tensor, record, recording
 from minitl.kernels.geometry import Geometry, sliding
+from minitl.kernels.machine import memory
 from minitl.layers.activation import Activation, ReLU
 from minitl.layers.base import Call, Layer, around
 from minitl.layers.convolution import Conv2D, MaxPooling2D
@@ -124,19 +125,25 @@ class Step:
         self.inputs = [t for call in calls for t in call.inputs if id(t) not in made]
         self.known: tuple[int, Any, list[Any]] = (-1, None, [])  # at which `Layer.times_set`
 
+    def weights(self) -> list[Any]:
+        if self.known[0] != Layer.times_set:
+            weights = [v for call in self.calls for v in call.layer.own_weights]
+            self.known = Layer.times_set, roles(self.calls), weights
+        return self.known[2]
+
     def run(self, arguments: list[Any], training: bool | None, rng: Any) -> Any:
         """At once, if that can be and no average is moved; else one by one."""
         told = around.get()[0] if training is None else training
         modes = [told if call.training is None else call.training for call in self.calls]
-        times, layers, weights = self.known
-        if times != Layer.times_set:
-            layers = roles(self.calls)
-            weights = [v for call in self.calls for v in call.layer.own_weights]
-            self.known = Layer.times_set, layers, weights
-        if layers and not any(map(_moves, self.calls, modes)):
-            y = at_once(layers, recording(*arguments, *weights), *arguments)
+        weights, routine = self.weights(), memory.doing.routine
+        if self.known[1] and not any(map(_moves, self.calls, modes)):
+            y = at_once(self.known[1], recording(*arguments, *weights), *arguments)
             if y is not None:
+                if routine is not None and routine.fixed(y.storage) is y.storage:
+                    routine.whole = False  # it is NumPy's: by no kernel
                 return y
+        if routine is not None:
+            routine.whole = False
         values = {id(t): value for t, value in zip(self.inputs, arguments, strict=True)}
         arguments.clear()
         for call, mode in zip(self.calls, modes, strict=True):

@@ -1,13 +1,18 @@
 """Calls that are computed at once: which they are, that they give the same, and that nothing of it
 is stale, moves, or reaches training and files."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
-from minitl import layers, ops
+from minitl import kernels, layers, ops
+from minitl.applications import MobileNetV2
 from minitl.autograd import Tensor, backward, no_grad
 from minitl.kernels import use_kernels
-from minitl.models import Model, fusing
+from minitl.layers import Input
+from minitl.models import Model, chains, fusing
+from minitl.utils import set_random_seed
 from tests.tolerances import gamma
 
 rng = np.random.default_rng(0)
@@ -336,3 +341,101 @@ def test_depthwise_convolutions_take_part(activation):
     with use_kernels("reference"):
         expected = model.predict(x, verbose=0)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def many():
+    set_random_seed(1)
+    model = MobileNetV2(weights=None, include_top=False, input_shape=(64, 64, 3))
+    for v in model.weights:  # else hardly anything comes out
+        if v.name == "gamma":
+            v.assign(rng.uniform(2, 4, v.shape))
+    assert model.predict(np.ones((1, 64, 64, 3)), verbose=0).std() > 0.1
+    return model
+
+
+def chain_of(model):
+    (chain,) = [s for s in chains.chained(model.graph) if type(s) is chains.Chain]
+    return chain
+
+
+def noted(model):
+    """How many kernels are called at once now; None if it was tried and cannot be."""
+    noted = chain_of(model).noted
+    return [] if noted is None else [noted[1] and len(noted[1].calls)]
+
+
+def test_many_steps_are_noted_and_done_again(many):
+    images = rng.uniform(-1, 1, (4, 2, 64, 64, 3)).astype("f")
+    chain, results = chain_of(many), []
+    for i, x in enumerate(images):
+        with no_grad():
+            results += chain.run([Tensor(x)], False, None)
+        assert noted(many) == ([] if i == 0 else [52])
+    for x, y in zip(images, results, strict=True):  # also the first ones: they are copies
+        with no_grad():
+            np.testing.assert_array_equal(y.data, chain.graph.run([x])[0].data)
+    np.testing.assert_allclose(
+        many.predict(x, verbose=0), one_by_one(many, x), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_what_was_noted_ends_with_the_weights(many):
+    x = rng.uniform(-1, 1, (2, 64, 64, 3)).astype("f")
+    before = [many.predict(x, verbose=0) for _ in range(3)]
+    assert noted(many) == [52]
+    norm = many.get_layer("block_3_project_BN")
+    norm.gamma.assign(norm.gamma.numpy() * 2)
+    after = [many.predict(x, verbose=0) for _ in range(3)]
+    np.testing.assert_allclose(after, [one_by_one(many, x)] * 3, rtol=1e-3, atol=1e-3)
+    assert abs(after[0] - before[0]).max() > 0.1
+    norm.epsilon = 0.5  # no weight
+    many.predict(x, verbose=0)
+    np.testing.assert_allclose(
+        many.predict(x, verbose=0), one_by_one(many, x), rtol=1e-3, atol=1e-3
+    )
+    norm.epsilon, calls = 1e-3, []
+
+    def mine(x, kernel, geometry, bias=None, activation=None):
+        calls.append(len(x))
+        return kernels.depthwise_conv2d.formula(x, kernel, geometry, bias, activation)
+
+    for _ in range(3):
+        many.predict(x, verbose=0)
+    with use_kernels(depthwise_conv2d=mine):
+        many.predict(x, verbose=0)
+    assert len(calls) == 17
+
+
+def test_other_batches_and_threads(many):
+    images = rng.uniform(-1, 1, (6, 3, 64, 64, 3)).astype("f")
+    with no_grad():
+        want = [many.graph.run([x])[0].data for x in images]
+    for count in (1, 3, 2, 2, 3):
+        y = many.predict(images[0][:count], verbose=0)
+        np.testing.assert_array_equal(y, want[0][:count])
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            found = pool.map(lambda x: many.predict(x, verbose=0), images)
+            np.testing.assert_array_equal([*found], want)
+
+
+@pytest.mark.parametrize("last", ["relu6", "silu", "channels"])
+def test_what_numpy_or_other_threads_do_is_not_noted(last):
+    """A 3x3 convolution's ReLU6 is a pass of its own, and swish in float64; as is a depthwise
+    convolution of few channels."""
+    dtype = "float64" if last == "silu" else None
+    x = inputs = Input((12, 12, 3), dtype=dtype)
+    for i in range(9):
+        if last == "channels":
+            x = layers.DepthwiseConv2D(3, padding="same", dtype=dtype)(x)
+        else:
+            x = layers.Conv2D(16, 3, padding="same", dtype=dtype)(x)
+        x = layers.BatchNormalization(dtype=dtype)(x)
+        x = layers.Activation(last if i and last != "channels" else "relu", dtype=dtype)(x)
+    model = Model(inputs, x)
+    images = rng.uniform(-9, 9, (4, 1, 12, 12, 3))
+    found = [model.predict(x, verbose=0) for x in images]
+    assert noted(model) == [None]
+    for x, y in zip(images, found, strict=True):
+        np.testing.assert_allclose(y, one_by_one(model, x), rtol=1e-4, atol=1e-4)

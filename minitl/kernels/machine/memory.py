@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 import mmap
 import threading
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -79,6 +80,42 @@ def _mapped(nbytes: int) -> mmap.mmap:
     return memory
 
 
+class Routine:
+    """Kernels in the order in which one thread calls them within `with`, on memory that is theirs
+    alone: so `team.again` can call them once more, for other numbers in the same places."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Callable[..., Any], Any]] = []
+        self.whole = True  # nothing was done beside `team.together`
+        self.blocks: Any = type("_Own", (_Block,), {"waiting": [], "kept": math.inf})
+
+    def __enter__(self) -> Routine:
+        doing.routine = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        doing.routine = None
+
+    def fixed(self, value: Any) -> Any:
+        """Arguments of a kernel, of which the arrays do not keep memory from who comes after."""
+        if type(value) is tuple:
+            return tuple(map(self.fixed, value))
+        block: Any = getattr(value, "base", None)
+        while isinstance(block, np.ndarray) and type(block) is not self.blocks:
+            block = block.base
+        if type(block) is not self.blocks:
+            return value
+        place = value.ctypes.data - block.ctypes.data
+        return np.ndarray(value.shape, value.dtype, block.memory, place)
+
+
+class _Doing(threading.local):
+    routine: Routine | None = None  # of this thread, while it is written down
+
+
+doing = _Doing()
+
+
 @twin
 def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) -> Array:
     """Beginning at a cache line unless it is SMALL, in memory that may have been used before. For
@@ -86,6 +123,8 @@ def empty(shape: int | tuple[int, ...], dtype: np.dtype, lasting: bool = False) 
     shape = (shape,) if isinstance(shape, int) else shape
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
+    if doing.routine is not None and nbytes and not lasting:
+        return np.ndarray(shape, dtype, doing.routine.blocks.of(nbytes))
     if nbytes >= LARGE:
         return np.ndarray(shape, dtype, _Block.of(nbytes, most=nbytes if lasting else None))
     if nbytes < SMALL:
@@ -115,6 +154,8 @@ def zeros_like(a: Array) -> Array:
 def scratch(size: int, dtype: np.dtype) -> Array:
     """A flat array of this thread to compute in, with any content, until the next call."""
     nbytes = size * dtype.itemsize
+    if doing.routine is not None:
+        return empty(size, dtype)
     if getattr(_scratch, "buffer", None) is None or _scratch.buffer.nbytes < nbytes:
         _scratch.buffer = None
         _scratch.buffer = empty(nbytes, np.dtype(np.uint8))

@@ -25,6 +25,7 @@ import numba
 import numpy as np
 
 from minitl.kernels.geometry import Array
+from minitl.kernels.machine.memory import doing
 
 # As many as cores, or what the environment variable of this name says, as for Numba itself.
 _threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
@@ -111,6 +112,8 @@ def set_thread_count(count: int) -> None:
 def share_out(part: Callable[[int], None], count: int, multiplies: bool = False) -> None:
     """Call part(0), part(1), ... part(count - 1), several at a time, in any order, and wait for the
     last. `multiplies` says that the parts call BLAS. An exception in one is raised here."""
+    if doing.routine is not None:
+        doing.routine.whole = False
     if multiplies and _blas_switches():
         with OneBlasThread():
             share_out(part, count)
@@ -153,10 +156,11 @@ def added_up(partials: Array) -> Array:
 
 def over_rows(work: Callable[[int, int], Any], rows: int, width: int = 1) -> None:
     """Share out work(first, last) over the rows of an array (rows, width): a pass over memory."""
-    if rows * width < 2 * FEWEST_NUMBERS:  # one range
+    few = rows * width < 2 * FEWEST_NUMBERS
+    if few and doing.routine is None:
         work(0, rows)
         return
-    ranges = cut_rows(rows, width)
+    ranges = [(0, rows)] if few else cut_rows(rows, width)
     share_out(lambda index: work(*ranges[index]), len(ranges))
 
 
