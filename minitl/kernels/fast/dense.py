@@ -347,7 +347,7 @@ def kernel_gradient(x: Array, g: Array) -> Array:
 def _lines_by_panels(a, panels, c, columns):
     """C = A @ B, tiles of the same rows one after the other; arguments as in `gemm.multiply`."""
     (count, depth, width), b = panels.shape, panels.reshape(-1)
-    out, r = gemm.Product(c, columns, np.empty(gemm.ROWS * width, c.dtype)), 0
+    out, r = gemm.Product(c, columns, np.empty(gemm.ROWS * width, c.dtype), gemm.PARTIAL), 0
     while r + gemm.ROWS <= len(a.starts):
         places = simd.full_tile(a.starts, r)
         for p in range(count):

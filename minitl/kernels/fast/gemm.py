@@ -60,11 +60,12 @@ class Panel(NamedTuple):
 
 
 class Product(NamedTuple):
-    """C, flat, its row length, and memory for a tile."""
+    """C, flat, its row length, memory for a tile, and how many products a partial sum has."""
 
     values: Array
     columns: int
     kept: Array
+    partial: int
 
 
 def panel_width(dtype: np.dtype) -> int:
@@ -149,7 +150,7 @@ def rows_by_panel(a, r, places, b, panel, added, added_step, residual, bounds, o
             simd.prefetch(c, soon)
             simd.prefetch(c, soon + simd.lanes(b))
     # Rows of several runs have one sum.
-    sums, longest = simd.zero_tile(b, places), PARTIAL if a.runs == 1 else max(1, panel.depth)
+    sums, longest = simd.zero_tile(b, places), out.partial if a.runs == 1 else max(1, panel.depth)
     for done in range(0, panel.depth, longest):
         part, at = min(longest, panel.depth - done), panel.at + done * width
         first, ahead = done * simd.distance(a.step), panel.ahead + done * panel.pace
@@ -196,7 +197,7 @@ def multiply(a, panels, following, added, added_step, bounds, c, columns):
     """
     count, depth, width = panels.shape
     b, run, rows = panels.reshape(-1), depth // a.runs, a.starts
-    out = Product(c, columns, np.empty(ROWS * width, b.dtype))
+    out = Product(c, columns, np.empty(ROWS * width, b.dtype), PARTIAL)
     tiles = len(rows) // ROWS + -(-(len(rows) % ROWS) // simd.SHORT_ROWS)
     evenly = min(simd.lanes(b), -(-width // max(1, tiles)))
     for p in range(count):

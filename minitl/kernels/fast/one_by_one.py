@@ -37,6 +37,7 @@ GROUP = 2**18  # bytes of panels that stay in the second cache; with 2**14 some 
 CROWDED = 4096  # bytes from row to row, or a multiple: their numbers get into each other's way
 HELD = 2**19  # bytes of such rows that are copied at a time, each
 GAP = 16  # numbers farther apart than they are long
+PARTIAL = 256  # products in a partial sum; with 64, which Winograd needs, 3 per cent slower
 LARGE = 2**22  # bytes of maps from which on they are sent for
 
 
@@ -114,7 +115,7 @@ def _multiply_rows(x, geometry, plan, kernel, end, flat, columns, held, job, who
                 continue
             line, j = divmod(start + i, ow)
             starts[i] = ((line // oh * height + line % oh * sh) * width + j * sw) * channels
-        out = gemm.Product(y[at:], columns, kept)
+        out = gemm.Product(y[at:], columns, kept, PARTIAL)
         if len(held) == 0:
             rows = gemm.Rows(values, starts[:count], None, 1, 0)
             _multiply_block(rows, panels, shift, added[at:], bounds, out, sent)

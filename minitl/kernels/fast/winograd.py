@@ -67,11 +67,13 @@ from minitl.kernels.machine.memory import empty, scratch_arrays
 from minitl.kernels.machine.team import share, together
 from minitl.kernels.machine.threads import cut, cut_at_most, cut_falling, share_out, thread_count
 
-# With 2 MB of second cache per core, 48 to 108 tiles of 4 at a time differ by less than 5 per cent,
-# and so do 128 to 512 filters.
+# With 1 or 2 MB of second cache per core, 48 to 108 tiles of 4 at a time differ by less than 5 per
+# cent. With 1 MB, products of 64 filters are still there when they are transformed back: 5 to 10
+# per cent less than with 256. (Few channels have few of them, and y is written in longer pieces.)
 TILES = {4: 72, 6: 48}  # by their size
 FEW_TILES = 96  # of which there are no blocks: the filters are shared out instead
-FILTERS = 256  # whose products are kept before they are transformed back
+FILTERS, OF_FEW = 64, 256  # whose products are kept before they are transformed back
+FEW_CHANNELS = 64  # at most
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
 LARGE_MAP = 56  # places along each axis at least, of maps that are cut into tiles of 6
 FEW_FILTERS = 256 * 256  # channels * filters at most, of such
@@ -253,8 +255,9 @@ def _plan(images, geometry, u_shape, threads):
     wanted = gemm.round_up(-(-count // TILES[tiling.size]), threads) if count >= FEW_TILES else 1
     fours = cut(-(-count // simd.SHORT_ROWS), wanted)
     blocks = [(a * simd.SHORT_ROWS, min(b * simd.SHORT_ROWS, count)) for a, b in fours]
+    most = OF_FEW if channels <= FEW_CHANNELS else FILTERS
     groups = [  # of panels: as many as it takes to give each thread something to do
-        cut(stop - start, -(-(stop - start) * width // FILTERS), start)
+        cut(stop - start, -(-(stop - start) * width // most), start)
         for start, stop in cut(panels, -(-threads // max(1, len(blocks))))
     ]
     step = max((stop - start for start, stop in blocks), default=0)
