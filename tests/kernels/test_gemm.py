@@ -224,7 +224,7 @@ assert y.dtype == np.float32 and abs(y - 27).max() < 1e-4, y
 for room in (winograd, few_channels):
     y = room.conv2d(x, k, None, sliding((5, 4), (3, 3), (1, 1), "valid"), precise=True)
     assert y.dtype == np.float32 and (y == 27).all(), y
-winograd.LARGE_MAP = 0  # tiles of 6: a whole one, and edges of 4 and of 2
+winograd.LARGE_MAP = winograd.LARGE_GRADIENT = 0  # tiles of 6: a whole one, and edges of 4 and of 2
 x, geometry = np.ones((1, 12, 10, 3), np.float32), sliding((12, 10), (3, 3), (1, 1), "valid")
 y = winograd.conv2d(x, k, None, geometry)
 assert y.shape == (1, 10, 8, 2) and abs(y - 27).max() < 1e-3, y

@@ -46,7 +46,8 @@ cases = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str
 
 def only_tiles_of(size, patch):
     """Tiles of this size, whatever the shape."""
-    patch.setattr(winograd, "LARGE_MAP", 0 if size == 6 else 1000)
+    for large in ("LARGE_MAP", "LARGE_GRADIENT"):
+        patch.setattr(winograd, large, 0 if size == 6 else 1000)
 
 
 @pytest.fixture(params=[4, 6], ids=["small", "large"])
@@ -312,10 +313,11 @@ def test_outputs_that_gradients_follow_round_no_more_than_small_tiles_do(monkeyp
 
 
 def test_large_tiles_are_for_maps_large_along_both_axes_with_few_filters():
-    assert winograd.tile_size((56, 56), 256, 256) == 6
-    assert winograd.tile_size((55, 200), 8, 8) == 4
-    assert winograd.tile_size((200, 55), 8, 8) == 4
-    assert winograd.tile_size((112, 112), 256, 512) == 4
+    assert winograd.tile_size((28, 28), 512, 512) == 6
+    assert winograd.tile_size((27, 200), 8, 8) == 4
+    assert winograd.tile_size((200, 27), 8, 8) == 4
+    assert winograd.tile_size((112, 112), 512, 1024) == 4
+    assert winograd.tile_size((55, 55), 8, 8, winograd.LARGE_GRADIENT) == 4
 
 
 def test_transformed_filters_are_kept_in_the_cache_and_used_from_there():

@@ -34,10 +34,11 @@ around, C and F swapped. dL/dkernel is the third way to read the trilinear form 
 
 **Larger tiles.** M outputs want M + 2 points. With M = 6, 64 multiplications give 36 outputs, 1.78
 per output instead of 2.25. The price is rounding, and filters u that are 64/36 as large and are
-read for each block of tiles. So tiles of 6 are for maps of 28 places and more, which have many tiles
-and few filters (512 -> 512 channels at 28x28: an eighth less time; VGG16's error at block5_pool is
-1.8e-6 of the root mean square instead of 1.4e-6); and not for outputs of which a gradient will be asked, because rounding decides what passes
-ReLU. (So a large map that is recorded and the same one in `predict` differ by rounding.)
+read for each block of tiles. So tiles of 6 are for maps of 28 places and more, which have many
+tiles and few filters (512 -> 512 channels at 28x28: an eighth less time; at VGG16's end the
+relative error is 1.8e-6 instead of 1.4e-6); and not for outputs of which a gradient will be asked,
+because rounding decides what passes ReLU. (So a large map that is recorded and the same one in
+`predict` differ by rounding.)
 
 **Edges.** 14 places are three and a half tiles of 4. Where only n places of a tile are wanted along
 an axis, n even, n + 2 points do: 0, the first pairs +-p and infinity. The filters stay as they are:
@@ -77,6 +78,7 @@ FILTERS, OF_FEW = 64, 256  # whose products are kept before they are transformed
 FEW_CHANNELS = 64  # at most
 SIDE = 256  # channels, and filters, of the kernel gradient that a job sums up
 LARGE_MAP = 28  # places along each axis at least, of maps that are cut into tiles of 6
+LARGE_GRADIENT = 56  # and of gradients: for these the filters are transformed each time
 FEW_FILTERS = 512 * 512  # channels * filters at most, of such
 PARTS = 8  # at least, of the kernel gradient's sum; a constant, for its bits depend on it
 
@@ -190,7 +192,7 @@ def conv2d_input_gradient(g, kernel, geometry, cache=None):
     in training the kernel is another one after each step."""
     pads = tuple(2 - pad for pad in geometry.pads)
     back = geometry._replace(size=geometry.out_size, pads=pads, out_size=geometry.size)
-    size = tile_size(back.out_size, *kernel.shape[2:])
+    size = tile_size(back.out_size, kernel.shape[2], kernel.shape[3], LARGE_GRADIENT)
     u = _transformed(kernel, g.dtype, size, turned=True)
     return _correlate(g, u, None, None, back, kernel.shape[2])
 
@@ -294,9 +296,14 @@ def _transformed(kernel, dtype, size, cache=None, lasting=False, turned=False):
     return u
 
 
-def tile_size(out_size: Pair, channels: int, filters: int) -> int:
+def tile_size(out_size: Pair, channels: int, filters: int, large: int = -1) -> int:
     """6 or 4: of the tiles of y. Without N: an image has the same bits alone and in a batch."""
-    return 6 if min(out_size) >= LARGE_MAP and channels * filters <= FEW_FILTERS else 4
+    return (
+        6
+        if min(out_size) >= (LARGE_MAP if large < 0 else large)
+        and channels * filters <= FEW_FILTERS
+        else 4
+    )
 
 
 def _tiling(images: int, geometry: Geometry, size: int) -> tuple[tiles.Tiling, int]:
