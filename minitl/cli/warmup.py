@@ -27,6 +27,7 @@ def warm_up(dtype: str = "float32") -> None:
         layers.RandomContrast(0.1, (-9, 9), **settings),
         layers.Conv2D(16, 3, activation="relu", **same),
         layers.Conv2D(32, 3, activation="relu", **same),
+        layers.Conv2D(32, 1, **same),
         layers.DepthwiseConv2D(3, **same),
         layers.ReLU(6.0, **settings),
         layers.DepthwiseConv2D(3, depth_multiplier=2, **same),
@@ -65,6 +66,9 @@ def warm_up(dtype: str = "float32") -> None:
     sequences.compile("sgd", losses.CategoricalCrossentropy())
     sequences.train_on_batch(np.zeros((8, 2, 3)), labels)
     Model(x, _residual(x, same)).predict(images, verbose=0)
+    large = layers.Input((56, 56, 16), dtype=dtype, name="large")  # cut into tiles of 6
+    filtered = layers.Conv2D(16, 3, **same)(large)
+    Model(large, filtered).predict(np.zeros((1, 56, 56, 16)), verbose=0)
     for layer in _layers_on_images(settings):  # whose kernels nothing above may have called
         given = Tensor(images.astype(dtype), requires_grad=True)
         y = layer(given, training=True, rng=np.random.default_rng(0))

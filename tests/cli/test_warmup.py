@@ -9,6 +9,7 @@ import pytest
 
 from minitl import kernels
 from minitl.cli.warmup import warm_up
+from minitl.kernels.fast import winograd
 
 JIT = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
@@ -37,3 +38,15 @@ def test_every_compiled_kernel_is_called(monkeypatch):
     warm_up()
     assert len(there) > 20
     assert there == called
+
+
+def test_both_sizes_of_winograds_tiles_are_compiled(monkeypatch):
+    kernel, sizes = winograd._correlate_all, set()
+
+    def noted(x, tiling, plan, u, end, *others):
+        sizes.add((tiling.size, end[2:]))
+        return kernel(x, tiling, plan, u, end, *others)
+
+    monkeypatch.setattr(winograd, "_correlate_all", noted)
+    warm_up()
+    assert sizes == {(4, (4, None)), (6, (None, 6))}

@@ -103,14 +103,16 @@ def _correlate_blocks(x, tiling, plan, u, end, side, y, memory, job, who):
     """y for some blocks of tiles and, slice after slice, for some panels; a block goes all the way
     at once, so that nothing but x, u and y passes through memory."""
     (planes, _, channels, width), (a, b, c, d) = u.shape, plan.jobs[job]
-    blocks, slices, (bias, floor) = plan.blocks[a:b], plan.slices[c:d], end
+    blocks, slices, (bias, floor, four, six) = plan.blocks[a:b], plan.slices[c:d], end
     v, m, work, strip = memory[0][who], memory[1][who], memory[2][who], memory[3][who]
     padded = -(-channels // simd.lanes(u)) * simd.lanes(u)
     for start, stop in blocks:
         places, starts = tiles.in_order(tiling, start, stop)
         block, seen = tiles.Tiles(tiling, start, stop, places), tiles.Planes(v, padded, width)
-        tiles.input_tiles(x, block, tiles.Channels(0, channels), seen, strip)
-        rows = np.arange(stop - start) * padded
+        tiles.input_tiles(x, block, four, six, tiles.Channels(0, channels), seen, strip)
+        rows = np.empty(stop - start, np.int64)
+        for i in range(stop - start):
+            rows[i] = i * padded
         for left, right in slices:
             columns = (right - left) * width
             for plane in range(planes):
@@ -120,7 +122,7 @@ def _correlate_blocks(x, tiling, plan, u, end, side, y, memory, job, who):
                 gemm.multiply(a, b, u[plane].size, None, 0, None, c, columns)
             filters = tiles.Channels(left * width, min(columns, y.shape[3] - left * width))
             done = tiles.Planes(m, columns, width)
-            tiles.output_tiles(done, block, filters, bias, floor, side, y, work)
+            tiles.output_tiles(done, block, four, six, filters, bias, floor, side, y, work)
 
 
 @compiled
@@ -136,7 +138,8 @@ def _kernel_block(x, g, tiling, first, last, step, channels, filters, dkernel, m
         stop = min(start + step, last)
         count, places = stop - start, np.arange(stop - start)
         seen, packed = tiles.Planes(v, deep, width), tiles.Planes(z, width, width * count)
-        tiles.input_tiles(x, tiles.Tiles(tiling, start, stop, places), channels, seen, strip)
+        block = tiles.Tiles(tiling, start, stop, places)
+        tiles.input_tiles(x, block, 4, None, channels, seen, strip)
         tiles.gradient_tiles(g, tiles.Tiles(plain, start, stop, places), filters, packed, strip)
         for plane in range(36):
             panels = z[plane][: count * wide].reshape(wide // width, count, width)
@@ -244,7 +247,8 @@ def _correlate(x, u, bias, activation, geometry, filters, pool=1):
     y = empty((len(x), oh // pool, ow // pool, filters), x.dtype)
     side, shift = tiling.size // pool, gemm.shift_of(bias, filters, u.dtype)
     memory = scratch_arrays(u.dtype, *((thread_count(), *shape) for shape in shapes))
-    together(_correlate_all, x, tiling, plan, u, (shift, floor), side, y, memory)
+    end = shift, floor, *((4, None) if tiling.size == 4 else (None, 6))
+    together(_correlate_all, x, tiling, plan, u, end, side, y, memory)
     return y
 
 

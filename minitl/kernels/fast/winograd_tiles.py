@@ -21,7 +21,7 @@ STRIP_MEMORY = 2 * 8 * (STRIP + 2)  # numbers per channel: a strip, and what it 
 WORK_MEMORY = 64 + 64  # vectors: between the two axes, and a tile that is done
 
 # As a part of its caller, a function knows the axis and the size of tiles while it is compiled.
-within = part(forceinline=True, error_model="numpy")
+within = part(constants=True, forceinline=True, error_model="numpy")
 
 
 def _at_edges(size: int, which: int) -> Any:
@@ -116,10 +116,11 @@ def in_order(tiling, first, last):
         low, narrow = high < tiling.size, wide < tiling.size
         kinds[i] = (0 if low else 1) if narrow else (3 if low else 2)
         starts[kinds[i] + 1] += 1
-    starts = np.cumsum(starts)
-    free, places = starts.copy(), np.empty(last - first, np.int64)
+    for kind in range(4):
+        starts[kind + 1] += starts[kind]
+    places, free = np.empty(last - first, np.int64), np.zeros(4, np.int64)
     for i in range(last - first):
-        places[i] = free[kinds[i]]
+        places[i] = starts[kinds[i]] + free[kinds[i]]
         free[kinds[i]] += 1
     return places, starts
 
@@ -203,13 +204,14 @@ def _to_planes(axis, size, side, x, tiles, channels, planes, memory):
 
 
 @inner
-def input_tiles(x, tiles, channels, planes, strip):
-    """planes = B^T d B for some tiles and channels of x, in one panel."""
+def input_tiles(x, tiles, four, six, channels, planes, strip):
+    """planes = B^T d B for some tiles and channels of x, in one panel. Of `four` and `six`, the one
+    that is not the tiles' size is None: so it is no part of what is compiled."""
     # Its step is a constant to the compiler: nothing is left to compute of it.
     planes = Planes(planes.values, planes.tile_step, 2 * simd.lanes(planes.values))
-    if tiles.tiling.size == 4:
+    if four is not None:
         _to_planes(input_axis, 4, 6, x, tiles, channels, planes, strip)
-    else:
+    if six is not None:
         _to_planes(large_input_axis, 6, 8, x, tiles, channels, planes, strip)
 
 
@@ -280,10 +282,11 @@ def _from_planes(axis, size, planes, tiles, filters, bias, floor, side, y, work)
 
 
 @inner
-def output_tiles(planes, tiles, filters, bias, floor, side, y, work):
+def output_tiles(planes, tiles, four, six, filters, bias, floor, side, y, work):
     """y = max(A^T m A + bias, floor) for some tiles and filters, of which the planes m are; side x
-    side of a tile's places go to y: all, or half as many each way for the maxima of 2x2."""
-    if tiles.tiling.size == 4:
+    side of a tile's places go to y: all, or half as many each way for the maxima of 2x2. `four` and
+    `six` are those of `input_tiles`."""
+    if four is not None:
         _from_planes(output_axis, 4, planes, tiles, filters, bias, floor, side, y, work)
-    else:
+    if six is not None:
         _from_planes(large_output_axis, 6, planes, tiles, filters, bias, floor, side, y, work)

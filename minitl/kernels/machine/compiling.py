@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import event
+from numba.core import event, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
@@ -136,10 +136,20 @@ class _PartCompiler(Compiler):
 
 
 class _PartDispatcher(CPUDispatcher):
-    """Called by Python, it is compiled as a whole after all: by tests, and by who is curious."""
+    """Called by Python, it is compiled as a whole after all: by tests, and by who is curious.
+
+    Numba would compile it once more for an argument that is a constant, though most of them are no
+    faster for it: a loop's first index is one, to begin with."""
+
+    constants = False  # whether it is to know them
 
     def __call__(self, *arguments: Any) -> Any:
         return _alone(self.py_func)(*arguments)
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        if not self.constants:
+            args = tuple(map(types.unliteral, args))
+        return super().get_call_template(args, kws)
 
 
 @cache
@@ -147,15 +157,16 @@ def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(nogil=True, error_model="numpy")(function)
 
 
-def part(**settings: Any) -> Callable[[Callable[..., Any]], Any]:
+def part(constants: bool = False, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorator of the loops that other loops call, and of which these become a part."""
     settings |= {"pipeline_class": _PartCompiler}
     settings |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
     def decorate(function: Callable[..., Any]) -> Any:
         made: Any = numba.njit(**settings)(function)
-        if isinstance(made, CPUDispatcher):  # with NUMBA_DISABLE_JIT=1 it is the function
+        if hasattr(made, "py_func"):  # with NUMBA_DISABLE_JIT=1 it is the function
             made.__class__ = _PartDispatcher
+            made.constants = constants
         return made
 
     return decorate
