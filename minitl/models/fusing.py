@@ -35,7 +35,7 @@ import numpy as np
 from minitl import kernels, ops
 from minitl.autograd import Array, Tensor, record, recording
 from minitl.kernels.geometry import Geometry, sliding
-from minitl.kernels.machine import memory
+from minitl.kernels.machine import ahead, memory
 from minitl.layers.activation import Activation, ReLU
 from minitl.layers.base import Call, Layer, around
 from minitl.layers.convolution import Conv2D, MaxPooling2D
@@ -305,7 +305,23 @@ def steps(graph: Graph) -> list[Any]:
     if graph.together is None:
         groups = _groups(graph).values()
         graph.together = [Step(calls) if len(calls) > 1 else calls[0] for calls in groups]
+        ahead.expect([call for call in map(_kernel_call, graph.calls) if call])
     return graph.together
+
+
+def _kernel_call(call: Call) -> ahead.Call | None:
+    """The kernel that a filter will call, and with what, for one image."""
+    layer: Any = call.layer
+    if KINDS.get(type(call.layer)) != "filter" or not _suits("filter", layer, {}):
+        return None
+    shape = call.inputs[0].shape[1:]
+    if None in shape:
+        return None
+    geometry = sliding(shape[:2], layer.kernel_size, layer.strides, layer.padding)
+    given = (1, *shape), layer.kernel.shape
+    if type(layer) is DepthwiseConv2D:
+        return "depthwise_conv2d", layer.dtype, given, geometry
+    return "conv2d", layer.dtype, (*given, (layer.filters,)), geometry
 
 
 def _groups(graph: Graph) -> dict[int, list[Call]]:

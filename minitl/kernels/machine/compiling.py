@@ -30,6 +30,9 @@ from numba.core.compiler import Compiler
 from numba.core.registry import CPUDispatcher
 from numba.core.serialize import dumps
 
+from minitl.kernels.machine import ahead
+from minitl.kernels.machine.threads import thread_count
+
 PATIENCE = 2.0  # seconds of compiling before something is said
 KERNELS = Path(__file__).parents[1]
 
@@ -42,9 +45,19 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     ZeroDivisionError keeps a loop from using vector instructions (Adam took three times as long).
     """
     kernel: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    if ahead.helping and isinstance(kernel, CPUDispatcher):
+        kernel.__class__ = _NotRun
     with contextlib.suppress(OSError, RuntimeError):  # no folder can be written: kept in memory
         kernel._cache = Kept(function)
     return kernel
+
+
+class _NotRun(CPUDispatcher):
+    """Called in a process that helps another one, it is compiled only (`ahead.py`)."""
+
+    def __call__(self, *arguments: Any) -> None:
+        with contextlib.suppress(ahead.Elsewhere):
+            self.compile(tuple(map(numba.typeof, arguments)))
 
 
 class Kept(FunctionCache):
@@ -55,8 +68,21 @@ class Kept(FunctionCache):
         super().__init__(function)
         place = Path(self.cache_path, self._impl.filename_base)
         self._cache_file = _Files(place, stamp(Path(function.__code__.co_filename)))
+        self.place, self.turns = place, {}  # type: ignore[var-annotated]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        kept = self._found(sig, target_context)
+        if kept is None:
+            ahead.call_for_help(thread_count())
+            name = f"{self.place.name}.{hashlib.sha256(repr(sig).encode()).hexdigest()[:8]}.lock"
+            turn = self.turns[sig] = ahead.Turn(self.place.with_name(name))
+            turn.wait()
+            kept = self._found(sig, target_context)  # which another process may have compiled
+            if kept is not None:
+                turn.end()
+        return kept
+
+    def _found(self, sig: Any, target_context: Any) -> Any:
         with contextlib.suppress(Exception):
             return super().load_overload(sig, target_context)
         return None
@@ -64,6 +90,8 @@ class Kept(FunctionCache):
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)
+        if sig in self.turns:
+            self.turns.pop(sig).end()
 
 
 class _Files(IndexDataCacheFile):

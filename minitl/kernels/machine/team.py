@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, event
 
 from minitl.kernels.machine import threads
 from minitl.kernels.machine.compiling import compiled, inner, part
@@ -222,6 +222,20 @@ class Team:
 
 _team: Team | None = None
 _taken = threading.Lock()
+
+
+class _Rest(event.Listener):
+    """While the caller compiles what it is to call, helpers would keep a core from who helps it."""
+
+    def on_start(self, what: event.Event) -> None:
+        if _team is not None:
+            _team.board[CALLED] = 0
+
+    def on_end(self, what: event.Event) -> None:
+        pass
+
+
+event.register("numba:compiler_lock", _Rest())
 
 
 def alone(kernel: Callable[..., Any], *arguments: Any) -> Any:
