@@ -25,7 +25,7 @@ PACKAGE = ROOT / "minitl"
 SPINE = PACKAGE / "spine.txt"
 
 SPINE_LINES = 4_000  # not blank ones
-LINES = 37_900  # the course is 2,400 of them, what Keras scripts use 900; to be tidied to 27,000
+LINES = 37_950  # the course is 2,400 of them, what Keras scripts use 900; to be tidied to 27,000
 FILE_LINES = 600
 FUNCTION_LINES = 60
 PARAMETERS = 10
