@@ -286,8 +286,12 @@ def folded(layer: Any, norm: Any) -> tuple[Tensor, Tensor]:
     centred = (0 if layer.bias is None else layer.bias.storage) - mean
     shift = centred * scale + (0 if norm.beta is None else norm.beta.storage)
 
+    kept = not recording(kernel)
+
     def scaled(k: Array) -> Array:  # depthwise: (KH, KW, 1, C M)
         flat, none = k.reshape(-1, len(scale)), np.zeros(len(scale), dtype)
+        if kept:  # for many calls: rounded once
+            return (flat * scale).astype(dtype).reshape(k.shape)
         return kernels.scale_shift(flat, scale.astype(dtype), none).reshape(k.shape)
 
     def dgamma(g: Array) -> Array:
