@@ -75,10 +75,10 @@ PARTS = {
     "Keras's names": "minitl.keras_names",  # what stands elsewhere here, or is not there, and why
     "arguments": "minitl.models.arguments",  # whether values are what the annotations say
     "cautions": "minitl.models.cautions",  # a word on settings that cannot work
+    "chains": "minitl.models.chains",  # what of a graph runs at once
     "clipping": "minitl.optimizers.clipping",  # gradients within a bound
     "feature cache": "minitl.transfer.feature_cache",  # fit keeps F of what is frozen
     "files": "minitl.storage.keras_models",  # Model.save, load_weights, load_model ...
-    "chains": "minitl.models.chains",  # what of a graph runs at once
     "memory": "minitl.storage.state",  # what a callback remembers in a backup
     "networks": "minitl.applications.common",  # unusual arguments; the images that a file expects
     "onnx": "minitl.storage.onnx_layers",  # Model.export

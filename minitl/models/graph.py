@@ -30,12 +30,12 @@ class Graph:
         self.inputs, self.calls, self.outputs = list(inputs), list(calls), list(outputs)
         self.readers = Counter(id(t) for call in self.calls for t in call.inputs)
         self.readers.update(id(t) for t in self.outputs)
-        self.together: Any = None  # what `steps` found, and `chained`
+        self.together: Any = None  # which calls `models/fusing.py` puts together
         self._planned: tuple[Any, list[Any]] = (None, [])  # steps, and what `_plan` made of them
         self._largest_steps: dict[tuple[Any, ...], int] = {}  # found so far
 
     def steps(self) -> Sequence[Any]:
-        """The calls, or what runs in their place: some at once. (`models/fusing.py` says which.)"""
+        """The calls, or what runs in their place: some at once. (`models/chains.py` says which.)"""
         return self.calls if current_kernels() == "reference" else part("chains").chained(self)
 
     def _plan(self) -> list[tuple[Any, list[tuple[int, bool]], list[int | None]]]:
